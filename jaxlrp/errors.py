@@ -1,0 +1,35 @@
+"""Exceptions. Each message says what was expected, what came, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnsupportedError(NotImplementedError):
+    """A model computes something that the library does not know how to explain."""
+
+
+class TrainingModeError(ValueError):
+    """A model was traced in training mode: dropout, or statistics of the batch."""
+
+
+class NonFiniteError(FloatingPointError):
+    """A NaN or an infinity, with the layer where it first appeared."""
+
+
+def near(name: str, known: Iterable[str], limit: int = 5) -> str:
+    """The names most like `name`, for the end of a message."""
+    known = sorted(set(known))
+    like = difflib.get_close_matches(name.strip("*"), known, n=limit, cutoff=0.3)
+    listed = like or known[:limit]
+    if not listed:
+        return "there is none"
+    more = "" if len(known) <= len(listed) else f", ... ({len(known)} in all)"
+    return f"{'the nearest are' if like else 'there are'} {', '.join(map(repr, listed))}{more}"
+
+
+def where(path: str, source: str) -> str:
+    """`at module path 'x', line y`, as far as known."""
+    parts = [f"at {path!r}" if path else "", f"from {source}" if source else ""]
+    return ", ".join(filter(None, parts)) or "at an unknown place"

@@ -1,0 +1,172 @@
+"""What a layer is."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxlrp.folding import LinearForm
+from jaxlrp.graph import Env, Graph, Op, Step, Value, evaluate
+
+# Kinds of layers, and what they hold.
+KINDS = {
+    "dense": "a `dot_general` with one operand that depends on the input, with what it absorbs",
+    "conv": "a convolution of any dimension, transposed ones included, with what it absorbs",
+    "scale": "an affine elementwise map that no linear layer absorbs: BatchNorm apart",
+    "shift": "a constant added where no linear layer absorbs it: a position embedding",
+    "sum": "an addition of two values that depend on the input: a residual connection",
+    "pool": "a sum or mean over a window or over axes",
+    "maxpool": "a maximum over a window or over axes, or of two values",
+    "activation": "an elementwise nonlinear function of one value",
+    "product": "a product of two values that depend on the input",
+    "gate": "a product of a value with a bounded activation of another",
+    "normaliser": "a value divided by a statistic of the input, which is held fixed",
+    "embedding": "a table looked up by an integer input, or that input cast to floats",
+    "unsupported": "nonlinear, and none of these",
+}
+
+LINEAR_KINDS = frozenset({"dense", "conv", "scale", "shift"})
+PARAMETERISED_KINDS = frozenset({"dense", "conv"})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer of a traced function.
+
+    Attributes:
+      kind: one of `KINDS`.
+      path: module path, unique in the function: "Block_0/Conv_0", with ":1" for a second call.
+      name: what it computes: "conv_general_dilated", "relu".
+      module: name of the type of the Flax module it was called in, or "".
+      source: the user's `file:line (function)`, or "".
+      inputs: the values that relevance flows to.
+      output: the value that it comes from.
+      operands: everything else it reads.
+      steps: what computes it: operations, or whole calls.
+      ops: the operations, one by one.
+      input_shapes, input_dtypes, output_shape, dtype: of those values.
+      absorbed: names of the operations folded into a linear layer.
+      depth: how many dense layers and convolutions lie between it and the input, on the longest way.
+      height: the same between it and the output.
+      nonnegative: whether its input is known to be >= 0.
+      rectified: whether its output is read by a ReLU alone, so that no relevance comes to z < 0.
+      form: the linear form of a linear layer.
+      signal: which input of a gate is the signal.
+      cheap: whether an activation costs next to nothing to compute again.
+      relu: whether an activation is `max(x, 0)`, perhaps clipped from above.
+      local: of a local response normalisation, what it is made of.
+      after_normaliser: whether a scale or shift is the affine part of a normaliser.
+    """
+
+    kind: str
+    path: str
+    name: str
+    module: str
+    source: str
+    inputs: tuple[Value, ...]
+    output: Value
+    operands: tuple[Value, ...]
+    steps: tuple[Step, ...]
+    ops: tuple[Op, ...] = ()
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    output_shape: tuple[int, ...] = ()
+    dtype: str = ""
+    input_dtypes: tuple = ()
+    absorbed: tuple[str, ...] = ()
+    depth: int = 0
+    height: int = 0
+    nonnegative: bool = False
+    rectified: bool = False
+    form: LinearForm | None = None
+    signal: int = 0
+    cheap: bool = False
+    after_normaliser: bool = False
+    relu: bool = False
+    local: LocalForm | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether no other parameterised layer lies between it and the input."""
+        return self.depth == 0
+
+    @property
+    def last(self) -> bool:
+        """Whether no other parameterised layer lies between it and the output."""
+        return self.height == 0
+
+    def __repr__(self) -> str:
+        return f"Layer({self.kind} {self.path!r}: {self.input_shapes} -> {self.output_shape})"
+
+    def forward(self, inputs: tuple, operands: tuple):
+        """The layer's own output, from the user's own operations."""
+        env: Env = dict(zip(self.inputs, inputs, strict=True))
+        env.update(zip(self.operands, operands, strict=True))
+        evaluate(self.steps, env)
+        return env[self.output]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LocalForm:
+    """Local response normalisation, y = rho(x, S) with S the sum of phi(x) over a window.
+
+    Attributes:
+      layer: the whole of it as a layer of x alone, its statistic included.
+      window: the operation that sums phi(x) over the window.
+      before, after: the operations of phi and of rho.
+    """
+
+    layer: Layer
+    window: Op
+    before: tuple[Op, ...]
+    after: tuple[Op, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plain:
+    """Operations left to autodiff, which is LRP-0 for them, or that carry no relevance at all.
+
+    Attributes:
+      steps: the operations.
+      cut: the positions of operands whose use carries no relevance.
+    """
+
+    steps: tuple[Step, ...]
+    cut: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Body:
+    """Control flow: the operation and the layers of its bodies."""
+
+    op: Op
+    bodies: tuple[Network, ...]
+
+
+Node = Layer | Plain | Body
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A graph cut up into nodes, in an order of evaluation.
+
+    Attributes:
+      graph: the graph.
+      nodes: its operations, each in one node.
+      roots: values made from an integer input, by that input.
+      live: the values that relevance can reach.
+    """
+
+    graph: Graph
+    nodes: tuple[Node, ...]
+    roots: dict[Value, Value]
+    live: frozenset[Value]
+
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers, those inside control flow included, in the order of evaluation."""
+        found: list[Layer] = []
+        for node in self.nodes:
+            if isinstance(node, Layer):
+                found.append(node)
+            elif isinstance(node, Body):
+                for body in node.bodies:
+                    found.extend(body.layers())
+        return tuple(found)

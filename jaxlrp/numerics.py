@@ -1,0 +1,147 @@
+"""Numbers kept off zero, and the conversion between relevance and its gradient form."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+# A power of two, so that dividing by it and multiplying again is exact; small enough to leave
+# every activation that matters alone, and so large that a relevance divided by it is finite.
+_TINY_EXPONENT = {2: -14, 4: -60, 8: -300}
+
+
+def tiny(dtype) -> float:
+    """The least magnitude of a value that relevance is divided by.
+
+    2^-60 in float32 and bfloat16, 2^-300 in float64, 2^-14 in float16.
+    """
+    dtype = jnp.dtype(dtype)
+    if dtype == jnp.bfloat16:
+        return 2.0 ** _TINY_EXPONENT[4]
+    itemsize = dtype.itemsize // (2 if jnp.issubdtype(dtype, jnp.complexfloating) else 1)
+    return 2.0 ** _TINY_EXPONENT[itemsize]
+
+
+def off_zero(a: Array) -> Array:
+    """`s(a) = a + tiny` for a >= 0, `a - tiny` below: `a`, kept off zero."""
+    t = jnp.asarray(tiny(a.dtype), a.dtype)
+    return jnp.where(a >= 0, a + t, a - t)
+
+
+def to_relevance(a: Array, g: Array) -> Array:
+    """The relevance `R = s(a) g` of a value in gradient form; `Re(a g)` of a complex value."""
+    if jnp.iscomplexobj(a):
+        return jnp.real(a * g)
+    return off_zero(a) * g
+
+
+def to_gradient_form(a: Array, relevance: Array) -> Array:
+    """The cotangent `g = R / s(a)` that carries a relevance R."""
+    return relevance / off_zero(a)
+
+
+def wide(*dtypes) -> jnp.dtype:
+    """The dtype in which rules divide: float32 at the least."""
+    dtypes = [jnp.dtype(d) for d in dtypes]
+    double = any(
+        d.itemsize >= (16 if jnp.issubdtype(d, jnp.complexfloating) else 8) for d in dtypes
+    )
+    if any(jnp.issubdtype(d, jnp.complexfloating) for d in dtypes):
+        return jnp.dtype(np.complex128 if double else np.complex64)
+    return jnp.dtype(np.float64 if double else np.float32)
+
+
+def widen(a: Array) -> Array:
+    """Raises a 16-bit value to float32, and leaves wider ones as they are."""
+    return a.astype(wide(a.dtype))
+
+
+def positive(a: Array) -> Array:
+    """`max(a, 0)`, whose derivative is 0 at 0."""
+    return jnp.where(a > 0, a, jnp.zeros_like(a))
+
+
+def negative(a: Array) -> Array:
+    """`min(a, 0)`, whose derivative is 0 at 0."""
+    return jnp.where(a < 0, a, jnp.zeros_like(a))
+
+
+Stabiliser = float | Array | Callable[[Array], Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stabilise:
+    r"""A denominator kept off zero: `z + epsilon` for z >= 0, `z - epsilon` below.
+
+    Attributes:
+      epsilon: what is added, >= 0, in the units of z.
+      clip: replace values nearer to zero than epsilon by +-epsilon and leave the others as they are.
+      norm_scale: take epsilon in units of the root mean square of z over `axis`.
+      axis: the axes of that mean; None for all but the first, or all of a vector.
+
+    Example:
+      >>> Stabilise(0.5)(jnp.array([0.0, 1.0, -1.0]))
+      Array([ 0.5,  1.5, -1.5], dtype=float32)
+    """
+
+    epsilon: float | Array = 1e-6
+    clip: bool = dataclasses.field(default=False, metadata={"static": True})
+    norm_scale: bool = dataclasses.field(default=False, metadata={"static": True})
+    axis: tuple[int, ...] | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        check_at_least("epsilon", self.epsilon, 0.0)
+
+    def __call__(self, z: Array) -> Array:
+        epsilon = jnp.asarray(self.epsilon, z.dtype)
+        if self.norm_scale:
+            axis = self.axis
+            if axis is None:
+                axis = tuple(range(1, z.ndim)) if z.ndim > 1 else None
+            epsilon = epsilon * jnp.sqrt(jnp.mean(z * z, axis=axis, keepdims=True))
+        if self.clip:
+            floor = jnp.where(z >= 0, epsilon, -epsilon)
+            return jnp.where(jnp.abs(z) < epsilon, floor, z)
+        return jnp.where(z >= 0, z + epsilon, z - epsilon)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """A user's stabiliser as a pytree without leaves."""
+
+    function: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, z: Array) -> Array:
+        return self.function(z)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a hyperparameter is a plain number, whose value can be looked at."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_at_least(name: str, value: Any, least: float) -> None:
+    """Refuses a plain number below `least`; arrays and traced values are not looked at."""
+    if is_number(value) and not value >= least:
+        raise ValueError(f"{name} must be >= {least:g}, got {value!r}")
+
+
+def checked(name: str, stabiliser: Stabiliser) -> Stabiliser:
+    """A stabiliser that a rule can hold: a number >= 0, or a function as a pytree."""
+    check_at_least(name, stabiliser, 0.0)
+    if callable(stabiliser) and not isinstance(stabiliser, (Stabilise, Function)):
+        return Function(stabiliser)
+    return stabiliser
+
+
+def as_stabiliser(value: Stabiliser) -> Callable[[Array], Array]:
+    """A stabiliser of a number or of a function."""
+    return value if callable(value) else Stabilise(value)
