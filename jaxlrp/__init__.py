@@ -1,0 +1,54 @@
+"""Layer-wise relevance propagation for any JAX or Flax model."""
+
+from jaxlrp import baselines, composites, rules, targets
+from jaxlrp.composites import Composite
+from jaxlrp.conservation import Ledger, check_conservation
+from jaxlrp.errors import NonFiniteError, TrainingModeError, UnsupportedError
+from jaxlrp.explanation import Explanation, Record, attach, explain, plan
+from jaxlrp.planning import Plan
+from jaxlrp.rules import (
+    LRP0,
+    AlphaBeta,
+    Custom,
+    Epsilon,
+    Flat,
+    Gamma,
+    Norm,
+    Pass,
+    WSquare,
+    ZBox,
+    ZPlus,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LRP0",
+    "AlphaBeta",
+    "Composite",
+    "Custom",
+    "Epsilon",
+    "Explanation",
+    "Flat",
+    "Gamma",
+    "Ledger",
+    "NonFiniteError",
+    "Norm",
+    "Pass",
+    "Plan",
+    "Record",
+    "TrainingModeError",
+    "UnsupportedError",
+    "WSquare",
+    "ZBox",
+    "ZPlus",
+    "__version__",
+    "attach",
+    "baselines",
+    "check_conservation",
+    "composites",
+    "explain",
+    "plan",
+    "rules",
+    "targets",
+]

@@ -1,0 +1,57 @@
+"""Propagation rules: pure values, one formula each."""
+
+from jaxlrp.numerics import Stabilise
+from jaxlrp.rules.base import BoundLayer, Custom, Rule, Shares, rule
+from jaxlrp.rules.linear import (
+    LRP0,
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    WSquare,
+    ZBox,
+    ZPlus,
+)
+from jaxlrp.rules.other import (
+    BetaSmooth,
+    DeconvNet,
+    DerivativeTimesRelevance,
+    Detach,
+    Gradient,
+    GuidedBackprop,
+    LocalTaylor,
+    Norm,
+    Pass,
+    SignalTakesAll,
+    Uniform,
+    WinnerTakesAll,
+)
+
+__all__ = [
+    "LRP0",
+    "AlphaBeta",
+    "BetaSmooth",
+    "BoundLayer",
+    "Custom",
+    "DeconvNet",
+    "DerivativeTimesRelevance",
+    "Detach",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "Gradient",
+    "GuidedBackprop",
+    "LocalTaylor",
+    "Norm",
+    "Pass",
+    "Rule",
+    "Shares",
+    "SignalTakesAll",
+    "Stabilise",
+    "Uniform",
+    "WSquare",
+    "WinnerTakesAll",
+    "ZBox",
+    "ZPlus",
+    "rule",
+]

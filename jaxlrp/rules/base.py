@@ -1,0 +1,212 @@
+"""What a rule is, and what it sees of a layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxlrp import _compat
+from jaxlrp.graph import evaluate
+from jaxlrp.layers import KINDS, Layer
+from jaxlrp.numerics import to_gradient_form, to_relevance, widen
+
+T = TypeVar("T", bound=type)
+
+
+class Shares(NamedTuple):
+    """Where a rule sends the relevance of a layer's output, in gradient form.
+
+    Attributes:
+      inputs: one cotangent for each input of the layer.
+      weight, bias: those of the folded weight and bias; None where the rule gives them nothing.
+      stabiliser: the relevance, a scalar, that the stabiliser absorbs.
+    """
+
+    inputs: tuple[Array, ...]
+    weight: Array | None = None
+    bias: Array | None = None
+    stabiliser: Array | float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoundLayer:
+    """A layer with its values: what a rule works with.
+
+    Attributes:
+      layer: what is known of it (`kind`, `path`, `module`, shapes, `depth`, ...).
+      weight: the folded weight of a linear layer, else None. Same layout as the user's kernel.
+      bias: its folded bias, which broadcasts to the output, else None.
+      function: inputs -> output, from the user's own operations.
+      operands: the values of `layer.operands`, where they are kept.
+      nonnegative: the input is known to be >= 0: branches for negative inputs are zero.
+      rectified: no relevance comes to outputs below zero.
+    """
+
+    layer: Layer
+    weight: Any
+    bias: Any
+    function: Callable[..., Array]
+    operands: tuple[Any, ...] = ()
+    nonnegative: bool = False
+    rectified: bool = False
+
+    def op(self, x: Array, weight: Array) -> Array:
+        """The bilinear map of a linear layer, without its bias; linear in x and in weight."""
+        if self.layer.form is None:
+            raise TypeError(
+                f"{self.layer!r} is not linear: it has `function`, but neither `op` nor `weight`"
+            )
+        return self.layer.form.op(x, weight)
+
+    def op_of_constant(self, value: Array, x: Array, weight: Array) -> Array:
+        """`op(value, weight)` for a value that broadcasts to x: once for all examples if it can be.
+
+        The result broadcasts to the layer's output.
+        """
+        axis = self.layer.form.batch_axis if self.layer.form is not None else None
+        shape = list(x.shape)
+        value = jnp.reshape(value, (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value))
+        if axis is not None and value.shape[axis] == 1:
+            shape[axis] = 1
+        # behind a barrier: XLA would convolve constants while it compiles, for seconds
+        return self.op(lax.optimization_barrier(jnp.broadcast_to(value, shape)), weight)
+
+    def transpose(self, s: Array, x: Array, weight: Array | None = None) -> Array:
+        """`W^T s`: what the layer's linear map, transposed, makes of s; `x` gives the shape."""
+        used = self.weight if weight is None else weight
+        (result,) = jax.linear_transpose(lambda v: self.op(v, used), x)(s)
+        return result
+
+    def __call__(self, *inputs: Array) -> Array:
+        return self.function(*inputs)
+
+    def window_sum(self, summands: Array) -> Array:
+        """The sum over the window of a local response normalisation."""
+        assert self.layer.local is not None
+        (result,) = _compat.bind(self.layer.local.window.eqn, [summands])
+        return result
+
+    def local_functions(self, dtype: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
+        """phi and rho of a local response normalisation, rho(x, sum of phi(x))."""
+        assert self.layer.local is not None
+        local, (source,) = self.layer.local, self.layer.inputs
+
+        def run(ops: tuple, env: dict[Any, Any]) -> dict[Any, Any]:
+            env.update(zip(self.layer.operands, map(_wide_operand, self.operands), strict=True))
+            evaluate(ops, env)
+            return env
+
+        def phi(x: Array) -> Array:
+            return run(local.before, {source: x})[local.window.inputs[0]]
+
+        def rho(x: Array, total: Array) -> Array:
+            env = run(local.before, {source: x})
+            return run(local.after, env | {local.window.outputs[0]: total})[self.layer.output]
+
+        return phi, rho
+
+
+def _wide_operand(value: Any) -> Any:
+    return widen(jnp.asarray(value)) if jnp.issubdtype(value.dtype, jnp.floating) else value
+
+
+class Rule:
+    """How the relevance of a layer's output is shared among what made it.
+
+    Attributes:
+      kinds: the kinds of layers that it applies to.
+      linear_in_relevance: whether twice the relevance in gives twice the relevance out.
+      splits_parameters: whether it says how much of the relevance each parameter carries.
+      keeps_zero: whether an input of zero gets no relevance, so that dead units stay dead.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset(KINDS)
+    linear_in_relevance: ClassVar[bool] = True
+    splits_parameters: ClassVar[bool] = True
+    keeps_zero: ClassVar[bool] = True
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        """Shares the relevance `s(z) g` of the output z.
+
+        Args:
+          layer: the layer.
+          inputs: its inputs, float32 at the least, like z and g.
+          z: its output.
+          g: the cotangent of the output: its relevance in gradient form.
+        """
+        raise NotImplementedError
+
+    @property
+    def is_autodiff(self) -> bool:
+        """Whether the rule is what autodiff does, so that nothing needs to be written over it."""
+        return False
+
+
+@dataclass_transform(frozen_default=True)
+def rule(cls: T) -> T:
+    """Makes a rule a value: a frozen dataclass, registered as a pytree of its hyperparameters.
+
+    Fields with a string, boolean or None as default are static; all others are leaves.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    static, leaves = [], []
+    for field in dataclasses.fields(cls):
+        is_static = isinstance(field.default, (str, bool)) or field.metadata.get("static", False)
+        (static if is_static else leaves).append(field.name)
+    jax.tree_util.register_dataclass(cls, data_fields=leaves, meta_fields=static)
+    return cls
+
+
+def check_one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+UserFunction = Callable[[BoundLayer, Any, Array], Any]
+
+
+@rule
+class Custom(Rule):
+    """A user's own rule: one pure function, written in relevances as the papers do.
+
+    Attributes:
+      function: (layer, x, R) -> R_in. `layer` is a `BoundLayer`; x is the input (a tuple where the
+        layer has several) and R the relevance of the output; R_in has the shape of x.
+
+    Raises:
+      ValueError: when it returns another shape than that of x.
+
+    Example:
+      >>> def epsilon(layer, x, R):
+      ...     s = R / (layer.op(x, layer.weight) + layer.bias + 1e-6)
+      ...     return x * layer.transpose(s, x)
+      >>> Custom(epsilon)
+      Custom(function=epsilon)
+    """
+
+    splits_parameters: ClassVar[bool] = False
+    keeps_zero: ClassVar[bool] = False
+
+    function: UserFunction = dataclasses.field(metadata={"static": True})
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        relevance = to_relevance(z, g)
+        result = self.function(layer, inputs[0] if len(inputs) == 1 else inputs, relevance)
+        results = (result,) if len(inputs) == 1 else tuple(result)
+        for x, r in zip(inputs, results, strict=True):
+            if jnp.shape(r) != jnp.shape(x):
+                raise ValueError(
+                    f"the rule {self!r} returned relevance of shape {jnp.shape(r)} for an input of "
+                    f"shape {jnp.shape(x)} at {layer.layer.path!r}: it must return the relevance "
+                    "of the input"
+                )
+        pairs = zip(inputs, results, strict=True)
+        return Shares(tuple(to_gradient_form(x, widen(r)) for x, r in pairs))
+
+    def __repr__(self) -> str:
+        return f"Custom(function={getattr(self.function, '__name__', self.function)})"

@@ -1,0 +1,283 @@
+"""Rules for everything that is not linear in one input."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlrp import maxima
+from jaxlrp.layers import LINEAR_KINDS
+from jaxlrp.numerics import (
+    Stabiliser,
+    as_stabiliser,
+    check_at_least,
+    checked,
+    off_zero,
+    to_gradient_form,
+    to_relevance,
+)
+from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
+
+_ONE_TO_ONE = frozenset({"activation", "scale", "shift", "normaliser", "unsupported"})
+
+
+@rule
+class Gradient(Rule):
+    """What autodiff does: `g_in = f'(x) g`.
+
+    In gradient form it is LRP-0 for what is linear, and it multiplies relevance by d for a function
+    that is homogeneous of degree d. For an unsupported operation it says: I know, take the gradient.
+    """
+
+    @property
+    def is_autodiff(self) -> bool:
+        return True
+
+
+@rule
+class Pass(Rule):
+    r"""The identity rule: each output hands its relevance to its one input.
+
+    R_in = R, in gradient form g_in = g s(y) / s(x). Conserves relevance, whatever f(0) is.
+
+    Raises:
+      ValueError: where the layer's input and output differ in shape.
+
+    References:
+      Bach et al. (2015), https://doi.org/10.1371/journal.pone.0130140; Achtibat et al. (2024),
+      "AttnLRP", eq. 9
+    """
+
+    kinds: ClassVar[frozenset[str]] = _ONE_TO_ONE | LINEAR_KINDS
+    splits_parameters: ClassVar[bool] = False
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        x = inputs[0]
+        if x.shape != z.shape:
+            raise ValueError(
+                f"Pass hands relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
+                f"into {z.shape}: give this layer another rule"
+            )
+        return Shares((g * (off_zero(z) / off_zero(x)), *map(jnp.zeros_like, inputs[1:])))
+
+
+@rule
+class DerivativeTimesRelevance(Rule):
+    """`R_in = f'(x) R`: the activation's gradient, applied to relevance.
+
+    What excitation backpropagation does at activations, where for a ReLU it is the same as `Pass`,
+    and what Zennit's preset of that name does at a BatchNorm that no linear layer absorbs.
+
+    References:
+      Zhang et al. (2018), https://doi.org/10.1007/s11263-017-1059-x
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"activation", "scale", "shift"})
+    splits_parameters: ClassVar[bool] = False
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        (x,) = inputs
+        function = layer.function if layer.weight is None else lambda x: layer.op(x, layer.weight)
+        (relevance,) = jax.vjp(function, x)[1](to_relevance(z, g))
+        return Shares((to_gradient_form(x, relevance),))
+
+
+class _ReLURule(Rule):
+    kinds: ClassVar[frozenset[str]] = frozenset({"activation"})
+
+
+@rule
+class GuidedBackprop(_ReLURule):
+    """Guided backpropagation: `g_in = f'(x) max(g, 0)`. Propagates gradients, not relevances.
+
+    Not linear in what it propagates.
+
+    References:
+      Springenberg et al. (2015), https://arxiv.org/abs/1412.6806
+    """
+
+    linear_in_relevance: ClassVar[bool] = False
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        (x,) = inputs
+        return Shares(jax.vjp(layer.function, x)[1](jnp.where(g > 0, g, jnp.zeros_like(g))))
+
+
+@rule
+class DeconvNet(_ReLURule):
+    """The deconvolution network's ReLU: `g_in = max(g, 0)`. Propagates gradients.
+
+    Not linear in what it propagates.
+
+    References:
+      Zeiler and Fergus (2014), https://doi.org/10.1007/978-3-319-10590-1_53
+    """
+
+    linear_in_relevance: ClassVar[bool] = False
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        return Shares((jnp.where(g > 0, g, jnp.zeros_like(g)),))
+
+
+@rule
+class BetaSmooth(_ReLURule):
+    """A ReLU's gradient as if it were a softplus: `g_in = sigmoid(beta x) g`. Propagates gradients.
+
+    Attributes:
+      beta: sharpness, > 0, in units of 1/x; to infinity it is the gradient.
+
+    References:
+      Dombrowski et al. (2019), https://arxiv.org/abs/1906.07983
+    """
+
+    beta: float | Array = 10.0
+
+    def __post_init__(self) -> None:
+        check_at_least("beta", self.beta, 0.0)
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        (x,) = inputs
+        return Shares((g * jax.nn.sigmoid(self.beta * x),))
+
+
+@rule
+class Norm(Rule):
+    r"""Relevance of a sum or mean shared by contribution, with a stabiliser.
+
+    R_j = c_j / stabilise(sum_j c_j) R,   c_j the summands
+
+    Without a stabiliser it is LRP-0, which needs no division and is what sums and pools get by
+    default.
+
+    Attributes:
+      stabiliser: added to the denominator, >= 0, in the units of the sum, or a function.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"sum", "pool"})
+
+    stabiliser: Stabiliser = 1e-6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stabiliser", checked("stabiliser", self.stabiliser))
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        d = as_stabiliser(self.stabiliser)(z)
+        s = to_relevance(z, g) / d
+        _, pull = jax.vjp(layer.function, *inputs)
+        return Shares(pull(s), stabiliser=jnp.sum(s * (d - z)))
+
+
+@rule
+class WinnerTakesAll(Rule):
+    """A maximum hands its relevance to the value that it took; of equals, to the first.
+
+    First means the one of smallest index in the window, in C order, and the left one of two values.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"maxpool"})
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        return Shares(maxima.winner_takes_all(layer.layer, inputs, z, g))
+
+
+@rule
+class Uniform(Rule):
+    """A product of two values that both depend on the input: half of the relevance to each.
+
+    References:
+      Achtibat et al. (2024), "AttnLRP", eq. 13, https://arxiv.org/abs/2402.05602
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"product", "gate"})
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        _, pull = jax.vjp(layer.function, *inputs)
+        return Shares(tuple(0.5 * c for c in pull(g)))
+
+
+@rule
+class SignalTakesAll(Rule):
+    """A product of a gate and a signal: all relevance to the signal, none to the gate.
+
+    The gate is the factor that is a bounded activation (a sigmoid, say); it is recognised by that.
+    Of a product where neither is, or both are, the left one is taken for the signal.
+
+    References:
+      Arras et al. (2017), https://doi.org/10.18653/v1/W17-5221
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"product", "gate"})
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        _, pull = jax.vjp(layer.function, *inputs)
+        return Shares(
+            tuple(
+                c if i == layer.layer.signal else jnp.zeros_like(c) for i, c in enumerate(pull(g))
+            )
+        )
+
+
+@rule
+class Detach(Rule):
+    """A normaliser's denominator is held fixed: the value takes all of the relevance.
+
+    LayerNorm, RMSNorm, GroupNorm and local response normalisation become linear maps. For local
+    response normalisation it is the identity rule of Binder et al. (2016).
+
+    References:
+      Ali et al. (2022), https://arxiv.org/abs/2202.07304; Binder et al. (2016),
+      https://doi.org/10.1007/978-3-319-44781-0_8
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"normaliser"})
+
+
+@rule
+class LocalTaylor(Rule):
+    r"""Local response normalisation, expanded to first order.
+
+    y_k = x_k rho(S_k), S_k the sum of phi(x_j) over the neighbours j of k. Expanded at the point where
+    x_k stands alone, its terms are
+
+    z_kk = x_k rho(phi(x_k)),   z_jk = x_j dy_k / dx_j for j != k,   R_j = sum_k z_jk / sum_j z_jk R_k
+
+    so that neighbours which suppress k carry relevance of the other sign. Conserves relevance up to
+    the stabiliser.
+
+    Attributes:
+      stabiliser: added to the denominator, >= 0, in the units of y, or a function.
+
+    References:
+      Binder et al. (2016), eq. 12, https://doi.org/10.1007/978-3-319-44781-0_8
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"normaliser"})
+
+    stabiliser: Stabiliser = 1e-6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stabiliser", checked("stabiliser", self.stabiliser))
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        (x,) = inputs
+        phi, rho = layer.local_functions(z.dtype)
+        summed = phi(x)
+        alone = rho(x, summed)
+        total = layer.window_sum(summed)
+        _, pull = jax.vjp(lambda x: rho(x, layer.window_sum(phi(x))), x)
+
+        def own_way(x):  # x_k moves, its neighbours do not
+            return rho(x, total + phi(x) - summed)
+
+        ones = jnp.ones_like(x)
+        _, slope = jax.jvp(own_way, (x,), (ones,))
+        _, all_neighbours = jax.jvp(lambda x: rho(x, layer.window_sum(phi(x))), (x,), (x,))
+        terms = alone + all_neighbours - x * slope
+        d = as_stabiliser(self.stabiliser)(terms)
+        s = to_relevance(z, g) / d
+        (through_all,) = pull(s)
+        relevance = x * through_all + (alone - x * slope) * s
+        return Shares((to_gradient_form(x, relevance),), stabiliser=jnp.sum(s * (d - terms)))

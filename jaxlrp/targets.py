@@ -1,0 +1,192 @@
+"""Targets: which relevance the output begins with."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlrp import _compat
+from jaxlrp.numerics import to_gradient_form
+
+Target = Any  # int | integer array | array like the output | callable | None
+
+
+def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
+    """The cotangent of the output that a target stands for.
+
+    Args:
+      output: the output of the explained function, an array or a pytree of arrays.
+      target: see `jaxlrp.explain`.
+      readout: "relevance": arrays and callables give relevances; "gradient": cotangents.
+
+    Raises:
+      TypeError, ValueError, IndexError: saying what fits this output.
+    """
+    if isinstance(target, Selection):
+        return target.weights(output)
+    if callable(target):
+        target = target(output)
+        if jax.tree.structure(target) != jax.tree.structure(output):
+            raise ValueError(
+                "the target function must return relevance shaped like the output, "
+                f"{_describe(output)}, got {_describe(target)}"
+            )
+    leaves = jax.tree.leaves(output)
+    single = len(leaves) == 1 and jax.tree.structure(output) == jax.tree.structure(0)
+    if target is None:
+        return _whole(output)
+    if single and _is_index(target, leaves[0]):
+        return class_cotangent(leaves[0], target)
+    if jax.tree.structure(target) != jax.tree.structure(output):
+        raise ValueError(
+            f"the output is {_describe(output)}, which the target {_describe(target)} does not fit: "
+            "give a function from the output to relevance of the same structure, or explain a "
+            "function that returns the one output you mean"
+        )
+    return jax.tree.map(lambda z, r: _like(z, r, readout), output, target)
+
+
+def _whole(output: Any) -> Any:
+    """Without a target: the output itself, where there is one number for each example."""
+    leaves = jax.tree.leaves(output)
+    if len(leaves) == 1 and (leaves[0].ndim <= 1 or leaves[0].shape[1:] == (1,)):
+        return jax.tree.map(jnp.ones_like, output)
+    raise TypeError(
+        f"target is missing: the output is {_describe(output)}, of which one value per example must "
+        "be chosen. Pass target=3 or target=labels (class indices), target=lrp.targets.predicted, "
+        "an array of initial relevance shaped like the output, or a function from output to that"
+    )
+
+
+def _is_index(target: Any, z: Array) -> bool:
+    if isinstance(target, (bool, np.bool_)):
+        raise TypeError("target must be a class index, an array or a function, got a boolean")
+    if isinstance(target, (int, np.integer)):
+        return True
+    return (
+        _compat.is_array(target)
+        and jnp.issubdtype(target.dtype, jnp.integer)
+        and (jnp.shape(target) != jnp.shape(z) or jnp.ndim(z) == 0)
+    )
+
+
+def class_cotangent(z: Array, target: Any) -> Array:
+    """One at the target of each example: relevance begins as that logit.
+
+    Raises:
+      IndexError: if a target is out of range (concrete ones; traced ones cannot be looked at).
+      ValueError: if there are not as many targets as examples.
+    """
+    if z.ndim == 0:
+        raise ValueError(
+            "the output is a scalar, which has no classes: leave target out, or give an array"
+        )
+    classes = z.shape[-1]
+    if not _compat.is_traced(target):
+        wrong = [int(t) for t in np.ravel(np.asarray(target)) if not 0 <= t < classes]
+        if wrong:
+            raise IndexError(
+                f"target {wrong[0]} is out of range: the output has {classes} classes along its last "
+                f"axis, 0 to {classes - 1}"
+            )
+    index = jnp.asarray(target)
+    if index.ndim and index.shape != z.shape[:-1]:
+        raise ValueError(
+            f"target of shape {index.shape} must hold one class index for each of the outputs "
+            f"{z.shape[:-1]}: the output has shape {z.shape}"
+        )
+    index = jnp.broadcast_to(index, z.shape[:-1])
+    return jax.nn.one_hot(index, classes, dtype=z.dtype)
+
+
+def _like(z: Array, relevance: Any, readout: str) -> Array:
+    if not _compat.is_array(relevance) and not isinstance(relevance, (int, float)):
+        raise TypeError(f"target must be an array like the output, got {relevance!r}")
+    if jnp.shape(relevance) != jnp.shape(z):
+        raise ValueError(
+            f"target of shape {jnp.shape(relevance)} must have the output's shape {jnp.shape(z)}, "
+            "or be class indices of an integer dtype"
+        )
+    relevance = jnp.asarray(relevance).astype(z.dtype)
+    return relevance if readout == "gradient" else to_gradient_form(z, relevance)
+
+
+def _describe(tree: Any) -> str:
+    def show(leaf: Any) -> str:
+        return (
+            f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+            if _compat.is_array(leaf)
+            else repr(leaf)
+        )
+
+    leaves = jax.tree.leaves(tree)
+    if len(leaves) == 1 and jax.tree.structure(tree) == jax.tree.structure(0):
+        return show(leaves[0])
+    return str(jax.tree.map(show, tree))
+
+
+class Selection:
+    """A target that weighs outputs: relevance begins as `weights * output`. A pytree."""
+
+    def weights(self, z: Array) -> Array:
+        """The weights, of the output's shape."""
+        raise NotImplementedError
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Predicted(Selection):
+    """The class of the greatest output of each example."""
+
+    def weights(self, z: Array) -> Array:
+        return class_cotangent(z, jnp.argmax(z, axis=-1))
+
+
+predicted = Predicted()
+"""The class of the greatest output of each example."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Contrast(Selection):
+    """What speaks for a class rather than for another: relevance begins as z_target - z_against.
+
+    Attributes:
+      target: a class index, or one for each example.
+      against: likewise; None for the mean of all other classes.
+    """
+
+    target: Any
+    against: Any = None
+
+    def weights(self, z: Array) -> Array:
+        chosen = class_cotangent(z, self.target)
+        if self.against is None:
+            return chosen - (1 - chosen) / (z.shape[-1] - 1)
+        return chosen - class_cotangent(z, self.against)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LogOdds(Selection):
+    r"""The log-odds of a class against the rest, log(p / (1 - p)) of its softmax probability p.
+
+    Relevance begins as that number: it is split between the class and its competitors by their
+    contribution to it, log(p/(1-p)) = z_c - logsumexp of the others = z_c - sum_k q_k z_k - H(q),
+    where q is the softmax over the others; the entropy H belongs to no class and is left out.
+
+    Attributes:
+      target: a class index, or one for each example.
+    """
+
+    target: Any
+
+    def weights(self, z: Array) -> Array:
+        chosen = class_cotangent(z, self.target)
+        others = jnp.where(chosen > 0, -jnp.inf, z)
+        return chosen - jax.nn.softmax(others, axis=-1)

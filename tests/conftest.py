@@ -1,0 +1,15 @@
+"""Settings of the whole test run."""
+
+import os
+
+# Tests compile hundreds of small programs once each: compile them fast, not to run fast. Must be
+# set before JAX is imported.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# The scripts that made the goldens need PyTorch and Zennit, which the tests do not.
+collect_ignore_glob = ["parity/make_*.py"]

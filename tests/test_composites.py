@@ -1,0 +1,93 @@
+"""Composites: which rule each layer gets."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxlrp as lrp
+from jaxlrp import composites as C
+
+KEYS = jax.random.split(jax.random.key(0), 4)
+PARAMS = {f"layer{i}": {"w": jax.random.normal(k, (3, 3))} for i, k in enumerate(KEYS)}
+X = jnp.array([1.0, -2.0, 0.5])
+
+
+def net(params, x):
+    for i in range(4):
+        x = jax.nn.relu(x @ params[f"layer{i}"]["w"])
+    return x
+
+
+def dense_rules(composite):
+    plan = lrp.plan(net, composite, PARAMS, X)
+    return [r for row, r in zip(plan.rows, plan.rules, strict=True) if row.kind == "dense"]
+
+
+E, F, Z, W = lrp.Epsilon(), lrp.Flat(), lrp.ZPlus(), lrp.WSquare()
+
+
+@pytest.mark.parametrize(
+    ("composite", "expected"),
+    [
+        (C.by_kind("dense", E), [E, E, E, E]),
+        (C.first(F) + C.by_kind("dense", E), [F, E, E, E]),
+        (C.last(F) + C.by_kind("dense", E), [E, E, E, F]),
+        (C.composite(C.by_kind("dense", E), C.first(F)), [E, E, E, E]),  # the first match wins
+        (C.by_depth(0, 2, F) + C.by_kind("dense", E), [F, F, E, E]),
+        (C.by_depth(1, None, F) + C.by_kind("dense", E), [E, F, F, F]),
+        (C.by_depth(-2, None, W) + C.by_kind("dense", E), [E, E, W, W]),
+        (C.by_path("layer[12]/*", Z) + C.by_kind("dense", E), [E, Z, Z, E]),
+        (C.by_path(re.compile(r"layer3/.*"), Z) + C.by_kind("dense", E), [E, E, E, Z]),
+        (C.where(lambda la: "0" in la.path, W) + C.by_kind("dense", E), [W, E, E, E]),
+        (C.by_kind("dense", C.first(F) + C.last(W)) + C.by_kind("dense", E), [F, E, E, W]),
+        (C.by_operation("dot_general", Z), [Z, Z, Z, Z]),
+    ],
+)
+def test_the_first_match_wins(composite, expected):
+    assert dense_rules(composite) == expected
+
+
+def test_what_no_entry_speaks_of_gets_its_default():
+    plan = lrp.plan(net, C.first(F), PARAMS, X)
+    assert set(plan.rules[1:]) == {lrp.Pass(), lrp.LRP0()}
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: C.by_kind("convolution", E), ValueError, r"no kind of layer 'convolution'.*'conv"),
+        (lambda: C.by_kind("dense", lrp.Epsilon), TypeError, r"write Epsilon\(\)"),
+        (lambda: C.composite(E), TypeError, r"composite\(\) joins composites"),
+        (
+            lambda: dense_rules(C.by_path("layr1/w", E)),
+            ValueError,
+            r"'layr1/w' .* matches no layer: the nearest are 'layer1/w'",
+        ),
+        (
+            lambda: dense_rules(C.by_module("Conv", E)),
+            ValueError,
+            r"module type 'Conv' .* matches no layer: there is none",
+        ),
+        (lambda: dense_rules(C.by_operation("gelu", lrp.Pass())), ValueError, r"operation 'gelu'"),
+        (
+            lambda: dense_rules(C.by_path("layer0/w", lrp.Pass()) + C.by_path("relu", E)),
+            ValueError,
+            r"applies to layers of kind .* matches only activation",
+        ),
+    ],
+)
+def test_errors(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", C.PRESETS)
+def test_presets_are_values_and_pytrees(name):
+    arguments = (-1.0, 1.0) if name == "epsilon_gamma_box" else ()
+    made, again = C.PRESETS[name](*arguments), C.PRESETS[name](*arguments)
+    assert made == again
+    assert made.name == name
+    leaves, tree = jax.tree.flatten(made)
+    assert jax.tree.unflatten(tree, leaves) == made

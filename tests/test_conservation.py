@@ -1,0 +1,87 @@
+"""The ledger closes, and names what kept relevance."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import jaxlrp as lrp
+from jaxlrp import composites as C
+
+
+class Net(nn.Module):
+    """Convolutions, BatchNorm behind and apart, residual, gate, LayerNorm, pools."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.BatchNorm(use_running_average=True)(nn.Conv(6, (3, 3))(x)))
+        y = nn.BatchNorm(use_running_average=True, name="apart")(nn.max_pool(x, (2, 2), (2, 2)))
+        y = y + nn.gelu(nn.Conv(6, (3, 3))(y))
+        y = y * nn.sigmoid(nn.Dense(6)(y.mean((1, 2))))[:, None, None]
+        y = nn.LayerNorm()(nn.avg_pool(y, (2, 2), (2, 2)))
+        return nn.Dense(4)(y.reshape(y.shape[0], -1))
+
+
+X = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Weights without zeros, so that no bias and no scale is trivial."""
+    keys = iter(jax.random.split(jax.random.key(2), 99))
+    plain = Net().init(jax.random.key(1), X)
+    return jax.tree.map(lambda a: a + 0.2 * jnp.abs(jax.random.normal(next(keys), a.shape)), plain)
+
+
+CONSERVING = {
+    "all_epsilon": C.all_epsilon(),
+    "epsilon_plus": C.epsilon_plus(),
+    "epsilon_plus_flat": C.epsilon_plus_flat(),
+    "epsilon_gamma_box": C.epsilon_gamma_box(-5.0, 5.0),
+    "epsilon_alpha2_beta1": C.epsilon_alpha2_beta1(),
+}
+
+
+@pytest.mark.parametrize("name", CONSERVING)
+def test_without_biases_all_that_is_lost_is_the_stabilisers(variables, name):
+    run = jax.jit(
+        lambda v, x: lrp.check_conservation(
+            Net().apply, CONSERVING[name], v, x, target=1, zero_bias=True
+        )
+    )
+    ledger = run(variables, X)
+    scale = max(float(abs(e.received)) for e in ledger.entries.values())
+    kept = sum(float(e.stabiliser) for e in ledger.entries.values())
+    rules = sum(abs(float(e.rule)) for e in ledger.entries.values())
+    assert abs(float(ledger.output - ledger.input) - kept) < 1e-5 * scale * len(ledger.entries)
+    assert rules < 1e-5 * scale * len(ledger.entries)
+    assert all(abs(float(e.bias)) == 0 for e in ledger.entries.values())
+
+
+@pytest.mark.parametrize("name", CONSERVING)
+def test_every_layer_balances(variables, name):
+    ledger = lrp.check_conservation(Net().apply, CONSERVING[name], variables, X, target=1)
+    assert abs(float(ledger.elsewhere)) < 1e-4 * abs(float(ledger.output))
+    assert float(jnp.abs(ledger.entries["Conv_1"].bias)) > 0 or "plus" not in name
+    text = str(ledger)
+    assert "Conv_0" in text
+    assert "absorbed" in text
+
+
+def test_by_hand():
+    """z = 8 + 2 (bias): epsilon 10 halves, of the half the bias keeps a fifth."""
+    w, b = jnp.array([[2.0], [1.0]]), jnp.array([2.0])
+    composite = C.by_kind("dense", lrp.Epsilon(10.0))
+    x = jnp.array([3.0, 2.0])
+    ledger = lrp.check_conservation(lambda x: x @ w + b, composite, x)
+    (entry,) = ledger.entries.values()
+    found = [entry.received, entry.passed, entry.bias, entry.stabiliser, entry.rule]
+    np.testing.assert_allclose(found, [10, 4, 1, 5, 0], atol=1e-5)
+    np.testing.assert_allclose([ledger.output, ledger.input, ledger.residual], [10, 4, 0.6])
+
+
+def test_stop_gradient_shows_up_elsewhere():
+    ledger = lrp.check_conservation(lambda x: x + jax.lax.stop_gradient(x), None, jnp.ones(2))
+    np.testing.assert_allclose([ledger.output, ledger.input], [4, 2])
+    np.testing.assert_allclose(ledger.absorbed + ledger.elsewhere, 2)

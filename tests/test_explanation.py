@@ -1,0 +1,333 @@
+"""attach, explain and plan: records, conditions, starts, parameters, several targets, errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import jaxlrp as lrp
+from jaxlrp import composites as C
+
+# numbers.md, case 17 (RelevancePropagation.jl): two dense layers, linear
+W1, B1 = jnp.array([[1.0, 3.0], [4.0, 2.0]]), jnp.array([0.0, 1.0])
+W2, B2 = jnp.array([[2.0, 4.0], [3.0, 1.0]]), jnp.array([1.0, 2.0])
+X = jnp.array([1.0, 2.0])
+PARAMS = {"first": {"w": W1, "b": B1}, "second": {"w": W2, "b": B2}}
+
+
+def two_layers(params, x):
+    for name in ("first", "second"):
+        x = params[name]["w"] @ x + params[name]["b"]
+    return x
+
+
+def relevance_of_one(z):
+    """Relevance one at the first output."""
+    return jnp.zeros_like(z).at[0].set(1.0)
+
+
+def test_record_at_a_hidden_layer():
+    result = lrp.explain(two_layers, argnums=1, record="first/*")(
+        PARAMS, X, target=relevance_of_one
+    )
+    record = result.records["first/w"]
+    np.testing.assert_allclose(record.relevance, [14 / 51, 36 / 51], rtol=1e-6)
+    np.testing.assert_array_equal(record.activation, W1 @ X + B1)
+    np.testing.assert_allclose(result.relevance, [18 / 51, 28 / 51], rtol=1e-6)
+
+
+def test_condition_keeps_one_concept():
+    explain = lrp.explain(two_layers, argnums=1)
+    result = explain(
+        PARAMS, X, target=relevance_of_one, condition={"first/w": jnp.array([0.0, 1.0])}
+    )
+    np.testing.assert_allclose(result.relevance, [16 / 51, 16 / 51], rtol=1e-6)
+
+
+def test_conditions_share_one_forward_pass():
+    """All one-hot conditions by vmap: they add up to the whole, and equal a loop over them."""
+    explain = lrp.explain(two_layers, argnums=1)
+
+    def conditional(mask):
+        return explain(PARAMS, X, target=0, condition={"first/w": mask}).relevance
+
+    each = jax.vmap(conditional)(jnp.eye(2))
+    np.testing.assert_allclose(each, jnp.stack([conditional(m) for m in jnp.eye(2)]), rtol=1e-6)
+    np.testing.assert_allclose(each.sum(0), explain(PARAMS, X, target=0).relevance, rtol=1e-6)
+
+
+def test_many_targets_cost_one_forward_pass():
+    """FLOPs of K targets grow by one backward pass each, for a layer-rich function."""
+    w = jnp.ones((64, 64)) / 64
+
+    def deep(x):
+        for _ in range(6):
+            x = jax.nn.relu(x @ w)
+        return x
+
+    def flops(k):
+        run = jax.vmap(lambda t: lrp.explain(deep, C.all_epsilon())(X64, target=t).relevance)
+        return jax.jit(run).lower(jnp.arange(k)).compile().cost_analysis()["flops"]
+
+    one_pass = 6 * 2 * 64 * 64 * 8
+    growth = (flops(8) - flops(4)) / 4
+    assert growth < 1.2 * one_pass  # the elementwise work comes on top of the matrix products
+    assert flops(8) < 1.2 * one_pass * 9
+
+
+X64 = jnp.ones((8, 64))
+
+
+def test_start_at_a_hidden_layer():
+    result = lrp.explain(two_layers, argnums=1, start="first/w")(
+        PARAMS, X, target=jnp.array([1.0, 0.0])
+    )
+    np.testing.assert_allclose(result.relevance, [1 / 7, 6 / 7], rtol=1e-6)
+    np.testing.assert_array_equal(result.output, two_layers(PARAMS, X))
+
+
+def test_parameters_have_relevance():
+    """Weights and biases share what the output has: R_w = w g_w of LRP-0."""
+    explain = lrp.explain(two_layers, argnums=1, parameters=0)
+    result = explain(PARAMS, X, target=1)
+    z = two_layers(PARAMS, X)[1]
+    second = result.parameters["second"]
+    np.testing.assert_allclose(second["w"].sum() + second["b"].sum(), z, rtol=1e-6)
+    np.testing.assert_allclose(second["w"][1], W2[1] * (W1 @ X + B1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", [lrp.Epsilon(0.1), lrp.ZPlus(), lrp.Gamma(0.5), lrp.WSquare()])
+def test_weights_and_bias_of_a_layer_share_what_its_inputs_and_bias_share(rule):
+    """Every contribution is one of x_j w_jk: counted by weight or by input, the sum is the same."""
+    key = jax.random.split(jax.random.key(0), 3)
+    w, b, x = (jax.random.normal(k, s) for k, s in zip(key, [(4, 3), (3,), (4,)], strict=True))
+    explain = lrp.explain(lambda p, x: x @ p["w"] + p["b"], C.by_kind("dense", rule), argnums=1)
+    both = lrp.explain(
+        lambda p, x: x @ p["w"] + p["b"], C.by_kind("dense", rule), argnums=1, parameters=0
+    )
+    seed = jnp.array([1.0, -2.0, 0.5])
+    by_input = explain({"w": w, "b": b}, x, target=seed).relevance
+    by_weight = both({"w": w, "b": b}, x, target=seed).parameters["w"]
+    np.testing.assert_allclose(by_weight.sum(1), by_input, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rule_that_says_nothing_of_parameters():
+    rule = lrp.Custom(lambda layer, x, r: x * layer.transpose(r, x))
+    explain = lrp.explain(two_layers, C.by_kind("dense", rule), argnums=1, parameters=0)
+    with pytest.raises(ValueError, match=r"relevance of parameters, of which the rule Custom"):
+        explain(PARAMS, X, target=0)
+
+
+def test_pytree_inputs_and_outputs():
+    def fun(inputs):
+        return {"sum": inputs["a"] + 2 * inputs["b"], "first": inputs["a"]}
+
+    inputs = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([3.0, -1.0])}
+    target = {"sum": jnp.array([7.0, 0.0]), "first": jnp.array([0.0, 2.0])}
+    relevance = lrp.explain(fun)(inputs, target=target).relevance
+    np.testing.assert_allclose(relevance["a"], [1.0, 2.0])
+    np.testing.assert_allclose(relevance["b"], [6.0, 0.0])
+
+
+def test_several_explained_arguments():
+    explain = lrp.explain(lambda x, y: x * 2 + y, argnums=(0, 1))
+    x, y = explain(jnp.array([1.0]), jnp.array([3.0])).relevance
+    np.testing.assert_allclose([x, y], [[2.0], [3.0]])
+
+
+def test_has_aux():
+    result = lrp.explain(lambda x: (x * 2, {"seen": x}), has_aux=True)(jnp.array([1.0]))
+    np.testing.assert_array_equal(result.aux["seen"], [1.0])
+    output, aux = lrp.attach(lambda x: (x * 2, 3), has_aux=True)(jnp.array([1.0]))
+    np.testing.assert_array_equal(output, [2.0])
+    assert aux == 3
+
+
+class Net(nn.Module):
+    """All that a front end must see through: BatchNorm, Dropout, a module called twice."""
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        twice = nn.Conv(3, (3, 3), name="twice")
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(twice(x)))
+        x = nn.Dropout(0.5, deterministic=not train)(nn.relu(twice(x)))
+        return nn.Dense(4, name="head")(x.mean((1, 2)))
+
+
+class NNXNet(nnx.Module):
+    def __init__(self, rngs):
+        self.twice = nnx.Conv(3, 3, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Linear(3, 4, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.norm(self.twice(x)))
+        x = self.dropout(nnx.relu(self.twice(x)))
+        return self.head(x.mean((1, 2)))
+
+
+IMAGE = jax.random.normal(jax.random.key(5), (2, 5, 5, 3))
+
+
+@pytest.fixture(scope="module")
+def linen():
+    return Net(), Net().init(jax.random.key(0), IMAGE)
+
+
+def test_linen_paths_and_modules(linen):
+    model, variables = linen
+    plan = lrp.plan(model.apply, C.epsilon_plus(), variables, IMAGE)
+    found = [(row.path, row.module) for row in plan.rows if row.kind in ("conv", "dense")]
+    assert found == [("twice", "Conv"), ("twice:1", "Conv"), ("head", "Dense")]
+    assert plan.rows[0].absorbed == ("add", "sub", "mul", "add")
+    assert isinstance(plan["twice"], lrp.ZPlus)
+    assert isinstance(plan.tree["head"], lrp.Epsilon)
+    assert "twice:1" in str(plan)
+
+
+def test_nnx_equals_linen_and_is_left_alone(linen):
+    model, variables = linen
+    module = NNXNet(nnx.Rngs(0))
+    params, stats = variables["params"], variables["batch_stats"]["BatchNorm_0"]
+    module.twice.kernel.set_value(params["twice"]["kernel"])
+    module.twice.bias.set_value(params["twice"]["bias"])
+    module.head.kernel.set_value(params["head"]["kernel"])
+    module.head.bias.set_value(params["head"]["bias"])
+    module.norm.mean.set_value(stats["mean"])
+    module.norm.var.set_value(stats["var"])
+    module.eval()
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+    composite = C.composite(C.by_module(nnx.Linear, lrp.Epsilon(0.1)), C.epsilon_plus())
+    result = lrp.explain(module, composite, record="twice*")(IMAGE, target=2)
+    expected = lrp.explain(
+        model.apply,
+        C.composite(C.by_module("Dense", lrp.Epsilon(0.1)), C.epsilon_plus()),
+        argnums=1,
+    )(variables, IMAGE, target=2)
+    np.testing.assert_allclose(result.relevance, expected.relevance, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(result.output, module(IMAGE))
+    assert list(result.records) == ["twice", "twice:1"]
+    after = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert type(module) is NNXNet
+
+
+def test_output_is_bit_for_bit_that_of_the_model(linen):
+    model, variables = linen
+    attached = lrp.attach(model.apply, C.epsilon_gamma_box(-3.0, 3.0), argnums=1)
+    np.testing.assert_array_equal(attached(variables, IMAGE), model.apply(variables, IMAGE))
+
+
+def test_training_mode_is_refused(linen):
+    model, variables = linen
+    explain = lrp.explain(model.apply, argnums=1, has_aux=True)
+    with pytest.raises(lrp.TrainingModeError, match=r"statistics of the batch at 'BatchNorm_0'"):
+        explain(
+            variables, IMAGE, target=0, train=True, mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )  # fmt: skip
+    module = NNXNet(nnx.Rngs(0))
+    module.norm.use_running_average = True
+    with pytest.raises(lrp.TrainingModeError, match=r"masks values at random at 'dropout'"):
+        lrp.explain(module)(IMAGE, target=0)
+
+
+def test_an_edited_plan_is_taken_in_place_of_a_composite(linen):
+    model, variables = linen
+    plan = lrp.plan(model.apply, C.epsilon_plus(), variables, IMAGE)
+    edited = plan.replace({"twice": lrp.Flat()})
+    by_plan = lrp.explain(model.apply, edited, argnums=1)(variables, IMAGE, target=1)
+    composite = C.composite(C.by_path("twice", lrp.Flat()), C.epsilon_plus())
+    by_composite = lrp.explain(model.apply, composite, argnums=1)(variables, IMAGE, target=1)
+    np.testing.assert_array_equal(by_plan.relevance, by_composite.relevance)
+    with pytest.raises(ValueError, match="the plan is that of another function"):
+        lrp.explain(two_layers, edited, argnums=1)(PARAMS, X, target=0)
+    with pytest.raises(KeyError, match=r"no layer of the plan matches 'twise'.*'twice'"):
+        plan.replace({"twise": lrp.Flat()})
+
+
+ERRORS = {
+    "a module": (lambda: lrp.explain(Net()), TypeError, r"pass its `apply` method"),
+    "no function": (lambda: lrp.explain(3), TypeError, r"fun must be a function or an NNX module"),
+    "no composite": (
+        lambda: lrp.explain(two_layers, lrp.Epsilon(), argnums=1)(PARAMS, X, target=0),
+        TypeError,
+        r"composite must be a Composite",
+    ),
+    "argnums": (lambda: lrp.explain(two_layers, argnums="x"), TypeError, r"argnums must be"),
+    "argnums too large": (
+        lambda: lrp.explain(two_layers, argnums=2)(PARAMS, X),
+        TypeError,
+        r"argnums=2 .* only 2 positional arguments",
+    ),
+    "not an array": (
+        lambda: lrp.explain(lambda x: x)("text"),
+        TypeError,
+        r"must be an array or a pytree of arrays",
+    ),
+    "integers": (
+        lambda: lrp.explain(lambda x: x)(jnp.arange(3)),
+        TypeError,
+        r"dtype int32 and is looked up in no embedding",
+    ),
+    "independent": (
+        lambda: lrp.explain(lambda x: jnp.ones(2))(X),
+        ValueError,
+        r"does not depend on the explained argument",
+    ),
+    "record": (
+        lambda: lrp.explain(two_layers, argnums=1, record="frist/w")(PARAMS, X, target=0),
+        ValueError,
+        r"record='frist/w' matches no layer: the nearest are 'first/w'",
+    ),
+    "condition": (
+        lambda: lrp.explain(two_layers, argnums=1)(PARAMS, X, target=0, condition={"f": 1.0}),
+        ValueError,
+        r"there is no layer 'f'",
+    ),
+    "plan without arguments": (
+        lambda: lrp.plan(two_layers, X),
+        TypeError,
+        r"second argument is the composite",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_error(name):
+    call, error, message = ERRORS[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_debug_names_the_first_layer():
+    explain = lrp.explain(two_layers, argnums=1, debug=True)
+    explain(PARAMS, X, target=0)
+    broken = {**PARAMS, "second": {"w": W2.at[0, 0].set(jnp.nan), "b": B2}}
+    with pytest.raises(lrp.NonFiniteError, match=r"argument\[0\]\['second'\]\['w'\] holds NaN"):
+        explain(broken, X, target=0)
+    large = {**PARAMS, "first": {"w": W1 * 5e37, "b": B1}}
+    with pytest.raises(lrp.NonFiniteError, match=r"output of layer 'first/w' is the first"):
+        explain(large, X, target=0)
+    zero = C.by_kind("dense", lrp.Epsilon(0.0))
+    with pytest.raises(lrp.NonFiniteError, match=r"made by the first layer, 'w'"):
+        lrp.explain(lambda w, x: x @ w, zero, argnums=1, debug=True)(W1 * 0, X, target=0)
+    with pytest.raises(TypeError, match="cannot run under jit"):
+        jax.jit(explain, static_argnames="target")(PARAMS, X, target=0)
+
+
+def test_under_checkpoint_scan_and_vmap_of_the_user():
+    w = jnp.array([[1.0, -2.0], [0.5, 1.5]])
+    plain = lrp.explain(lambda x: jax.nn.relu(x @ w) @ w, C.epsilon_plus())
+    inside = lrp.explain(
+        lambda x: jax.checkpoint(lambda x: jax.nn.relu(x @ w))(x) @ w, C.epsilon_plus()
+    )
+    expected = plain(X, target=1).relevance
+    np.testing.assert_allclose(inside(X, target=1).relevance, expected, rtol=1e-6)
+    around = jax.checkpoint(lambda x: plain(x, target=1).relevance)
+    np.testing.assert_allclose(around(X), expected, rtol=1e-6)
+    batched = jax.vmap(lambda x: plain(x, target=1).relevance)(jnp.stack([X, 2 * X]))
+    np.testing.assert_allclose(batched[0], expected, rtol=1e-6)
