@@ -1,0 +1,156 @@
+"""Grad-CAM: where a layer's channels speak for the score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlrp import composites
+from jaxlrp.baselines.problem import Explain
+from jaxlrp.errors import UnsupportedError, near
+from jaxlrp.explanation import Explanation, explain
+from jaxlrp.layers import Layer, Network
+from jaxlrp.numerics import widen
+from jaxlrp.trace import source, trace
+
+
+def grad_cam(
+    fun: Any,
+    layer: str,
+    *,
+    resize: str | None = "linear",
+    relu: bool = True,
+    channel_axis: int = -1,
+    batch_axis: int | None = 0,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+) -> Explain:
+    r"""Grad-CAM: the channels of a layer's output, summed by the mean gradient of each.
+
+    R_p = max(0, sum_k a_k A_pk),   a_k = mean over p of ds / dA_pk
+
+    for the positions p and channels k of the layer's output A. In units of the score. It sums to
+    nothing in particular, and its resolution is that of the layer.
+
+    Args:
+      fun, argnums, has_aux: as in `gradient`; `argnums` says which layers there are.
+      layer: the path of a layer whose output has positions and channels, usually the last
+        convolution's activation; `print(lrp.plan(...))` lists them. The output of a convolution
+        that absorbs its bias or BatchNorm is that after them, before the activation.
+      resize: how the map is brought to the positions of the explained argument, a method of
+        `jax.image.resize`: "linear", "nearest", "cubic". None: it is not. The argument must have
+        the axes of the layer's output, its channel axis included.
+      relu: whether negative evidence is cut off, as in the paper.
+      channel_axis: of the layer's output and of the explained argument: -1 for (batch, height,
+        width, channels), 1 where channels come first.
+      batch_axis: the axis of the examples in both; None if they are of one example.
+
+    Returns:
+      A function `(*args, target=None, **kwargs) -> Explanation`; `target` as in `gradient`.
+      Relevance has the shape of the explained argument, and every channel holds the same map. With
+      `resize=None` it is the map itself, an array of the shape of the layer's output less its
+      channel axis, whatever the explained argument.
+
+    Raises:
+      ValueError: if there is no such layer, with the nearest paths; if a shape does not fit.
+      UnsupportedError: if the layer lies inside a `scan` or a `cond`.
+      TypeError, IndexError: saying which argument is wrong, and how to mend it.
+
+    References:
+      Selvaraju et al. (2020), https://doi.org/10.1007/s11263-019-01228-7
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import baselines
+      >>> def f(w, x):
+      ...     return (x @ w).mean(axis=1) @ jnp.array([[1.0], [-2.0]])
+      >>> explain = baselines.grad_cam(f, "w", argnums=1)
+      >>> x = jnp.array([[[1.0], [2.0], [3.0]]])  # one signal of length 3 with one channel
+      >>> explain(jnp.array([[5.0, 1.0]]), x).relevance.tolist()
+      [[[1.0], [2.0], [3.0]]]
+    """
+    held = source(fun, argnums, has_aux)
+    if not isinstance(layer, str):
+        raise TypeError(f"layer must be the path of a layer, a string, got {layer!r}")
+    run = explain(fun, composites.gradient(), argnums=argnums, has_aux=has_aux, record=(layer,))
+
+    def explained(*args: Any, target: Any = None, **kwargs: Any) -> Explanation:
+        traced = trace(held, args, kwargs)
+        found = _find(traced.network, layer)
+        result = run(*args, target=target, **kwargs)
+        a, g = result.records[layer].activation, result.records[layer].relevance
+        if a.shape != found.output_shape:
+            raise _looped(layer)
+        batch, channel = _axes(layer, a.shape, batch_axis, channel_axis)
+        positions = tuple(i for i in range(a.ndim) if i not in (batch, channel))
+        cam = (widen(g).mean(axis=positions, keepdims=True) * widen(a)).sum(axis=channel)
+        cam = jnp.maximum(cam, 0) if relu else cam
+        if resize is None:
+            return Explanation(result.output, cam.astype(a.dtype), result.aux)
+        values = [traced.values[n] for n in traced.explained]
+        if len(values) != 1:
+            raise TypeError(
+                f"the explained argument holds {len(values)} arrays, and the map is resized to "
+                "one: pass resize=None"
+            )
+        relevance = _resized(cam, values[0], batch, channel, a.shape, resize)
+        relevance = jax.tree.unflatten(traced.argument_tree, [relevance])
+        return Explanation(result.output, relevance[0] if held.single else relevance, result.aux)
+
+    return explained
+
+
+def _find(network: Network, path: str) -> Layer:
+    layers = {layer.path: layer for layer in network.layers()}
+    if path not in layers:
+        raise ValueError(
+            f"there is no layer {path!r}: {near(path, layers)}; print(lrp.plan(...)) lists them"
+        )
+    return layers[path]
+
+
+def _looped(path: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"layer {path!r} lies inside a `scan` and has an output for each step: name a layer outside"
+    )
+
+
+def _axes(
+    path: str, shape: tuple[int, ...], batch_axis: int | None, channel_axis: int
+) -> tuple[int | None, int]:
+    """The axes of batch and channels, counted from the front."""
+    ndim = len(shape)
+    for name, axis in (("batch_axis", batch_axis), ("channel_axis", channel_axis)):
+        if axis is not None and not -ndim <= axis < ndim:
+            raise ValueError(
+                f"{name}={axis} is none of the axes of layer {path!r}, whose output has shape "
+                f"{shape}"
+            )
+    batch = None if batch_axis is None else batch_axis % ndim
+    channel = channel_axis % ndim
+    if batch == channel or ndim - 1 - (batch is not None) < 1:
+        raise ValueError(
+            f"the output of layer {path!r}, of shape {shape}, has no positions beside "
+            f"batch_axis={batch_axis} and channel_axis={channel_axis}: name a convolution"
+        )
+    return batch, channel
+
+
+def _resized(
+    cam: Array, x: Array, batch: int | None, channel: int, shape: tuple[int, ...], method: str
+) -> Array:
+    """The map at the positions of x, the same in all of its channels."""
+    to = tuple(n for i, n in enumerate(x.shape) if i != channel)
+    at = None if batch is None else batch - (channel < batch)
+    if x.ndim != len(shape) or (at is not None and cam.shape[at] != to[at]):
+        raise ValueError(
+            f"the explained argument, of shape {x.shape}, must have the axes of the output of the "
+            f"layer, of shape {shape}, for the map to be resized to it: pass resize=None"
+        )
+    dtype = jnp.real(x).dtype if jnp.issubdtype(x.dtype, jnp.inexact) else cam.dtype
+    cam = jnp.expand_dims(jax.image.resize(cam, to, method).astype(dtype), channel)
+    return jnp.broadcast_to(cam, x.shape)

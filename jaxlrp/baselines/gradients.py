@@ -1,0 +1,175 @@
+"""The gradient, its product with the input, and its integral along a path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlrp import targets
+from jaxlrp.baselines.problem import Explain, check_count, preparer, times, weighted_sum
+from jaxlrp.explanation import Explanation
+from jaxlrp.numerics import widen
+
+
+def gradient(fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Explain:
+    r"""The gradient of the score: how it changes with each input, not what it is made of.
+
+    R_i = ds / dx_i,   s = sum(c * f(x))
+
+    In units of the score per unit of x. It sums to nothing in particular.
+
+    Args:
+      fun: a function of arrays, such as `model.apply` of a Linen module, or an NNX module.
+      argnums: the position of the explained argument, or several. Real or complex floating-point.
+      has_aux: whether `fun` returns (output, auxiliary).
+
+    Returns:
+      A function `(*args, target=None, **kwargs) -> Explanation`; `target` as in `lrp.explain`, an
+      array gives c.
+
+    Raises:
+      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+
+    References:
+      Simonyan et al. (2013), https://doi.org/10.48550/arXiv.1312.6034
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import baselines
+      >>> explain = baselines.gradient(lambda x: jnp.array([x[0] * x[1], x[1] ** 2]))
+      >>> explain(jnp.array([2.0, 3.0]), target=0).relevance.tolist()
+      [3.0, 2.0]
+    """
+    prepare = preparer(fun, argnums, has_aux)
+
+    def explained(*args: Any, target: Any = None, **kwargs: Any) -> Explanation:
+        problem = prepare(args, kwargs, jnp.inexact)
+        output, pull, aux = jax.vjp(problem.fun, problem.values, has_aux=True)
+        (g,) = pull(targets.initial(output, target, "gradient"))
+        return problem.explanation(output, g, aux)
+
+    return explained
+
+
+def input_x_gradient(
+    fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Explain:
+    r"""The input times the gradient of the score.
+
+    R_i = x_i ds / dx_i,   s = sum(c * f(x))
+
+    In units of the score. The same as LRP-0 where f is made of linear layers and ReLUs. Sums to s
+    if f is homogeneous of degree one (no biases); what the biases contribute is missing otherwise.
+
+    Args:
+      fun, argnums, has_aux: as in `gradient`.
+
+    Returns:
+      As `gradient`. Relevance of complex x is real, `Re(x ds/dx)`.
+
+    Raises:
+      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+
+    References:
+      Shrikumar et al. (2016), https://doi.org/10.48550/arXiv.1605.01713
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import baselines
+      >>> explain = baselines.input_x_gradient(lambda x: x @ jnp.array([[2.0], [-1.0]]))
+      >>> explain(jnp.array([[3.0, 4.0]])).relevance.tolist()
+      [[6.0, -4.0]]
+    """
+    prepare = preparer(fun, argnums, has_aux)
+
+    def explained(*args: Any, target: Any = None, **kwargs: Any) -> Explanation:
+        problem = prepare(args, kwargs, jnp.inexact)
+        output, pull, aux = jax.vjp(problem.fun, problem.values, has_aux=True)
+        (g,) = pull(targets.initial(output, target, "gradient"))
+        return problem.explanation(output, jax.tree.map(times, problem.values, g), aux)
+
+    return explained
+
+
+def integrated_gradients(
+    fun: Any,
+    *,
+    steps: int = 32,
+    baseline: Any = 0.0,
+    method: Literal["gauss-legendre", "midpoint", "right"] = "gauss-legendre",
+    chunk: int = 8,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+) -> Explain:
+    r"""The gradient, integrated on the straight line from a baseline to the input.
+
+    R_i = (x_i - b_i) int_0^1 ds/dx_i (b + t (x - b)) dt
+        ~ (x_i - b_i) sum_m w_m ds/dx_i (b + t_m (x - b))
+
+    In units of the score. Complete: sum(R) = s(x) - s(b), up to the error of the quadrature. With n
+    steps, "gauss-legendre" is exact for polynomials s of degree 2 n and best where s is smooth;
+    where s has kinks, as behind ReLUs, it and "midpoint" err by O(1/n). "right" takes t = 1/n, ...,
+    1, the sum of the paper's equation 3; it errs by O(1/n) even where s is smooth.
+
+    Args:
+      fun, argnums, has_aux: as in `gradient`.
+      steps: n, how many points of the path, >= 1.
+      baseline: b, of which the explanation speaks: "why s(x), rather than s(b)?" A number, an array
+        that broadcasts to the explained argument, or a pytree of such. In units of x.
+      method: "gauss-legendre", "midpoint" or "right", where the points lie.
+      chunk: how many points are evaluated at once, >= 1. Changes memory and speed, not the result.
+
+    Returns:
+      As `gradient`.
+
+    Raises:
+      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+
+    References:
+      Sundararajan et al. (2017), https://doi.org/10.48550/arXiv.1703.01365
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import baselines
+      >>> explain = baselines.integrated_gradients(lambda x: (x**3).sum(), steps=4, baseline=1.0)
+      >>> explain(jnp.array([2.0, 3.0])).relevance.round(4).tolist()
+      [7.0, 26.0]
+    """
+    prepare = preparer(fun, argnums, has_aux)
+    positions, weights = _quadrature(method, check_count("steps", steps))
+    check_count("chunk", chunk)
+
+    def explained(*args: Any, target: Any = None, **kwargs: Any) -> Explanation:
+        problem = prepare(args, kwargs, jnp.inexact)
+        output, aux, c = problem.score(target)
+        x = problem.values
+        b = problem.like_values(baseline, "baseline")
+        way = jax.tree.map(lambda x, b: widen(x) - widen(b), x, b)
+
+        def point(i: Array) -> Any:
+            def between(x: Array, b: Array, d: Array) -> Array:
+                t = jnp.asarray(positions, jnp.real(d).dtype)[i]
+                return (widen(b) + t.astype(d.dtype) * d).astype(x.dtype)
+
+            return jax.tree.map(between, x, b, way)
+
+        mean = weighted_sum(lambda i: problem.gradient(point(i), c), weights, chunk)
+        return problem.explanation(output, jax.tree.map(times, way, mean), aux)
+
+    return explained
+
+
+def _quadrature(method: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points in [0, 1] and their weights, which sum to one."""
+    if method == "gauss-legendre":
+        points, weights = np.polynomial.legendre.leggauss(n)
+        return (points + 1) / 2, weights / 2
+    if method not in ("midpoint", "right"):
+        raise ValueError(f"method must be 'gauss-legendre', 'midpoint' or 'right', got {method!r}")
+    shift = 0.5 if method == "midpoint" else 1.0
+    return (np.arange(n) + shift) / n, np.full(n, 1 / n)

@@ -1,0 +1,226 @@
+"""What the methods share: a function of the explained values alone, and sums in bounded memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxlrp import _compat, targets
+from jaxlrp.explanation import Explanation
+from jaxlrp.numerics import widen
+from jaxlrp.trace import Source, source
+
+Explain = Callable[..., Explanation]
+
+_DTYPES = {jnp.inexact: "floating-point", jnp.floating: "real and floating-point"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """One call of a method.
+
+    Attributes:
+      fun: from the explained values to (output, auxiliary).
+      values: the explained arguments, a tuple of one or several; every leaf a JAX array.
+      single: whether the user explains one argument rather than a tuple of them.
+    """
+
+    fun: Callable[[Any], tuple[Any, Any]]
+    values: Any
+    single: bool
+
+    def score(self, target: Any) -> tuple[Any, Any, Any]:
+        """(output, aux, c) at the values: c holds the weights of the outputs in the score."""
+        output, aux = self.fun(self.values)
+        return output, aux, targets.initial(output, target, "gradient")
+
+    def gradient(self, point: Any, weights: Any) -> Any:
+        """The gradient of sum(weights * output) at a point."""
+        _, pull, _ = jax.vjp(self.fun, point, has_aux=True)
+        return pull(weights)[0]
+
+    def like_values(self, given: Any, name: str) -> Any:
+        """A number, or arrays that broadcast to the values, as arrays shaped like the values.
+
+        Raises:
+          ValueError: if a structure or a shape does not fit.
+        """
+        if _is_number(given):
+            return jax.tree.map(lambda x: jnp.full_like(x, given), self.values)
+        given = (given,) if self.single else given
+        if jax.tree.structure(given) != jax.tree.structure(self.values):
+            raise ValueError(
+                f"{name} must be a number or have the structure of the explained argument, "
+                f"{jax.tree.structure(self.values)}, got {jax.tree.structure(given)}"
+            )
+        return jax.tree.map(functools.partial(_broadcast, name), given, self.values)
+
+    def explanation(self, output: Any, relevance: Any, aux: Any) -> Explanation:
+        """The result, with relevance in the dtypes of the values and their structure."""
+        relevance = jax.tree.map(lambda r, x: r.astype(_real(x, r)), relevance, self.values)
+        return Explanation(output, relevance[0] if self.single else relevance, aux)
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, (int, float)) or (_compat.is_array(given) and jnp.ndim(given) == 0)
+
+
+def _broadcast(name: str, given: Any, x: Array) -> Array:
+    shape = jnp.shape(given)
+    if len(shape) > x.ndim or any(
+        n not in (1, m) for n, m in zip(shape[::-1], x.shape[::-1], strict=False)
+    ):
+        raise ValueError(
+            f"{name} of shape {shape} does not broadcast to the explained argument, of shape "
+            f"{x.shape}"
+        )
+    return jnp.broadcast_to(jnp.asarray(given).astype(x.dtype), x.shape)
+
+
+def _real(x: Array, relevance: Array) -> Any:
+    """The dtype of the relevance of x: its own, where that is floating-point."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return relevance.dtype
+    return x.dtype if jnp.iscomplexobj(relevance) else jnp.real(x).dtype
+
+
+def preparer(
+    fun: Any, argnums: int | Sequence[int], has_aux: bool
+) -> Callable[[tuple, dict, Any], Problem]:
+    """A function from (args, kwargs, kind of dtype) to a `Problem`. An NNX module is split once.
+
+    Raises:
+      TypeError: if `fun` or `argnums` is of a wrong type.
+    """
+    held = source(fun, argnums, has_aux)
+    # `held.fun` would be the inside of a function that is jitted; there is no need for that here
+    call = fun if held.state is None else functools.partial(held.fun, held.state)
+
+    def prepare(args: tuple, kwargs: dict, dtype: Any = jnp.inexact) -> Problem:
+        values = _values(held, args, dtype)
+
+        def function(values: Any) -> tuple[Any, Any]:
+            merged = list(args)
+            for i, value in zip(held.argnums, values, strict=True):
+                merged[i] = value
+            out = call(*merged, **kwargs)
+            if not has_aux:
+                return out, None
+            if not (isinstance(out, tuple) and len(out) == 2):
+                raise TypeError(
+                    "with has_aux=True the function must return (output, auxiliary), got "
+                    f"{jax.tree.structure(out)}"
+                )
+            return out
+
+        return Problem(function, values, held.single)
+
+    return prepare
+
+
+def _values(held: Source, args: tuple, dtype: Any) -> Any:
+    for i in held.argnums:
+        if i >= len(args):
+            raise TypeError(
+                f"argnums={i} names the argument to explain, but only {len(args)} positional "
+                "arguments came: pass the explained argument by position"
+            )
+    explained = tuple(args[i] for i in held.argnums)
+    leaves, tree = jax.tree.flatten(explained)
+    if not leaves or not all(_compat.is_array(x) or _is_number(x) for x in leaves):
+        raise TypeError(
+            f"the explained argument (argnums={held.argnums}) must be an array or a pytree of "
+            f"arrays, got {jax.tree.map(type, list(explained))}"
+        )
+    arrays = [jnp.asarray(x) for x in leaves]
+    for x in arrays:
+        if dtype in _DTYPES and not jnp.issubdtype(x.dtype, dtype):
+            raise TypeError(
+                f"the explained argument has dtype {x.dtype} and must be {_DTYPES[dtype]} here: "
+                "explain the function of the embedded or converted input instead"
+            )
+    return jax.tree.unflatten(tree, arrays)
+
+
+def times(a: Array, g: Array) -> Array:
+    """`a g`, in float32 at the least; `Re(a g)` of complex values."""
+    product = widen(a) * widen(g)
+    return jnp.real(product) if jnp.iscomplexobj(product) else product
+
+
+def weighted_sum(term: Callable[[Array], Any], weights: Any, chunk: int) -> Any:
+    """`sum_i weights[i] term(i)`, a chunk of terms at a time.
+
+    Args:
+      term: from an index to a pytree of arrays. It is `vmap`ped over a chunk of indices.
+      weights: (n,), real.
+      chunk: how many terms are computed at once, at most.
+
+    Returns:
+      The sum, in float32 at the least. Terms beyond n that fill the last chunk have weight zero,
+      and repeat a term that counts, so that they bring in no NaN of their own.
+    """
+    weights = np.asarray(weights)
+    n = len(weights)
+    rounds = -(-n // chunk)
+    size = -(-n // rounds)
+    index = np.minimum(np.arange(rounds * size), n - 1).astype(np.int32).reshape(rounds, size)
+    weights = np.pad(weights, (0, rounds * size - n)).reshape(rounds, size)
+
+    def add(total: Array, terms: Array, w: Array) -> Array:
+        w = w.astype(total.dtype).reshape((size,) + (1,) * total.ndim)
+        return total + jnp.sum(w * widen(terms), axis=0)
+
+    def step(total: Any, these: tuple[Array, Array]) -> tuple[Any, None]:
+        i, w = these
+        return jax.tree.map(lambda t, a: add(t, a, w), total, jax.vmap(term)(i)), None
+
+    shapes = jax.eval_shape(lambda: jax.tree.map(widen, term(jnp.asarray(0, jnp.int32))))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total, _ = lax.scan(step, zeros, (jnp.asarray(index), jnp.asarray(weights)))
+    return total
+
+
+def check_count(name: str, value: Any) -> int:
+    """An integer of at least one.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    return int(value)
+
+
+def examples(values: Any, output: Any, batch_axis: int | None) -> int | None:
+    """How many examples there are along the batch axis; None where that is None.
+
+    Raises:
+      TypeError: if `batch_axis` is neither an integer >= 0 nor None.
+      ValueError: if the explained values and the outputs do not agree on it.
+    """
+    if batch_axis is None:
+        return None
+    if isinstance(batch_axis, bool) or not isinstance(batch_axis, int) or batch_axis < 0:
+        raise TypeError(f"batch_axis must be an integer >= 0 or None, got {batch_axis!r}")
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((values, output))]
+    sizes = {shape[batch_axis] if batch_axis < len(shape) else None for shape in shapes}
+    if len(sizes) != 1 or None in sizes:
+        inputs, outputs = (
+            ", ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
+            for tree in (values, output)
+        )
+        raise ValueError(
+            f"the explained argument, of shape {inputs}, and the output, of shape {outputs}, must "
+            f"hold as many examples along batch_axis={batch_axis}: pass batch_axis=None if they "
+            "are of one example"
+        )
+    (size,) = sizes
+    return size
