@@ -1,0 +1,141 @@
+"""Relevance of signals over time: the signal as a line that takes the colour of its relevance."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from jaxlrp.plot.image import NotebookFigure, add_colorbar, root_figure
+from jaxlrp.plot.normalise import as_colormap, as_real, symmetric_limit
+
+_WIDTHS = (1.2, 3.2)  # points: at zero relevance, at the limit
+
+
+def signal(
+    relevance: ArrayLike,
+    signal: ArrayLike,
+    *,
+    sample_rate: float | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    cmap: str | Colormap = "relevance-grey",
+    limit: float | None = None,
+    title: str | None = None,
+    colorbar: bool = True,
+) -> Figure:
+    """Draws a signal as a line coloured by relevance: grey is zero, red for, blue against.
+
+    The line also grows thicker with |relevance|. Sample t colours the line from half-way to sample
+    t - 1 to half-way to sample t + 1. Several channels are stacked, one panel each, with one time
+    axis and one colour scale.
+
+    Args:
+      relevance: (T,) or (T, C), real, finite, time first. Not changed.
+      signal: same shape, the signal that was explained, in its own units. Not changed.
+      sample_rate: samples per second (Hz), > 0. The time axis is then in seconds. None: in samples.
+      ax: where to draw: one Axes, or a sequence of C Axes for C channels. None makes a Figure.
+      cmap: as in `heatmap`. One that is white at zero hides irrelevant parts on white paper.
+      limit: relevance at which colour and width saturate, in its units, > 0. None: the largest
+        magnitude of all channels.
+      title: above the first panel.
+      colorbar: whether to draw the colour scale beside the panels.
+
+    Returns:
+      The Figure, for a SubFigure the one that it lies in. If `ax` is None, its first C axes are
+      the panels.
+
+    Raises:
+      TypeError: if an array is traced or does not hold real numbers.
+      ValueError: if shapes, `sample_rate`, `limit`, `cmap` or the number of axes do not fit.
+
+    Example:
+      >>> import numpy as np
+      >>> wave = np.sin(np.linspace(0.0, 6.0, 50))
+      >>> figure = signal(wave**3, wave, sample_rate=25.0)
+      >>> figure.axes[0].get_xlabel()
+      'time (s)'
+    """
+    heights = as_real(signal, "signal")
+    values = as_real(relevance, "relevance")
+    _check_shapes(values, heights)
+    values, heights = values.reshape(len(values), -1), heights.reshape(len(heights), -1)
+    if sample_rate is not None and not 0.0 < sample_rate < np.inf:
+        raise ValueError(
+            f"sample_rate must be positive and finite, in samples per second, got {sample_rate}; "
+            "None counts samples"
+        )
+    colours, limit = as_colormap(cmap), symmetric_limit(values, limit)
+    times = np.arange(len(values)) / (1.0 if sample_rate is None else sample_rate)
+
+    panels = _panels(ax, channels=values.shape[1])
+    for channel, panel in enumerate(panels):
+        line = _coloured_line(times, heights[:, channel], values[:, channel], limit)
+        line.set(cmap=colours, clim=(-limit, limit))
+        panel.plot(times, heights[:, channel], color="0.8", linewidth=0.8, zorder=1)
+        panel.add_collection(line)
+        panel.margins(x=0.01)
+        panel.spines[["top", "right"]].set_visible(False)
+        if len(panels) > 1:
+            panel.set_ylabel(f"channel {channel}")
+    panels[0].figure.align_ylabels(panels)
+    panels[-1].set_xlabel("sample" if sample_rate is None else "time (s)")
+    if title is not None:
+        panels[0].set_title(title)
+    if colorbar:
+        add_colorbar(panels, colours, limit)
+    return root_figure(panels[0])
+
+
+def _check_shapes(relevance: np.ndarray, signal: np.ndarray) -> None:
+    if relevance.shape != signal.shape:
+        raise ValueError(
+            "relevance must have the shape of signal, "
+            f"{signal.shape}, got {relevance.shape}; take both of the same sample"
+        )
+    if signal.ndim not in (1, 2) or len(signal) < 2:
+        raise ValueError(
+            f"signal must have shape (T,) or (T, C) with T >= 2, got {signal.shape}; "
+            "take one sample of a batch"
+        )
+    if signal.ndim == 2 and signal.shape[1] > signal.shape[0]:
+        raise ValueError(
+            f"signal must have time first, (T, C), got {signal.shape}, more channels than times; "
+            "pass signal.T and relevance.T"
+        )
+
+
+def _panels(ax: Axes | Sequence[Axes] | None, channels: int) -> list[Axes]:
+    if ax is None:
+        figure = NotebookFigure(figsize=(8.0, 1.1 + 1.3 * channels), layout="constrained")
+        return list(figure.subplots(channels, sharex=True, squeeze=False)[:, 0])
+    panels = [ax] if isinstance(ax, Axes) else list(ax)
+    if len(panels) != channels:
+        raise ValueError(
+            f"ax must hold one Axes for each of the {channels} channels, got {len(panels)}; "
+            f"plt.subplots({channels}, sharex=True) makes them"
+        )
+    return panels
+
+
+def _coloured_line(
+    times: np.ndarray, heights: np.ndarray, relevance: np.ndarray, limit: float
+) -> LineCollection:
+    """One short polyline a sample: half-way before, the sample, half-way after."""
+    points = np.stack([times, heights], axis=-1)
+    between = (points[1:] + points[:-1]) / 2
+    before = np.concatenate([points[:1], between])
+    after = np.concatenate([between, points[-1:]])
+    share = np.clip(np.abs(relevance) / limit, 0.0, 1.0)
+    thin, thick = _WIDTHS
+    line = LineCollection(
+        list(np.stack([before, points, after], axis=1)),
+        linewidths=thin + (thick - thin) * share,
+        capstyle="round",
+        joinstyle="round",
+        zorder=2,
+    )
+    line.set_array(relevance)  # copies
+    return line
