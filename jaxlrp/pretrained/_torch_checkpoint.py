@@ -1,0 +1,222 @@
+"""Reads the tensors of a PyTorch checkpoint without PyTorch and without trusting the file.
+
+A checkpoint is a pickle whose tensors refer to raw buffers ("storages") beside it:
+
+  legacy  four pickles (magic number, protocol, byte order, the object), a fifth with the list of
+          storage keys, then for each key its length (int64) and its bytes;
+  zip     an archive of <name>/data.pkl (the object) and one member <name>/data/<key> per storage.
+
+A pickle is a program. This one may call an ordered dictionary and the tensor constructor, nothing
+else, and a tensor may only lie inside its own storage.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+_DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: str
+    length: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _RebuildTensor:
+    """Stands for `torch._utils._rebuild_tensor_v2`; without attributes a pickle could overwrite."""
+
+    __slots__ = ()
+
+    def __call__(
+        self, storage: Any, offset: Any, shape: Any, strides: Any, *_gradient: Any
+    ) -> _Tensor:
+        return _Tensor(storage, offset, shape, strides)
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    **{("torch", name): dtype for name, dtype in _DTYPES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickles names, numbers and descriptions of tensors; collects the storages they refer to."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"refused to load {module}.{name}: only tensors and ordered dictionaries are"
+                " allowed"
+            ) from None
+
+    def persistent_load(self, reference: Any) -> _Storage:
+        tag, dtype, key, _device, length, *view = reference
+        storage = _Storage(key, dtype, length)
+        if (
+            tag != "storage"
+            or dtype not in _DTYPES.values()
+            or not isinstance(key, str)
+            or not _is_size(length)
+            or any(v is not None for v in view)
+            or self.storages.setdefault(key, storage) != storage
+        ):
+            raise pickle.UnpicklingError(f"not a reference to a storage: {reference!r}")
+        return storage
+
+
+def read_torch_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads a checkpoint that is one flat mapping of names to tensors.
+
+    Both formats of `torch.save` are read, little-endian only. Nothing that the file names is run;
+    a hostile file can still ask for more memory than there is.
+
+    Args:
+      path: the checkpoint file.
+
+    Returns:
+      The tensors under their names, in the order of the file, each a writable array of its own.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if the file is damaged, asks for anything but tensors and ordered dictionaries,
+        describes a tensor outside its storage, or is not one flat mapping of names to tensors.
+    """
+    data = Path(path).read_bytes()
+    try:
+        read = _read_zip if zipfile.is_zipfile(io.BytesIO(data)) else _read_legacy
+        tensors, buffers = read(io.BytesIO(data))
+        return {name: _copy(tensor, buffers) for name, tensor in tensors.items()}
+    except Exception as error:  # a damaged pickle or archive raises nearly anything
+        raise ValueError(f"cannot read the checkpoint {path}: {error}") from error
+
+
+def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
+    magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
+    if magic != _MAGIC or protocol != _PROTOCOL:
+        raise ValueError("neither a zip archive nor a file that begins with the magic number")
+    if system["little_endian"] is not True:
+        raise ValueError("only little-endian files are supported")
+    tensors, storages = _load_tensors(file)
+    keys = _Unpickler(file).load()
+    if sorted(keys) != sorted(storages):
+        raise ValueError(f"tensors refer to storages {sorted(storages)}, the file has {keys}")
+    buffers = {}
+    for key in keys:
+        storage = storages[key]
+        (length,) = struct.unpack("<q", file.read(8))
+        if length != storage.length:
+            raise ValueError(f"storage {key} has length {length}, expected {storage.length}")
+        buffers[key] = _array(storage, file.read(length * np.dtype(storage.dtype).itemsize))
+    return tensors, buffers
+
+
+def _read_zip(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
+    with zipfile.ZipFile(file) as archive:
+        members = archive.namelist()
+        folders = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl")]
+        if len(folders) != 1:
+            raise ValueError(f"expected one data.pkl in the archive, got {members}")
+        folder = folders[0]
+        if f"{folder}/byteorder" in members and archive.read(f"{folder}/byteorder") != b"little":
+            raise ValueError("only little-endian files are supported")
+        tensors, storages = _load_tensors(io.BytesIO(archive.read(f"{folder}/data.pkl")))
+        buffers = {
+            key: _array(storage, archive.read(f"{folder}/data/{key}"))
+            for key, storage in storages.items()
+        }
+    return tensors, buffers
+
+
+def _load_tensors(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, _Storage]]:
+    """Unpickles the object; returns its tensors, each checked, and all storages by key."""
+    unpickler = _Unpickler(file)
+    checkpoint = unpickler.load()
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"expected a mapping of names to tensors, got {type(checkpoint)}")
+    # dict.items: an attribute `items` that the file gave its OrderedDict must not be called.
+    tensors = dict(dict.items(checkpoint))
+    for name, tensor in tensors.items():
+        _check(name, tensor)
+    return tensors, unpickler.storages
+
+
+def _check(name: Any, tensor: Any) -> None:
+    """Raises ValueError unless this is a name and a tensor that lies inside its storage."""
+    if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+        raise ValueError(f"expected a flat mapping of names to tensors, got {name!r}: {tensor!r}")
+    storage, offset, shape, strides = tensor
+    if (
+        not isinstance(storage, _Storage)
+        or not isinstance(shape, tuple)
+        or not isinstance(strides, tuple)
+        or len(shape) != len(strides)
+        or not all(map(_is_size, (offset, *shape, *strides)))
+    ):
+        raise ValueError(f"{name} is not a tensor: {tensor!r}")
+    size = math.prod(shape)
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    # The second bound stops a tensor of stride zero from asking for any amount of memory.
+    if size and (last >= storage.length or size > storage.length):
+        raise ValueError(f"{name} does not lie inside its storage: {tensor!r}")
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _array(storage: _Storage, data: bytes) -> np.ndarray:
+    dtype = np.dtype(storage.dtype).newbyteorder("<")
+    if len(data) != storage.length * dtype.itemsize:
+        raise ValueError(
+            f"storage {storage.key} has {len(data)} bytes,"
+            f" expected {storage.length * dtype.itemsize}"
+        )
+    return np.frombuffer(data, dtype)
+
+
+def _copy(tensor: _Tensor, buffers: dict[str, np.ndarray]) -> np.ndarray:
+    """Copies a tensor, which was checked, out of its storage."""
+    storage, offset, shape, strides = tensor
+    if 0 in shape:
+        return np.zeros(shape, storage.dtype)
+    flat = buffers[storage.key][offset:]
+    strided = np.lib.stride_tricks.as_strided(
+        flat, shape, [stride * flat.itemsize for stride in strides], writeable=False
+    )
+    return strided.astype(storage.dtype, order="C")

