@@ -1,0 +1,186 @@
+"""Draws the pictures of the documentation: one photograph, explained with each rule.
+
+    python docs/make_pictures.py [--quick] [--only NAME ...]
+
+Writes `docs/_pictures/NAME.png`, which git ignores: the photograph is not ours to distribute, and
+what is generated cannot grow old. Run it before `mkdocs build --strict`. With `--quick` the network
+sees the photograph at 96 instead of 224 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+
+# Each picture compiles one program that runs once: compile fast. Must be set before JAX is imported.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import skimage.data
+from rich.progress import track
+
+import jaxlrp as lrp
+from jaxlrp import composites, plot, rules
+from jaxlrp.composites import by_kind, first
+from jaxlrp.pretrained import Pretrained, efficientnet_lite0
+
+ESPRESSO = 967
+OUTPUT = pathlib.Path(__file__).parent / "_pictures"
+SIZE, QUICK_SIZE = 224, 96
+
+Function = Callable[..., jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One heatmap: a title, a composite, and what is computed before the network, if anything."""
+
+    title: str
+    composite: lrp.Composite
+    before: Callable[[jax.Array], jax.Array] | None = None
+
+
+def linear(rule: lrp.rules.Rule) -> lrp.Composite:
+    """One rule in all convolutions and dense layers."""
+    return by_kind(("conv", "dense"), rule)
+
+
+def above(part: lrp.Composite) -> lrp.Composite:
+    """A composite put before the default: where a picture is about one kind of layer."""
+    return part + composites.default()
+
+
+def by_magnitude(layer: rules.BoundLayer, x: jax.Array, R: jax.Array) -> jax.Array:
+    """R_j = sum_k |x_j w_jk| / sum_j |x_j w_jk| R_k: the rule of our own in docs/rules/custom.md."""
+    x, w = jnp.abs(x), jnp.abs(layer.weight)
+    return x * layer.transpose(R / (layer.op(x, w) + 1e-6), x, w)
+
+
+def standardise(x: jax.Array) -> jax.Array:
+    """Each picture to mean 0 and deviation 1/2: a normaliser before the network."""
+    d = x - x.mean((1, 2, 3), keepdims=True)
+    return 0.5 * d * jax.lax.rsqrt((d * d).mean((1, 2, 3), keepdims=True) + 1e-6)
+
+
+def gate(x: jax.Array) -> jax.Array:
+    """Each pixel times a gate that opens with its brightness."""
+    return 1.2 * x * jax.nn.sigmoid(8 * x.mean(-1, keepdims=True) + 3)
+
+
+def normalise_locally(x: jax.Array) -> jax.Array:
+    """Each pixel divided by a power of the mean square around it."""
+    s = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, (1, 5, 5, 1), (1, 1, 1, 1), "SAME")
+    return x * (0.7 + s / 25) ** -0.75
+
+
+def thicken(x: jax.Array) -> jax.Array:
+    """Each pixel becomes the maximum of a window of 3 x 3."""
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
+
+
+def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
+    """The pictures by name, each with its heatmaps."""
+    relative = functools.partial(rules.Stabilise, norm_scale=True)
+    gamma = Panel("Gamma(0.25)", composites.default())
+    box = Panel("ZBox in the first layer", composites.epsilon_gamma_box(*net.bounds))
+    product = functools.partial(by_kind, ("gate", "product"))
+    normaliser = functools.partial(by_kind, "normaliser")
+    return {
+        "LRP0": (Panel("LRP0", linear(rules.LRP0())),),
+        "Epsilon": (
+            Panel("0.1 RMS of z", linear(rules.Epsilon(relative(0.1)))),
+            Panel("1.0 RMS of z", linear(rules.Epsilon(relative(1.0)))),
+        ),
+        "Gamma": (gamma,),
+        "ZPlus": (Panel("ZPlus", composites.epsilon_plus()),),
+        "AlphaBeta": (Panel("AlphaBeta(2, 1)", composites.epsilon_alpha2_beta1()),),
+        "WSquare": (Panel("WSquare in the first layer", above(first(rules.WSquare()))),),
+        "Flat": (Panel("Flat in the first layer", above(first(rules.Flat()))),),
+        "ZBox": (box, gamma),
+        "Pass": (
+            Panel("Pass", composites.default()),
+            Panel("Gradient", above(by_kind("activation", rules.Gradient()))),
+        ),
+        "Norm": (
+            Panel("LRP0 in sums", composites.default()),
+            Panel("Norm in sums", above(by_kind("sum", rules.Norm(relative(0.3))))),
+        ),
+        "Gradient": (Panel("gradient", composites.gradient()),),
+        "GuidedBackprop": (Panel("guided backpropagation", composites.guided_backprop()),),
+        "DeconvNet": (Panel("DeconvNet", composites.deconvnet()),),
+        "BetaSmooth": (Panel("BetaSmooth(10)", composites.beta_smooth(10.0)),),
+        "DerivativeTimesRelevance": (
+            Panel("excitation backpropagation", composites.excitation_backprop()),
+        ),
+        "WinnerTakesAll": (Panel("WinnerTakesAll", composites.default(), thicken),),
+        "Uniform": (
+            Panel("Uniform", above(product(rules.Uniform())), gate),
+            Panel("SignalTakesAll", above(product(rules.SignalTakesAll())), gate),
+        ),
+        "Detach": (
+            Panel("Detach", composites.default(), standardise),
+            Panel("Gradient", above(normaliser(rules.Gradient())), standardise),
+        ),
+        "LocalTaylor": (
+            Panel("LocalTaylor", above(normaliser(rules.LocalTaylor())), normalise_locally),
+            Panel("Detach", composites.default(), normalise_locally),
+        ),
+        "Custom": (Panel("by magnitude", linear(rules.Custom(by_magnitude))),),
+        "composites": (
+            gamma,
+            Panel("epsilon_gamma_box", composites.epsilon_gamma_box(*net.bounds)),
+            Panel("epsilon_plus", composites.epsilon_plus()),
+            Panel("epsilon_alpha2_beta1", composites.epsilon_alpha2_beta1()),
+        ),
+    }
+
+
+def explained(net: Pretrained, panel: Panel, x: np.ndarray) -> np.ndarray:
+    """The relevance of each pixel for "espresso", (H, W), in [-1, 1] for display."""
+    before = panel.before or (lambda x: x)
+    explain = lrp.explain(lambda v, x: net.model.apply(v, before(x)), panel.composite, argnums=1)
+    run = jax.jit(lambda v, x: explain(v, x, target=ESPRESSO).relevance.sum(-1))
+    return plot.normalise(np.asarray(run(net.variables, x))[0], percentile=99)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="at 96 instead of 224 pixels")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="these pictures alone")
+    arguments = parser.parse_args()
+    OUTPUT.mkdir(exist_ok=True)
+    net = efficientnet_lite0()
+    size = QUICK_SIZE if arguments.quick else SIZE
+    inputs = net.preprocess(skimage.data.coffee())
+    inputs = np.asarray(jax.image.resize(inputs, (1, size, size, 3), "linear"))
+    photograph = net.to_picture(inputs)[0]
+    pictures = panels(net)
+    chosen = arguments.only or list(pictures)
+    known: dict[tuple, np.ndarray] = {}
+    for name in track(chosen, description="pictures"):
+        maps = []
+        for panel in pictures[name]:
+            key = panel.composite, panel.before
+            if key not in known:
+                known[key] = explained(net, panel, inputs)
+            maps.append(known[key])
+        figure = plot.grid(
+            maps,
+            images=photograph,
+            titles=[panel.title for panel in pictures[name]],
+            overlay=True,
+        )
+        figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
