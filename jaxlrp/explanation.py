@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,20 @@ class Explanation:
     aux: Any = None
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
     parameters: Any = None
+
+
+def mark(explained: Callable[..., Explanation], argnums: Any) -> Callable[..., Explanation]:
+    """Notes on a function which of its arguments it explains. `jit` and `vmap` keep the note."""
+    explained.__dict__["__explains__"] = argnums
+    return explained
+
+
+def explains(fun: Any) -> Any:
+    """The `argnums` of a function that explains, through `functools.partial`; None of any other."""
+    if isinstance(fun, functools.partial):
+        argnums, bound = explains(fun.func), len(fun.args)
+        return argnums - bound if isinstance(argnums, int) else argnums
+    return getattr(fun, "__explains__", None) if callable(fun) else None
 
 
 def attach(
@@ -204,7 +219,7 @@ def explain(
             _check_finite(held, planned, args, kwargs, target, condition)
         return result
 
-    return explained
+    return mark(explained, argnums)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

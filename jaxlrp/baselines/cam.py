@@ -12,7 +12,7 @@ from jax import Array
 from jaxlrp import composites
 from jaxlrp.baselines.problem import Explain
 from jaxlrp.errors import UnsupportedError, near
-from jaxlrp.explanation import Explanation, explain
+from jaxlrp.explanation import Explanation, explain, mark
 from jaxlrp.layers import Layer, Network
 from jaxlrp.numerics import widen
 from jaxlrp.trace import source, trace
@@ -101,7 +101,7 @@ def grad_cam(
         relevance = jax.tree.unflatten(traced.argument_tree, [relevance])
         return Explanation(result.output, relevance[0] if held.single else relevance, result.aux)
 
-    return explained
+    return mark(explained, argnums)
 
 
 def _find(network: Network, path: str) -> Layer:

@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxlrp import targets
 from jaxlrp.baselines.problem import Explain, check_count, preparer, times, weighted_sum
-from jaxlrp.explanation import Explanation
+from jaxlrp.explanation import Explanation, mark
 from jaxlrp.numerics import widen
 
 
@@ -53,7 +53,7 @@ def gradient(fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = Fals
         (g,) = pull(targets.initial(output, target, "gradient"))
         return problem.explanation(output, g, aux)
 
-    return explained
+    return mark(explained, argnums)
 
 
 def input_x_gradient(
@@ -93,7 +93,7 @@ def input_x_gradient(
         (g,) = pull(targets.initial(output, target, "gradient"))
         return problem.explanation(output, jax.tree.map(times, problem.values, g), aux)
 
-    return explained
+    return mark(explained, argnums)
 
 
 def integrated_gradients(
@@ -161,7 +161,7 @@ def integrated_gradients(
         mean = weighted_sum(lambda i: problem.gradient(point(i), c), weights, chunk)
         return problem.explanation(output, jax.tree.map(times, way, mean), aux)
 
-    return explained
+    return mark(explained, argnums)
 
 
 def _quadrature(method: str, n: int) -> tuple[np.ndarray, np.ndarray]:

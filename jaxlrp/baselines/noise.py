@@ -20,7 +20,7 @@ from jaxlrp.baselines.problem import (
     times,
     weighted_sum,
 )
-from jaxlrp.explanation import Explanation
+from jaxlrp.explanation import Explanation, mark
 from jaxlrp.numerics import widen
 
 
@@ -170,7 +170,7 @@ def _sampled(
         mean = weighted_sum(one, np.full(samples, 1 / samples), chunk)
         return problem.explanation(output, finish(problem.values, mean), aux)
 
-    return explained
+    return mark(explained, argnums)
 
 
 def _noisy(

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp.baselines.problem import Explain, check_count, examples, preparer, weighted_sum
-from jaxlrp.explanation import Explanation
+from jaxlrp.explanation import Explanation, mark
 from jaxlrp.numerics import widen
 
 
@@ -115,7 +115,7 @@ def occlusion(
             relevance = relevance.astype(jnp.result_type(*jax.tree.leaves(output)))
         return problem.explanation(output, jax.tree.unflatten(tree, [relevance]), aux)
 
-    return explained
+    return mark(explained, argnums)
 
 
 def _sum_but(axis: int | None, a: Array) -> Array:

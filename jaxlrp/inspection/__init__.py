@@ -1,0 +1,39 @@
+"""Virtual inspection layers: relevance of a signal in the domain that a person can read.
+
+A model of a raw waveform is explained by its frequencies, its frames and their frequencies, wavelets,
+principal components, bands. The model is not changed: `x = S z` is thought of as a layer before it,
+and relevance is propagated through that layer by LRP-0.
+"""
+
+from jaxlrp.inspection.aggregate import per_band, per_channel, per_segment
+from jaxlrp.inspection.bands import EEG, Bands
+from jaxlrp.inspection.fourier import DCT, DFT, DFT2
+from jaxlrp.inspection.layer import Inspection, decompose, inspect
+from jaxlrp.inspection.stdft import STDFT
+from jaxlrp.inspection.streaming import stream, windows
+from jaxlrp.inspection.transform import PCA, Chain, Functions, Matrix, Segments, Transform
+from jaxlrp.inspection.wavelets import Wavelet
+
+__all__ = [
+    "DCT",
+    "DFT",
+    "DFT2",
+    "EEG",
+    "PCA",
+    "STDFT",
+    "Bands",
+    "Chain",
+    "Functions",
+    "Inspection",
+    "Matrix",
+    "Segments",
+    "Transform",
+    "Wavelet",
+    "decompose",
+    "inspect",
+    "per_band",
+    "per_channel",
+    "per_segment",
+    "stream",
+    "windows",
+]

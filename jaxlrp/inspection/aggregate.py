@@ -1,0 +1,168 @@
+"""Relevance summed up by bands, channels and segments.
+
+Each function asks `how`, because the two ways answer different questions: "sum" is the signed sum,
+which conserves relevance and in which evidence for and against cancels; "mean_magnitude" is the mean
+of |R|, which says where anything happens and conserves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlrp.inspection.bands import Bands
+from jaxlrp.inspection.transform import check_positive
+
+How = Literal["sum", "mean_magnitude"]
+
+
+def per_band(relevance: Array, bands: Bands | Mapping[str, slice], *, axis: int, how: How) -> Array:
+    """Relevance of bands of coefficients.
+
+    Args:
+      relevance: real, with K coefficients along `axis`.
+      bands: `Bands` for K coefficients, or from names to slices, as `Wavelet.subbands` gives them.
+      axis: of the coefficients.
+      how: "sum" or "mean_magnitude", weighted by the shares of a band.
+
+    Returns:
+      The same axes, with the bands in their order along `axis`.
+
+    Raises:
+      ValueError: if `axis`, `how` or the number of coefficients does not fit.
+
+    Example:
+      >>> halves = {"low": slice(0, 2), "high": slice(2, 4)}
+      >>> per_band(jnp.array([1.0, -3.0, 2.0, 2.0]), halves, axis=0, how="sum").tolist()
+      [-2.0, 4.0]
+    """
+    r = jnp.moveaxis(relevance, _axis("axis", axis, relevance), -1)
+    m = bands.weights if isinstance(bands, Bands) else _of_slices(bands, r.shape[-1])
+    if m.shape[1] != r.shape[-1]:
+        raise ValueError(
+            f"these bands were made for {m.shape[1]} coefficients, got {r.shape[-1]} along axis={axis}"
+        )
+    return jnp.moveaxis(_reduced(r, jnp.asarray(m, r.dtype), how), -1, axis)
+
+
+def per_segment(relevance: Array, segments: int | Sequence[int], *, axis: int, how: How) -> Array:
+    """Relevance of stretches of samples or frames.
+
+    Args:
+      relevance: real, with N entries along `axis`.
+      segments: the length of a segment, in entries (the last may be shorter), or where each one
+        begins: increasing, the first 0.
+      axis: of the entries.
+      how: "sum" or "mean_magnitude".
+
+    Returns:
+      The same axes, with the segments in their order along `axis`.
+
+    Raises:
+      ValueError: if `axis`, `how` or `segments` does not fit.
+
+    Example:
+      >>> per_segment(jnp.array([1.0, 2.0, -4.0]), 2, axis=0, how="mean_magnitude").tolist()
+      [1.5, 4.0]
+    """
+    r = jnp.moveaxis(relevance, _axis("axis", axis, relevance), -1)
+    n = r.shape[-1]
+    if isinstance(segments, (int, np.integer)):
+        check_positive("segments", segments)
+        starts = np.arange(0, n, segments)
+    else:
+        starts = np.asarray(segments)
+        if starts.ndim != 1 or not len(starts) or starts[0] or (np.diff(starts) <= 0).any():
+            raise ValueError(
+                f"segments must be a length, or increasing starts from 0, got {segments}"
+            )
+        if starts[-1] >= n:
+            raise ValueError(
+                f"segments must begin below {n}, the length of the axis, got {starts[-1]}"
+            )
+    return jnp.moveaxis(_runs(r, starts, how), -1, axis)
+
+
+def per_channel(relevance: Array, *, axis: int, how: How, batch_axis: int | None = 0) -> Array:
+    """Relevance of channels, over all other axes.
+
+    Args:
+      relevance: real.
+      axis: of the channels.
+      how: "sum" or "mean_magnitude".
+      batch_axis: an axis that is kept, None for none.
+
+    Returns:
+      (batch, channels), or (channels,) with `batch_axis=None`.
+
+    Raises:
+      ValueError: if `axis`, `batch_axis` or `how` does not fit.
+
+    Example:
+      >>> per_channel(jnp.array([[[1.0, 2.0], [3.0, -4.0]]]), axis=2, how="sum").tolist()
+      [[4.0, -2.0]]
+    """
+    _check_how(how)
+    channel = _axis("axis", axis, relevance)
+    kept = (channel,)
+    if batch_axis is not None:
+        batch = _axis("batch_axis", batch_axis, relevance)
+        if batch == channel:
+            raise ValueError(
+                f"batch_axis={batch_axis} is the axis of the channels: pass batch_axis=None if there is "
+                "no batch"
+            )
+        kept = (batch, channel)
+    r = jnp.moveaxis(relevance, kept, range(len(kept)))
+    rest = tuple(range(len(kept), r.ndim))
+    return r.sum(axis=rest) if how == "sum" else jnp.abs(r).mean(axis=rest)
+
+
+def _check_how(how: str) -> None:
+    if how not in ("sum", "mean_magnitude"):
+        raise ValueError(f"how must be 'sum' or 'mean_magnitude', got {how!r}")
+
+
+def _axis(name: str, axis: int, relevance: Array) -> int:
+    if (
+        isinstance(axis, bool)
+        or not isinstance(axis, int)
+        or not -relevance.ndim <= axis < relevance.ndim
+    ):
+        raise ValueError(
+            f"{name} must be an integer from {-relevance.ndim} to {relevance.ndim - 1} for relevance of "
+            f"shape {relevance.shape}, got {axis!r}"
+        )
+    return axis % relevance.ndim
+
+
+def _reduced(r: Array, m: Array, how: How) -> Array:
+    _check_how(how)
+    if how == "sum":
+        return jnp.einsum("...k,bk->...b", r, m, precision="highest")
+    # a band that takes nothing has no mean: zero
+    total = jnp.maximum(m.sum(axis=1), jnp.finfo(r.dtype).tiny)
+    return jnp.einsum("...k,bk->...b", jnp.abs(r), m, precision="highest") / total
+
+
+def _runs(r: Array, starts: np.ndarray, how: How) -> Array:
+    _check_how(how)
+    lengths = np.diff(starts, append=r.shape[-1])
+    index = np.repeat(np.arange(len(starts)), lengths)
+    sums = jnp.zeros((*r.shape[:-1], len(starts)), r.dtype)
+    if how == "sum":
+        return sums.at[..., index].add(r)
+    return sums.at[..., index].add(jnp.abs(r)) / jnp.asarray(lengths, r.dtype)
+
+
+def _of_slices(slices: Mapping[str, slice], n: int) -> np.ndarray:
+    m = np.zeros((len(slices), n))
+    for row, (name, where) in zip(m, slices.items(), strict=True):
+        row[where] = 1.0
+        if not row.any() or (where.stop or 0) > n:
+            raise ValueError(f"the band {name!r}, {where}, does not lie within {n} coefficients")
+    return m

@@ -1,0 +1,292 @@
+"""The virtual inspection layer: relevance of a signal, read in another domain."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlrp.composites import Composite
+from jaxlrp.explanation import Explanation, explain, explains
+from jaxlrp.inspection.transform import Transform, check_signal
+from jaxlrp.numerics import off_zero, tiny, widen
+from jaxlrp.planning import Plan
+
+Axes = int | str | Sequence[int] | Sequence[str]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """Relevance in a new domain. `relevance.sum() + residual + offset + at_zero` is that of the input.
+
+    Attributes:
+      relevance: of the coefficients, real. The transform's axes stand where the signal's stood.
+      coefficients: z, what the transform makes of the signal, before it sums any bands.
+      cotangent: `S^T c`, of the shape of z: `relevance = Re(z cotangent)`.
+      residual: relevance of what the coefficients do not hold, of the input's shape without the
+        axes that were transformed. Zero to rounding for a transform with an exact inverse.
+      offset: relevance of what was subtracted first, such as the mean of a PCA; same shape.
+      at_zero: relevance that a rule put on samples that are zero, which no coefficient can carry;
+        same shape. Zero for rules that give a multiple of the input.
+      explanation: of the input, in its own domain.
+      dims: names of the axes of `relevance`, if names were given.
+    """
+
+    relevance: Array
+    coefficients: Array
+    cotangent: Array
+    residual: Array
+    offset: Array
+    at_zero: Array
+    explanation: Explanation
+    dims: tuple[str, ...] | None = dataclasses.field(metadata={"static": True})
+
+    @property
+    def output(self) -> Any:
+        """The output of the function."""
+        return self.explanation.output
+
+    @property
+    def real(self) -> Array:
+        """The share of the real parts of the coefficients in the relevance, before bands are summed."""
+        return jnp.real(self.coefficients) * jnp.real(self.cotangent)
+
+    @property
+    def imag(self) -> Array:
+        """The share of their imaginary parts; `real + imag` is the relevance before bands are summed."""
+        return -jnp.imag(self.coefficients) * jnp.imag(self.cotangent)
+
+
+def decompose(
+    transform: Transform,
+    x: Any,
+    relevance: Any,
+    *,
+    axis: Axes,
+    dims: str | Sequence[str] | None = None,
+    floor: float = 0.0,
+) -> Inspection:
+    r"""Relevance of a signal that is already there, whatever made it, in another domain.
+
+    R_z = Re(z (S^T c)),   z = T x,   c = R / x
+
+    which is LRP-0 through a layer x = S z put before the model. So sum(R_z) = sum(R), but for what
+    `residual`, `offset` and `at_zero` hold.
+
+    Args:
+      transform: T and S.
+      x: the signal, real floating-point.
+      relevance: R, of the shape of x. Where x is exactly zero, `lrp.explain` still tells c, and its
+        rule for the input layer says whether relevance was put there; any other R has c = 0 there.
+      axis: the axis that is transformed, an index or one of `dims`; two of them for `DFT2`.
+      dims: names of the axes of x, such as "batch time channel".
+      floor: samples with |x| <= floor count as zero, >= 0, in the units of x. Where a rule puts
+        relevance irrespective of x, samples near zero make large coefficients that cancel.
+
+    Raises:
+      TypeError, ValueError: if an argument is of a wrong type or shape.
+
+    References:
+      Vielhaben et al. (2024), https://doi.org/10.1016/j.patcog.2024.110309
+
+    Example:
+      >>> from jaxlrp.inspection import DFT
+      >>> x = jnp.array([1.0, -1.0, 1.0, -1.0])
+      >>> decompose(DFT(), x, jnp.array([1.0, 2.0, 3.0, 4.0]), axis=0).relevance.tolist()
+      [0.0, 0.0, 10.0]
+    """
+    return _decompose(transform, x, Explanation(None, jnp.asarray(relevance)), axis, dims, floor)
+
+
+def inspect(
+    fun: Any,
+    transform: Transform,
+    composite: Composite | Plan | None = None,
+    *,
+    axis: Axes,
+    dims: str | Sequence[str] | None = None,
+    argnums: int | None = None,
+    has_aux: bool = False,
+    floor: float = 0.0,
+) -> Callable[..., Inspection]:
+    """A function that explains a model of signals in another domain: a virtual inspection layer.
+
+    The model is left as it is, and costs one explanation; the transform costs its own price, of order
+    N log N for Fourier transforms, N for wavelets. No matrix is made.
+
+    Args:
+      fun: a function of arrays or an NNX module, as in `lrp.explain`; or what explains it: a function
+        that `lrp.explain` or one of `lrp.baselines` made, jitted or not, with arguments bound by
+        `functools.partial` or not.
+      transform: into which domain.
+      composite: the rules, if `fun` is not explained yet; `composites.default()` if None.
+      axis: the axis of the explained argument that is transformed, an index or one of `dims`.
+      dims: names of the axes of the explained argument, such as "batch time channel".
+      argnums, has_aux: as in `lrp.explain`, if `fun` is not explained yet. One argument, an array.
+      floor: as in `decompose`.
+
+    Returns:
+      A function of the arguments of `lrp.explain(fun)`, which gives an `Inspection`.
+
+    Raises:
+      TypeError, ValueError: if an argument is of a wrong type or shape; what `lrp.explain` raises.
+
+    References:
+      Vielhaben et al. (2024), https://doi.org/10.1016/j.patcog.2024.110309
+
+    Example:
+      >>> from jaxlrp.inspection import DFT
+      >>> beat = jnp.cos(jnp.arange(8) * jnp.pi / 2)
+      >>> found = inspect(lambda x: x @ beat, DFT(), axis=-1)(beat)
+      >>> found.relevance.round(4).tolist(), float(found.output)
+      ([0.0, 0.0, 4.0, 0.0, 0.0], 4.0)
+    """
+    if not isinstance(transform, Transform):
+        raise TypeError(
+            f"transform must be a Transform of jaxlrp.inspection, such as DFT(), got {transform!r}"
+        )
+    position, explained = _explained(fun, composite, argnums, has_aux)
+
+    def inspected(*args: Any, **kwargs: Any) -> Inspection:
+        if position >= len(args):
+            raise TypeError(
+                f"the explained argument, at position {position}, did not come: {len(args)} positional "
+                "arguments did"
+            )
+        return _decompose(transform, args[position], explained(*args, **kwargs), axis, dims, floor)
+
+    return inspected
+
+
+def _explained(
+    fun: Any, composite: Any, argnums: int | None, has_aux: bool
+) -> tuple[int, Callable[..., Explanation]]:
+    """The position of the explained argument, and the function that explains."""
+    already = explains(fun)
+    if already is None:
+        already = 0 if argnums is None else argnums
+        fun = explain(fun, composite, argnums=already, has_aux=has_aux)
+    elif composite is not None or argnums is not None or has_aux:
+        raise TypeError(
+            "the function is already explained: give composite, argnums and has_aux to lrp.explain"
+        )
+    if not isinstance(already, int) or already < 0:
+        raise TypeError(
+            f"inspect needs one explained argument, argnums an integer >= 0, got {already!r}"
+        )
+    return already, fun
+
+
+def _decompose(
+    transform: Transform,
+    x: Any,
+    explanation: Explanation,
+    axis: Axes,
+    dims: str | Sequence[str] | None,
+    floor: float,
+) -> Inspection:
+    if not hasattr(x, "shape"):
+        raise TypeError(f"inspect needs an explained argument that is one array, got {type(x)}")
+    r = explanation.relevance
+    if r.shape != x.shape:
+        raise ValueError(f"relevance must have the shape of the signal, {x.shape}, got {r.shape}")
+    if not floor >= 0:
+        raise ValueError(f"floor must be >= 0, got {floor!r}")
+    names = _names(dims, jnp.ndim(x))
+    axes = _axes(axis, names, jnp.ndim(x), transform.reads)
+    check_signal(x)
+    return Inspection(
+        **_read(transform, jnp.asarray(x), r, floor, axes=axes),
+        explanation=explanation,
+        dims=None if names is None else _renamed(names, axes, transform.axes),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="axes")
+def _read(
+    transform: Transform, x: Array, r: Array, floor: Any, axes: tuple[int, ...]
+) -> dict[str, Array]:
+    """The arrays of an `Inspection`. Compiled as one, since a transform is many small steps."""
+    last = tuple(range(-len(axes), 0))
+    x, r = (jnp.moveaxis(values, axes, last) for values in (x, r))
+    c, at_zero = cotangent(x, r, floor, len(axes))
+    x = widen(x)
+    lengths = x.shape[x.ndim - len(axes) :]
+    offset = transform.offset(lengths)
+    mean = jnp.zeros((), c.dtype) if offset is None else offset.astype(c.dtype)
+    z = transform.forward(x - mean)
+    g = transform.adjoint(c)
+    missing = x - mean - transform.inverse(z, lengths)
+
+    def back(values: Array) -> Array:
+        written = values.ndim - (x.ndim - len(axes))
+        return jnp.moveaxis(values, range(-written, 0), range(min(axes), min(axes) + written))
+
+    return {
+        "relevance": back(transform.pool(jnp.real(z * g))),
+        "coefficients": back(z),
+        "cotangent": back(g),
+        "residual": (missing * c).sum(axis=last),
+        "offset": (jnp.broadcast_to(mean, x.shape) * c).sum(axis=last),
+        "at_zero": at_zero.sum(axis=last),
+    }
+
+
+def cotangent(x: Array, r: Array, floor: float, reads: int) -> tuple[Array, Array]:
+    """c with R = x c, and the relevance of samples that are zero; the last `reads` axes are a signal's.
+
+    Gradient form reads R out of c as s(x) c, so that dividing by s(x) gives c, of zeros too: there R
+    is of the order of tiny. A rule that puts relevance on a zero makes it as large as elsewhere.
+    """
+    s = widen(off_zero(x))
+    r = r.astype(s.dtype)
+    largest = jnp.abs(r).max(axis=tuple(range(-reads, 0)), keepdims=True, initial=0.0)
+    put = (jnp.abs(x) <= floor) & (jnp.abs(r) > tiny(x.dtype) ** 0.5 * largest)
+    zero = jnp.zeros_like(r)
+    return jnp.where(put, zero, r / s), jnp.where(put, r, zero)
+
+
+def _names(dims: str | Sequence[str] | None, ndim: int) -> tuple[str, ...] | None:
+    if dims is None:
+        return None
+    names = tuple(dims.split()) if isinstance(dims, str) else tuple(dims)
+    if len(names) != ndim or len(set(names)) != ndim:
+        raise ValueError(f"dims must name each of the {ndim} axes of the signal once, got {names}")
+    return names
+
+
+def _axes(axis: Axes, names: tuple[str, ...] | None, ndim: int, reads: int) -> tuple[int, ...]:
+    given = (axis,) if isinstance(axis, (int, str)) else tuple(axis)
+    found = []
+    for a in given:
+        if isinstance(a, str):
+            if names is None or a not in names:
+                raise ValueError(
+                    f"axis={a!r} is not one of dims={names}: name the axes of the signal, as in "
+                    'dims="batch time channel"'
+                )
+            found.append(names.index(a))
+        elif isinstance(a, bool) or not isinstance(a, int) or not -ndim <= a < ndim:
+            raise ValueError(
+                f"axis must be an integer from {-ndim} to {ndim - 1} for a signal of {ndim} axes, or a "
+                f"name of dims, got {a!r}"
+            )
+        else:
+            found.append(a % ndim)
+    if len(found) != reads or len(set(found)) != reads:
+        raise ValueError(f"the transform reads {reads} axes, got axis={axis!r}")
+    return tuple(found)
+
+
+def _renamed(
+    names: tuple[str, ...], axes: tuple[int, ...], written: tuple[str, ...]
+) -> tuple[str, ...]:
+    kept = [name for i, name in enumerate(names) if i not in axes]
+    first = min(axes)
+    return (*kept[:first], *written, *kept[first:])

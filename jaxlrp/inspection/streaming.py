@@ -1,0 +1,183 @@
+"""Signals that are longer than memory: piece by piece, with the numbers of the whole."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlrp.inspection.layer import cotangent
+from jaxlrp.inspection.stdft import STDFT
+from jaxlrp.inspection.transform import check_positive, check_signal
+from jaxlrp.numerics import widen
+
+
+class Windows(NamedTuple):
+    """Some windows of a long signal.
+
+    Attributes:
+      values: (batch, length, ...), zeros where the signal has ended.
+      starts: (count,), the first sample of each window; the windows behind `count` are filling.
+    """
+
+    values: np.ndarray
+    starts: np.ndarray
+
+
+class Frames(NamedTuple):
+    """Some frames of a long signal.
+
+    Attributes:
+      relevance: (..., count, length // 2 + 1).
+      first: the number of the first of these frames.
+      at_zero: relevance on samples that are zero, of those that these frames read first; (...).
+    """
+
+    relevance: Array
+    first: int
+    at_zero: Array
+
+
+def windows(source: Any, *, length: int, hop: int, batch: int = 32) -> Iterator[Windows]:
+    """Cuts a long signal into batches of windows of one shape, for a model of windows.
+
+    Every batch has the same shape, so that what explains it is compiled once.
+
+    Args:
+      source: an array with time first that is read slice by slice (NumPy memory maps, HDF5 and Zarr
+        data sets are), or an iterable of such arrays, one behind the other.
+      length: of a window, in samples, >= 1.
+      hop: from window to window, in samples, 1 <= hop <= length.
+      batch: windows at a time, >= 1.
+
+    Yields:
+      `Windows`. The windows together hold every sample; the last is filled with zeros.
+
+    Raises:
+      ValueError: if an argument is out of its range, or there are no samples.
+
+    Example:
+      >>> [part.starts.tolist() for part in windows(np.arange(10.0), length=4, hop=2, batch=3)]
+      [[0, 2, 4], [6]]
+    """
+    for name, value in (("length", length), ("hop", hop), ("batch", batch)):
+        check_positive(name, value)
+    if hop > length:
+        raise ValueError(f"hop must be <= length, {length}, got {hop}: samples would be left out")
+    return _windows(source, length, hop, batch)
+
+
+def _windows(source: Any, length: int, hop: int, batch: int) -> Iterator[Windows]:
+    span = (batch - 1) * hop + length
+    start, held, read = 0, None, 0
+    for chunk in _chunks(source, span):
+        read += len(chunk)
+        held = chunk if held is None else np.concatenate([held, chunk])
+        # A batch is cut once something comes behind it: the last one is cut below, whole or not.
+        while len(held) > span:
+            yield _cut(held, start, batch, length, hop, batch)
+            held, start = held[batch * hop :], start + batch * hop
+    if held is None or not read:
+        raise ValueError("source has no samples")
+    count = -(-max(len(held) - length, 0) // hop) + 1
+    filling = [(0, span - len(held))] + [(0, 0)] * (held.ndim - 1)
+    yield _cut(np.pad(held, filling), start, count, length, hop, batch)
+
+
+def _chunks(source: Any, size: int) -> Iterator[np.ndarray]:
+    if hasattr(source, "shape") and hasattr(source, "__getitem__"):
+        for start in range(0, source.shape[0], size):
+            yield np.asarray(source[start : start + size])
+    else:
+        yield from map(np.asarray, source)
+
+
+def _cut(held: np.ndarray, start: int, count: int, length: int, hop: int, batch: int) -> Windows:
+    values = np.stack([held[i * hop : i * hop + length] for i in range(batch)])
+    return Windows(values, start + hop * np.arange(count))
+
+
+def stream(
+    transform: STDFT,
+    chunks: Iterable[tuple[Any, Any]],
+    *,
+    frames: int = 256,
+    floor: float = 0.0,
+) -> Iterator[Frames]:
+    """Relevance of the frames of a long signal, from its relevance in time, piece by piece.
+
+    The frames are those of `decompose(transform, x, relevance, axis=-1)` of the whole signal. In memory
+    are a chunk and `frames` frames, however long the signal is.
+
+    Args:
+      transform: an `STDFT` in its local form with `pad="both"`.
+      chunks: pairs (x, relevance), (..., T) each, time last; T may differ from pair to pair.
+      frames: how many frames are computed at a time, >= 1, in one compiled call.
+      floor: as in `decompose`.
+
+    Yields:
+      `Frames`, in their order.
+
+    Raises:
+      ValueError, TypeError: if an argument is of a wrong type or shape, or there are no samples.
+
+    Example:
+      >>> chunks = [(jnp.ones(6), jnp.ones(6)), (jnp.ones(2), jnp.ones(2))]
+      >>> [part.relevance.shape for part in stream(STDFT(length=4, hop=2), chunks, frames=3)]
+      [(3, 3), (2, 3)]
+    """
+    if not isinstance(transform, STDFT) or transform.form != "local" or transform.pad != "both":
+        raise TypeError(
+            'stream needs an STDFT in its local form with pad="both", whose frames read their own '
+            f"samples alone, got {transform!r}"
+        )
+    check_positive("frames", frames)
+    return _stream(transform, chunks, frames, floor)
+
+
+def _stream(
+    transform: STDFT, chunks: Iterable[tuple[Any, Any]], frames: int, floor: float
+) -> Iterator[Frames]:
+    left, hop = transform.length - transform.hop, transform.hop
+    span = (frames - 1) * hop + transform.length
+    compute = jax.jit(transform.frame_relevance)
+    held: np.ndarray | None = None  # x and c, (2, ..., samples), from the first frame not yet done
+    zeros = np.zeros(())
+    first = samples = 0
+    for x, relevance in chunks:
+        both, at_zero = _signal_and_cotangent(x, relevance, floor)
+        zeros = zeros + at_zero
+        samples += both.shape[-1]
+        if held is None:
+            held = np.zeros((*both.shape[:-1], left), both.dtype)
+        held = np.concatenate([held, both], axis=-1)
+        while held.shape[-1] >= span:
+            yield Frames(compute(*held[..., :span]), first, jnp.asarray(zeros))
+            held, first, zeros = held[..., frames * hop :], first + frames, np.zeros(())
+    if held is None or not samples:
+        raise ValueError("chunks has no samples")
+    total = (samples - 1 + left) // hop + 1
+    held = np.pad(held, [(0, 0)] * (held.ndim - 1) + [(0, span)])
+    while first < total:
+        relevance = compute(*held[..., :span])[..., : total - first, :]
+        yield Frames(relevance, first, jnp.asarray(zeros))
+        held, first, zeros = held[..., frames * hop :], first + frames, np.zeros(())
+
+
+def _signal_and_cotangent(x: Any, relevance: Any, floor: float) -> tuple[np.ndarray, np.ndarray]:
+    x, relevance = jnp.asarray(x), jnp.asarray(relevance)
+    if x.shape != relevance.shape or not x.ndim:
+        raise ValueError(
+            f"x and relevance of a chunk must have one shape, got {x.shape} and {relevance.shape}"
+        )
+    check_signal(x)
+    c, at_zero = _cotangent(x, relevance, floor)
+    return np.stack([np.asarray(widen(x)), np.asarray(c)]), np.asarray(at_zero.sum(axis=-1))
+
+
+_cotangent = functools.partial(cotangent, reads=1)
