@@ -109,7 +109,7 @@ def heatmap(
     """
     values = sum_channels(relevance, channel_axis)
     colours, limit = as_colormap(cmap), symmetric_limit(values, limit)
-    ax = _new_axes(values.shape, colorbar) if ax is None else ax
+    ax = new_axes(values.shape, colorbar) if ax is None else ax
     ax.imshow(values, cmap=colours, vmin=-limit, vmax=limit)
     _finish(ax, title)
     if colorbar:
@@ -168,7 +168,7 @@ def overlay(
     values = sum_channels(relevance, channel_axis)
     colours, limit = as_colormap(cmap), symmetric_limit(values, limit)
     pixels = blend(values, as_grey(photograph(image, channel_axis)), colours, limit, alpha)
-    ax = _new_axes(values.shape, colorbar) if ax is None else ax
+    ax = new_axes(values.shape, colorbar) if ax is None else ax
     ax.imshow(pixels)
     _finish(ax, title)
     if colorbar:
@@ -418,7 +418,7 @@ def root_figure(ax: Axes) -> Figure:
     return ax.figure.canvas.figure
 
 
-def _height_over_width(shape: tuple[int, ...]) -> float:
+def _height_over_width(shape: tuple[float, ...]) -> float:
     return float(np.clip(shape[0] / shape[1], 0.2, 4.0))
 
 
@@ -427,8 +427,9 @@ def _new_figure(shape: tuple[int, ...], rows: int, columns: int, suptitle: bool)
     return NotebookFigure(figsize=(columns * _INCHES + 0.8, height), layout="compressed")
 
 
-def _new_axes(shape: tuple[int, ...], colorbar: bool) -> Axes:
-    size = (4.0 + 0.8 * colorbar, 4.0 * _height_over_width(shape) + 0.3)
+def new_axes(shape: tuple[float, ...], colorbar: bool, width: float = 4.0) -> Axes:
+    """Returns Axes of a new Figure, `width` inches wide, of the proportions (height, width)."""
+    size = (width + 0.8 * colorbar, width * _height_over_width(shape) + 0.3)
     figure = NotebookFigure(figsize=size, layout="compressed")
     return figure.add_subplot(axes_class=_NotebookAxes)
 
