@@ -1,4 +1,4 @@
-"""Draws the pictures of the documentation: one photograph, explained with each rule.
+"""Draws the pictures of the documentation: one photograph, explained with each rule, and signals.
 
     python docs/make_pictures.py [--quick] [--only NAME ...]
 
@@ -14,7 +14,9 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 from collections.abc import Callable
+from typing import Any
 
 # Each picture compiles one program that runs once: compile fast. Must be set before JAX is imported.
 os.environ.setdefault(
@@ -26,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import skimage.data
+from matplotlib.figure import Figure
 from rich.progress import track
 
 import jaxlrp as lrp
@@ -36,6 +39,9 @@ from jaxlrp.pretrained import Pretrained, efficientnet_lite0
 ESPRESSO = 967
 OUTPUT = pathlib.Path(__file__).parent / "_pictures"
 SIZE, QUICK_SIZE = 224, 96
+
+# Pictures of the tutorial on time series, and what its code calls them.
+SERIES = {"series_time": "in_time", "series_frequency": "in_frequency", "series_frames": "in_both"}
 
 Function = Callable[..., jax.Array]
 
@@ -152,6 +158,20 @@ def explained(net: Pretrained, panel: Panel, x: np.ndarray) -> np.ndarray:
     return plot.normalise(np.asarray(run(net.variables, x))[0], percentile=99)
 
 
+def series() -> dict[str, Figure]:
+    """The pictures of the tutorial on time series, drawn by its own code."""
+    page = pathlib.Path(__file__).parent / "tutorials" / "time_series.md"
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    names: dict[str, Any] = {"__name__": "time_series"}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)
+        if all(name in names for name in SERIES.values()):
+            break
+    return {picture: names[name].figure for picture, name in SERIES.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="at 96 instead of 224 pixels")
@@ -164,7 +184,11 @@ def main() -> None:
     inputs = np.asarray(jax.image.resize(inputs, (1, size, size, 3), "linear"))
     photograph = net.to_picture(inputs)[0]
     pictures = panels(net)
-    chosen = arguments.only or list(pictures)
+    chosen = arguments.only or [*pictures, *SERIES]
+    if not SERIES.keys().isdisjoint(chosen):
+        for name, figure in series().items():
+            figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
+        chosen = [name for name in chosen if name not in SERIES]
     known: dict[tuple, np.ndarray] = {}
     for name in track(chosen, description="pictures"):
         maps = []

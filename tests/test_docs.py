@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import jaxlrp
-from jaxlrp import baselines, composites, plot, pretrained, rules, targets
+from jaxlrp import baselines, composites, inspection, plot, pretrained, rules, targets
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -113,6 +113,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("composites",), public(composites)),
         (("targets",), public(targets)),
         (("baselines",), public(baselines)),
+        (("inspection",), public(inspection)),
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),
     ],
@@ -174,7 +175,14 @@ def test_every_picture_that_a_page_shows_is_drawn(make_pictures):
     shown = set()
     for page in DOCS.rglob("*.md"):
         shown |= set(re.findall(r"_pictures/(\w+)\.png", page.read_text(encoding="utf-8")))
-    assert shown == set(make_pictures.panels(net))
+    assert shown == {*make_pictures.panels(net), *make_pictures.SERIES}
+
+
+def test_pictures_of_series_are_those_of_their_page(make_pictures):
+    figures = make_pictures.series()
+    assert set(figures) == set(make_pictures.SERIES)
+    for figure in figures.values():
+        assert figure.axes
 
 
 def test_a_picture(make_pictures):
