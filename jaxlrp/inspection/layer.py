@@ -98,8 +98,9 @@ def decompose(
     Example:
       >>> from jaxlrp.inspection import DFT
       >>> x = jnp.array([1.0, -1.0, 1.0, -1.0])
-      >>> decompose(DFT(), x, jnp.array([1.0, 2.0, 3.0, 4.0]), axis=0).relevance.tolist()
-      [0.0, 0.0, 10.0]
+      >>> found = decompose(DFT(), x, jnp.array([1.0, 2.0, 3.0, 4.0]), axis=0)
+      >>> jnp.rint(found.relevance).astype(int).tolist()
+      [0, 0, 10]
     """
     return _decompose(transform, x, Explanation(None, jnp.asarray(relevance)), axis, dims, floor)
 
