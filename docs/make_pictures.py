@@ -132,6 +132,10 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
             Panel("Uniform", above(product(rules.Uniform())), gate),
             Panel("SignalTakesAll", above(product(rules.SignalTakesAll())), gate),
         ),
+        "Proportional": (
+            Panel("Proportional", above(product(rules.Proportional())), gate),
+            Panel("SignalTakesAll", above(product(rules.SignalTakesAll())), gate),
+        ),
         "Detach": (
             Panel("Detach", composites.default(), standardise),
             Panel("Gradient", above(normaliser(rules.Gradient())), standardise),

@@ -192,7 +192,7 @@ class _Finder:
     def _is_nonlinear(self, ops: Sequence[Op]) -> bool:
         follows = {v for op in ops for v in op.outputs} | self.s.dependent
         for op in ops:
-            if op.primitive in P.NONLINEAR and op.primitive not in _COMPARISONS:
+            if op.primitive in P.NONLINEAR and op.primitive not in P.COMPARISONS:
                 return True
             moving = [v for v in op.inputs if v in follows]
             if op.primitive in (P.MUL, P.DIV, P.SELECT) and len(moving) > 1:
@@ -321,9 +321,8 @@ class _Finder:
         if op.primitive in (P.MAX, P.MIN) and len(sources) == 2:
             return _Group("maxpool", (op,), sources, out, name)
         if op.primitive in P.BILINEAR and len(sources) == 2:
-            signal = self._signal(op)
-            kind = "product" if signal is None else "gate"
-            return _Group(kind, (op,), sources, out, name, signal=signal or 0)
+            kind, signal = self._product(op)
+            return _Group(kind, (op,), sources, out, name, signal=signal)
         if op.primitive in (P.MUL, P.DIV) and any((op, i) in self.s.cuts for i in (0, 1)):
             return _Group("normaliser", (op,), sources, out, name)
         if op.primitive in (P.REDUCE_SUM, P.WINDOW_SUM):
@@ -344,12 +343,29 @@ class _Finder:
         complex_source = self.graph.avals[op.inputs[0]].dtype.kind == "c"
         return str(op.primitive) == "abs" and complex_source
 
-    def _signal(self, op: Op) -> int | None:
-        """Which operand of a product is the signal, if just the other is a gate."""
-        if op.primitive is not P.MUL:
-            return None
-        gates = [self._is_gate(v) for v in op.inputs]
-        return gates.index(False) if any(gates) and not all(gates) else None
+    def _product(self, op: Op) -> tuple[str, int]:
+        """The kind of a product, and which operand is the signal if just the other one weighs it."""
+        kinds = {"attention": self._is_attention_weight}
+        if op.primitive is P.MUL:
+            kinds["gate"] = self._is_gate
+        for kind, weighs in kinds.items():
+            weights = [weighs(v) for v in op.inputs]
+            if any(weights) and not all(weights):
+                return kind, weights.index(False)
+        return "product", 0
+
+    def _is_attention_weight(self, value: Value) -> bool:
+        """Whether a value is made of one softmax alone, by what is linear in it: masks, mixes, casts."""
+        while True:
+            op = self.graph.producer.get(value)
+            if op is None:
+                return False
+            if op in self.s.softmax:
+                return op.primitive is P.DIV
+            moving = [v for v in op.inputs if v in self.s.dependent]
+            if op.primitive not in P.STRUCTURAL | P.BILINEAR | {P.DIV} or len(moving) != 1:
+                return False
+            (value,) = moving
 
     def _is_gate(self, value: Value) -> bool:
         low, high = self.s.bounds.get(value, ANY)
@@ -398,11 +414,6 @@ class _Finder:
         return _Group(kind, ops, sources, ops[-1].outputs[0], kind, form)
 
 
-_COMPARISONS = _compat.primitives(
-    "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor", "is_finite"
-)
-
-
 def _region_name(ops: Sequence[Op], call: Call | None) -> str:
     if call is not None and call.name:
         return call.name.lstrip("_")
@@ -410,7 +421,7 @@ def _region_name(ops: Sequence[Op], call: Call | None) -> str:
     if common and common[-1].name:
         return common[-1].name.lstrip("_")
     nonlinear = [
-        op for op in ops if op.primitive in P.NONLINEAR and op.primitive not in _COMPARISONS
+        op for op in ops if op.primitive in P.NONLINEAR and op.primitive not in P.COMPARISONS
     ]
     return str((nonlinear or list(ops))[-1].primitive)
 

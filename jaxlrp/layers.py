@@ -18,6 +18,7 @@ KINDS = {
     "maxpool": "a maximum over a window or over axes, or of two values",
     "activation": "an elementwise nonlinear function of one value",
     "product": "a product of two values that depend on the input",
+    "attention": "a product of a value with softmax weights of the input",
     "gate": "a product of a value with a bounded activation of another",
     "normaliser": "a value divided by a statistic of the input, which is held fixed",
     "embedding": "a table looked up by an integer input, or that input cast to floats",
@@ -50,7 +51,7 @@ class Layer:
       nonnegative: whether its input is known to be >= 0.
       rectified: whether its output is read by a ReLU alone, so that no relevance comes to z < 0.
       form: the linear form of a linear layer.
-      signal: which input of a gate is the signal.
+      signal: which input of a gate is the signal, of an attention the value.
       cheap: whether an activation costs next to nothing to compute again.
       relu: whether an activation is `max(x, 0)`, perhaps clipped from above.
       local: of a local response normalisation, what it is made of.

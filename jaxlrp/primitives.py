@@ -83,6 +83,9 @@ NONLINEAR = frozenset({EXP, LOG, RSQRT, SQRT, POW, INTEGER_POW, MAX, MIN, CLAMP}
     "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor",
 )  # fmt: skip
 
+# Elementwise and of truth values: a use of them selects, and carries no relevance.
+COMPARISONS = primitives("eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor", "is_finite")
+
 # Elementwise and affine where at most one operand depends on the input.
 AFFINE = frozenset({SUB, MUL, DIV, NEG, CONVERT, COPY, SELECT}) | ADD
 

@@ -110,7 +110,7 @@ def _dependence(
             dependent.update(v for v in op.outputs if is_inexact(graph, v))
             continue
         token = next((tokens[v] for v in op.inputs if v in tokens), None)
-        if token is None:
+        if token is None or _is_mask(graph, op):
             continue
         for v in op.outputs:
             if is_inexact(graph, v):
@@ -119,6 +119,14 @@ def _dependence(
             else:
                 tokens[v] = token
     return frozenset(dependent), roots
+
+
+def _is_mask(graph: Graph, op: Op) -> bool:
+    """Whether an operation compares with a single number, as the mask of padding does.
+
+    Such a mask is a constant. A one-hot vector compares with many numbers, and is an embedding.
+    """
+    return op.primitive in P.COMPARISONS and any(graph.shape(v) == () for v in op.inputs)
 
 
 def _dominators(graph: Graph, dependent: frozenset[Value]) -> dict[Value, Value]:

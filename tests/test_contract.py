@@ -76,6 +76,10 @@ def product(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return x[..., :2] * x[..., 2:]
 
 
+def attention(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    return jax.nn.softmax(x[..., :2]) * x[..., 2:]
+
+
 def gate(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(x[..., :2]) * x[..., 2:]
 
@@ -160,6 +164,9 @@ CASES = [
     Case(R.WinnerTakesAll(), "maxpool", max_pool),
     Case(R.Uniform(), "product", product),
     Case(R.SignalTakesAll(), "product", product),
+    Case(R.Proportional(), "product", product),
+    Case(R.Uniform(), "attention", attention, conserves=False),  # the softmax keeps a share
+    Case(R.SignalTakesAll(), "attention", attention),
     Case(R.SignalTakesAll(), "gate", gate),
     Case(R.Uniform(), "gate", gate),
     Case(R.Detach(), "normaliser", normaliser),

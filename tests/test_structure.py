@@ -1176,3 +1176,28 @@ def test_resize_is_no_first_layer() -> None:
         )
 
     assert layers(net, normal(1, 4, 4, 2))[-1].first
+
+
+# Masks of tokens
+
+
+@pytest.mark.parametrize("mask", [lambda i: i > 0, lambda i: i != 3, lambda i: ~(i == 0)])
+def test_a_mask_made_of_tokens_is_a_constant(mask: Callable) -> None:
+    table = normal(9, 4)
+    ids = jnp.array([3, 1, 0, 2])
+
+    def pooled(ids: jax.Array) -> jax.Array:
+        return (table[ids] * mask(ids)[:, None]).sum(axis=0)
+
+    assert kinds(pooled, ids) == ["embedding", "pool"]
+    r = normal(4, seed=1)
+    found = lrp.explain(pooled, EXACT)(ids, target=r).relevance
+    close(found.sum(), r.sum())
+    close(found * ~np.asarray(mask(ids)), np.zeros(4))
+
+
+def test_a_one_hot_vector_of_tokens_is_an_embedding() -> None:
+    table, ids = normal(9, 4), jnp.array([3, 1, 0, 2])
+    r = normal(4, 4, seed=1)
+    found = lrp.explain(lambda ids: jax.nn.one_hot(ids, 9) @ table, EXACT)(ids, target=r).relevance
+    close(found, r.sum(axis=1))

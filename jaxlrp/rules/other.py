@@ -21,6 +21,7 @@ from jaxlrp.numerics import (
 )
 from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
 
+_PRODUCTS = frozenset({"product", "attention", "gate"})
 _ONE_TO_ONE = frozenset({"activation", "scale", "shift", "normaliser", "unsupported"})
 
 
@@ -191,7 +192,7 @@ class Uniform(Rule):
       Achtibat et al. (2024), "AttnLRP", eq. 13, https://arxiv.org/abs/2402.05602
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"product", "gate"})
+    kinds: ClassVar[frozenset[str]] = _PRODUCTS
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         _, pull = jax.vjp(layer.function, *inputs)
@@ -202,14 +203,16 @@ class Uniform(Rule):
 class SignalTakesAll(Rule):
     """A product of a gate and a signal: all relevance to the signal, none to the gate.
 
-    The gate is the factor that is a bounded activation (a sigmoid, say); it is recognised by that.
-    Of a product where neither is, or both are, the left one is taken for the signal.
+    The gate is the factor that is a bounded activation (a sigmoid, say), or softmax weights; it is
+    recognised by that. At attention this is CP-LRP. Of a product where neither factor is a gate, or
+    both are, the left one is taken for the signal.
 
     References:
-      Arras et al. (2017), https://doi.org/10.18653/v1/W17-5221
+      Arras et al. (2017), https://doi.org/10.18653/v1/W17-5221; Ali et al. (2022), "XAI for
+      transformers", https://doi.org/10.48550/arXiv.2202.07304
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"product", "gate"})
+    kinds: ClassVar[frozenset[str]] = _PRODUCTS
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         _, pull = jax.vjp(layer.function, *inputs)
@@ -218,6 +221,39 @@ class SignalTakesAll(Rule):
                 c if i == layer.layer.signal else jnp.zeros_like(c) for i, c in enumerate(pull(g))
             )
         )
+
+
+@rule
+class Proportional(Rule):
+    r"""An elementwise product of two values: relevance in proportion to their magnitudes.
+
+    y = a b,   R_a = |a| / (|a| + |b|) R,   R_b = |b| / (|a| + |b|) R
+
+    Half to each where both are zero. Conserves relevance. It depends on the units of the factors:
+    twice a and half of b are the same product, and get other shares.
+
+    Raises:
+      ValueError: at a matrix product, whose terms have no share of their own that could be summed.
+
+    References:
+      Arras et al. (2019), "Explaining and interpreting LSTMs", section 3.2 ("LRP-prop"),
+      https://doi.org/10.1007/978-3-030-28954-6_11
+    """
+
+    kinds: ClassVar[frozenset[str]] = _PRODUCTS
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        a, b = inputs
+        if not a.shape == b.shape == z.shape:
+            raise ValueError(
+                f"Proportional is for elementwise products, but {layer.layer.path!r} "
+                f"({layer.layer.name}) makes {z.shape} of {a.shape} and {b.shape}: give it Uniform() or "
+                "SignalTakesAll()"
+            )
+        size = jnp.abs(a) + jnp.abs(b)
+        share = jnp.where(size > 0, jnp.abs(a) / jnp.where(size > 0, size, 1), 0.5)
+        to_a, to_b = jax.vjp(layer.function, a, b)[1](g)
+        return Shares((share * to_a, (1 - share) * to_b))
 
 
 @rule

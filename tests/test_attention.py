@@ -1,0 +1,289 @@
+"""Attention: found however it is spelled, and what AttnLRP and CP-LRP make of it."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+from jax import lax
+
+import jaxlrp as lrp
+from jaxlrp import composites, rules
+
+T, D = 5, 4
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def normal(*shape: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+W = [normal(D, D, seed=i) for i in range(4)]
+CAUSAL = np.tril(np.ones((T, T), bool))
+
+
+def kinds(fun: Callable, *args: jax.Array) -> list[str]:
+    return [row.kind for row in lrp.plan(fun, None, *args).rows]
+
+
+def heads(x: jax.Array) -> jax.Array:
+    return x.reshape(T, 2, D // 2)
+
+
+def plain(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    return jax.nn.softmax(q @ k.T / D**0.5) @ v
+
+
+def masked(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    return jax.nn.softmax(jnp.where(CAUSAL, q @ k.T, -jnp.inf)) @ v
+
+
+def added_mask(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    return jax.nn.softmax(q @ k.T + jnp.where(CAUSAL, 0.0, -1e9)) @ v
+
+
+def with_bias(x: jax.Array) -> jax.Array:
+    """Linear biases of distance, as ALiBi has them."""
+    q, k, v = (x @ w for w in W[:3])
+    distance = jnp.abs(jnp.arange(T)[:, None] - jnp.arange(T))
+    return jax.nn.softmax(q @ k.T - 0.3 * distance) @ v
+
+
+def einsum(x: jax.Array) -> jax.Array:
+    q, k, v = (heads(x @ w) for w in W[:3])
+    p = jax.nn.softmax(jnp.einsum("thd,shd->hts", q, k), axis=-1)
+    return jnp.einsum("hts,shd->thd", p, v).reshape(T, D)
+
+
+def values_first(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    return (v.T @ jax.nn.softmax(k @ q.T, axis=0)).T
+
+
+def by_hand(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    s = q @ k.T
+    e = jnp.exp(s - lax.stop_gradient(s.max(-1, keepdims=True)))
+    return (e / e.sum(-1, keepdims=True)) @ v
+
+
+def half_precision_weights(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    return jax.nn.softmax((q @ k.T).astype(jnp.float32)).astype(x.dtype) @ v
+
+
+def talking_heads(x: jax.Array) -> jax.Array:
+    """Weights of the heads are mixed behind the softmax."""
+    q, k, v = (heads(x @ w) for w in W[:3])
+    p = jax.nn.softmax(jnp.einsum("thd,shd->hts", q, k), axis=-1)
+    p = jnp.einsum("hts,hg->gts", p, W[3][:2, :2])
+    return jnp.einsum("hts,shd->thd", p, v).reshape(T, D)
+
+
+def library(x: jax.Array) -> jax.Array:
+    q, k, v = (heads(x @ w)[None] for w in W[:3])
+    return jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(T, D)
+
+
+def grouped(x: jax.Array) -> jax.Array:
+    q, k, v = heads(x @ W[0])[None], heads(x @ W[1])[None, :, :1], heads(x @ W[2])[None, :, :1]
+    return jax.nn.dot_product_attention(q, k, v).reshape(T, D)
+
+
+def elementwise(x: jax.Array) -> jax.Array:
+    """Pooling by attention: one weight for each token."""
+    p = jax.nn.softmax(jnp.tanh(x @ W[0]) @ W[1][:, :1], axis=0)
+    return (p * (x @ W[2])).sum(axis=0)
+
+
+def linen_module(x: jax.Array) -> jax.Array:
+    model = nn.MultiHeadDotProductAttention(2, param_dtype=x.dtype, dtype=x.dtype)
+    return model.apply(model.init(jax.random.key(0), x, x), x, x)
+
+
+MULTI_HEAD = nnx.MultiHeadAttention(2, D, decode=False, deterministic=True, rngs=nnx.Rngs(0))
+
+
+def nnx_module(x: jax.Array) -> jax.Array:
+    return MULTI_HEAD(x[None])[0]
+
+
+SPELLINGS = {
+    f.__name__: f
+    for f in (
+        plain, masked, added_mask, with_bias, einsum, values_first, by_hand,
+        half_precision_weights, talking_heads, library, grouped, elementwise, linen_module, nnx_module,
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_attention_is_found(name):
+    found = kinds(SPELLINGS[name], normal(T, D, seed=9))
+    assert found.count("attention") == 1
+    assert "unsupported" not in found
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_cp_lrp_holds_the_weights_fixed(name):
+    """With weights that are constants, what is left is linear in the values, and conserved."""
+    fun, x = SPELLINGS[name], normal(T, D, seed=9)
+    r = normal(*fun(x).shape, seed=8)
+    explain = lrp.explain(fun, composites.cp_lrp(epsilon=0.0, bias="zero"))
+    found = explain(x, target=r)
+    assert np.isfinite(found.relevance).all()
+    rtol = 1e-5 if name == "half_precision_weights" else 1e-9
+    np.testing.assert_allclose(found.relevance.sum(), r.sum(), rtol=rtol)
+
+
+@pytest.mark.parametrize("name", ["plain", "masked", "einsum", "library", "elementwise"])
+def test_attnlrp_is_the_gradient_with_products_halved(name):
+    """Between linear layers AttnLRP is x times a gradient in which each product counts half."""
+    fun, x = SPELLINGS[name], normal(T, D, seed=9)
+    if name == "elementwise":
+        fun = lambda x: (jax.nn.softmax(x @ W[1], axis=0) * (x @ W[2])).sum(axis=0)  # noqa: E731
+    r = normal(*fun(x).shape, seed=8)
+    out = fun(x)
+    found = lrp.explain(fun, composites.attnlrp(epsilon=0.0))(x, target=r).relevance
+
+    def halved(x: jax.Array) -> jax.Array:
+        return _half_products(fun, x)
+
+    _, pull = jax.vjp(halved, x)
+    np.testing.assert_allclose(found, x * pull(r / out)[0], rtol=1e-8, atol=1e-10)
+
+
+def _half_products(fun: Callable, x: jax.Array) -> jax.Array:
+    """Evaluates a traced function, halving the cotangents of products of two dependent values."""
+    closed = jax.make_jaxpr(fun)(x)
+    return _walk(closed.jaxpr, closed.consts, [x], [True])[0][0]
+
+
+def _walk(jaxpr, consts, args, moving):
+    env = dict(zip(jaxpr.constvars, ((c, False) for c in consts), strict=True))
+    env.update(zip(jaxpr.invars, zip(args, moving, strict=True), strict=True))
+
+    def read(v):
+        return (v.val, False) if hasattr(v, "val") else env[v]
+
+    for eqn in jaxpr.eqns:
+        values, depend = zip(*map(read, eqn.invars), strict=True) if eqn.invars else ((), ())
+        name = str(eqn.primitive)
+        inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
+        if inner is not None and name in ("jit", "pjit", "custom_jvp_call"):
+            outs, marks = _walk(inner.jaxpr, inner.consts, values, depend)
+            env.update(zip(eqn.outvars, zip(outs, marks, strict=True), strict=True))
+            continue
+        if name in ("dot_general", "mul") and all(depend) and name != "div":
+            values = tuple(half(v) for v in values)
+        out = eqn.primitive.bind(*values, **eqn.params)
+        outs = out if eqn.primitive.multiple_results else [out]
+        env.update((v, (o, any(depend))) for v, o in zip(eqn.outvars, outs, strict=True))
+    found = [read(v) for v in jaxpr.outvars]
+    return [v for v, _ in found], [m for _, m in found]
+
+
+@jax.custom_vjp
+def half(x):
+    return x
+
+
+half.defvjp(lambda x: (x, None), lambda _, g: (0.5 * g,))
+
+
+@pytest.mark.parametrize("preset", [composites.attnlrp, composites.cp_lrp, composites.default])
+@pytest.mark.parametrize("fun", [masked, added_mask, library])
+def test_a_masked_token_gets_nothing(preset, fun):
+    """The first token sees itself alone."""
+    x = normal(T, D, seed=9)
+    r = jnp.zeros((T, D)).at[0].set(1.0)
+    found = lrp.explain(fun, preset())(x, target=r).relevance
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found[1:], 0.0)
+    assert np.abs(found[0]).min() > 1e-3
+
+
+@pytest.mark.parametrize("preset", ["attnlrp", "cp_lrp"])
+def test_the_tiny_attention(preset):
+    """Three arguments explained at once: queries, keys, values."""
+    q, k = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([[1.0, 1.0], [0.0, 1.0]])
+    v = jnp.array([[1.0, -1.0], [2.0, 3.0]])
+
+    def attend(q, k, v):
+        return jax.nn.softmax(q @ k.T) @ v
+
+    target = attend(q, k, v) * jnp.array([[1.0], [0.0]])
+    explain = lrp.explain(attend, composites.PRESETS[preset](), argnums=(0, 1, 2))
+    of_q, of_k, of_v = explain(q, k, v, target=target).relevance
+    if preset == "attnlrp":
+        np.testing.assert_allclose(of_q, [[-0.2457649, 0], [0, 0]], atol=1e-6)
+        np.testing.assert_allclose(of_k, [[-0.2457649, 0], [0, 0]], atol=1e-6)
+        np.testing.assert_allclose(
+            of_v, [[0.3655293, -0.3655293], [0.2689414, 0.4034121]], atol=1e-6
+        )
+    else:
+        np.testing.assert_array_equal(of_q, 0.0)
+        np.testing.assert_array_equal(of_k, 0.0)
+        np.testing.assert_allclose(
+            of_v, [[0.7310586, -0.7310586], [0.5378828, 0.8068243]], atol=1e-6
+        )
+
+
+def test_gamma_in_linear_layers():
+    plan = lrp.plan(plain, composites.attnlrp(gamma=0.05, conv_gamma=0.25), normal(T, D))
+    of_dense = {
+        rule for rule, row in zip(plan.rules, plan.rows, strict=True) if row.kind == "dense"
+    }
+    assert of_dense == {lrp.Gamma(0.05)}
+    rows = zip(plan.rules, plan.rows, strict=True)
+    assert {rule for rule, row in rows if row.kind in ("product", "attention")} == {rules.Uniform()}
+
+
+def test_gates_of_attnlrp_get_half():
+    def gated(x):
+        return jax.nn.sigmoid(x[0]) * x[1]
+
+    x, r = normal(2, 3), normal(3, seed=1)
+    half_each = lrp.explain(gated, composites.attnlrp())(x, target=r).relevance
+    np.testing.assert_allclose(half_each, [r / 2, r / 2], rtol=1e-9)
+    to_signal = lrp.explain(gated, composites.default())(x, target=r).relevance
+    np.testing.assert_allclose(to_signal, [0 * r, r], rtol=1e-9, atol=1e-12)
+
+
+def test_the_product_of_two_softmaxes_is_no_attention():
+    def both(x):
+        return jax.nn.softmax(x) @ jax.nn.softmax(x @ W[0])
+
+    assert kinds(both, normal(D, D)) == ["dense", "product"]
+
+
+def test_proportional():
+    def product(x):
+        return x[0] * x[1]
+
+    x = jnp.array([[1.0, -3.0, 0.0, 0.0], [3.0, 1.0, 2.0, 0.0]])
+    r = jnp.array([8.0, 8.0, 8.0, 8.0])
+    explain = lrp.explain(product, composites.by_kind("product", rules.Proportional()))
+    found = explain(x, target=r).relevance
+    # A product of zero carries relevance through `tiny`: it is not lost, and goes to the larger factor.
+    np.testing.assert_allclose(found[:, :2], [[2, 6], [6, 2]], rtol=1e-9)
+    assert np.isfinite(found).all()
+
+
+def test_proportional_refuses_matrix_products():
+    explain = lrp.explain(plain, composites.by_kind(("product", "attention"), rules.Proportional()))
+    with pytest.raises(
+        ValueError, match=r"Proportional is for elementwise products, but 'dot_general"
+    ):
+        explain(normal(T, D), target=jnp.ones((T, D)))
