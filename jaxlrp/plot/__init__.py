@@ -1,11 +1,11 @@
-"""Pictures of relevance: heatmaps, overlays, grids, signals and their spectra.
+"""Pictures of relevance: heatmaps, overlays, grids, signals and their spectra, text.
 
 Everything here draws with matplotlib, which is an extra: ``pip install "jaxlrp[plot]"``. Red is
 evidence for the explained output, blue is evidence against it, and zero is exactly neutral, because
 every colour scale is symmetric about zero.
 
-Functions that draw one panel (`heatmap`, `overlay`, `spectrum`, `spectrogram`) return its Axes;
-functions that may draw several (`grid`, `signal`) return the Figure. Hand in your own Axes or
+Functions that draw one panel (`heatmap`, `overlay`, `panel`, `spectrum`, `spectrogram`) return
+its Axes; functions that may draw several (`grid`, `signal`) return the Figure. Hand in your own Axes or
 Figure to draw there. Otherwise a bare Figure is made that pyplot does not know: it needs no
 display, nothing has to be closed, a notebook shows what is returned on the last line of a cell, and
 a script saves it with ``savefig``. To open a window, draw on what pyplot made:
@@ -22,16 +22,21 @@ except ImportError as error:
 
 from jaxlrp.plot.image import grid, heatmap, overlay, to_rgb
 from jaxlrp.plot.normalise import normalise
+from jaxlrp.plot.panel import panel
 from jaxlrp.plot.signal import signal
 from jaxlrp.plot.spectrum import spectrogram, spectrum
+from jaxlrp.plot.text import Text, text
 
 __all__ = [
+    "Text",
     "grid",
     "heatmap",
     "normalise",
     "overlay",
+    "panel",
     "signal",
     "spectrogram",
     "spectrum",
+    "text",
     "to_rgb",
 ]

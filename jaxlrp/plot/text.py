@@ -1,0 +1,160 @@
+"""Relevance of tokens: coloured text, in a browser or notebook and in a terminal."""
+
+import dataclasses
+import html
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import Colormap, Normalize, to_hex
+from numpy.typing import ArrayLike
+
+from jaxlrp.plot.normalise import as_colormap, as_real, symmetric_limit
+
+_CONTINUES = "##"  # BERT's mark of a piece that goes on with a word
+_BEGINS = ("\u2581", "\u0120")  # SentencePiece's and GPT-2's marks of a piece that begins one
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text:
+    """Coloured sentences: a notebook shows it, `print` writes it to a terminal.
+
+    Attributes:
+      html: the sentences as HTML, a `<div>` with all styles inline.
+      terminal: the same with ANSI escapes of 24-bit colours.
+    """
+
+    html: str
+    terminal: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __str__(self) -> str:
+        return self.terminal
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes a page that a browser opens."""
+        head = '<!doctype html><meta charset="utf-8"><title>relevance</title>'
+        pathlib.Path(path).write_text(f"{head}<body>{self.html}</body>\n", encoding="utf-8")
+
+
+def text(
+    tokens: Sequence[str] | Sequence[Sequence[str]],
+    relevance: ArrayLike | Sequence[ArrayLike],
+    *,
+    labels: Sequence[str] | None = None,
+    cmap: str | Colormap = "relevance",
+    limit: float | None = None,
+) -> Text:
+    """Colours tokens by their relevance: red for, blue against, and no colour at zero.
+
+    Word pieces are put together: "##ing" goes on with a word (BERT), "▁play" and "Ġplay" begin
+    one (SentencePiece, GPT-2).
+
+    Args:
+      tokens: of a sentence, or of several.
+      relevance: one number for each token, real, finite; for several sentences a sequence of such, or
+        an array (sentences, tokens), of which the part behind a sentence's tokens is padding.
+        Not changed.
+      labels: one a sentence, put before it: the prediction, say.
+      cmap: as in `heatmap`; light colours, on which black is read.
+      limit: relevance at which colours saturate, in its units, > 0. None: the largest magnitude of
+        all sentences.
+
+    Returns:
+      A `Text`.
+
+    Raises:
+      TypeError: if relevance is traced or does not hold real numbers, or a token is no string.
+      ValueError: if numbers of tokens, relevances, sentences or labels do not fit.
+
+    Example:
+      >>> found = text(["a", "great", "film", "##s"], [0.0, 2.0, 0.5, 0.5])
+      >>> found.save("/dev/null")
+      >>> "great" in found.html, found.terminal.count("film\x1b[0m")
+      (True, 1)
+    """
+    sentences, rows = _sentences(tokens, relevance)
+    if labels is not None and len(labels) != len(sentences):
+        raise ValueError(f"labels must be {len(sentences)}, one a sentence, got {len(labels)}")
+    values = [
+        _values(words, row, i) for i, (words, row) in enumerate(zip(sentences, rows, strict=True))
+    ]
+    limit = symmetric_limit(np.concatenate(values), limit)
+    colours, scale = as_colormap(cmap), Normalize(-limit, limit)
+    pages, lines = [], []
+    for i, (words, row) in enumerate(zip(sentences, values, strict=True)):
+        label = "" if labels is None else labels[i]
+        pages.append(_html_sentence(_pieces(words), row, colours(scale(row)), label))
+        lines.append(_terminal_sentence(_pieces(words), colours(scale(row)), label))
+    style = "font-family:sans-serif;line-height:1.9;color:#000;background:#fff;padding:0.6em"
+    return Text(f'<div style="{style}">{"".join(pages)}</div>', "\n".join(lines))
+
+
+def _sentences(tokens: Sequence[Any], relevance: Any) -> tuple[list[list[str]], list[Any]]:
+    """The tokens of each sentence, and its relevance."""
+    if all(isinstance(token, str) for token in tokens):
+        return [list(tokens)], [relevance]
+    sentences, rows = [list(sentence) for sentence in tokens], list(relevance)
+    if len(rows) != len(sentences):
+        raise ValueError(f"relevance must be of {len(sentences)} sentences, got {len(rows)}")
+    return sentences, rows
+
+
+def _values(words: list[str], row: ArrayLike, sentence: int) -> np.ndarray:
+    for word in words:
+        if not isinstance(word, str):
+            raise TypeError(f"tokens must be strings, got {word!r} in sentence {sentence}")
+    values = as_real(row, "relevance")
+    if not words or values.ndim != 1 or len(values) < len(words):
+        raise ValueError(
+            f"relevance of sentence {sentence} must hold one number for each of its {len(words)} tokens, "
+            f"got shape {values.shape}"
+        )
+    return values[: len(words)]
+
+
+def _pieces(words: list[str]) -> list[tuple[str, bool]]:
+    """What to write for each token, and whether a space stands before it."""
+    marked = any(word.startswith(_BEGINS) for word in words)
+    found = []
+    for i, word in enumerate(words):
+        if word.startswith(_CONTINUES) and len(word) > len(_CONTINUES):
+            found.append((word[len(_CONTINUES) :], False))
+        elif marked:
+            begins = word.startswith(_BEGINS)
+            found.append((word[1:] if begins else word, begins and i > 0))
+        else:
+            found.append((word, i > 0))
+    return found
+
+
+def _html_sentence(
+    pieces: list[tuple[str, bool]], row: np.ndarray, colours: np.ndarray, label: str
+) -> str:
+    parts = [f"<b>{html.escape(label)}</b> " if label else ""]
+    for (word, spaced), value, colour in zip(pieces, row, colours, strict=True):
+        style = (
+            f"background:{to_hex(colour)};color:{_ink(colour)};border-radius:0.2em;padding:0.1em 0"
+        )
+        parts.append(" " if spaced else "")
+        parts.append(f'<span style="{style}" title="{value:+.3g}">{html.escape(word)}</span>')
+    return f'<p style="margin:0.2em 0">{"".join(parts)}</p>'
+
+
+def _terminal_sentence(pieces: list[tuple[str, bool]], colours: np.ndarray, label: str) -> str:
+    parts = [f"\x1b[1m{label}\x1b[0m " if label else ""]
+    for (word, spaced), colour in zip(pieces, colours, strict=True):
+        red, green, blue = (round(255 * c) for c in colour[:3])
+        ink = "30" if _ink(colour) == "#000" else "97"
+        parts.append(" " if spaced else "")
+        parts.append(f"\x1b[{ink};48;2;{red};{green};{blue}m{word}\x1b[0m")
+    return "".join(parts)
+
+
+def _ink(colour: np.ndarray) -> str:
+    """Black on light colours, white on dark ones."""
+    luma = float(colour[:3] @ np.array([0.2126, 0.7152, 0.0722]))
+    return "#000" if luma > 0.45 else "#fff"
