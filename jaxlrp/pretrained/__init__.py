@@ -6,5 +6,13 @@ package index; each loader names its own when that is missing.
 
 from jaxlrp.pretrained.crepe import PitchTracker, crepe
 from jaxlrp.pretrained.efficientnet_lite import Pretrained, efficientnet_lite0
+from jaxlrp.pretrained.minilm import SentenceEncoder, minilm
 
-__all__ = ["PitchTracker", "Pretrained", "crepe", "efficientnet_lite0"]
+__all__ = [
+    "PitchTracker",
+    "Pretrained",
+    "SentenceEncoder",
+    "crepe",
+    "efficientnet_lite0",
+    "minilm",
+]
