@@ -471,7 +471,8 @@ class _Assembler:
             placed.append((step.index if isinstance(step, Op) else last[step], Plain((step,))))
         placed.sort(key=lambda item: item[0])
         nodes = tuple(node for _, node in placed)
-        return Network(self.graph, nodes, dict(self.s.roots), self.s.live)
+        s = self.s
+        return Network(self.graph, nodes, dict(s.roots), s.live, s.dependent, s.softmax)
 
     def _layer(self, group: _Group) -> Layer:
         first = group.ops[0]

@@ -154,12 +154,16 @@ class Network:
       nodes: its operations, each in one node.
       roots: values made from an integer input, by that input.
       live: the values that relevance can reach.
+      dependent: the values that depend on the explained input.
+      softmax: the operations of softmax units.
     """
 
     graph: Graph
     nodes: tuple[Node, ...]
     roots: dict[Value, Value]
     live: frozenset[Value]
+    dependent: frozenset[Value]
+    softmax: frozenset[Op]
 
     def layers(self) -> tuple[Layer, ...]:
         """All layers, those inside control flow included, in the order of evaluation."""

@@ -11,6 +11,7 @@ import jax
 
 from jaxlrp import primitives as P
 from jaxlrp.composites import Composite, default, default_rule, words
+from jaxlrp.coverage import Coverage, cover
 from jaxlrp.errors import UnsupportedError, near, where
 from jaxlrp.layers import Layer, Network
 from jaxlrp.rules import Rule
@@ -42,11 +43,13 @@ class Plan:
       rules: one for each row.
       rows: the layers in the order of evaluation.
       readout: "relevance" or "gradient".
+      coverage: how each operation that the input reaches is treated, and why; `print` it.
     """
 
     rules: tuple[Rule, ...]
     rows: tuple[Row, ...]
     readout: str = "relevance"
+    coverage: Coverage = dataclasses.field(default=Coverage(()), compare=False)
 
     def __getitem__(self, path: str) -> Rule:
         for row, rule in zip(self.rows, self.rules, strict=True):
@@ -126,7 +129,9 @@ class Plan:
         return "\n".join(rendered)
 
 
-jax.tree_util.register_dataclass(Plan, data_fields=["rules"], meta_fields=["rows", "readout"])
+jax.tree_util.register_dataclass(
+    Plan, data_fields=["rules"], meta_fields=["rows", "readout", "coverage"]
+)
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -160,7 +165,7 @@ def make_plan(network: Network, composite: Composite | Plan | None) -> Plan:
         )
     check_all_match(layers, composite)
     rules = tuple(_rule(layer, composite) for layer in layers)
-    return Plan(rules, tuple(map(row_of, layers)), composite.readout)
+    return Plan(rules, tuple(map(row_of, layers)), composite.readout, cover(network))
 
 
 def _rule(layer: Layer, composite: Composite) -> Rule:
