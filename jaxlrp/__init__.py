@@ -1,6 +1,6 @@
 """Layer-wise relevance propagation for any JAX or Flax model."""
 
-from jaxlrp import baselines, composites, rules, targets
+from jaxlrp import baselines, composites, higher_order, inspection, rules, targets
 from jaxlrp.composites import Composite
 from jaxlrp.conservation import Ledger, check_conservation
 from jaxlrp.errors import NonFiniteError, TrainingModeError, UnsupportedError
@@ -48,6 +48,8 @@ __all__ = [
     "check_conservation",
     "composites",
     "explain",
+    "higher_order",
+    "inspection",
     "plan",
     "rules",
     "targets",
