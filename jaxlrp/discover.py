@@ -406,11 +406,15 @@ class _Finder:
         if form is None:
             return None
         ops = tuple(link.op for link in form.chain)
-        kinds = {o.primitive for o in ops}
-        shifts = bool(kinds & (P.ADD | {P.SUB}))
-        if not shifts:
+        if not any(o.primitive in P.ADD | {P.SUB} for o in ops):
             return None  # a factor alone: linear, and left to autodiff
-        kind = "scale" if kinds & {P.MUL, P.DIV} else "shift"
+        # A number that the program spells out, as in scores / 8 + mask, makes no BatchNorm.
+        scales = any(
+            o.primitive in (P.MUL, P.DIV)
+            and any(v in self.s.given for v in o.inputs if v not in self.s.dependent)
+            for o in ops
+        )
+        kind = "scale" if scales else "shift"
         return _Group(kind, ops, sources, ops[-1].outputs[0], kind, form)
 
 
@@ -555,7 +559,7 @@ class _Assembler:
 
     def _is_after_normaliser(self, value: Value) -> bool:
         op = self.graph.producer.get(value)
-        while op is not None and op.primitive in (P.MUL, P.DIV):
+        while op is not None and op.primitive in P.SHAPE | {P.MUL, P.DIV}:
             if any((op, i) in self.s.cuts for i in (0, 1)):
                 return True
             sources = self.s.sources(op)

@@ -35,10 +35,18 @@ def off_zero(a: Array) -> Array:
 
 
 def to_relevance(a: Array, g: Array) -> Array:
-    """The relevance `R = s(a) g` of a value in gradient form; `Re(a g)` of a complex value."""
+    """The relevance `R = s(a) g` of a value in gradient form; `Re(a g)` of a complex value.
+
+    An infinite value of which no relevance is asked, such as a masked score, has none.
+    """
     if jnp.iscomplexobj(a):
         return jnp.real(a * g)
-    return off_zero(a) * g
+    return finite_where_asked(off_zero(a), g) * g
+
+
+def finite_where_asked(factor: Array, g: Array) -> Array:
+    """A factor of g, with zero for what is infinite where g is zero: 0 for inf 0, which is NaN."""
+    return jnp.where(jnp.isinf(factor) & (g == 0), jnp.zeros_like(factor), factor)
 
 
 def to_gradient_form(a: Array, relevance: Array) -> Array:

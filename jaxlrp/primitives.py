@@ -72,7 +72,10 @@ STRUCTURAL = (
 BILINEAR = frozenset({MUL, DOT, CONV})
 
 # Choose one of their operands' values.
-MAXIMA = primitives("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min")
+SCATTER_MAXIMA = primitives("scatter_max", "scatter_min")
+MAXIMA = SCATTER_MAXIMA | primitives(
+    "reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"
+)
 
 # Elementwise and nonlinear: explained as part of a region with a single source.
 NONLINEAR = frozenset({EXP, LOG, RSQRT, SQRT, POW, INTEGER_POW, MAX, MIN, CLAMP}) | primitives(

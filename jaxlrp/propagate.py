@@ -128,9 +128,9 @@ def _account(shares: Shares, inputs: tuple, bias: Array | None, z: Array, g: Arr
     to_inputs = sum(jnp.sum(to_relevance(x, c)) for x, c in zip(inputs, shares.inputs, strict=True))
     to_bias = 0.0
     if bias is not None and shares.bias is not None:
-        to_bias = jnp.sum(bias * shares.bias)
+        to_bias = jnp.sum(jnp.real(bias * shares.bias))
     amounts = (jnp.sum(to_relevance(z, g)), to_inputs, to_bias, shares.stabiliser)
-    return jnp.stack([jnp.asarray(a, jnp.real(z).dtype) for a in amounts])
+    return jnp.stack([jnp.real(a).astype(jnp.real(z).dtype) for a in amounts])
 
 
 @jax.custom_vjp

@@ -194,10 +194,14 @@ def _trace_back(
 
 
 def _softmax_units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
-    """Exponentials divided by their own sum, and logarithms of sums of exponentials."""
+    """Exponentials divided by their own sum, and logarithms of sums of exponentials.
+
+    The sum is over axes, or over segments: scattered to them, and gathered again.
+    """
     unit: set[Op] = set()
     look = P.SHAPE | {P.BROADCAST, P.SELECT}
-    on_sums = look | P.ADD | _named("abs")  # `logsumexp` takes the magnitude of its sum
+    # `logsumexp` takes the magnitude of its sum; sums of segments are kept off zero by a maximum
+    on_sums = look | P.ADD | _named("abs") | {P.GATHER, P.MAX}
     for op in graph.ops:
         if op.outputs[0] not in dependent:
             continue
@@ -209,9 +213,12 @@ def _softmax_units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
             terms = None
         else:
             continue
-        if total is None or total.primitive is not P.REDUCE_SUM:
+        if total is None or total.primitive not in P.SCATTER | {P.REDUCE_SUM}:
             continue
-        exp, _ = _trace_back(graph, total.inputs[0], look, dependent)
+        terms_of_sum = [v for v in total.inputs if v in dependent]
+        if len(terms_of_sum) != 1:
+            continue
+        exp, _ = _trace_back(graph, terms_of_sum[0], look, dependent)
         if exp is None or exp.primitive is not P.EXP:
             continue
         if op.primitive is P.DIV and terms is not exp:
@@ -360,12 +367,13 @@ def _fixed(low: float, high: float):
 _POSITIVE = _fixed(0.0, math.inf)
 _INTERVALS = {
     **dict.fromkeys(
-        P.SHAPE | P.MAXIMA | {P.BROADCAST, P.STOP_GRADIENT}
+        P.SHAPE | (P.MAXIMA - P.SCATTER_MAXIMA) | {P.BROADCAST, P.STOP_GRADIENT}
         | _named("slice", "dynamic_slice", "rev", "split", "tile", "unstack", "name",
                        "reduce_precision", "sharding_constraint"),
         _same,
     ),
     P.CONCATENATE: _union,
+    **dict.fromkeys(P.SCATTER_MAXIMA, lambda op, xs: _union(op, [xs[0], xs[2]])),
     P.PAD: _union,
     P.SELECT: lambda op, xs: _union(op, xs[1:]),
     **dict.fromkeys(_named("stack", "dynamic_update_slice"), _union),

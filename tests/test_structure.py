@@ -1201,3 +1201,88 @@ def test_a_one_hot_vector_of_tokens_is_an_embedding() -> None:
     r = normal(4, 4, seed=1)
     found = lrp.explain(lambda ids: jax.nn.one_hot(ids, 9) @ table, EXACT)(ids, target=r).relevance
     close(found, r.sum(axis=1))
+
+
+# Masks added to scores
+
+
+@pytest.mark.parametrize("low", [-np.inf, float(np.finfo(np.float64).min), -1e9])
+@pytest.mark.parametrize("preset", ["default", "attnlrp", "cp_lrp", "epsilon_plus", "all_epsilon"])
+def test_a_mask_added_to_scores_loses_nothing(low: float, preset: str) -> None:
+    """A masked score has no relevance: infinity times zero, or a quotient that overflows."""
+    w, mask = normal(4, 3), jnp.array([0.0, 0.0, 0.0, low])
+    x = normal(4, 4, seed=1)
+
+    def after_a_factor(x: jax.Array) -> jax.Array:
+        return jax.nn.softmax((x @ w) @ (x @ w).T / 2 + mask) @ (x @ w)
+
+    def after_a_layer(x: jax.Array) -> jax.Array:
+        return jax.nn.softmax(x @ w + mask[1:]) @ w.T
+
+    for fun in (after_a_factor, after_a_layer):
+        composite = C.PRESETS[preset]()
+        found = lrp.explain(fun, composite)(x, target=1).relevance
+        assert np.isfinite(found).all()
+        assert np.abs(found).max() > 1e-3
+
+
+def test_a_written_factor_makes_no_batch_norm() -> None:
+    bias = normal(4)
+    assert kinds(lambda x: (x @ x.T) * 0.5 + bias, normal(4, 4)) == ["product", "shift"]
+    scale = normal(4, seed=1)
+    assert kinds(lambda x: x * scale + bias, normal(4, 4)) == ["scale"]
+
+
+# Segments
+
+
+SEGMENTS = np.array([0, 0, 1, 1, 1, 1])
+
+
+def segment_softmax(x: jax.Array, stopped: bool) -> jax.Array:
+    high = jax.ops.segment_max(x, SEGMENTS, 2)[SEGMENTS]
+    e = jnp.exp(x - (jax.lax.stop_gradient(high) if stopped else high))
+    total = jax.ops.segment_sum(e, SEGMENTS, 2)
+    return e / jnp.maximum(total, 1e-16)[SEGMENTS]
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_softmax_over_segments_is_a_softmax(stopped: bool) -> None:
+    x, w = normal(6, 3), normal(3, 1, seed=2)
+
+    def by_segments(x: jax.Array) -> jax.Array:
+        p = segment_softmax((x @ w)[:, 0], stopped)
+        return jax.ops.segment_sum(p[:, None] * x, SEGMENTS, 2)
+
+    def by_axes(x: jax.Array) -> jax.Array:
+        parts = (x[:2], x[2:])
+        return jnp.stack([(jax.nn.softmax(p @ w, axis=0) * p).sum(axis=0) for p in parts])
+
+    assert "attention" in kinds(by_segments, x)
+    r = normal(2, 3, seed=3)
+    for preset in (EXACT, C.attnlrp(epsilon=0.0), C.cp_lrp(epsilon=0.0)):
+        a, b = (lrp.explain(f, preset)(x, target=r).relevance for f in (by_segments, by_axes))
+        close(a, b, 1e-9)
+
+
+def test_maximum_over_segments() -> None:
+    x = jnp.array([1.0, 3.0, 2.0, 5.0, 4.0, 0.5])
+    r = jnp.array([2.0, 7.0])
+    found = lrp.explain(lambda x: jax.ops.segment_max(x, SEGMENTS, 2))(x, target=r).relevance
+    close(found, [0, 2, 0, 7, 0, 0])
+
+
+def test_the_affine_part_of_a_normaliser_behind_a_reshape() -> None:
+    """Group normalisation: statistics over groups, then scale and shift of channels."""
+    scale, shift = normal(4), normal(4, seed=1)
+
+    def group_norm(x: jax.Array) -> jax.Array:
+        g = x.reshape(3, 2, 2)
+        d = g - g.mean(-1, keepdims=True)
+        d = d * jax.lax.rsqrt(jnp.square(d).mean(-1, keepdims=True) + 1e-3)
+        return d.reshape(3, 4) * scale + shift
+
+    plan = lrp.plan(group_norm, None, normal(3, 4))
+    assert [
+        repr(rule) for rule, row in zip(plan.rules, plan.rows, strict=True) if row.kind == "scale"
+    ] == ["LRP0()"]

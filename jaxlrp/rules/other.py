@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import maxima
+from jaxlrp import primitives as P
 from jaxlrp.layers import LINEAR_KINDS
 from jaxlrp.numerics import (
     Stabiliser,
     as_stabiliser,
     check_at_least,
     checked,
+    finite_where_asked,
     off_zero,
     to_gradient_form,
     to_relevance,
@@ -62,7 +64,8 @@ class Pass(Rule):
                 f"Pass hands relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
                 f"into {z.shape}: give this layer another rule"
             )
-        return Shares((g * (off_zero(z) / off_zero(x)), *map(jnp.zeros_like, inputs[1:])))
+        ratio = finite_where_asked(off_zero(z) / off_zero(x), g)
+        return Shares((g * ratio, *map(jnp.zeros_like, inputs[1:])))
 
 
 @rule
@@ -175,12 +178,15 @@ class Norm(Rule):
 class WinnerTakesAll(Rule):
     """A maximum hands its relevance to the value that it took; of equals, to the first.
 
-    First means the one of smallest index in the window, in C order, and the left one of two values.
+    First means the one of smallest index in the window, in C order, and the left one of two values. Of
+    a maximum over segments (`jax.ops.segment_max`) equals share.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"maxpool"})
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        if layer.layer.ops[0].primitive in P.SCATTER_MAXIMA:
+            return Shares(jax.vjp(layer.function, *inputs)[1](g))
         return Shares(maxima.winner_takes_all(layer.layer, inputs, z, g))
 
 

@@ -1,0 +1,1 @@
+"""Compact versions of architectures that people train, written as people write them."""
