@@ -1,6 +1,6 @@
 """Time, compile time and memory of AttnLRP and CP-LRP on transformers, in units of `jax.grad`.
 
-python benchmarks/transformers.py [--models vit bert] [--batch 1] [--repeats 7] [--remat] [--quick]
+python benchmarks/attention.py [--models vit bert] [--batch 1] [--repeats 7] [--remat] [--quick]
 
 ViT-B/16 at 224 pixels and a 12-layer BERT over 128 embedded tokens, with random weights.
 """
