@@ -181,9 +181,10 @@ def test_relevance_in_one_half_stays_in_its_frames():
 def test_leakage_between_bins():
     n = np.arange(256)
     tone = np.sin(2 * np.pi * 20.25 * n / 256)
-    found = np.sort(np.abs(decompose(DFT(), tone, tone * tone, axis=0).relevance))[::-1]
-    np.testing.assert_allclose(found[0] / found.sum(), 0.812, atol=1e-2)
-    np.testing.assert_allclose(found[:3].sum() / found.sum(), 0.95, atol=3e-2)
+    found = np.abs(decompose(DFT(), tone, tone * tone, axis=0).relevance)
+    # The third digit depends on length and phase.
+    np.testing.assert_allclose(found[20] / found.sum(), 0.812, atol=5e-3)
+    np.testing.assert_allclose(found[17:24].sum() / found.sum(), 0.975, atol=5e-3)
 
 
 # --- against dense matrices -----------------------------------------------------------------------
