@@ -368,14 +368,19 @@ class _Finder:
             (value,) = moving
 
     def _is_gate(self, value: Value) -> bool:
+        """Whether a value is bounded, from zero up, and an activation or affine in one: 1 - z, too."""
         low, high = self.s.bounds.get(value, ANY)
         if low < 0 or not math.isfinite(high):
             return False
-        producer = self.graph.producer.get(value)
-        while producer is not None and producer.primitive in P.SHAPE | {P.BROADCAST}:
-            producer = self.graph.producer.get(producer.inputs[0])
-        group = self.taken.get(producer) if producer is not None else None
-        return group is not None and group.kind == "activation"
+        while (producer := self.graph.producer.get(value)) is not None:
+            group = self.taken.get(producer)
+            if group is not None and group.kind == "activation":
+                return True
+            moving = [v for v in producer.inputs if v in self.s.dependent]
+            if producer.primitive not in _AFFINE_OF_ONE or len(moving) != 1:
+                return False
+            (value,) = moving
+        return False
 
     def _pool(self, op: Op, sources: tuple[Value, ...], name: str) -> _Group | None:
         ops, value = [op], op.outputs[0]
@@ -428,6 +433,9 @@ def _region_name(ops: Sequence[Op], call: Call | None) -> str:
         op for op in ops if op.primitive in P.NONLINEAR and op.primitive not in P.COMPARISONS
     ]
     return str((nonlinear or list(ops))[-1].primitive)
+
+
+_AFFINE_OF_ONE = P.SHAPE | P.ADD | {P.BROADCAST, P.SUB, P.NEG, P.MUL, P.DIV}
 
 
 class _Assembler:

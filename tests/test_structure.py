@@ -246,6 +246,8 @@ def test_squeeze_excite(gate: Callable, left: bool) -> None:
         (lambda a, b: jax.nn.gelu(a) * b, "product", 0.5),
         (lambda a, b: jax.nn.sigmoid(a) * jnp.tanh(b), "gate", 0.0),
         (lambda a, b: jax.nn.sigmoid(a) * b, "gate", 0.0),
+        (lambda a, b: (1 - jax.nn.sigmoid(a)) * b, "gate", 0.0),
+        (lambda a, b: (1.0 - 0.5 * jax.nn.sigmoid(a)) * jnp.tanh(b), "gate", 0.0),
         (lambda a, b: a * b, "product", 0.5),
         (lambda a, b: jnp.sqrt(jnp.abs(a)) * b, "product", 0.5),
     ],
