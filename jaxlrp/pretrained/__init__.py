@@ -6,13 +6,16 @@ package index; each loader names its own when that is missing.
 
 from jaxlrp.pretrained.crepe import PitchTracker, crepe
 from jaxlrp.pretrained.efficientnet_lite import Pretrained, efficientnet_lite0
+from jaxlrp.pretrained.g2p import Pronouncer, g2p
 from jaxlrp.pretrained.minilm import SentenceEncoder, minilm
 
 __all__ = [
     "PitchTracker",
     "Pretrained",
+    "Pronouncer",
     "SentenceEncoder",
     "crepe",
     "efficientnet_lite0",
+    "g2p",
     "minilm",
 ]
