@@ -681,6 +681,7 @@ VALUES = [
     (lrp.WSquare(), "WSquare(bias='absorb', stabiliser=1e-06)"),
     (lrp.Flat(), "Flat(stabiliser=1e-06)"),
     (lrp.Pass(), "Pass()"),
+    (R.Proportional(), "Proportional()"),
     (lrp.Norm(), "Norm(stabiliser=1e-06)"),
     (R.LocalTaylor(), "LocalTaylor(stabiliser=1e-06)"),
     (R.BetaSmooth(), "BetaSmooth(beta=10.0)"),

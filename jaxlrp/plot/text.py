@@ -18,11 +18,15 @@ _BEGINS = ("\u2581", "\u0120")  # SentencePiece's and GPT-2's marks of a piece t
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text:
-    """Coloured sentences: a notebook shows it, `print` writes it to a terminal.
+    r"""Coloured sentences: a notebook shows it, `print` writes it to a terminal.
 
     Attributes:
       html: the sentences as HTML, a `<div>` with all styles inline.
       terminal: the same with ANSI escapes of 24-bit colours.
+
+    Example:
+      >>> str(text(["good"], [0.0]))
+      '\x1b[30;48;2;255;255;255mgood\x1b[0m'
     """
 
     html: str
