@@ -281,6 +281,16 @@ def test_proportional():
     assert np.isfinite(found).all()
 
 
+def test_proportional_of_a_factor_that_is_broadcast():
+    def product(x):
+        return x * x.sum(axis=1, keepdims=True)
+
+    x, r = jnp.array([[1.0, 3.0]]), jnp.array([[10.0, 7.0]])
+    found = lrp.explain(product, composites.by_kind("product", rules.Proportional()))(x, target=r)
+    # Sum 4: the factors have 1/5 and 3/7 of the relevance, the sum 8 + 4, shared as 1 to 3.
+    np.testing.assert_allclose(found.relevance, [[2 + 3, 3 + 9]], rtol=1e-9)
+
+
 def test_proportional_refuses_matrix_products():
     explain = lrp.explain(plain, composites.by_kind(("product", "attention"), rules.Proportional()))
     with pytest.raises(

@@ -250,7 +250,7 @@ class Proportional(Rule):
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         a, b = inputs
-        if not a.shape == b.shape == z.shape:
+        if layer.layer.ops[0].primitive is not P.MUL:
             raise ValueError(
                 f"Proportional is for elementwise products, but {layer.layer.path!r} "
                 f"({layer.layer.name}) makes {z.shape} of {a.shape} and {b.shape}: give it Uniform() or "
@@ -258,8 +258,8 @@ class Proportional(Rule):
             )
         size = jnp.abs(a) + jnp.abs(b)
         share = jnp.where(size > 0, jnp.abs(a) / jnp.where(size > 0, size, 1), 0.5)
-        to_a, to_b = jax.vjp(layer.function, a, b)[1](g)
-        return Shares((share * to_a, (1 - share) * to_b))
+        _, pull = jax.vjp(layer.function, a, b)  # a factor of size one is broadcast
+        return Shares((pull(share * g)[0], pull((1 - share) * g)[1]))
 
 
 @rule
