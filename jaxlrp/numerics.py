@@ -142,6 +142,17 @@ def check_at_least(name: str, value: Any, least: float) -> None:
         raise ValueError(f"{name} must be >= {least:g}, got {value!r}")
 
 
+def check_count(name: str, value: Any) -> int:
+    """An integer of at least one.
+
+    Raises:
+      ValueError: if it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    return int(value)
+
+
 def checked(name: str, stabiliser: Stabiliser) -> Stabiliser:
     """A stabiliser that a rule can hold: a number >= 0, or a function as a pytree."""
     check_at_least(name, stabiliser, 0.0)

@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import targets
-from jaxlrp.baselines.problem import Explain, check_count, preparer, times, weighted_sum
+from jaxlrp.baselines.problem import Explain, preparer, times, weighted_sum
 from jaxlrp.explanation import Explanation, mark
-from jaxlrp.numerics import widen
+from jaxlrp.numerics import check_count, widen
 
 
 def gradient(fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Explain:

@@ -14,14 +14,13 @@ from jaxlrp import _compat
 from jaxlrp.baselines.problem import (
     Explain,
     Problem,
-    check_count,
     examples,
     preparer,
     times,
     weighted_sum,
 )
 from jaxlrp.explanation import Explanation, mark
-from jaxlrp.numerics import widen
+from jaxlrp.numerics import check_count, widen
 
 
 def smooth_grad(

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp.baselines.problem import Explain, check_count, examples, preparer, weighted_sum
+from jaxlrp.baselines.problem import Explain, examples, preparer, weighted_sum
 from jaxlrp.explanation import Explanation, mark
-from jaxlrp.numerics import widen
+from jaxlrp.numerics import check_count, widen
 
 
 def occlusion(

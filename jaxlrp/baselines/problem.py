@@ -188,17 +188,6 @@ def weighted_sum(term: Callable[[Array], Any], weights: Any, chunk: int) -> Any:
     return total
 
 
-def check_count(name: str, value: Any) -> int:
-    """An integer of at least one.
-
-    Raises:
-      ValueError: if it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return int(value)
-
-
 def examples(values: Any, output: Any, batch_axis: int | None) -> int | None:
     """How many examples there are along the batch axis; None where that is None.
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp.inspection.bands import Bands
-from jaxlrp.inspection.transform import check_positive
+from jaxlrp.numerics import check_count
 
 How = Literal["sum", "mean_magnitude"]
 
@@ -72,7 +72,7 @@ def per_segment(relevance: Array, segments: int | Sequence[int], *, axis: int, h
     r = jnp.moveaxis(relevance, _axis("axis", axis, relevance), -1)
     n = r.shape[-1]
     if isinstance(segments, (int, np.integer)):
-        check_positive("segments", segments)
+        check_count("segments", segments)
         starts = np.arange(0, n, segments)
     else:
         starts = np.asarray(segments)

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp.inspection.transform import Transform, check_positive, check_rate
+from jaxlrp.inspection.transform import Transform, check_rate
+from jaxlrp.numerics import check_count
+from jaxlrp.rules.base import check_one_of
 
 _WINDOWS = {
     "rectangle": lambda t: np.ones_like(t),
@@ -66,15 +68,15 @@ class STDFT(Transform):
     pad: Literal["both", "end"] = "both"
 
     def __post_init__(self) -> None:
-        check_positive("length", self.length)
-        check_positive("hop", self.hop)
+        check_count("length", self.length)
+        check_count("hop", self.hop)
         if self.hop > self.length:
             raise ValueError(
                 f"hop must be <= length, {self.length}, got {self.hop}: samples between the frames "
                 "would be lost"
             )
-        _check_named("form", self.form, ("local", "global"))
-        _check_named("pad", self.pad, ("both", "end"))
+        check_one_of("form", self.form, ("local", "global"))
+        check_one_of("pad", self.pad, ("both", "end"))
         if self.synthesis is None:
             whole = "ones" if self.form == "global" else "window"
             object.__setattr__(self, "synthesis", whole)
@@ -149,7 +151,7 @@ class STDFT(Transform):
     def _sampled(self, name: str, given: str | tuple[float, ...]) -> np.ndarray:
         if isinstance(given, str):
             known = _WINDOWS if name == "window" else {**_WINDOWS, "ones": 0, "window": 0}
-            _check_named(name, given, tuple(known))
+            check_one_of(name, given, tuple(known))
             return _WINDOWS[given]((np.arange(self.length) + 0.5) / self.length)
         if len(given) != self.length:
             raise ValueError(f"{name} must have length={self.length} numbers, got {len(given)}")
@@ -217,8 +219,3 @@ class STDFT(Transform):
                 "zeros"
             )
         return weight
-
-
-def _check_named(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")

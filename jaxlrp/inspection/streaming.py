@@ -13,8 +13,8 @@ from jax import Array
 
 from jaxlrp.inspection.layer import cotangent
 from jaxlrp.inspection.stdft import STDFT
-from jaxlrp.inspection.transform import check_positive, check_signal
-from jaxlrp.numerics import widen
+from jaxlrp.inspection.transform import check_signal
+from jaxlrp.numerics import check_count, widen
 
 
 class Windows(NamedTuple):
@@ -66,7 +66,7 @@ def windows(source: Any, *, length: int, hop: int, batch: int = 32) -> Iterator[
       [[0, 2, 4], [6]]
     """
     for name, value in (("length", length), ("hop", hop), ("batch", batch)):
-        check_positive(name, value)
+        check_count(name, value)
     if hop > length:
         raise ValueError(f"hop must be <= length, {length}, got {hop}: samples would be left out")
     return _windows(source, length, hop, batch)
@@ -136,7 +136,7 @@ def stream(
             'stream needs an STDFT in its local form with pad="both", whose frames read their own '
             f"samples alone, got {transform!r}"
         )
-    check_positive("frames", frames)
+    check_count("frames", frames)
     return _stream(transform, chunks, frames, floor)
 
 

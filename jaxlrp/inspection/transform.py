@@ -14,6 +14,7 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from jaxlrp import _compat
+from jaxlrp.numerics import check_count
 
 
 class Transform:
@@ -231,7 +232,7 @@ class Segments(Transform):
     length: int
 
     def __post_init__(self) -> None:
-        check_positive("length", self.length)
+        check_count("length", self.length)
 
     def forward(self, x: Array) -> Array:
         n = x.shape[-1]
@@ -341,12 +342,6 @@ class Chain(Transform):
 def pools(transform: Transform) -> bool:
     """Whether a transform sums relevance."""
     return type(transform).pool is not Transform.pool
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Refuses what is no integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
 
 
 def check_rate(sample_rate: float) -> None:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxlrp.inspection.transform import Transform, check_positive
+from jaxlrp.inspection.transform import Transform
+from jaxlrp.numerics import check_count
 
 Bank = tuple[tuple[float, ...], ...]
 
@@ -63,7 +64,7 @@ class Wavelet(Transform):
 
     def __post_init__(self) -> None:
         if self.level is not None:
-            check_positive("level", self.level)
+            check_count("level", self.level)
         if self.mode != "periodization" and self.mode not in _EXTENSIONS:
             known = ", ".join(map(repr, ("periodization", *_EXTENSIONS)))
             raise ValueError(f"mode must be one of {known}, got {self.mode!r}")
