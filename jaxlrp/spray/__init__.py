@@ -1,0 +1,1 @@
+"""Spectral relevance analysis (SpRAy): what kinds of explanations a data set has."""

@@ -1,0 +1,54 @@
+"""What an analysis of many explanations holds: embeddings of them, and clusterings of these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embedding:
+    """Points, one for each sample.
+
+    Attributes:
+      values: (n, d) floats.
+      eigenvalues: (d,) of a spectral embedding, ascending; None of any other.
+      of: the name of the embedding that this one was made from; None if of the relevances themselves.
+    """
+
+    values: np.ndarray
+    eigenvalues: np.ndarray | None = None
+    of: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clustering:
+    """A cluster for each sample.
+
+    Attributes:
+      labels: (n,) integers; -1 is noise.
+      of: the name of the embedding that was clustered.
+      k: how many clusters were asked for; None where the method finds their number itself.
+    """
+
+    labels: np.ndarray
+    of: str
+    k: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Analysis:
+    """The analysis of one class (or of any other part of a data set).
+
+    Attributes:
+      category: the class: what its samples are labelled with.
+      index: (n,) integers, the rows of the data set that were analysed.
+      embeddings, clusterings: by name.
+    """
+
+    category: int
+    index: np.ndarray
+    embeddings: Mapping[str, Embedding]
+    clusterings: Mapping[str, Clustering]
