@@ -12,6 +12,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 from jax import lax
+from jax.experimental import pallas
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
@@ -973,6 +974,22 @@ def test_unknown_operation(name: str) -> None:
         lrp.plan(fun, None, jnp.abs(normal(4)))
     assert re.search(rf"test_structure\.py:{line} ", str(caught.value))
     assert "by_operation(" in str(caught.value)
+
+
+def test_a_kernel_is_told_from_its_implementation_in_jax() -> None:
+    def double(x_ref, out_ref):
+        out_ref[...] = 2 * x_ref[...]
+
+    def net(x: jax.Array) -> jax.Array:
+        return pallas.pallas_call(double, jax.ShapeDtypeStruct(x.shape, x.dtype), interpret=True)(x)
+
+    def called(x: jax.Array) -> jax.Array:
+        return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    for fun, name in ((net, "pallas_call"), (called, "pure_callback")):
+        message = rf"explain `{name}`.*choose the implementation in JAX operations"
+        with pytest.raises(lrp.UnsupportedError, match=message):
+            lrp.plan(fun, None, normal(4))
 
 
 class Unknown(nn.Module):
