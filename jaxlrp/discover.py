@@ -402,7 +402,14 @@ class _Finder:
         for user in self.graph.users.get(value, ()):
             if user.primitive is P.SUB and user.inputs[0] in self.s.dependent:
                 return user.inputs[1] == value
-            if user.primitive in P.SHAPE | {P.BROADCAST} and self._is_subtracted(user.outputs[0]):
+            others = [v for v in user.inputs if v != value]
+            scales = user.primitive is P.MUL or (
+                user.primitive is P.DIV and user.inputs[0] == value
+            )
+            if scales and any(v in self.s.dependent for v in others):
+                continue
+            moves = user.primitive in P.SHAPE | {P.BROADCAST}
+            if (scales or moves) and self._is_subtracted(user.outputs[0]):
                 return True
         return False
 

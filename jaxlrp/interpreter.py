@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlrp import _compat, propagate
+from jaxlrp import _compat, accounts, propagate
 from jaxlrp import primitives as P
 from jaxlrp.errors import UnsupportedError, where
 from jaxlrp.graph import Env, evaluate
-from jaxlrp.layers import Body, Layer, Network, Plain
+from jaxlrp.layers import Account, Body, Booked, Layer, Network, Plain
 from jaxlrp.planning import Plan
 from jaxlrp.rules import (
     DerivativeTimesRelevance,
@@ -77,7 +77,8 @@ class Taps:
       masks: what the relevance of the layer's output is multiplied by.
       inputs: arrays like each of the layer's inputs, whose cotangents are what the layer sends
         there; those inputs are given back as well.
-      ledger: see `propagate.call`.
+      ledger: arrays of four zeros, whose cotangents are the accounts; by the paths of `Booked` nodes
+        as well. See `propagate.book`.
     """
 
     outputs: Mapping[str, Array] = dataclasses.field(default_factory=dict)
@@ -87,9 +88,8 @@ class Taps:
 
     def of(self, network: Network) -> Taps:
         """Those that lie in a network."""
-        paths = {layer.path for layer in network.layers()}
         return jax.tree.map(
-            lambda taps: {p: t for p, t in taps.items() if p in paths},
+            lambda taps: {p: taps[p] for p in lengths(network) if p in taps},
             self,
             is_leaf=lambda node: isinstance(node, Mapping),
         )
@@ -115,9 +115,12 @@ def interpret(
     env.update(zip(graph.inputs, inputs, strict=True))
     rectified = _rectified(network, rules)
     activations = Activations()
+    inside: dict[Account, Env] = {}
     for node in network.nodes:
         if isinstance(node, Plain):
             _plain(node, env)
+        elif isinstance(node, Booked):
+            accounts.evaluate_booked(node, env, inside, taps.ledger)
         elif isinstance(node, Body):
             activations.update(_body(node, rules, env, taps))
         else:
@@ -125,7 +128,12 @@ def interpret(
             if node.path in taps.inputs:
                 inputs = tuple(map(propagate.tap, inputs, taps.inputs[node.path]))
                 activations.inputs[node.path] = inputs
+            account = taps.ledger.get(node.path)
+            if account is not None:
+                inputs = tuple(propagate.book(v, account, propagate.PASSED) for v in inputs)
             out = _layer(node, rules.of[node.path], inputs, env, taps, node.output in rectified)
+            if account is not None:
+                out = propagate.book(out, account, propagate.RECEIVED)
             if node.path in taps.masks:
                 weights = jnp.broadcast_to(taps.masks[node.path], out.shape)
                 out = propagate.mask(out, weights.astype(out.dtype))
@@ -243,18 +251,20 @@ def _scan(node: Body, rules: Rules, inputs: list, taps: list[Taps]):
 def _cond(node: Body, rules: Rules, inputs: list, taps: list[Taps]):
     index, *operands = inputs
     branches = [
-        lambda *operands, body=body: interpret(body, rules, operands, Taps())[0]
-        for body in node.bodies
+        lambda taps, *operands, i=i: interpret(node.bodies[i], rules, operands, taps[i])[0]
+        for i in range(len(node.bodies))
     ]
-    return lax.switch(index, branches, *operands), Activations()
+    return lax.switch(index, branches, taps, *operands), Activations()
 
 
 def lengths(network: Network, prefix: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
-    """For each layer's path, the lengths of the scans around it, outermost first."""
+    """For each layer's and account's path, the lengths of the scans around it, outermost first."""
     found: dict[str, tuple[int, ...]] = {}
     for node in network.nodes:
         if isinstance(node, Layer):
             found[node.path] = prefix
+        elif isinstance(node, Booked):
+            found[node.account.path] = prefix
         elif isinstance(node, Body):
             scanned = node.op.primitive is P.SCAN
             inner = (*prefix, node.op.params["length"]) if scanned else prefix

@@ -33,8 +33,7 @@ def call(
       inputs, operands: the values of `layer.inputs` and `layer.operands`.
       folded: (weight, bias) of a linear layer. Their cotangents are what the rule gives the
         parameters; the unfolded operands of the forward pass get none.
-      ledger: anything of shape (4,). Its cotangent is the account of the relevance of the output,
-        and of what the inputs, the bias and the stabiliser got of it.
+      ledger: an account, see `book`. What the bias and the stabiliser keep is booked in it.
       rectified: whether no relevance comes to negative outputs.
     """
     leaves, tree = jax.tree.flatten(rule)
@@ -71,7 +70,7 @@ def call(
         shares = rule.backward(bound, wide_inputs, z, g)
         account = None
         if ledger is not None:
-            account = _account(shares, wide_inputs, bias, z, g).astype(ledger.dtype)
+            account = _account(shares, bias, ledger)
         return (
             _zeros(traced),
             tuple(c.astype(x.dtype) for c, x in zip(shares.inputs, inputs, strict=True)),
@@ -123,14 +122,42 @@ def _parameter_cotangents(shares: Shares, folded: tuple[Array, Array] | None) ->
     )
 
 
-def _account(shares: Shares, inputs: tuple, bias: Array | None, z: Array, g: Array) -> Array:
-    """(relevance of the output, to the inputs, to the bias, to the stabiliser)."""
-    to_inputs = sum(jnp.sum(to_relevance(x, c)) for x, c in zip(inputs, shares.inputs, strict=True))
-    to_bias = 0.0
+# The columns of an account.
+RECEIVED, PASSED, BIAS, STABILISER = range(4)
+
+
+def _account(shares: Shares, bias: Array | None, like: Array) -> Array:
+    to_bias = jnp.zeros(())
     if bias is not None and shares.bias is not None:
         to_bias = jnp.sum(jnp.real(bias * shares.bias))
-    amounts = (jnp.sum(to_relevance(z, g)), to_inputs, to_bias, shares.stabiliser)
-    return jnp.stack([jnp.real(a).astype(jnp.real(z).dtype) for a in amounts])
+    return _entered(like, {BIAS: to_bias, STABILISER: jnp.real(jnp.asarray(shares.stabiliser))})
+
+
+def _entered(like: Array, amounts: dict[int, Array]) -> Array:
+    zero = jnp.zeros((), like.dtype)
+    return jnp.stack([amounts.get(i, zero).astype(like.dtype) for i in range(4)])
+
+
+def book(a: Array, account: Array, column: int) -> Array:
+    """`a` itself; its relevance, summed, is entered in a column of the cotangent of `account`.
+
+    Args:
+      a: the value, real or complex.
+      account: four zeros. Cotangents add up, and so does what is booked in several places.
+      column: RECEIVED, PASSED, BIAS or STABILISER.
+    """
+
+    @jax.custom_vjp
+    def booked(a: Array, account: Array) -> Array:
+        return a
+
+    def backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+        a, account = residuals
+        amount = jnp.sum(to_relevance(widen(a), widen(g)))
+        return g, _entered(account, {column: amount})
+
+    booked.defvjp(lambda a, account: (a, (a, account)), backward)
+    return booked(a, account)
 
 
 @jax.custom_vjp

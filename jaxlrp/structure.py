@@ -207,10 +207,10 @@ def _softmax_units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
             continue
         if op.primitive is P.DIV and op.inputs[1] in dependent:
             total, passed = _trace_back(graph, op.inputs[1], on_sums, dependent)
-            terms, _ = _trace_back(graph, op.inputs[0], look, dependent)
+            terms, above = _trace_back(graph, op.inputs[0], look, dependent)
         elif op.primitive is P.LOG:
             total, passed = _trace_back(graph, op.inputs[0], on_sums, dependent)
-            terms = None
+            terms, above = None, []
         else:
             continue
         if total is None or total.primitive not in P.SCATTER | {P.REDUCE_SUM}:
@@ -218,12 +218,12 @@ def _softmax_units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
         terms_of_sum = [v for v in total.inputs if v in dependent]
         if len(terms_of_sum) != 1:
             continue
-        exp, _ = _trace_back(graph, terms_of_sum[0], look, dependent)
+        exp, below = _trace_back(graph, terms_of_sum[0], look, dependent)
         if exp is None or exp.primitive is not P.EXP:
             continue
         if op.primitive is P.DIV and terms is not exp:
             continue
-        unit |= {op, exp, total, *passed}
+        unit |= {op, exp, total, *passed, *above, *below}
     return frozenset(unit)
 
 

@@ -419,6 +419,24 @@ def test_case_7_layer_norm(name: str) -> None:
         close(relevance(f, jnp.asarray(x), r, composite), expected, 1e-9)
 
 
+MEANS: dict[str, Callable] = {
+    "mean": lambda x: x.mean(-1)[..., None],
+    "keepdims": lambda x: x.mean(-1, keepdims=True),
+    "everything": jnp.mean,
+    "sum": lambda x: 0.25 * x.sum(-1, keepdims=True),
+    "sum, divided": lambda x: x.sum(-1, keepdims=True) / 4,
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_a_mean_that_is_subtracted_is_no_pool(name: str) -> None:
+    mean, x = MEANS[name], normal(3, 4)
+    assert kinds(lambda x: x - mean(x), x) == []
+    assert kinds(lambda x: mean(x) - x, x) == ["pool"]
+    assert kinds(lambda x: x + mean(x), x) == ["pool", "sum"]
+    assert kinds(lambda x: x - mean(x) * x, x) == ["pool", "product"]
+
+
 @pytest.mark.parametrize("name", LAYER_NORMS)
 def test_case_8_layer_norm(name: str) -> None:
     x = jnp.array([1.0, 2, 4, 5])
