@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import interpreter, targets
+from jaxlrp import carries, interpreter, targets
 from jaxlrp.composites import Composite
 from jaxlrp.interpreter import Activations, Rules, Taps, interpret
 from jaxlrp.layers import LINEAR_KINDS, Layer
@@ -51,7 +51,9 @@ class Ledger:
     Attributes:
       output: the relevance that the output began with, a sum over everything.
       input: the relevance that arrived at the explained argument.
-      entries: by layer path, in the order of evaluation.
+      entries: by layer path, in the order of evaluation. Of a loop over time that begins with a
+        state of its own, neither zero nor made of the input, "rnn/carry" holds as bias what came
+        to that state.
     """
 
     output: Array
@@ -149,7 +151,8 @@ def check_conservation(
                 for shape, dtype in zip(la.input_shapes, la.input_dtypes, strict=True)
             )
             for la in layers
-        },
+        }
+        | carries.zeros(network),
         "ledger": {la.path: jnp.zeros((*scans[la.path], 4)) for la in layers},
     }
 
@@ -167,6 +170,8 @@ def check_conservation(
     begun = whole if target is None else targets.initial(output, target)
     (g,) = pull(begun)
     entries = {la.path: _entry(la, rules.of[la.path], activations, g) for la in layers}
+    for path in carries.fixed(network):
+        entries[path] = _carry(activations.inputs[path], g["inputs"][path])
     at_input = [_total(traced.values[n], c) for n, c in g["explained"].items()]
     at_input += [entries[la.path].received for la in layers if la.kind == "embedding"]
     begun_with = jax.tree.leaves(jax.tree.map(_total, output, begun))
@@ -185,6 +190,12 @@ def _entry(layer: Layer, rule: Rule, activations: Activations, g: dict[str, Any]
     if rule.is_autodiff and layer.kind in LINEAR_KINDS:
         bias = received - passed  # of LRP-0 all that does not arrive is the bias's
     return Entry(received, passed, bias, stabiliser)
+
+
+def _carry(values: tuple[Array, ...], cotangents: tuple[Array, ...]) -> Entry:
+    """All that comes to an initial carry stays there, as it does in a bias."""
+    received = _sum([_total(a, c) for a, c in zip(values, cotangents, strict=True)])
+    return Entry(received, jnp.zeros(()), received, jnp.zeros(()))
 
 
 def _sum(parts: list[Array]) -> Array:

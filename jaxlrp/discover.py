@@ -605,11 +605,13 @@ class _Assembler:
         height = max((self.heights.get(v, self.base_height) for v in op.outputs), default=0)
         bodies = op.params["branches"] if op.primitive is P.COND else (op.params["jaxpr"],)
         inputs = op.inputs[1:] if op.primitive is P.COND else op.inputs
-        found = []
+        found, fixed = [], ()
         for body in bodies:
             jaxpr, consts = _compat.open_jaxpr(body)
             graph = flatten(jaxpr, consts, op.scope, op.source)
             explained, outputs = self._flow(op, graph, inputs)
+            if op.primitive is P.SCAN:
+                fixed = self._fixed(op, graph, explained)
             labels = {
                 inner: next(iter(self.names[outer]))
                 for inner, outer in zip(graph.inputs, inputs, strict=True)
@@ -622,7 +624,18 @@ class _Assembler:
                     depth=depth, height=height,
                 )
             )  # fmt: skip
-        return Body(op, tuple(found))
+        return Body(op, tuple(found), self.namer.layer(op, "carry", None) if fixed else "", fixed)
+
+    def _fixed(self, op: Op, graph: Graph, explained: set[Value]) -> tuple[int, ...]:
+        """Which initial carries of a scan take relevance and hand none on; zeros have none to take."""
+        consts, carries = _compat.scan_counts(op.eqn)
+        return tuple(
+            i
+            for i in range(consts, consts + carries)
+            if graph.inputs[i] in explained
+            and op.inputs[i] not in self.s.dependent
+            and self.s.bounds.get(op.inputs[i], ANY) != (0.0, 0.0)
+        )
 
     def _flow(self, op: Op, graph: Graph, inputs: Sequence[Value]) -> tuple[set[Value], set[Value]]:
         """Which inputs of a body depend on the explained input, and which outputs are live."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlrp import _compat, propagate
+from jaxlrp import _compat, carries, propagate
 from jaxlrp import primitives as P
 from jaxlrp.errors import UnsupportedError, where
 from jaxlrp.graph import Env, evaluate
@@ -76,7 +76,7 @@ class Taps:
         outputs are given back as well.
       masks: what the relevance of the layer's output is multiplied by.
       inputs: arrays like each of the layer's inputs, whose cotangents are what the layer sends
-        there; those inputs are given back as well.
+        there; those inputs are given back as well. Of a `scan`, its fixed initial carries.
       ledger: see `propagate.call`.
     """
 
@@ -87,7 +87,7 @@ class Taps:
 
     def of(self, network: Network) -> Taps:
         """Those that lie in a network."""
-        paths = {layer.path for layer in network.layers()}
+        paths = {layer.path for layer in network.layers()} | set(carries.fixed(network))
         return jax.tree.map(
             lambda taps: {p: t for p, t in taps.items() if p in paths},
             self,
@@ -204,9 +204,13 @@ def _rectified(network: Network, rules: Rules) -> set[int]:
 def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Activations:
     op = node.op
     inputs = [env[v] for v in op.inputs]
+    begun: dict[str, tuple[Array, ...]] = {}
+    if node.carry in taps.inputs:
+        inputs, begun[node.carry] = carries.tap(node, inputs, taps.inputs[node.carry])
     emit = {P.REMAT: _remat, P.SCAN: _scan, P.COND: _cond}[op.primitive]
     outputs, activations = emit(node, rules, inputs, [taps.of(body) for body in node.bodies])
     env.update(zip(op.outputs, outputs, strict=True))
+    activations.inputs.update(begun)
     return activations
 
 

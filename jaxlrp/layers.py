@@ -136,10 +136,20 @@ class Plain:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
-    """Control flow: the operation and the layers of its bodies."""
+    """Control flow: the operation and the layers of its bodies.
+
+    Attributes:
+      op: the operation.
+      bodies: its bodies.
+      carry: the path in the ledger of what a `scan` begins with, or "".
+      fixed: which inputs of a `scan` these are: initial carries that do not depend on the explained
+        input and take relevance all the same, since what goes round in their place does depend on it.
+    """
 
     op: Op
     bodies: tuple[Network, ...]
+    carry: str = ""
+    fixed: tuple[int, ...] = ()
 
 
 Node = Layer | Plain | Body
