@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from jax import Array, lax
 
+from jaxlrp import _compat, propagate
 from jaxlrp import primitives as P
-from jaxlrp import propagate
 from jaxlrp._compat import primitives as _named
 from jaxlrp.graph import Call, Env, Graph, Op, Step, Value, evaluate, regroup
 from jaxlrp.layers import Account, Body, Booked, Layer, Network, Node, Plain
@@ -26,6 +26,7 @@ from jaxlrp.structure import is_inexact
 KINDS = {
     "softmax": "its first-order expansion, x (R - s sum R), does not conserve (AttnLRP, Prop. 3.1)",
     "constant": "values that do not depend on the input, joined to those that do, keep their share",
+    "carry": "the state that a loop over time begins with, not made of the input, keeps what comes to it",
     "stopped": "relevance ends at a `stop_gradient` of the function",
     "custom": "a function with a derivative of its own, which was taken for a rule",
     "autodiff": "not linear, and left to autodiff",
@@ -109,13 +110,25 @@ class _Auditor:
         return [node] if all(isinstance(n, Plain) for n in found) else found
 
     def _body(self, node: Body) -> Body:
-        bodies = []
+        fixed, bodies = self._fixed(node), []
+        carry = self._account(node.op, "carry", "carry") if fixed else None
         for body in node.bodies:
             pairs = zip(body.graph.outputs, node.op.outputs, strict=True)
             live = [inner for inner, outer in pairs if outer in self.reached]
             auditor = _Auditor(body, self.rules, self.taken)
             bodies.append(auditor.audit(live, node.op.scope, f"{node.op.primitive}/output"))
-        return dataclasses.replace(node, bodies=tuple(bodies))
+        return dataclasses.replace(node, bodies=tuple(bodies), carry=carry, fixed=fixed)
+
+    def _fixed(self, node: Body) -> tuple[int, ...]:
+        """Which initial carries of a scan take relevance and hand none on."""
+        if node.op.primitive is not P.SCAN:
+            return ()
+        (body,), (consts, carries) = node.bodies, _compat.scan_counts(node.op.eqn)
+        return tuple(
+            i
+            for i in range(consts, consts + carries)
+            if body.graph.inputs[i] in body.dependent and self._is_constant(node.op.inputs[i])
+        )
 
     def _stopped(self, node: Plain) -> Node:
         (op,) = node.steps

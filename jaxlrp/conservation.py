@@ -34,7 +34,7 @@ class Entry:
       stabiliser: what its stabiliser kept.
       rule: the rest: what the rule itself made or lost, such as z+ where nothing is positive.
       kind: of the layer, see `jaxlrp.layers.KINDS`, or what else it is: "softmax", "constant",
-        "stopped", "custom", "autodiff".
+        "carry", "stopped", "custom", "autodiff".
       reason: why relevance may end there.
     """
 
@@ -200,7 +200,9 @@ def _entry(booked: Array, kind: str, rule: Rule | None) -> Entry:
     received, passed, bias, stabiliser = booked
     if kind == "embedding":
         passed = received
-    elif kind == "constant" or (kind in LINEAR_KINDS and rule is not None and rule.is_autodiff):
+    elif kind in ("constant", "carry") or (
+        kind in LINEAR_KINDS and rule is not None and rule.is_autodiff
+    ):
         bias = received - passed  # of LRP-0 all that does not arrive is the bias's
     return Entry(received, passed, bias, stabiliser, kind)
 

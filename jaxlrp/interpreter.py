@@ -212,6 +212,10 @@ def _rectified(network: Network, rules: Rules) -> set[int]:
 def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Activations:
     op = node.op
     inputs = [env[v] for v in op.inputs]
+    if node.carry is not None and node.carry.path in taps.ledger:
+        account = taps.ledger[node.carry.path]
+        for i in node.fixed:
+            inputs[i] = propagate.book(jnp.asarray(inputs[i]), account, propagate.RECEIVED)
     emit = {P.REMAT: _remat, P.SCAN: _scan, P.COND: _cond}[op.primitive]
     outputs, activations = emit(node, rules, inputs, [taps.of(body) for body in node.bodies])
     env.update(zip(op.outputs, outputs, strict=True))
@@ -266,6 +270,8 @@ def lengths(network: Network, prefix: tuple[int, ...] = ()) -> dict[str, tuple[i
         elif isinstance(node, Booked):
             found[node.account.path] = prefix
         elif isinstance(node, Body):
+            if node.carry is not None:
+                found[node.carry.path] = prefix
             scanned = node.op.primitive is P.SCAN
             inner = (*prefix, node.op.params["length"]) if scanned else prefix
             for body in node.bodies:

@@ -136,10 +136,20 @@ class Plain:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
-    """Control flow: the operation and the layers of its bodies."""
+    """Control flow: the operation and the layers of its bodies.
+
+    Attributes:
+      op: the operation.
+      bodies: its bodies.
+      carry: the row of the ledger for what a `scan` begins with.
+      fixed: which inputs of the `scan` these are: initial carries that do not depend on the explained
+        input and take relevance all the same, since what goes round in their place does depend on it.
+    """
 
     op: Op
     bodies: tuple[Network, ...]
+    carry: Account | None = None
+    fixed: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -215,6 +225,8 @@ class Network:
             if isinstance(node, Booked):
                 found[node.account.path] = node.account.kind
             elif isinstance(node, Body):
+                if node.carry is not None:
+                    found[node.carry.path] = node.carry.kind
                 for body in node.bodies:
                     found.update(body.accounts())
         return found

@@ -476,7 +476,7 @@ def test_attributes_of_the_mapping_are_ignored(read):
         (WHOLE.replace("S'storage'", "S'module'"), "not a reference to a storage"),
         (WHOLE.replace("S'0'", "I0"), "not a reference to a storage"),
         (WHOLE.replace(numbers((3, 1)), "(I3\nI1\nl"), "w is not a tensor"),
-        (f"{WHOLE}I1\n{WHOLE}", "expected a flat mapping of names to tensors, got 1: _Tensor"),
+        (f"{WHOLE}I1\n{WHOLE}", "expected a flat mapping of names to tensors, got 1: Tensor"),
         (f"{WHOLE}S'v'\n{tensor((2,), (1,), of=storage(7))}", "not a reference to a storage"),
         ("I1\n", "expected a flat mapping of names to tensors, got 'w': 1"),
         ("(dS'v'\nI1\ns", "expected a flat mapping of names to tensors, got 'w': {'v': 1}"),

@@ -41,6 +41,7 @@ from jaxlrp.composites.presets import (
     excitation_backprop,
     gradient,
     guided_backprop,
+    recurrent,
 )
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "gradient",
     "guided_backprop",
     "last",
+    "recurrent",
     "where",
     "words",
 ]

@@ -24,6 +24,7 @@ from jaxlrp.rules import (
     GuidedBackprop,
     Norm,
     Pass,
+    Proportional,
     Rule,
     SignalTakesAll,
     Uniform,
@@ -204,6 +205,45 @@ def cp_lrp(
     return dataclasses.replace(parts, name="cp_lrp")
 
 
+def recurrent(gates: str = "all", *, epsilon: Stabiliser = 1e-3, bias: str = "absorb") -> Composite:
+    """LRP for recurrent networks: LRP-all, or LRP-half or LRP-prop, with epsilon in every sum.
+
+    A cell computes what its input says and what its state says in layers of their own and adds them:
+    where they cancel, the relevance of both grows without bound, step after step, unless that sum is
+    stabilised as a dense layer is.
+
+    Args:
+      gates: who takes the relevance of a gated product. "all": the signal alone (LRP-all); "half":
+        signal and gate take half each (LRP-half); "prop": each in proportion to its magnitude
+        (LRP-prop).
+      epsilon: of dense layers, convolutions and sums, in the units of a pre-activation. The papers
+        have 0.001; more damps more, and absorbs more.
+      bias: "absorb" or "zero".
+
+    Raises:
+      ValueError: if there is no such way to share.
+
+    References:
+      Arras et al. (2017), https://doi.org/10.18653/v1/W17-5221; Arras et al. (2019),
+      https://doi.org/10.1007/978-3-030-28954-6_11
+
+    Example:
+      >>> from jaxlrp import composites
+      >>> half = composites.recurrent("half", epsilon=0.1)
+    """
+    if gates not in _GATES:
+        raise ValueError(f"gates must be one of {', '.join(_GATES)}, got {gates!r}")
+    return composite(
+        by_kind("gate", _GATES[gates]),
+        by_kind("sum", Norm(epsilon)),
+        by_kind(("conv", "dense"), Epsilon(epsilon, bias)),
+        name="recurrent",
+    )
+
+
+_GATES: dict[str, Rule] = {"all": SignalTakesAll(), "half": Uniform(), "prop": Proportional()}
+
+
 def excitation_backprop(*, stabiliser: Stabiliser = 1e-6, bias: str = "absorb") -> Composite:
     """z+ everywhere; activations and BatchNorm apart multiply relevance by their derivative.
 
@@ -258,7 +298,7 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     f.__name__: f
     for f in (
         default, all_epsilon, epsilon_gamma_box, epsilon_plus, epsilon_plus_flat,
-        epsilon_alpha2_beta1, epsilon_alpha2_beta1_flat, excitation_backprop, attnlrp, cp_lrp,
+        epsilon_alpha2_beta1, epsilon_alpha2_beta1_flat, excitation_backprop, attnlrp, cp_lrp, recurrent,
         gradient, guided_backprop, deconvnet, beta_smooth,
     )
 }  # fmt: skip

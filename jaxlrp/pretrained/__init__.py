@@ -8,14 +8,17 @@ from jaxlrp.pretrained.crepe import PitchTracker, crepe
 from jaxlrp.pretrained.efficientnet_lite import Pretrained, efficientnet_lite0
 from jaxlrp.pretrained.g2p import Pronouncer, g2p
 from jaxlrp.pretrained.minilm import SentenceEncoder, minilm
+from jaxlrp.pretrained.silero import SpeechDetector, silero_vad
 
 __all__ = [
     "PitchTracker",
     "Pretrained",
     "Pronouncer",
     "SentenceEncoder",
+    "SpeechDetector",
     "crepe",
     "efficientnet_lite0",
     "g2p",
     "minilm",
+    "silero_vad",
 ]

@@ -18,6 +18,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +45,9 @@ class _Storage(NamedTuple):
     length: int
 
 
-class _Tensor(NamedTuple):
+class Tensor(NamedTuple):
+    """A description of a tensor, still without its numbers."""
+
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
@@ -58,9 +61,11 @@ class _RebuildTensor:
 
     def __call__(
         self, storage: Any, offset: Any, shape: Any, strides: Any, *_gradient: Any
-    ) -> _Tensor:
-        return _Tensor(storage, offset, shape, strides)
+    ) -> Tensor:
+        return Tensor(storage, offset, shape, strides)
 
+
+Load = Callable[[io.BytesIO], tuple[dict[str, Tensor], dict[str, _Storage]]]
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
@@ -69,7 +74,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle.Unpickler):
     """Unpickles names, numbers and descriptions of tensors; collects the storages they refer to."""
 
     def __init__(self, file: io.BytesIO) -> None:
@@ -119,21 +124,22 @@ def read_torch_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     """
     data = Path(path).read_bytes()
     try:
-        read = _read_zip if zipfile.is_zipfile(io.BytesIO(data)) else _read_legacy
-        tensors, buffers = read(io.BytesIO(data))
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            return read_zip(io.BytesIO(data), _load_tensors)
+        tensors, buffers = _read_legacy(io.BytesIO(data))
         return {name: _copy(tensor, buffers) for name, tensor in tensors.items()}
     except Exception as error:  # a damaged pickle or archive raises nearly anything
         raise ValueError(f"cannot read the checkpoint {path}: {error}") from error
 
 
-def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
-    magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
+def _read_legacy(file: io.BytesIO) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    magic, protocol, system = (Unpickler(file).load() for _ in range(3))
     if magic != _MAGIC or protocol != _PROTOCOL:
         raise ValueError("neither a zip archive nor a file that begins with the magic number")
     if system["little_endian"] is not True:
         raise ValueError("only little-endian files are supported")
     tensors, storages = _load_tensors(file)
-    keys = _Unpickler(file).load()
+    keys = Unpickler(file).load()
     if sorted(keys) != sorted(storages):
         raise ValueError(f"tensors refer to storages {sorted(storages)}, the file has {keys}")
     buffers = {}
@@ -146,7 +152,13 @@ def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.nda
     return tensors, buffers
 
 
-def _read_zip(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
+def read_zip(file: io.BytesIO, load: Load) -> dict[str, np.ndarray]:
+    """Reads the tensors of an archive.
+
+    Args:
+      file: the archive.
+      load: from data.pkl to its tensors by name, each checked, and all storages by key.
+    """
     with zipfile.ZipFile(file) as archive:
         members = archive.namelist()
         folders = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl")]
@@ -155,30 +167,30 @@ def _read_zip(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarra
         folder = folders[0]
         if f"{folder}/byteorder" in members and archive.read(f"{folder}/byteorder") != b"little":
             raise ValueError("only little-endian files are supported")
-        tensors, storages = _load_tensors(io.BytesIO(archive.read(f"{folder}/data.pkl")))
+        tensors, storages = load(io.BytesIO(archive.read(f"{folder}/data.pkl")))
         buffers = {
             key: _array(storage, archive.read(f"{folder}/data/{key}"))
             for key, storage in storages.items()
         }
-    return tensors, buffers
+    return {name: _copy(tensor, buffers) for name, tensor in tensors.items()}
 
 
-def _load_tensors(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, _Storage]]:
+def _load_tensors(file: io.BytesIO) -> tuple[dict[str, Tensor], dict[str, _Storage]]:
     """Unpickles the object; returns its tensors, each checked, and all storages by key."""
-    unpickler = _Unpickler(file)
+    unpickler = Unpickler(file)
     checkpoint = unpickler.load()
     if not isinstance(checkpoint, dict):
         raise ValueError(f"expected a mapping of names to tensors, got {type(checkpoint)}")
     # dict.items: an attribute `items` that the file gave its OrderedDict must not be called.
     tensors = dict(dict.items(checkpoint))
     for name, tensor in tensors.items():
-        _check(name, tensor)
+        check(name, tensor)
     return tensors, unpickler.storages
 
 
-def _check(name: Any, tensor: Any) -> None:
+def check(name: Any, tensor: Any) -> None:
     """Raises ValueError unless this is a name and a tensor that lies inside its storage."""
-    if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise ValueError(f"expected a flat mapping of names to tensors, got {name!r}: {tensor!r}")
     storage, offset, shape, strides = tensor
     if (
@@ -210,7 +222,7 @@ def _array(storage: _Storage, data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype)
 
 
-def _copy(tensor: _Tensor, buffers: dict[str, np.ndarray]) -> np.ndarray:
+def _copy(tensor: Tensor, buffers: dict[str, np.ndarray]) -> np.ndarray:
     """Copies a tensor, which was checked, out of its storage."""
     storage, offset, shape, strides = tensor
     if 0 in shape:
