@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxlrp.dataset.errors import StoreError, StoreFullError, StoreLockedError
 
+LOCK, OWNER = ".jaxlrp.lock", ".jaxlrp.owner"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -78,11 +79,11 @@ class Lock:
         self._fcntl = fcntl
         # A record lock does not stop its own process, and closing the file anywhere drops it. So the
         # process looks at who owns it first.
-        self._owner = folder / ".owner"
+        self._owner = folder / OWNER
         self._token = f"{os.getpid()} {_started(os.getpid())}"
         if not shared and self._owner.exists() and self._owner.read_text() == self._token:
             raise self._taken(folder)
-        self._fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             self._lock(fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         except OSError as error:

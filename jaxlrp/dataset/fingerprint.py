@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxlrp.composites import default
 from jaxlrp.dataset.program import Call
 from jaxlrp.dataset.reading import Spec
 from jaxlrp.explanation import asked
+from jaxlrp.graph import Graph
 from jaxlrp.planning import Plan, make_plan
 from jaxlrp.trace import trace
 
@@ -39,7 +40,7 @@ def of_call(call: Call, spec: Spec) -> dict[str, dict[str, str]]:
         text = f"{getattr(call.explain, '__module__', '')}.{name}"
         nothing = {"text": f"{_UNKNOWN}: {text}", "digest": digest([text])}
         return {"composite": nothing, "plan": nothing, "model": _model(parameters)}
-    planned, constants = _look(call, spec)
+    planned, constants, operations = _look(call, spec)
     state = jax.tree_util.tree_leaves_with_path(known.source.state)
     composite = default() if known.composite is None else known.composite
     given = "an edited plan" if isinstance(composite, Plan) else None
@@ -49,7 +50,7 @@ def of_call(call: Call, spec: Spec) -> dict[str, dict[str, str]]:
         if given
         else {"text": name or "composite", **_digest_only(composite)},
         "plan": described(planned.rules, str(planned)),
-        "model": _model([*parameters, *state, *enumerate(constants)]),
+        "model": _model([*parameters, *state, *enumerate(constants)], operations),
     }
 
 
@@ -57,8 +58,8 @@ def _digest_only(value: Any) -> dict[str, str]:
     return {"digest": described(value)["digest"]}
 
 
-def _look(call: Call, spec: Spec) -> tuple[Plan, list[Any]]:
-    """The plan, and the constants that the function closes over."""
+def _look(call: Call, spec: Spec) -> tuple[Plan, list[Any], list[str]]:
+    """The plan, the constants that the function closes over, and its operations."""
     known = asked(call.explain)
     assert known is not None
     found: list[Any] = []
@@ -68,20 +69,33 @@ def _look(call: Call, spec: Spec) -> tuple[Plan, list[Any]]:
         network = trace(known.source, everything, {**call.kwargs, **extra}).network
         graph = network.graph
         constants = [v for k, v in graph.constants.items() if k not in graph.literals]
-        found.append((make_plan(network, known.composite), constants))
+        found.append((make_plan(network, known.composite), constants, _operations(graph)))
 
     one = jax.tree.map(lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), spec)
     jax.eval_shape(look, one.input, one.extra)
-    planned, constants = found[0]
-    return planned, [c for c in constants if _compat.is_array(c) and not _compat.is_traced(c)]
+    planned, constants, operations = found[0]
+    kept = [c for c in constants if _compat.is_array(c) and not _compat.is_traced(c)]
+    return planned, kept, operations
 
 
-def _model(leaves: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+def _operations(graph: Graph) -> list[str]:
+    """What is computed, in order, with the numbers that stand in the program."""
+    return [
+        f"{op.primitive} {[str(graph.constants[v]) if v in graph.literals else v for v in op.inputs]}"
+        for op in graph.ops
+    ]
+
+
+def _model(leaves: Iterable[tuple[Any, Any]], operations: Sequence[str] = ()) -> dict[str, str]:
+    leaves = list(leaves)
     held = [(path, leaf) for path, leaf in leaves if hasattr(leaf, "shape")]
     rest = [repr(leaf) for _, leaf in leaves if not hasattr(leaf, "shape")]
     count = sum(int(np.prod(np.shape(leaf))) for _, leaf in held)
     text = f"{count:,} numbers in {len(held)} arrays"
-    return {"text": text, "digest": digest([*map(_ADDRESS.sub, [""] * len(rest), rest), *held])}
+    if operations:
+        text = f"{len(operations)} operations, {text}"
+    words = [_ADDRESS.sub("", word) for word in (*operations, *rest)]
+    return {"text": text, "digest": digest([*words, *held])}
 
 
 def digest(parts: Iterable[Any]) -> str:

@@ -272,7 +272,7 @@ def _batch_axis(name: str, small: tuple[int, ...], large: tuple[int, ...]) -> in
 
 
 def _per_sample(a: Array) -> Array:
-    return a.reshape(a.shape[0], -1)
+    return a.reshape(a.shape[0] if a.ndim else 1, -1)
 
 
 def _all_finite(leaves: list[Array]) -> Array:

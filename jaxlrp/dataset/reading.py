@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxlrp.dataset.source import Failure, Id, Indexed, Sample, Source, element
+from jaxlrp.dataset.source import Elements, Failure, Id, Indexed, Sample, Source, Stream, element
 
 _BLOCK = 32  # samples that are fetched in one go where that is cheap
 _PEEK = 9  # samples that are looked at to know the usual shape
@@ -70,14 +70,16 @@ def read(
       limit: how many samples of the source count at all.
       workers: threads that fetch and prepare, >= 1.
     """
-    tasks = (
-        _indexed_tasks(source, skip, part, prepare, limit)
-        if isinstance(source, Indexed)
-        else _stream_tasks(source.items, skip, part, prepare, limit)
-    )
-    slow = prepare is not None or (isinstance(source, Indexed) and source.slow)
+    if isinstance(source, Indexed):
+        tasks = _indexed_tasks(source, skip, part, prepare, limit)
+    elif isinstance(source, Elements):
+        tasks = _element_tasks(source.items, part, prepare, limit)
+    else:
+        tasks = _stream_tasks(source.items, skip, part, prepare, limit)
+    slow = prepare is not None or isinstance(source, Elements) or getattr(source, "slow", False)
     done = _in_threads(tasks, workers) if slow and workers > 1 else (task() for task in tasks)
-    return itertools.chain.from_iterable(done)
+    found = itertools.chain.from_iterable(done)
+    return _sifted(found, skip) if isinstance(source, Elements) else found
 
 
 _Task = Callable[[], list[Sample | Failure]]
@@ -102,6 +104,35 @@ def _fetch(source: Indexed, block: list[int], prepare: Any) -> list[Sample | Fai
         return [found for i in block for found in _fetch(source, [i], prepare)]
 
 
+def _element_tasks(items: Any, part: Part, prepare: Any, limit: int | None) -> Iterator[_Task]:
+    def fetch(position: int) -> list[Sample | Failure]:
+        try:
+            item = items[position]
+        except Exception as error:
+            return [Failure(f"item {position}", _reason(error))]
+        return [] if item is None else [_prepared(_element(item, position), prepare)]
+
+    for position in range(min(len(items), limit or len(items))):
+        if part.has(position):
+            yield lambda position=position: fetch(position)
+
+
+def _sifted(
+    samples: Iterator[Sample | Failure], skip: Callable[[Id], bool]
+) -> Iterator[Sample | Failure]:
+    """Without what is done; an id that comes again fails."""
+    seen: set[Id] = set()
+    for found in samples:
+        if skip(found.id):
+            continue
+        yield _again(found) if found.id in seen else found
+        seen.add(found.id)
+
+
+def _again(found: Sample | Failure) -> Failure:
+    return Failure(f"{found.id} (again)", "an earlier sample has the same id")
+
+
 def _stream_tasks(
     items: Iterable[Any], skip: Callable[[Id], bool], part: Part, prepare: Any, limit: int | None
 ) -> Iterator[_Task]:
@@ -114,7 +145,7 @@ def _stream_tasks(
         if skip(found.id):
             continue
         if found.id in seen:
-            found = Failure(f"{found.id} (item {position})", "an earlier sample has the same id")
+            found = _again(found)
         seen.add(found.id)
         left += 1
         if part.has(left - 1):
@@ -125,8 +156,6 @@ def _element(item: Any, position: int) -> Sample | Failure:
     try:
         return element(item, position)
     except (TypeError, ValueError) as error:
-        if position == 0:
-            raise  # all others will be alike: the source itself is of no use
         return Failure(f"item {position}", _reason(error))
 
 
@@ -167,7 +196,7 @@ def usual(
       ValueError: if none of the first samples can be read, with the reason of the first.
     """
     again = source
-    if not isinstance(source, Indexed):
+    if isinstance(source, Stream):
         items = iter(source.items)
         first = list(itertools.islice(items, _TRIES))
         again = dataclasses.replace(source, items=itertools.chain(first, items))

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlrp.dataset import (
+    durable,
     fingerprint,
     journal,
     manifest,
@@ -35,10 +36,9 @@ from jaxlrp.dataset.program import Program
 from jaxlrp.dataset.progress import Progress, Summary
 from jaxlrp.dataset.reading import HostBatch, Part, Spec
 from jaxlrp.dataset.relevance import open_relevance
-from jaxlrp.dataset.source import Failure, Indexed, Source, as_source
+from jaxlrp.dataset.source import Failure, Source, Stream, as_source
 from jaxlrp.dataset.store import Tally, Writer
 from jaxlrp.dataset.threads import Ahead, Behind
-from jaxlrp.errors import near
 from jaxlrp.numerics import check_count
 
 _CHUNK_BYTES = 2**24
@@ -233,18 +233,12 @@ def _run(options: Options) -> Summary:
 
 def _lock(out: Path) -> Lock:
     """Makes the folder, if it is not there, and locks it."""
-    if out.exists() and not (out / manifest.FILE).exists():
-        strangers = [
-            p.name for p in out.iterdir() if p.name not in (".lock", ".owner", "zarr.json")
-        ]
-        strange = [
-            n for n in strangers if not n.startswith(".") and not (out / n / "zarr.json").exists()
-        ]
-        if not out.is_dir() or strange:
-            raise StoreError(
-                f"{str(out)!r} is no store of relevances and not empty ({near('', strange)}): give another "
-                "folder"
-            )
+    # A kill may leave a store without its manifest, but not without the file of the lock.
+    ours = not out.exists() or (out / durable.LOCK).exists() or not any(out.iterdir())
+    if not ours and not (out / manifest.FILE).exists():
+        raise StoreError(
+            f"{str(out)!r} is no store of relevances and not empty: give another folder"
+        )
     with full_disk_said(out):
         out.mkdir(parents=True, exist_ok=True)
         return Lock(out)
@@ -257,7 +251,7 @@ def _open(options: Options) -> tuple[Manifest, Program, Source, int]:
         planned = _program(options, spec)
         batch = _batch(options, planned)
         held = _manifest(options, planned, options.chunk or _chunk(planned, batch), batch)
-        length = len(source) if isinstance(source, Indexed) else 0
+        length = 0 if isinstance(source, Stream) else len(source)
         rows = min(length, options.limit or length)
         with full_disk_said(options.out):
             store.create(options.out, held.members, held.chunk, rows)
@@ -351,7 +345,7 @@ def _begin(options: Options, held: Manifest, planned: Program, state: State) -> 
     free = store.free_chunks(state, placement.part, placement.parts)
     writer = Writer(options.out, held.members, held.chunk, free, lines)
     total = None
-    if isinstance(options.source, Indexed):
+    if not isinstance(options.source, Stream):
         done = len(state.ids) + (0 if options.retry else len(state.failed))
         left = max(min(len(options.source), options.limit or len(options.source)) - done, 0)
         total = -(-left // (1 if options.sharded else placement.parts))
@@ -383,7 +377,7 @@ def _compute(run: _Run) -> float:
         run.writer.finish()
     finally:
         ahead.close()
-        behind.abandon()
+        behind.close()  # after an error too: what is computed is kept
     return time.monotonic() - began - run.compile_seconds
 
 

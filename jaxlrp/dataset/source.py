@@ -70,18 +70,34 @@ class Stream:
     items: Iterable[Any]
 
 
-Source = Indexed | Stream
+@dataclasses.dataclass(frozen=True, eq=False)
+class Elements:
+    """Samples with a number, whose ids are only known once they are fetched.
+
+    Attributes:
+      text: what it is, for the manifest.
+      items: has a length and an index; see `element`.
+    """
+
+    text: str
+    items: Any
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+Source = Indexed | Elements | Stream
 
 
 def as_source(source: Any) -> Source:
-    """What a user gives as a source, as one of the two kinds.
+    """What a user gives as a source, as one of the three kinds.
 
     Raises:
       TypeError, ValueError: if it is none, saying what can be one.
     """
     from jaxlrp.dataset import files
 
-    if isinstance(source, (Indexed, Stream)):
+    if isinstance(source, (Indexed, Elements, Stream)):
         return source
     if isinstance(source, (str, os.PathLike)):
         return files.of_path(Path(source))
@@ -99,7 +115,7 @@ def as_source(source: Any) -> Source:
             )
         return arrays(*source)
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        return _of_elements(source)
+        return Elements(_name(source), source)  # a grain MapDataset, a list
     if isinstance(source, Iterable):
         return Stream(_name(source), source)
     raise TypeError(
@@ -148,15 +164,6 @@ def _of_mapping(source: Mapping[str, Any]) -> Indexed:
         )
     rest = {k: v for k, v in source.items() if k not in ("input", "target", "id")}
     return arrays(source["input"], source.get("target"), source.get("id"), **rest)
-
-
-def _of_elements(source: Any) -> Indexed:
-    """A grain `MapDataset`, a list, or whatever else has a length and an index."""
-
-    def fetch(positions: Sequence[int]) -> list[Sample]:
-        return [element(source[i], i) for i in positions]
-
-    return Indexed(_name(source), range(len(source)), fetch, slow=True)
 
 
 def element(item: Any, position: int) -> Sample:

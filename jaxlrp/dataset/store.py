@@ -5,7 +5,7 @@
     out/relevance/zarr.json       one array for each member, chunked by sample
     out/relevance/c/7/0/0/0       chunk 7
     out/journal/00000.jsonl       what process 0 has done: ids and checksums of each chunk
-    out/.lock                     held by the run that writes
+    out/.jaxlrp.lock              held by the run that writes
 
 A chunk is committed in three steps, each durable before the next begins:
 
@@ -75,6 +75,7 @@ def open_array(path: Path, name: str, member: Member, rows: int, chunk: int) -> 
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": f"{path / name}/"},
         "metadata": metadata(member, rows, chunk),
+        "fill_missing_data_reads": False,  # a file that is gone is damage, not NaN
     }
     return ts.open(spec, open=True, read=True, assume_metadata=True).result()
 
@@ -246,8 +247,13 @@ def finish(path: Path, members: Mapping[str, Member], chunk: int, state: State) 
     with full_disk_said(path):
         for name, member in members.items():
             set_rows(path, name, member, chunk, length)
-    for orphan in orphans(path, members, state):
+    for orphan in [*orphans(path, members, state), *_unfinished(path)]:
         orphan.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> list[Path]:
+    """Temporary files of a kill: ours, and those of tensorstore, which end in ".__lock"."""
+    return [*path.glob(".*.tmp"), *path.glob("journal/*.tmp"), *path.glob("*/*.__lock")]
 
 
 def orphans(path: Path, members: Mapping[str, Member], state: State) -> list[Path]:

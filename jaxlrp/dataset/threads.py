@@ -77,13 +77,12 @@ class Behind(Generic[T]):
         self._queue: queue.Queue[Any] = queue.Queue(size)
         self._function = function
         self._error: BaseException | None = None
-        self._abandoned = False
         self._thread = threading.Thread(target=self._run, name="jaxlrp-behind", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not _END:
-            if self._error is None and not self._abandoned:
+            if self._error is None:
                 try:
                     self._function(item)
                 except BaseException as error:
@@ -97,16 +96,12 @@ class Behind(Generic[T]):
 
     def finish(self) -> None:
         """Waits until all items are done; raises what one of them raised."""
-        self._end()
+        self.close()
         if self._error is not None:
             raise self._error
 
-    def abandon(self) -> None:
-        """Stops after the item that is being done; raises nothing."""
-        self._abandoned = True
-        self._end()
-
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Waits until all items are done, or one has failed; raises nothing."""
         if self._thread.is_alive():
             self._queue.put(_END)
             self._thread.join()
