@@ -7,7 +7,8 @@ A checkpoint is a pickle whose tensors refer to raw buffers ("storages") beside 
   zip     an archive of <name>/data.pkl (the object) and one member <name>/data/<key> per storage.
 
 A pickle is a program. This one may call an ordered dictionary and the tensor constructor, nothing
-else, and a tensor may only lie inside its own storage.
+else, and a tensor may only lie inside its own storage. Of a checkpoint of a whole training, which
+names classes of many packages, each of those is an object that does nothing.
 """
 
 from __future__ import annotations
@@ -62,6 +63,18 @@ class _RebuildTensor:
         return _Tensor(storage, offset, shape, strides)
 
 
+class _Foreign:
+    """Stands for any other class: takes whatever a pickle gives it, keeps nothing, runs nothing."""
+
+    __slots__ = ()
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
@@ -72,18 +85,19 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle.Unpickler):
     """Unpickles names, numbers and descriptions of tensors; collects the storages they refer to."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: io.BytesIO, foreign: bool = False) -> None:
         super().__init__(file)
+        self.foreign = foreign
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        try:
+        if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"refused to load {module}.{name}: only tensors and ordered dictionaries are"
-                " allowed"
-            ) from None
+        if self.foreign:
+            return _Foreign
+        raise pickle.UnpicklingError(
+            f"refused to load {module}.{name}: only tensors and ordered dictionaries are allowed"
+        )
 
     def persistent_load(self, reference: Any) -> _Storage:
         tag, dtype, key, _device, length, *view = reference
@@ -100,14 +114,16 @@ class _Unpickler(pickle.Unpickler):
         return storage
 
 
-def read_torch_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a checkpoint that is one flat mapping of names to tensors.
+def read_torch_checkpoint(path: str | Path, part: str | None = None) -> dict[str, np.ndarray]:
+    """Reads a checkpoint that is one flat mapping of names to tensors, or has one as a part.
 
     Both formats of `torch.save` are read, little-endian only. Nothing that the file names is run;
     a hostile file can still ask for more memory than there is.
 
     Args:
       path: the checkpoint file.
+      part: the key of the mapping in a checkpoint of a whole training, "state_dict" for one. None:
+        the checkpoint is the mapping. Beside a part anything may lie; it is not looked at.
 
     Returns:
       The tensors under their names, in the order of the file, each a writable array of its own.
@@ -120,19 +136,21 @@ def read_torch_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     data = Path(path).read_bytes()
     try:
         read = _read_zip if zipfile.is_zipfile(io.BytesIO(data)) else _read_legacy
-        tensors, buffers = read(io.BytesIO(data))
+        tensors, buffers = read(io.BytesIO(data), part)
         return {name: _copy(tensor, buffers) for name, tensor in tensors.items()}
     except Exception as error:  # a damaged pickle or archive raises nearly anything
         raise ValueError(f"cannot read the checkpoint {path}: {error}") from error
 
 
-def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
+def _read_legacy(
+    file: io.BytesIO, part: str | None
+) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
     magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
     if magic != _MAGIC or protocol != _PROTOCOL:
         raise ValueError("neither a zip archive nor a file that begins with the magic number")
     if system["little_endian"] is not True:
         raise ValueError("only little-endian files are supported")
-    tensors, storages = _load_tensors(file)
+    tensors, storages = _load_tensors(file, part)
     keys = _Unpickler(file).load()
     if sorted(keys) != sorted(storages):
         raise ValueError(f"tensors refer to storages {sorted(storages)}, the file has {keys}")
@@ -146,7 +164,9 @@ def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.nda
     return tensors, buffers
 
 
-def _read_zip(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
+def _read_zip(
+    file: io.BytesIO, part: str | None
+) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
     with zipfile.ZipFile(file) as archive:
         members = archive.namelist()
         folders = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl")]
@@ -155,7 +175,9 @@ def _read_zip(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarra
         folder = folders[0]
         if f"{folder}/byteorder" in members and archive.read(f"{folder}/byteorder") != b"little":
             raise ValueError("only little-endian files are supported")
-        tensors, storages = _load_tensors(io.BytesIO(archive.read(f"{folder}/data.pkl")))
+        tensors, storages = _load_tensors(
+            io.BytesIO(archive.read(f"{folder}/data.pkl")), part
+        )
         buffers = {
             key: _array(storage, archive.read(f"{folder}/data/{key}"))
             for key, storage in storages.items()
@@ -163,10 +185,16 @@ def _read_zip(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarra
     return tensors, buffers
 
 
-def _load_tensors(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, _Storage]]:
+def _load_tensors(
+    file: io.BytesIO, part: str | None
+) -> tuple[dict[str, _Tensor], dict[str, _Storage]]:
     """Unpickles the object; returns its tensors, each checked, and all storages by key."""
-    unpickler = _Unpickler(file)
+    unpickler = _Unpickler(file, foreign=part is not None)
     checkpoint = unpickler.load()
+    if part is not None:
+        if not isinstance(checkpoint, dict) or not dict.__contains__(checkpoint, part):
+            raise ValueError(f"it has no part {part!r}")
+        checkpoint = dict.__getitem__(checkpoint, part)
     if not isinstance(checkpoint, dict):
         raise ValueError(f"expected a mapping of names to tensors, got {type(checkpoint)}")
     # dict.items: an attribute `items` that the file gave its OrderedDict must not be called.
