@@ -175,9 +175,7 @@ def _read_zip(
         folder = folders[0]
         if f"{folder}/byteorder" in members and archive.read(f"{folder}/byteorder") != b"little":
             raise ValueError("only little-endian files are supported")
-        tensors, storages = _load_tensors(
-            io.BytesIO(archive.read(f"{folder}/data.pkl")), part
-        )
+        tensors, storages = _load_tensors(io.BytesIO(archive.read(f"{folder}/data.pkl")), part)
         buffers = {
             key: _array(storage, archive.read(f"{folder}/data/{key}"))
             for key, storage in storages.items()

@@ -28,7 +28,15 @@ from jaxlrp.pretrained import _weights
 from jaxlrp.pretrained._molecules import Bonding, Molecules, molecules
 from jaxlrp.pretrained._torch_checkpoint import read_torch_checkpoint
 
-__all__ = ["TASKS", "Bonding", "DirectedMPNN", "Molecules", "PropertyPredictor", "admet", "molecules"]
+__all__ = [
+    "TASKS",
+    "Bonding",
+    "DirectedMPNN",
+    "Molecules",
+    "PropertyPredictor",
+    "admet",
+    "molecules",
+]
 
 TASKS = (
     "AMES", "BBB_Martins", "Bioavailability_Ma", "CYP1A2_Veith", "CYP2C19_Veith",
@@ -162,7 +170,9 @@ def _tensors(member: int) -> dict[str, np.ndarray]:
     # The package cannot be imported without PyTorch, but it can be found.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError(f"the weights of admet are in a package that is not installed: {_INSTALL}")
+        raise ImportError(
+            f"the weights of admet are in a package that is not installed: {_INSTALL}"
+        )
     folder = Path(spec.submodule_search_locations[0]) / "resources/models/admet_classification"
     checkpoint = read_torch_checkpoint(folder / f"model_{member}.pt", part="state_dict")
     # Beside the network's there are weights of its loss and metrics.

@@ -19,11 +19,11 @@ import torch
 # A featuriser in C++, which is no part of what is frozen and for which there is no wheel everywhere.
 sys.modules.setdefault("cuik_molmaker", types.ModuleType("cuik_molmaker"))
 
-from chemprop.data import BatchMolGraph
-from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
-from chemprop.models import load_model
-from chemprop.models.utils import load_output_columns
-from chemprop.utils import make_mol
+from chemprop.data import BatchMolGraph  # noqa: E402
+from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer  # noqa: E402
+from chemprop.models import load_model  # noqa: E402
+from chemprop.models.utils import load_output_columns  # noqa: E402
+from chemprop.utils import make_mol  # noqa: E402
 
 FOLDER = Path(importlib.util.find_spec("admet_ai").submodule_search_locations[0])
 MODELS = FOLDER / "resources" / "models" / "admet_classification"
