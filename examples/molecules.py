@@ -81,8 +81,8 @@ TOXICOPHORES = {
 }
 SHOWN = ("c1ccc2cc([N+](=O)[O-])ccc2c1", "Clc1ccc(N=[N+]=[N-])cc1", "CN(N=O)Cc1ccccc1")
 
-# Of epsilons from 1e-6 to .5 and gammas from .1 to 1, all looked at on these molecules, .1 is neither the
-# best everywhere nor far from it. Gamma of 1 and z+ are worse than gradient x input here.
+# Of epsilons from 1e-6 to .5 and gammas from .1 to 1, looked at on these molecules, .1 is good for either.
+# A gamma of 1 and z+ are worse here than gradient x input.
 METHODS = {
     "LRP, epsilon .1": composites.all_epsilon(0.1),
     "LRP, gamma .1": composites.by_kind("dense", lrp.Gamma(0.1)) + composites.default(),
