@@ -442,6 +442,25 @@ def test_nothing_but_tensors_is_loaded(read, module, name):
         read(legacy(program + b"\x93."))
 
 
+@FORMATS
+def test_a_part_of_a_checkpoint_is_read_and_nothing_beside_it_is_run(write, tmp_path):
+    """As a training writes them: objects of classes of its own, with state, before and after."""
+    mark = tmp_path / "was-run"
+    call = f"cos\nsystem\n(S'touch {mark}'\ntR(dS'a'\nI1\nsb"
+    weights = pickled(WHOLE).removesuffix(b".").decode()
+    program = f"(dS'hparams'\n{call}sS'part'\n{weights}sS'after'\ncx\nY\ns.".encode()
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(write(program))
+    np.testing.assert_array_equal(read_torch_checkpoint(path, "part")["w"], VALUES.reshape(2, 3))
+    assert not mark.exists()
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: refused to load os\.system"):
+        read_torch_checkpoint(path)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: it has no part 'weights'"):
+        read_torch_checkpoint(path, "weights")
+    with pytest.raises(ValueError, match="expected a mapping of names to tensors"):
+        read_torch_checkpoint(path, "hparams")
+
+
 def test_the_constructor_cannot_be_changed(read):
     # "b" with a pair of states sets attributes: here the defaults of the function that is called.
     program = b"ctorch._utils\n_rebuild_tensor_v2\n(N(S'__call__'\nNdtb."
