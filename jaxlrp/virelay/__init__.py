@@ -4,15 +4,14 @@
 nothing of ViRelAy is needed; to look at a project, install that too: ``pip install virelay==0.6.1``, in an
 environment of its own if you like, and ``python -m virelay FOLDER/project.yaml``.
 
-The files are HDF5 and YAML, whose libraries are an extra: ``pip install "jaxlrp[virelay]"``.
+The files are HDF5, whose library is an extra: ``pip install "jaxlrp[virelay]"``.
 """
 
 try:
     import h5py as _h5py  # noqa: F401
-    import yaml as _yaml  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"jaxlrp.virelay writes HDF5 and YAML, but {error.name} could not be imported; "
+        "jaxlrp.virelay writes HDF5 with h5py, which could not be imported; "
         'install the extra: pip install "jaxlrp[virelay]"'
     ) from error
 

@@ -23,18 +23,18 @@ class Attribution:
       relevance: (M, H, W), or (M, H, W, C) with the channels where `channel_axis` of `export_virelay`
         says; real, finite. The viewer shows the sum over channels. H and W are those of the pictures.
       prediction: (M, outputs) real, finite: what the model said.
+      analyses: by name, each one `jaxlrp.spray.analysis.Analysis` for each class; at least one,
+        without which the viewer has nothing to show. All of one name must have the same embeddings and
+        clusterings. A "-" in a name is written as "_", which the viewer shows as "-".
       method: the name of the method, shown by the viewer.
       strategy: of which output these are the relevances: of the "true_label" or of the "predicted_label".
       rows: (M,) integers, each once: relevance i explains picture rows[i]. None: picture i. Leave it
         None where you can: the viewer looks rows up slowly.
-      analyses: for each analysis by name, one `jaxlrp.spray.analysis.Analysis` for each class. All of
-        one name must have the same embeddings and clusterings. A "-" in a name is written as "_", which
-        the viewer shows as "-".
     """
 
     relevance: Rows
     prediction: Rows
+    analyses: Mapping[str, Sequence[Analysis]]
     method: str = "LRP"
     strategy: Literal["true_label", "predicted_label"] = "true_label"
     rows: ArrayLike | None = None
-    analyses: Mapping[str, Sequence[Analysis]] = dataclasses.field(default_factory=dict)

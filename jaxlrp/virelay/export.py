@@ -14,7 +14,7 @@ from jaxlrp.virelay.attribution import Attribution
 from jaxlrp.virelay.folder import check_target, write_whole
 from jaxlrp.virelay.labels import Classes, as_labels, label_map, valid_identifier
 from jaxlrp.virelay.lazy import Rows, as_rows
-from jaxlrp.virelay.pixels import Range, check_image_channels, size_of
+from jaxlrp.virelay.pixels import Range, check_image_channels, check_size, size_of
 from jaxlrp.virelay.project import Part, analysis_files, project_file
 from jaxlrp.virelay.validate import (
     check_attribution,
@@ -88,14 +88,18 @@ def export_virelay(
     Example:
       >>> import tempfile
       >>> import numpy as np
+      >>> from jaxlrp.spray.analysis import Analysis, Clustering, Embedding
       >>> rng = np.random.default_rng(0)
+      >>> points = {"pca": Embedding(rng.normal(size=(3, 2)))}
+      >>> analysis = Analysis(0, np.array([0, 3, 5]), points, {"k": Clustering(np.array([0, 1, 0]), "pca")})
+      >>> relevance, logits = rng.normal(size=(6, 8, 8)), rng.normal(size=(6, 2))
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     files = export_virelay(
       ...         f"{folder}/project",
       ...         images=rng.integers(0, 256, (6, 8, 8), np.uint8),
       ...         labels=np.array([0, 1, 1, 0, 1, 0]),
       ...         classes=["cat", "dog"],
-      ...         attributions=Attribution(rng.normal(size=(6, 8, 8)), rng.normal(size=(6, 2))),
+      ...         attributions=Attribution(relevance, logits, {"spray": [analysis]}),
       ...     )
       ...     [file.name for file in files]
       ['project.yaml']
@@ -105,6 +109,7 @@ def export_virelay(
     images = as_rows(images, "images")
     channels, *image_size = size_of(images, "images", channel_axis)
     check_image_channels(channels, tuple(images.shape))
+    check_size("images", *image_size)
     if images.shape[0] == 0:
         raise ValueError("images must be at least one, got none")
     if image_range is not None and not image_range[0] < image_range[1]:

@@ -27,12 +27,15 @@ def size_of(source: Rows, name: str, channel_axis: int) -> tuple[int, int, int]:
             f"{name} must have shape (N, H, W) or (N, H, W, C), got {shape}; "
             "render signals and text first: render_signals, render_tokens"
         )
+    return channels, height, width
+
+
+def check_size(name: str, height: int, width: int) -> None:
     if min(height, width) < SMALLEST:
         raise ValueError(
             f"{name} must be at least {SMALLEST} pixels high and wide, got {height} x {width}: the viewer "
             "would take the smallest axis for the channels; repeat the pixels with numpy.repeat"
         )
-    return channels, height, width
 
 
 def check_image_channels(channels: int, shape: tuple[int, ...]) -> None:
@@ -97,10 +100,12 @@ def _check_maps(maps: np.ndarray, start: int, allow_zero: bool) -> None:
     finite = np.isfinite(maps).all(axis=(1, 2, 3))
     if not finite.all():
         raise ValueError(
-            f"relevance must be finite in float32, got NaN or infinity in {_rows(~finite, start)}; "
+            "relevance must be finite in float32, got NaN or infinity in "
+            f"{_rows(np.logical_not(finite), start)}; "
             "leave these out: relevance[keep], prediction[keep], rows=numpy.flatnonzero(keep)"
         )
-    zero = np.abs(maps.sum(axis=1)).max(axis=(1, 2)) == 0
+    largest: np.ndarray = np.abs(maps.sum(axis=1)).max(axis=(1, 2))
+    zero = largest == 0
     if zero.any() and not allow_zero:
         raise ValueError(
             f"relevance must not be zero everywhere (summed over channels), got that in "

@@ -111,6 +111,11 @@ def checked_analyses(
       known: labels of the label map.
       explained: rows of pictures that have a relevance.
     """
+    if not isinstance(analyses, Mapping) or not analyses:
+        raise ValueError(
+            'analyses must be at least one by name, {"spray": [...]}, without which the viewer opens no '
+            f"project, got {analyses!r}"
+        )
     found: dict[str, list[Analysis]] = {}
     files = set()
     for given, group in analyses.items():
