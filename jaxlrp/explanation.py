@@ -57,10 +57,35 @@ class Explanation:
     parameters: Any = None
 
 
-def mark(explained: Callable[..., Explanation], argnums: Any) -> Callable[..., Explanation]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Asked:
+    """What `explain` was asked for: enough to say what its result depends on.
+
+    Attributes:
+      source: the function that is explained.
+      composite: as it was given, None for the default.
+      start: the layer at which relevance begins, None for the output.
+    """
+
+    source: Source
+    composite: Composite | Plan | None
+    start: str | None
+
+
+def mark(
+    explained: Callable[..., Explanation], argnums: Any, asked: Asked | None = None
+) -> Callable[..., Explanation]:
     """Notes on a function which of its arguments it explains. `jit` and `vmap` keep the note."""
     explained.__dict__["__explains__"] = argnums
+    explained.__dict__["__asked__"] = asked
     return explained
+
+
+def asked(fun: Any) -> Asked | None:
+    """What a function that explains was asked for, through `functools.partial`; None if not known."""
+    if isinstance(fun, functools.partial):
+        return asked(fun.func)
+    return getattr(fun, "__asked__", None)
 
 
 def explains(fun: Any) -> Any:
@@ -219,7 +244,7 @@ def explain(
             _check_finite(held, planned, args, kwargs, target, condition)
         return result
 
-    return mark(explained, argnums)
+    return mark(explained, argnums, Asked(held, composite, start))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
