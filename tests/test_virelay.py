@@ -97,6 +97,7 @@ def test_layout(tmp_path):
         kmeans, dbscan = group["cluster/kmeans-2"], group["cluster/dbscan"]
         assert kmeans.dtype.kind == "i"
         assert (kmeans.attrs["embedding"], kmeans.attrs["k"]) == ("spectral", 2)
+        assert kmeans.attrs["index"].tolist() == [0, 1]  # of four: as many as clusters
         assert dbscan[()].tolist() == [-1, 0, 1, -1]
         assert (dbscan.attrs["embedding"], "k" in dbscan.attrs) == ("tsne", False)
         assert dbscan.attrs["index"].tolist() == [0, 1]

@@ -122,11 +122,14 @@ def _write_clusterings(group: h5py.Group, analysis: Analysis) -> None:
     for name, clustering in analysis.clusterings.items():
         group[name] = np.asarray(clustering.labels).astype(np.int32)
         group[name].attrs["embedding"] = clustering.of
-        group[name].attrs["index"] = _columns(analysis, clustering.of)
+        group[name].attrs["index"] = _columns(analysis, clustering.of, clustering.k)
         if clustering.k is not None:
             group[name].attrs["k"] = clustering.k
 
 
-def _columns(analysis: Analysis, embedding: str) -> np.ndarray:
-    """All columns of an embedding."""
-    return np.arange(np.shape(analysis.embeddings[embedding].values)[1], dtype=np.uint32)
+def _columns(analysis: Analysis, embedding: str, k: int | None = None) -> np.ndarray:
+    """Columns that were used: of a spectral embedding, k clusters are made of the first k; else all."""
+    origin = analysis.embeddings[embedding]
+    d = np.shape(origin.values)[1]
+    first = d if k is None or origin.eigenvalues is None else min(k, d)
+    return np.arange(first, dtype=np.uint32)
