@@ -28,8 +28,8 @@ class Attribution:
         clusterings. A "-" in a name is written as "_", which the viewer shows as "-".
       method: the name of the method, shown by the viewer.
       strategy: of which output these are the relevances: of the "true_label" or of the "predicted_label".
-      rows: (M,) integers, each once: relevance i explains picture rows[i]. None: picture i. Leave it
-        None where you can: the viewer looks rows up slowly.
+      rows: (M,) integers, each once: relevance i explains picture rows[i]. None: picture i, which the
+        viewer finds faster.
     """
 
     relevance: Rows
