@@ -21,6 +21,7 @@ with exit code 1 if the relevance is not in the speech.
 from __future__ import annotations
 
 import argparse
+import itertools
 import pathlib
 import wave
 from typing import NamedTuple
@@ -154,7 +155,7 @@ def compare(given: Scenes, frames: np.ndarray, relevance: dict[str, np.ndarray])
 
 def by_lag(frames: np.ndarray, relevance: dict[str, np.ndarray]) -> Table:
     """Share of |relevance| by how many frames before the explained one it lies."""
-    spans = list(zip(LAGS, LAGS[1:], strict=False))
+    spans = list(itertools.pairwise(LAGS))
     table = Table("frames before", *(f"{a}" if b == a + 1 else f"{a} - {b - 1}" for a, b in spans))
     for name, r in relevance.items():
         size = np.abs(r).reshape(len(r), -1, FRAME).sum(axis=2)
