@@ -1,4 +1,4 @@
-"""The ledger: where relevance comes from and where it goes, layer by layer."""
+"""The ledger: where relevance comes from and where it goes, layer by layer and between layers."""
 
 from __future__ import annotations
 
@@ -138,15 +138,15 @@ def check_conservation(
     zero_bias: bool = False,
     **kwargs: Any,
 ) -> Ledger:
-    """Where relevance is absorbed, layer by layer.
+    """Where relevance is absorbed, layer by layer and between layers.
 
     Args:
       fun, composite: as in `attach`.
       *args, **kwargs: arguments of `fun`.
       argnums: as in `attach`; by default the last positional argument.
       target: as in `explain`; without it the whole output is the initial relevance.
-      zero_bias: count no bias anywhere: rules drop it, and a constant that is added passes
-        relevance on. Then only stabilisers and rules absorb.
+      zero_bias: count no bias in any layer: rules drop it, and a constant that is added passes
+        relevance on. Then layers absorb by stabilisers and rules alone.
 
     Returns:
       A `Ledger`. Runs under `jit` too.

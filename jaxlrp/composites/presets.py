@@ -170,7 +170,9 @@ def attnlrp(
       epsilon: of dense layers and convolutions that have no gamma.
       gamma, conv_gamma: of the dense layers and of the convolutions; None for epsilon. The paper has
         0.05 and 0.25 in vision transformers, whose gradients are noisy, and none in language models.
-      bias: "absorb" or "zero".
+      bias: "absorb", as in the paper, or "zero". Without their biases many sums of queries, keys and
+        hidden units nearly cancel, and relevances that are divided by them explode: with "zero" give an
+        epsilon in units of the sums, `Stabilise(0.1, norm_scale=True, axis=(-1,))`.
 
     References:
       Achtibat et al. (2024), https://doi.org/10.48550/arXiv.2402.05602
