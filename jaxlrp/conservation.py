@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import interpreter, targets
+from jaxlrp import targets
 from jaxlrp.composites import Composite
-from jaxlrp.interpreter import Activations, Rules, Taps, interpret
+from jaxlrp.interpreter import Rules, interpret
 from jaxlrp.layers import LINEAR_KINDS, Layer
 from jaxlrp.numerics import to_relevance
 from jaxlrp.planning import Plan, make_plan
 from jaxlrp.rules import Epsilon, Pass, Rule
+from jaxlrp.taps import Activations, Taps, blanks
 from jaxlrp.trace import source, trace
 
 
@@ -135,22 +136,15 @@ def check_conservation(
     if zero_bias:
         planned = _without_bias(planned)
     rules = Rules.planned(planned)
-    hidden = interpreter.in_branches(network)
-    scans = interpreter.lengths(network)
-    layers = [layer for layer in network.layers() if layer.path not in hidden]
+    layers = network.layers()
+    blank_of = blanks(network)
 
     floats = [n for n in traced.explained if jnp.issubdtype(traced.values[n].dtype, jnp.inexact)]
     variables = {
         "explained": {n: traced.values[n] for n in floats},
-        "outputs": {la.path: _zeros(scans[la.path], la.output_shape, la.dtype) for la in layers},
-        "inputs": {
-            la.path: tuple(
-                _zeros(scans[la.path], shape, dtype)
-                for shape, dtype in zip(la.input_shapes, la.input_dtypes, strict=True)
-            )
-            for la in layers
-        },
-        "ledger": {la.path: jnp.zeros((*scans[la.path], 4)) for la in layers},
+        "outputs": {path: blank.output for path, blank in blank_of.items()},
+        "inputs": {path: blank.inputs for path, blank in blank_of.items()},
+        "ledger": {path: blank.ledger for path, blank in blank_of.items()},
     }
 
     def forward(variables: dict[str, Any]) -> tuple[Any, Any]:
@@ -189,10 +183,6 @@ def _entry(layer: Layer, rule: Rule, activations: Activations, g: dict[str, Any]
 
 def _sum(parts: list[Array]) -> Array:
     return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
-
-
-def _zeros(prefix: tuple[int, ...], shape: tuple[int, ...], dtype: Any) -> Array:
-    return jnp.zeros((*prefix, *shape), dtype)
 
 
 def _total(a: Array, g: Array) -> Array:

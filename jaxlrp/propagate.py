@@ -90,12 +90,17 @@ class _Like:
 
     def __init__(self, value: Any) -> None:
         self.shape, self.dtype = jnp.shape(value), jnp.result_type(value)
+        self.varying = _compat.varying(value)
+
+
+def _varying(leaf: Any) -> frozenset[str]:
+    return leaf.varying if isinstance(leaf, _Like) else _compat.varying(leaf)
 
 
 def _zeros(tree: Any) -> Any:
     def zero(leaf: Any) -> Any:
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jnp.zeros(leaf.shape, leaf.dtype)
+            return _compat.zeros(leaf.shape, leaf.dtype, _varying(leaf))
         return np.zeros(leaf.shape, jax.dtypes.float0)
 
     return jax.tree.map(zero, tree)
@@ -130,7 +135,8 @@ def _account(shares: Shares, inputs: tuple, bias: Array | None, z: Array, g: Arr
     if bias is not None and shares.bias is not None:
         to_bias = jnp.sum(jnp.real(bias * shares.bias))
     amounts = (jnp.sum(to_relevance(z, g)), to_inputs, to_bias, shares.stabiliser)
-    return jnp.stack([jnp.real(a).astype(jnp.real(z).dtype) for a in amounts])
+    dtype, axes = jnp.real(z).dtype, _compat.varying(z)
+    return jnp.stack([_compat.summed_to(jnp.real(a).astype(dtype), axes) for a in amounts])
 
 
 @jax.custom_vjp
