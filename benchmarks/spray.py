@@ -11,6 +11,7 @@ N^p between two rows.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import platform
@@ -89,7 +90,7 @@ def in_a_process(n: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def growth(rows: list[dict[str, Any]], column: str) -> list[str]:
     """The exponent between each row and the one before."""
-    pairs = zip(rows[:-1], rows[1:], strict=True)
+    pairs = itertools.pairwise(rows)
     return [
         "",
         *(f"{np.log(b[column] / a[column]) / np.log(b['N'] / a['N']):.2f}" for a, b in pairs),

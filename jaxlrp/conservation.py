@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import accounts, interpreter, targets
+from jaxlrp import _compat, accounts, targets
 from jaxlrp.composites import Composite
-from jaxlrp.interpreter import Rules, Taps, interpret
+from jaxlrp.interpreter import Rules, interpret
 from jaxlrp.layers import LINEAR_KINDS
 from jaxlrp.numerics import to_relevance, widen
 from jaxlrp.planning import Plan, make_plan
 from jaxlrp.rules import Epsilon, Pass, Rule
+from jaxlrp.taps import Taps, axes_around, empty_ledger
 from jaxlrp.trace import source, trace
 
 
@@ -169,9 +170,7 @@ def check_conservation(
     floats = [n for n in traced.explained if jnp.issubdtype(traced.values[n].dtype, jnp.inexact)]
     variables = {
         "explained": {n: traced.values[n] for n in floats},
-        "ledger": {
-            path: jnp.zeros((*prefix, 4)) for path, prefix in interpreter.lengths(audited).items()
-        },
+        "ledger": empty_ledger(audited),
     }
 
     def forward(variables: dict[str, Any]) -> Any:
@@ -190,9 +189,12 @@ def check_conservation(
         path: _entry(jnp.sum(booked.reshape(-1, 4), axis=0), kinds[path], rules.of.get(path))
         for path, booked in ((path, g["ledger"][path]) for path in variables["ledger"])
     }
-    at_input = [_total(traced.values[n], c) for n, c in g["explained"].items()]
+    axes = axes_around(network)
+    at_input = [_total(traced.values[n], c, axes) for n, c in g["explained"].items()]
     at_input += [e.received for e in entries.values() if e.kind == "embedding"]
-    begun_with = jax.tree.leaves(jax.tree.map(_total, output, begun))
+    begun_with = [
+        _total(*pair, axes) for pair in zip(*map(jax.tree.leaves, (output, begun)), strict=True)
+    ]
     return Ledger(_sum(begun_with), _sum(at_input), entries)
 
 
@@ -211,8 +213,9 @@ def _sum(parts: list[Array]) -> Array:
     return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
 
 
-def _total(a: Array, g: Array) -> Array:
-    return jnp.sum(to_relevance(widen(jnp.asarray(a)), widen(g)))
+def _total(a: Array, g: Array, axes: frozenset[str]) -> Array:
+    total = jnp.sum(to_relevance(widen(jnp.asarray(a)), widen(g)))
+    return _compat.summed_to(total, axes)
 
 
 # LRP-0 without its bias must divide; what this keeps off zero stays below float32's resolution.

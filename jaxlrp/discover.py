@@ -331,7 +331,7 @@ class _Finder:
             return _Group("sum", (op,), sources, out, name)
         if op.primitive in P.ADD | {P.SUB, P.MUL, P.DIV} and len(sources) == 1:
             return self._scale(op, sources)
-        if self._is_supported(op):
+        if self._is_supported(op) or not any(v in self.s.carrying for v in sources):
             return None
         return _Group("unsupported", (op,), sources, out, name)
 

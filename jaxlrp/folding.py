@@ -56,7 +56,7 @@ class LinearForm:
       kernel: the other operand.
       kernel_dims: for each dimension of the anchor's output, the kernel's dimension that it is, or
         None.
-      chain: what was absorbed, in order.
+      chain: what was absorbed, in order; a sum over devices comes before all that is affine.
     """
 
     anchor: Op | None
@@ -69,6 +69,7 @@ class LinearForm:
         """The bilinear map alone: no scale, no bias; at least in float32."""
         if self.anchor is None:
             return x * weight
+        x, weight = _compat.alike(x, weight)
         if self._is_pointwise:
             z = _pointwise(self.anchor, x, weight)
         else:
@@ -193,7 +194,7 @@ def _reshape_compact(op: Op, link: Absorbed, value: Array) -> Array:
     value = jnp.broadcast_to(value, link.before)
     if op.primitive is P.TRANSPOSE:
         return value.transpose(op.params["permutation"])
-    return value.reshape(link.after)
+    return value.reshape(link.after)  # a sum over devices changes no shape
 
 
 def _inverse(op: Op, link: Absorbed) -> Callable[[Array], Array]:
@@ -321,6 +322,10 @@ def _follow(
             if changed is None:
                 break
             dims, constant = changed, None
+        elif op.primitive in P.PSUM | {P.REDUCE_SCATTER}:
+            if not _sums_parts(graph, op, dims, chain):
+                break
+            constant = None
         else:
             constant = _affine_constant(structure, op, value)
             if constant is _NOT_AFFINE:
@@ -331,9 +336,27 @@ def _follow(
                 break
         chain.append(Absorbed(op, constant, before, _sizes(dims)))
         value = op.outputs[0]
-    while chain and chain[-1].constant is None and chain[-1].op.primitive is not P.NEG:
+    while chain and chain[-1].constant is None and chain[-1].op.primitive not in _ENDS:
         chain.pop()  # a change of shape that leads to nothing affine stays outside
     return tuple(chain)
+
+
+_ENDS = P.PSUM | {P.NEG, P.REDUCE_SCATTER}
+
+
+def _sums_parts(graph: Graph, op: Op, dims: list[Dim], chain: list[Absorbed]) -> bool:
+    """Whether a sum over devices completes a product whose contracted dimension lies on several.
+
+    What is added or multiplied before the sum would have to be summed with it; it ends the layer.
+    """
+    if len(op.inputs) != 1 or any(link.constant is not None for link in chain):
+        return False
+    if any(link.op.primitive is P.NEG for link in chain):
+        return False
+    if op.primitive is P.REDUCE_SCATTER:
+        # features that are dealt out among devices are no longer the kernel's
+        return bool(op.params["tiled"]) and dims[op.params["scatter_dimension"]] is None
+    return True
 
 
 def _adds_axes(graph: Graph, op: Op) -> bool:

@@ -15,8 +15,17 @@ CALLS = primitives("jit", "closed_call", "call", "custom_jvp_call", "custom_vjp_
 SCAN = primitive("scan")
 COND = primitive("cond")
 REMAT = primitive("remat")
+SHARD_MAP = primitive("shard_map")
 WHILE = primitive("while")
-BODIES = frozenset({SCAN, COND, REMAT})
+BODIES = frozenset({SCAN, COND, REMAT, SHARD_MAP})
+
+# Between the devices of a `shard_map`; all but the maxima are linear.
+VARY = primitives("pvary", "reduced_vary_cast")  # the value itself, under another type
+PSUM = primitives("psum", "psum_invariant")
+REDUCE_SCATTER = primitive("reduce_scatter")
+COLLECTIVES = PSUM | VARY | {REDUCE_SCATTER} | primitives(
+    "all_gather", "all_gather_invariant", "all_to_all", "ppermute", "pbroadcast",
+)  # fmt: skip
 
 ADD = primitives("add", "add_jaxvals")
 SUB = primitive("sub")
@@ -60,10 +69,11 @@ STRUCTURAL = (
     | ADD
     | SHAPE
     | SCATTER
+    | COLLECTIVES
     | primitives(
         "slice", "dynamic_slice", "dynamic_update_slice", "rev", "split", "stack", "unstack",
         "tile", "fft", "real", "imag", "complex", "conj", "sharding_constraint",
-        "optimization_barrier", "psum", "all_gather", "ppermute", "device_put", "sort", "top_k",
+        "optimization_barrier", "device_put", "sort", "top_k",
         "reduce_precision", "name", "stop_gradient",
     )
 )  # fmt: skip

@@ -89,12 +89,17 @@ class _Like:
 
     def __init__(self, value: Any) -> None:
         self.shape, self.dtype = jnp.shape(value), jnp.result_type(value)
+        self.varying = _compat.varying(value)
+
+
+def _varying(leaf: Any) -> frozenset[str]:
+    return leaf.varying if isinstance(leaf, _Like) else _compat.varying(leaf)
 
 
 def _zeros(tree: Any) -> Any:
     def zero(leaf: Any) -> Any:
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jnp.zeros(leaf.shape, leaf.dtype)
+            return _compat.zeros(leaf.shape, leaf.dtype, _varying(leaf))
         return np.zeros(leaf.shape, jax.dtypes.float0)
 
     return jax.tree.map(zero, tree)
@@ -134,8 +139,9 @@ def _account(shares: Shares, bias: Array | None, like: Array) -> Array:
 
 
 def _entered(like: Array, amounts: dict[int, Array]) -> Array:
-    zero = jnp.zeros((), like.dtype)
-    return jnp.stack([amounts.get(i, zero).astype(like.dtype) for i in range(4)])
+    zero, axes = jnp.zeros(()), _compat.varying(like)
+    found = (_compat.summed_to(amounts.get(i, zero), axes) for i in range(4))
+    return jnp.stack([amount.astype(like.dtype) for amount in found])
 
 
 def book(a: Array, account: Array, column: int) -> Array:

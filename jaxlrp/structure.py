@@ -29,6 +29,7 @@ class Structure:
       graph: the graph itself.
       dependent: inexact values that depend on the explained input.
       roots: inexact values made from an integer input (embeddings, casts), by that input.
+      carrying: dependent values that the input reaches by uses that carry relevance.
       live: dependent values from which relevance can reach the input: not those whose only way to
         the output leads through a cut.
       cuts: uses that carry no relevance: a normaliser's denominator, `stop_gradient`.
@@ -42,6 +43,7 @@ class Structure:
     graph: Graph
     dependent: frozenset[Value]
     roots: Mapping[Value, Value]
+    carrying: frozenset[Value]
     live: frozenset[Value]
     cuts: frozenset[Edge]
     softmax: frozenset[Op]
@@ -86,6 +88,7 @@ def analyse(
         graph=graph,
         dependent=dependent,
         roots=roots,
+        carrying=_carrying(graph, {*explained, *roots}, dependent, cuts),
         live=live,
         cuts=cuts,
         softmax=softmax,
@@ -199,7 +202,7 @@ def _softmax_units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
     The sum is over axes, or over segments: scattered to them, and gathered again.
     """
     unit: set[Op] = set()
-    look = P.SHAPE | {P.BROADCAST, P.SELECT}
+    look = P.SHAPE | P.VARY | P.PSUM | {P.BROADCAST, P.SELECT}
     # `logsumexp` takes the magnitude of its sum; sums of segments are kept off zero by a maximum
     on_sums = look | P.ADD | _named("abs") | {P.GATHER, P.MAX}
     for op in graph.ops:
@@ -254,6 +257,8 @@ _REDUCTIONS = frozenset({P.REDUCE_SUM, P.WINDOW_SUM}) | P.MAXIMA
 _ON_A_STATISTIC = (
     P.AFFINE
     | P.SHAPE
+    | P.VARY
+    | P.PSUM
     | {P.BROADCAST, P.MAX, P.MIN, P.CLAMP, P.SQRT, P.RSQRT, P.POW, P.INTEGER_POW}
     | _named("square", "abs", "rsqrt")
 )
@@ -293,6 +298,16 @@ def _live(
             if v in dependent and (op, i) not in cuts:
                 live.add(v)
     return frozenset(live)
+
+
+def _carrying(
+    graph: Graph, origins: set[Value], dependent: frozenset[Value], cuts: frozenset[Edge]
+) -> frozenset[Value]:
+    found = origins & dependent
+    for op in graph.ops:
+        if any(v in found and (op, i) not in cuts for i, v in enumerate(op.inputs)):
+            found.update(v for v in op.outputs if v in dependent)
+    return frozenset(found)
 
 
 def _derived(graph: Graph, values: set[Value]) -> frozenset[Value]:
@@ -367,7 +382,7 @@ def _fixed(low: float, high: float):
 _POSITIVE = _fixed(0.0, math.inf)
 _INTERVALS = {
     **dict.fromkeys(
-        P.SHAPE | (P.MAXIMA - P.SCATTER_MAXIMA) | {P.BROADCAST, P.STOP_GRADIENT}
+        P.SHAPE | P.VARY | (P.MAXIMA - P.SCATTER_MAXIMA) | {P.BROADCAST, P.STOP_GRADIENT}
         | _named("slice", "dynamic_slice", "rev", "split", "tile", "unstack", "name",
                        "reduce_precision", "sharding_constraint"),
         _same,
