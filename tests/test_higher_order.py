@@ -340,15 +340,15 @@ def test_what_was_given_up_is_within_the_bound(seed):
     fun, x, layers, every = deep(seed)
     walks, relevance = brute_force(fun, x, layers, None, every)
     certified = 0
-    for beam in (4, 24):
-        find = higher_order.top_walks(fun, layers, k=4, beam=beam, bounded=True)
+    for beam in (4, 32):
+        find = higher_order.top_walks(fun, layers, k=2, beam=beam, bounded=True)
         found, of_found, bound = found_by(find, x)
         kept = {tuple(walk) for walk in found}
         others = [abs(r) for w, r in zip(walks, relevance, strict=True) if tuple(w) not in kept]
         assert others[0] <= max(bound, abs(of_found[-1])) * (1 + 1e-9)
         if bound <= abs(of_found[-1]):
             certified += 1
-            np.testing.assert_array_equal(found, walks[:4])
+            np.testing.assert_array_equal(found, walks[:2])
     assert certified  # and a bound that were always infinite would pass, but for this
 
 
