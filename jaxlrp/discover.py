@@ -473,11 +473,11 @@ class _Assembler:
         for group in sorted(self.groups, key=lambda g: max(op.index for op in g.ops)):
             placed.append((max(op.index for op in group.ops), self._layer(group)))
         cut_ops = {op for op, _ in self.s.cuts} - set(self.group_of)
-        bodies = {
+        bodies = [  # in order: it decides the names of the layers inside
             op
             for op in self.graph.ops
             if op.primitive in P.BODIES and any(v in self.s.live for v in op.outputs)
-        }
+        ]
         plain = [op for op in self.graph.ops if op not in self.group_of and op not in bodies]
         for op in bodies:
             placed.append((op.index, self._body(op)))
