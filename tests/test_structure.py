@@ -1323,3 +1323,16 @@ def test_the_affine_part_of_a_normaliser_behind_a_reshape() -> None:
     assert [
         repr(rule) for rule, row in zip(plan.rules, plan.rows, strict=True) if row.kind == "scale"
     ] == ["LRP0()"]
+
+
+def test_layers_in_bodies_are_named_in_order() -> None:
+    """Not by where their operations happen to lie in memory."""
+    w = normal(3, 3)
+
+    def f(x):
+        for _ in range(8):
+            x = jax.checkpoint(lambda x: x @ w)(x)
+        return x
+
+    paths = lrp.plan(f, None, normal(2, 3)).paths
+    assert paths == ("dot_general", *(f"dot_general:{i}" for i in range(1, 8)))
