@@ -135,7 +135,7 @@ class _Finder:
 
     def _linear_layers(self, units: Mapping[Op, Call]) -> None:
         for op in self.live_ops:
-            if op.primitive not in (P.DOT, P.CONV) or len(self.s.sources(op)) != 1:
+            if op.primitive not in P.LAYERS or len(self.s.sources(op)) != 1:
                 continue
             if not any(v in self.s.given for v in op.inputs if v not in self.s.dependent):
                 continue  # a kernel that the program spells out, as `jax.image.resize` does
@@ -320,6 +320,8 @@ class _Finder:
             return _Group("maxpool", (op,), sources, out, name)
         if op.primitive in (P.MAX, P.MIN) and len(sources) == 2:
             return _Group("maxpool", (op,), sources, out, name)
+        if op.primitive in P.PRODUCTS:
+            return _Group("product", (op,), sources, out, name)
         if op.primitive in P.BILINEAR and len(sources) == 2:
             kind, signal = self._product(op)
             return _Group(kind, (op,), sources, out, name, signal=signal)
@@ -340,6 +342,10 @@ class _Finder:
             return True
         if op.primitive in P.BILINEAR | {P.DIV}:
             return True
+        if op.primitive in P.PARTLY_LINEAR:
+            linear = P.linear_operands(op.primitive, op.params, len(op.inputs))
+            moving = {i for i, v in enumerate(op.inputs) if v in self.s.dependent}
+            return moving <= set(linear) and (op.primitive is not P.SCATTER_MUL or len(moving) == 1)
         complex_source = self.graph.avals[op.inputs[0]].dtype.kind == "c"
         return str(op.primitive) == "abs" and complex_source
 
@@ -489,7 +495,8 @@ class _Assembler:
     def _layer(self, group: _Group) -> Layer:
         first = group.ops[0]
         written = {v for op in group.ops for v in op.outputs}
-        steps = regroup(group.ops, sizes=self.sizes)
+        nonlinear = group.kind in ("activation", "maxpool", "unsupported")
+        steps = regroup(group.ops, sizes=self.sizes, declared=nonlinear)
         read = (v for step in steps for v in step.inputs if v not in written)
         operands = tuple(dict.fromkeys(v for v in read if v not in group.inputs))
         kernel = group.form.kernel if group.form else None
@@ -666,5 +673,5 @@ def _parameterised(op: Op) -> int:
     for body in bodies:
         jaxpr, consts = _compat.open_jaxpr(body)
         ops = flatten(jaxpr, consts).ops
-        count = max(count, sum(o.primitive in (P.DOT, P.CONV) for o in ops))
+        count = max(count, sum(o.primitive in P.LAYERS for o in ops))
     return count

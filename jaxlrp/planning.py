@@ -172,12 +172,8 @@ def _rule(layer: Layer, composite: Composite) -> Rule:
     rule = composite.find(layer) or default_rule(layer)
     if rule is not None:
         return rule
-    hint = ""
-    if layer.ops[0].primitive is P.WHILE:
-        hint = (
-            "A loop without a fixed number of turns cannot be differentiated: use `lax.scan` or a "
-            "`lax.fori_loop` with constant bounds. "
-        )
+    why = P.REFUSED.get(layer.ops[0].primitive)
+    hint = f"{why} " if why else ""
     raise UnsupportedError(
         f"jaxlrp does not know how to explain `{layer.name}` {where(layer.path, layer.source)}. "
         f"{hint}Give it a rule, for example composites.by_operation({layer.name!r}, "
