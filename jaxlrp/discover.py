@@ -122,7 +122,8 @@ class _Assembler:
     def _layer(self, group: Group) -> Layer:
         first = group.ops[0]
         written = {v for op in group.ops for v in op.outputs}
-        steps = regroup(group.ops, sizes=self.sizes)
+        nonlinear = group.kind in ("activation", "maxpool", "unsupported")
+        steps = regroup(group.ops, sizes=self.sizes, declared=nonlinear)
         read = (v for step in steps for v in step.inputs if v not in written)
         operands = tuple(dict.fromkeys(v for v in read if v not in group.inputs))
         kernel = group.form.kernel if group.form else None
@@ -299,5 +300,5 @@ def _parameterised(op: Op) -> int:
     for body in bodies:
         jaxpr, consts = _compat.open_jaxpr(body)
         ops = flatten(jaxpr, consts).ops
-        count = max(count, sum(o.primitive in (P.DOT, P.CONV) for o in ops))
+        count = max(count, sum(o.primitive in P.LAYERS for o in ops))
     return count

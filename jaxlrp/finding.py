@@ -77,7 +77,7 @@ class Finder:
 
     def _linear_layers(self, units: Mapping[Op, Call]) -> None:
         for op in self.live_ops:
-            if op.primitive not in (P.DOT, P.CONV) or len(self.s.sources(op)) != 1:
+            if op.primitive not in P.LAYERS or len(self.s.sources(op)) != 1:
                 continue
             if not any(v in self.s.given for v in op.inputs if v not in self.s.dependent):
                 continue  # a kernel that the program spells out, as `jax.image.resize` does
@@ -182,6 +182,8 @@ class Finder:
             return Group("maxpool", (op,), sources, out, name)
         if op.primitive in (P.MAX, P.MIN) and len(sources) == 2:
             return Group("maxpool", (op,), sources, out, name)
+        if op.primitive in P.PRODUCTS:
+            return Group("product", (op,), sources, out, name)
         if op.primitive in P.BILINEAR and len(sources) == 2:
             kind, signal = self._product(op)
             return Group(kind, (op,), sources, out, name, signal=signal)
@@ -202,6 +204,10 @@ class Finder:
             return True
         if op.primitive in P.BILINEAR | {P.DIV}:
             return True
+        if op.primitive in P.PARTLY_LINEAR:
+            linear = P.linear_operands(op.primitive, op.params, len(op.inputs))
+            moving = {i for i, v in enumerate(op.inputs) if v in self.s.dependent}
+            return moving <= set(linear) and (op.primitive is not P.SCATTER_MUL or len(moving) == 1)
         complex_source = self.graph.avals[op.inputs[0]].dtype.kind == "c"
         return str(op.primitive) == "abs" and complex_source
 

@@ -56,6 +56,7 @@ class LinearForm:
       kernel: the other operand.
       kernel_dims: for each dimension of the anchor's output, the kernel's dimension that it is, or
         None.
+      extras: what the anchor reads beside: the sizes of the groups of a grouped product.
       chain: what was absorbed, in order; a sum over devices comes before all that is affine.
     """
 
@@ -64,8 +65,9 @@ class LinearForm:
     kernel: Value | None
     kernel_dims: tuple[int | None, ...]
     chain: tuple[Absorbed, ...]
+    extras: tuple[Value, ...] = ()
 
-    def op(self, x: Array, weight: Array) -> Array:
+    def op(self, x: Array, weight: Array, extras: tuple[Array, ...] = ()) -> Array:
         """The bilinear map alone: no scale, no bias; at least in float32."""
         if self.anchor is None:
             return x * weight
@@ -74,7 +76,7 @@ class LinearForm:
             z = _pointwise(self.anchor, x, weight)
         else:
             operands = (x, weight) if self.side == 0 else (weight, x)
-            (z,) = _compat.bind(self.anchor.eqn, operands, preferred_element_type=None)
+            (z,) = _compat.bind(self.anchor.eqn, (*operands, *extras), preferred_element_type=None)
         for link in self.chain:
             if link.reshapes:
                 (z,) = _compat.bind(link.op.eqn, [z])
@@ -243,7 +245,7 @@ def absorb(structure: Structure, anchor: Op, closed_to: frozenset[Op]) -> Linear
     shape = structure.graph.shape(anchor.outputs[0])
     dims: list[Dim] = [None if k is None else (n,) for k, n in zip(kernel_dims, shape, strict=True)]
     chain = _follow(structure, anchor.outputs[0], dims, closed_to)
-    return LinearForm(anchor, side, anchor.inputs[1 - side], kernel_dims, chain)
+    return LinearForm(anchor, side, anchor.inputs[1 - side], kernel_dims, chain, anchor.inputs[2:])
 
 
 def absorb_scale(structure: Structure, first: Op, closed_to: frozenset[Op]) -> LinearForm | None:
@@ -271,6 +273,8 @@ def _kernel_dims(graph: Graph, anchor: Op, side: int) -> tuple[int | None, ...]:
             features, source = numbers.out_spec[1], numbers.rhs_spec[0]
         ndim = len(graph.shape(anchor.outputs[0]))
         return tuple(source if d == features else None for d in range(ndim))
+    if anchor.primitive is P.RAGGED_DOT:  # each group has features of its own
+        return (None,) * len(graph.shape(anchor.outputs[0]))
     (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = anchor.params["dimension_numbers"]
     lhs_free = _free(graph, anchor.inputs[0], lhs_contract, lhs_batch)
     rhs_free = _free(graph, anchor.inputs[1], rhs_contract, rhs_batch)

@@ -183,11 +183,8 @@ def _rule(layer: Layer, composite: Composite) -> Rule:
 
 def _hint(layer: Layer) -> str:
     """What to write instead of an operation that has no rule, where that is known."""
-    if layer.ops[0].primitive is P.WHILE:
-        return (
-            "A loop without a fixed number of turns cannot be differentiated: use `lax.scan` or a "
-            "`lax.fori_loop` with constant bounds. "
-        )
+    if why := P.REFUSED.get(layer.ops[0].primitive):
+        return f"{why} "
     if layer.name.startswith(_KERNELS):
         return (
             "It is a kernel whose inside no trace shows: while you explain, choose the implementation "

@@ -40,6 +40,7 @@ def call(
     traced = {i: leaf for i, leaf in enumerate(leaves) if _compat.is_array(leaf)}
     linear = layer.kind in LINEAR_KINDS
     recompute = layer.cheap and not linear
+    grouped = layer.form is not None and bool(layer.form.extras)
 
     def rebuild(values: dict[int, Array], dtype: Any) -> Rule:
         cast = {i: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.inexact) else v
@@ -52,7 +53,7 @@ def call(
 
     def forward(traced, inputs, operands, folded, ledger):
         z = layer.forward(inputs, operands)
-        kept = None if linear else operands
+        kept = None if linear and not grouped else operands
         return z, (traced, inputs, kept, folded, None if recompute else z, ledger)
 
     def backward(residuals, g):

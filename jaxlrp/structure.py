@@ -208,6 +208,9 @@ def _softmax_units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
     for op in graph.ops:
         if op.outputs[0] not in dependent:
             continue
+        if op.primitive in P.LOGSUMEXP:
+            unit.add(op)
+            continue
         if op.primitive is P.DIV and op.inputs[1] in dependent:
             total, passed = _trace_back(graph, op.inputs[1], on_sums, dependent)
             terms, above = _trace_back(graph, op.inputs[0], look, dependent)

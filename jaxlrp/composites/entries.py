@@ -212,7 +212,7 @@ def by_module(module: type | str, then: Rule | Composite) -> Composite:
 
 
 def by_operation(name: str, then: Rule | Composite) -> Composite:
-    """Layers that compute this function or primitive: "relu", "softplus", "cumprod"."""
+    """Layers that compute this function or primitive: "relu", "softplus", "cholesky"."""
     return _single(Operation(name), then)
 
 
