@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import jaxlrp
-from jaxlrp import baselines, composites, higher_order, inspection, plot, pretrained, rules, targets
+from jaxlrp import baselines, composites, dataset, higher_order, inspection, plot, pretrained, rules, targets
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -115,6 +115,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("baselines",), public(baselines)),
         (("inspection",), public(inspection)),
         (("higher_order",), public(higher_order)),
+        (("dataset",), public(dataset)),
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),
     ],
