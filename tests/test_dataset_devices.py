@@ -91,7 +91,7 @@ def test_two_processes_one_killed(tmp_path):
 
 def kill_one(out, count, *words, devices=1):
     """Begins a run of several processes, kills one of them on the way, and ends the others."""
-    processes = group(out, count, *words, "--pause", "0.1", devices=devices)
+    processes = group(out, count, *words, "--pause", 0.1 * count, devices=devices)
     deadline = time.monotonic() + 120
     try:
         while len(journal.state(out).chunks) < 2 and time.monotonic() < deadline:

@@ -20,6 +20,7 @@ import jaxlrp
 from jaxlrp import (
     baselines,
     composites,
+    dataset,
     higher_order,
     inspection,
     plot,
@@ -125,6 +126,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("baselines",), public(baselines)),
         (("inspection",), public(inspection)),
         (("higher_order",), public(higher_order)),
+        (("dataset",), public(dataset)),
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),
         (("virelay",), public(virelay)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,31 +31,45 @@ def described(value: Any, text: str | None = None) -> dict[str, str]:
     return {"text": shown, "digest": digest([shown, *jax.tree_util.tree_leaves_with_path(value)])}
 
 
-def of_call(call: Call, spec: Spec) -> dict[str, dict[str, str]]:
-    """Composite, plan and model of a function that explains."""
+class Parameters(NamedTuple):
+    """What is known of the arguments of a function: how many numbers, in how many arrays, and a hash."""
+
+    numbers: int
+    arrays: int
+    digest: str
+
+
+def parameters(leaves: Iterable[tuple[Any, Any]]) -> Parameters:
+    """Of (path, leaf) pairs. What is spread over processes is gathered, so all must call this."""
+    found = list(leaves)
+    held = [(path, leaf) for path, leaf in found if hasattr(leaf, "shape")]
+    rest = [_ADDRESS.sub("", repr(leaf)) for _, leaf in found if not hasattr(leaf, "shape")]
+    numbers = sum(int(np.prod(np.shape(leaf))) for _, leaf in held)
+    return Parameters(numbers, len(held), digest([*rest, *held]))
+
+
+def of_arguments(call: Call) -> Parameters:
+    """Of all arguments but the explained one."""
+    return parameters(jax.tree_util.tree_leaves_with_path((call.args, dict(call.kwargs))))
+
+
+def of_call(call: Call, spec: Spec, given: Parameters) -> dict[str, dict[str, str]]:
+    """Composite, plan and model of a function that explains, whose arguments are known."""
     known = asked(call.explain)
-    parameters = jax.tree_util.tree_leaves_with_path((call.args, dict(call.kwargs)))
     if known is None:
         name = getattr(call.explain, "__qualname__", type(call.explain).__qualname__)
         text = f"{getattr(call.explain, '__module__', '')}.{name}"
         nothing = {"text": f"{_UNKNOWN}: {text}", "digest": digest([text])}
-        return {"composite": nothing, "plan": nothing, "model": _model(parameters)}
+        return {"composite": nothing, "plan": nothing, "model": _model([given])}
     planned, constants, operations = _look(call, spec)
     state = jax.tree_util.tree_leaves_with_path(known.source.state)
     composite = default() if known.composite is None else known.composite
-    given = "an edited plan" if isinstance(composite, Plan) else None
-    name = getattr(composite, "name", "")
+    name = "an edited plan" if isinstance(composite, Plan) else composite.name or "composite"
     return {
-        "composite": described(composite, given or name or None)
-        if given
-        else {"text": name or "composite", **_digest_only(composite)},
+        "composite": {"text": name, "digest": described(composite)["digest"]},
         "plan": described(planned.rules, str(planned)),
-        "model": _model([*parameters, *state, *enumerate(constants)], operations),
+        "model": _model([given, parameters([*state, *enumerate(constants)])], operations),
     }
-
-
-def _digest_only(value: Any) -> dict[str, str]:
-    return {"digest": described(value)["digest"]}
 
 
 def _look(call: Call, spec: Spec) -> tuple[Plan, list[Any], list[str]]:
@@ -86,16 +100,13 @@ def _operations(graph: Graph) -> list[str]:
     ]
 
 
-def _model(leaves: Iterable[tuple[Any, Any]], operations: Sequence[str] = ()) -> dict[str, str]:
-    leaves = list(leaves)
-    held = [(path, leaf) for path, leaf in leaves if hasattr(leaf, "shape")]
-    rest = [repr(leaf) for _, leaf in leaves if not hasattr(leaf, "shape")]
-    count = sum(int(np.prod(np.shape(leaf))) for _, leaf in held)
-    text = f"{count:,} numbers in {len(held)} arrays"
+def _model(parts: Sequence[Parameters], operations: Sequence[str] = ()) -> dict[str, str]:
+    numbers, arrays = sum(p.numbers for p in parts), sum(p.arrays for p in parts)
+    text = f"{numbers:,} numbers in {arrays} arrays"
     if operations:
         text = f"{len(operations)} operations, {text}"
-    words = [_ADDRESS.sub("", word) for word in (*operations, *rest)]
-    return {"text": text, "digest": digest([*words, *held])}
+    words = [_ADDRESS.sub("", word) for word in operations]
+    return {"text": text, "digest": digest([*words, *(p.digest for p in parts)])}
 
 
 def digest(parts: Iterable[Any]) -> str:

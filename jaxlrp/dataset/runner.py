@@ -71,6 +71,7 @@ class Options:
     workers: int
     memory_fraction: float
     command: Mapping[str, Any] | None
+    arguments: fingerprint.Parameters
 
 
 def attribute_dataset(
@@ -177,6 +178,7 @@ def attribute_dataset(
         called, as_source(source), Path(out), target, policy.conditions(conditions), prepare,
         batch_size, chunk, dtype, None if dims is None else tuple(dims), place(mesh, batch_axes),
         limit, sharded, retry, verify, progress, workers, memory_fraction, command,
+        fingerprint.of_arguments(called),
     )  # fmt: skip
     if options.placement.lockstep and batch_size is None:
         raise ValueError("batch_size must be given where the mesh spans several processes")
@@ -294,7 +296,7 @@ def _program(options: Options, spec: Spec) -> Program:
 
 def _manifest(options: Options, planned: Program, chunk: int, batch: int) -> Manifest:
     named = options.conditions or {}
-    parts = fingerprint.of_call(options.call, planned.spec)
+    parts = fingerprint.of_call(options.call, planned.spec, options.arguments)
     return Manifest(
         composite=parts["composite"],
         plan=parts["plan"],
