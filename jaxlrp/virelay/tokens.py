@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxlrp.numerics import check_count
 from jaxlrp.virelay.lazy import Pictures, Rendered, Rows
 
 _DPI = 72  # a point is a pixel
@@ -57,7 +58,8 @@ def render_tokens(
       >>> pictures.images.shape, float(pictures.relevance[0].max())
       ((1, 37, 320), 2.0)
     """
-    if font_size < 6:
+    check_count("width", width)
+    if check_count("font_size", font_size) < 6:
         raise ValueError(f"font_size must be at least 6 pixels, got {font_size}")
     if len(tokens) == 0 or any(isinstance(sentence, str) for sentence in tokens):
         raise ValueError("tokens must be a sequence of sentences, each a sequence of tokens")
