@@ -51,6 +51,7 @@ def render_tokens(
 
     Raises:
       ImportError: without matplotlib (extra: plot).
+      TypeError: if a token is no string.
       ValueError: if numbers do not fit, or a token is wider than a picture.
 
     Example:
@@ -66,6 +67,10 @@ def render_tokens(
     sentences = len(relevance) if isinstance(relevance, Sequence) else relevance.shape[0]
     if sentences != len(tokens):
         raise ValueError(f"relevance must be of {len(tokens)} sentences, got {sentences}")
+    for i, sentence in enumerate(tokens):
+        for token in sentence:
+            if not isinstance(token, str):
+                raise TypeError(f"tokens must be strings, got {token!r} in sentence {i}")
     measure = _measure(font_size)
     boxes = [_layout(list(sentence), width, measure, i) for i, sentence in enumerate(tokens)]
     lines = 1 + max((box.line for row in boxes for box in row), default=0)
