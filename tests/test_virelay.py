@@ -86,7 +86,9 @@ def test_layout(tmp_path):
         assert (file["prediction"].shape, file["prediction"].dtype) == ((N, 3), np.float32)
         assert file["label"].dtype == np.uint16
     with h5py.File(tmp_path / "p" / "analysis-spray_abs.h5") as file:
-        assert list(file) == ["Bag", "T-shirt_top", "n02124075"]  # as given
+        assert list(file) == ["n02124075", "Bag", "T-shirt_top"]  # as given
+        assert list(file["Bag/embedding"]) == ["tsne", "spectral"]
+        assert list(file["Bag/cluster"]) == ["kmeans-2", "dbscan"]
         group = file["Bag"]
         assert group["index"].dtype == np.uint32
         spectral, tsne = group["embedding/spectral"], group["embedding/tsne"]
