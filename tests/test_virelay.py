@@ -86,7 +86,9 @@ def test_layout(tmp_path):
         assert (file["prediction"].shape, file["prediction"].dtype) == ((N, 3), np.float32)
         assert file["label"].dtype == np.uint16
     with h5py.File(tmp_path / "p" / "analysis-spray_abs.h5") as file:
-        assert list(file) == ["Bag", "T-shirt_top", "n02124075"]  # as given
+        assert list(file) == ["n02124075", "Bag", "T-shirt_top"]  # as given
+        assert list(file["Bag/embedding"]) == ["tsne", "spectral"]
+        assert list(file["Bag/cluster"]) == ["kmeans-2", "dbscan"]
         group = file["Bag"]
         assert group["index"].dtype == np.uint32
         spectral, tsne = group["embedding/spectral"], group["embedding/tsne"]
@@ -330,6 +332,7 @@ REFUSED = {
         r"image_range \(0.0, 0.2\), got 0\.\d+ in picture",
     ),
     "nan pixels": ({"images": np.full((N, 9, 7), np.nan), "image_range": (0, 1)}, "got nan in picture 0"),
+    "range of one": ({"image_range": (1,)}, "image_range must be"),
     "range backwards": ({"image_range": (1, 0)}, "image_range must be"),
     "channels": ({"images": np.zeros((N, 3, 9, 7), np.uint8)}, "1 or 3 channels, got 7.*channel_axis=1"),
     "alpha": ({"images": np.zeros((N, 9, 7, 4), np.uint8)}, "1 or 3 channels, got 4"),
@@ -338,7 +341,7 @@ REFUSED = {
     "axis": ({"channel_axis": 0}, "channel_axis must be 1, 2 or 3"),
     "no images": ({"images": projects.images()[:0], "labels": []}, "images must be at least one"),
     "not sliceable": ({"images": {1, 2}}, "images must have a shape and be sliceable.*set"),
-    "batch size": ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    "batch size": ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
     "name": ({"name": " "}, "name must be a name, got ' '"),
     "size": ({"attributions": attribution(relevance=np.ones((N, 7, 9)))}, r"\(9, 7\), got \(7, 9\)"),
     "nan": ({"attributions": attribution(relevance=NAN)}, "NaN or infinity in rows 3, 5; leave these out"),
@@ -539,3 +542,16 @@ def test_names_the_extra_that_is_missing(monkeypatch):
     )
     with pytest.raises(ImportError, match=message):
         importlib.import_module("jaxlrp.virelay")
+
+
+def test_many_channels_are_read_in_smaller_slices(tmp_path):
+    """16 MiB of 64 channels of 256 x 256: one row."""
+    maps = Lazy((3, 256, 256, 64), lambda i: np.ones((256, 256, 64), np.float32))
+    part = attribution(
+        relevance=maps, prediction=PREDICTION[:3], analyses={"a": [analysis(0, np.array([0, 2]))]}
+    )
+    pictures = np.zeros((3, 256, 256), np.uint8)
+    export_virelay(
+        tmp_path / "p", **arguments(images=pictures, labels=LABELS[:3], attributions=part)
+    )
+    assert maps.largest == 1

@@ -121,7 +121,7 @@ def test_a_person_sees_clusters_and_pictures(tmp_path, browser, serve):
     browser.get(f"{address}/projects/0?embedding=spectral")
     wait_for(lambda: "Eigenvalues" in browser.page_source)
     page = browser.find_element("css selector", "body").text
-    for shown in ("Shop (z+)", "Shop (gradient)", "CLUSTER 1 (2)", "CLUSTER 2 (2)"):
+    for shown in ("Shop (z+)", "Shop (gradient)", "CLUSTER 1 (3)", "CLUSTER 2 (2)"):
         assert shown in page
     choices = " ".join(texts(browser, "select"))
     for shown in (
@@ -148,7 +148,7 @@ def test_a_person_sees_clusters_and_pictures(tmp_path, browser, serve):
             "return [...document.querySelectorAll(\"img[src*='/api/projects/0/']\")]"
             ".map(i => [i.complete, i.naturalWidth, i.naturalHeight])"
         )
-        assert loaded == [[True, projects.W, projects.H]] * 2
+        assert loaded == [[True, projects.W, projects.H]] * 3
     browser.save_screenshot(str(tmp_path / "screen.png"))
     canvas = browser.find_element("css selector", "canvas").screenshot_as_png
     assert len(canvas) > 1000
@@ -169,7 +169,7 @@ def test_numbers_of_clusters(tmp_path, browser, serve):
     files = export_virelay(tmp_path / "p", **arguments())
     browser.get(f"{serve(files)}/projects/0?clustering=dbscan")
     wait_for(lambda: "CLUSTER 0" in browser.find_element("css selector", "body").text)
-    labels = analysis(2).clusterings["dbscan"].labels
+    labels = analysis(1).clusterings["dbscan"].labels
     expected = [
         f"CLUSTER {k + 1} ({n})"
         for k, n in zip(*np.unique(labels, return_counts=True), strict=True)

@@ -237,6 +237,11 @@ def test_refuses_text(tokens, relevance, options, message):
         render_tokens(tokens, relevance, **options)
 
 
+def test_refuses_numbers_for_tokens():
+    with pytest.raises(TypeError, match="tokens must be strings, got 7 in sentence 1"):
+        render_tokens([["a"], [7]], [[1.0], [1.0]])
+
+
 @pytest.mark.parametrize("values", [[1.0], [1.0, np.nan], [[1.0, 2.0]]])
 def test_refuses_relevance_of_text_when_drawn(values):
     pictures = render_tokens([["a", "b"]], [values])

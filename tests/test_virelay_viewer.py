@@ -67,11 +67,11 @@ def test_project(exported, open_viewer):
     assert [method["name"] for method in found] == ["spray-abs", "other"]
     # In the order that was given, though HDF5 sorts by name unless told not to.
     assert found[0]["categories"] == [
+        {"name": "n02124075", "humanReadableName": "n02124075"},
         {"name": "Bag", "humanReadableName": "Bag"},
         {"name": "T-shirt_top", "humanReadableName": "T-shirt/top"},
-        {"name": "n02124075", "humanReadableName": "n02124075"},
     ]
-    assert found[0]["embeddings"] == ["spectral", "tsne"]
+    assert found[0]["embeddings"] == ["tsne", "spectral"]
     assert found[0]["clusterings"] == ["kmeans-2", "dbscan"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlrp.numerics import check_count
 from jaxlrp.virelay.attribution import Attribution
 from jaxlrp.virelay.folder import check_target, write_whole
 from jaxlrp.virelay.labels import Classes, as_labels, label_map, valid_identifier
@@ -112,16 +114,17 @@ def export_virelay(
     check_size("images", *image_size)
     if images.shape[0] == 0:
         raise ValueError("images must be at least one, got none")
-    if image_range is not None and not image_range[0] < image_range[1]:
+    if image_range is not None and not (len(image_range) == 2 and image_range[0] < image_range[1]):
         raise ValueError(f"image_range must be (black, white), rising, got {image_range}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     known = label_map(classes, word_net_ids)
     identifiers = {row["index"]: row["word_net_id"] for row in known}
     true_labels = as_labels(labels, images.shape[0], list(identifiers))
     parts = _parts(attributions, images.shape[0], tuple(image_size), channel_axis, identifiers)
     names = {k: text(v, k) for k, v in {"name": name, "model": model, "dataset": dataset}.items()}
-    size = batch_size or max(1, _SLICE // (12 * image_size[0] * image_size[1]))
+    largest = max(3 * math.prod(image_size), *(math.prod(p.relevance.shape[1:]) for p in parts))
+    size = batch_size or max(1, _SLICE // (4 * largest))
 
     def fill(folder: pathlib.Path) -> None:
         write_dataset(

@@ -40,7 +40,7 @@ def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> Non
     try:
         fill(unfinished)
         if path.exists():
-            old = unfinished.with_suffix(".old")
+            old = unfinished.with_name(f"{unfinished.name}.old")
             path.rename(old)
             try:
                 unfinished.rename(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxlrp.numerics import check_count
 from jaxlrp.virelay.lazy import Pictures, Rendered, Rows, as_rows
 from jaxlrp.virelay.pixels import SMALLEST
 
@@ -57,6 +58,8 @@ def render_signals(
             f"relevance must have the shape of signals, {shape}, got {tuple(relevance.shape)}"
         )
     panels = shape[2] if len(shape) == 3 else 1
+    check_count("height", height)
+    check_count("width", width)
     if height < 8 * panels or width < SMALLEST:
         raise ValueError(
             f"height must be at least {8 * panels} for {panels} channels and width at least {SMALLEST}, "

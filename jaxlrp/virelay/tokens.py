@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxlrp.numerics import check_count
 from jaxlrp.virelay.lazy import Pictures, Rendered, Rows
 
 _DPI = 72  # a point is a pixel
@@ -50,6 +51,7 @@ def render_tokens(
 
     Raises:
       ImportError: without matplotlib (extra: plot).
+      TypeError: if a token is no string.
       ValueError: if numbers do not fit, or a token is wider than a picture.
 
     Example:
@@ -57,13 +59,18 @@ def render_tokens(
       >>> pictures.images.shape, float(pictures.relevance[0].max())
       ((1, 37, 320), 2.0)
     """
-    if font_size < 6:
+    check_count("width", width)
+    if check_count("font_size", font_size) < 6:
         raise ValueError(f"font_size must be at least 6 pixels, got {font_size}")
     if len(tokens) == 0 or any(isinstance(sentence, str) for sentence in tokens):
         raise ValueError("tokens must be a sequence of sentences, each a sequence of tokens")
     sentences = len(relevance) if isinstance(relevance, Sequence) else relevance.shape[0]
     if sentences != len(tokens):
         raise ValueError(f"relevance must be of {len(tokens)} sentences, got {sentences}")
+    for i, sentence in enumerate(tokens):
+        for token in sentence:
+            if not isinstance(token, str):
+                raise TypeError(f"tokens must be strings, got {token!r} in sentence {i}")
     measure = _measure(font_size)
     boxes = [_layout(list(sentence), width, measure, i) for i, sentence in enumerate(tokens)]
     lines = 1 + max((box.line for row in boxes for box in row), default=0)
