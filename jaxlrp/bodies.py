@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +93,7 @@ def _shard_map(node: Body, interpret: Interpret, rules: Any, inputs: list, taps:
         outputs,
         {path: placed[path][0] for path in taps.masks},
         sent,
-        dict.fromkeys(taps.ledger, _compat.partition(())),
+        cast(Any, dict.fromkeys(taps.ledger, _compat.partition(()))),
     )
     leaves, tree = jax.tree.flatten(rules)
     traced = {str(i): leaf for i, leaf in enumerate(leaves) if _compat.is_array(leaf)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -192,10 +193,8 @@ def check_conservation(
     axes = axes_around(network)
     at_input = [_total(traced.values[n], c, axes) for n, c in g["explained"].items()]
     at_input += [e.received for e in entries.values() if e.kind == "embedding"]
-    begun_with = [
-        _total(*pair, axes) for pair in zip(*map(jax.tree.leaves, (output, begun)), strict=True)
-    ]
-    return Ledger(_sum(begun_with), _sum(at_input), entries)
+    totals = jax.tree.map(functools.partial(_total, axes=axes), output, begun)
+    return Ledger(_sum(jax.tree.leaves(totals)), _sum(at_input), entries)
 
 
 def _entry(booked: Array, kind: str, rule: Rule | None) -> Entry:
