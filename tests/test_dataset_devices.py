@@ -93,15 +93,19 @@ def kill_one(out, count, *words, devices=1):
     """Begins a run of several processes, kills one of them on the way, and ends the others."""
     processes = group(out, count, *words, "--pause", 0.1 * count, devices=devices)
     deadline = time.monotonic() + 120
+    said = []
     try:
         while len(journal.state(out).chunks) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
+            if any(process.poll() is not None for process in processes):
+                break  # what went wrong is said below
         processes[-1].send_signal(signal.SIGKILL)
         time.sleep(0.5)  # the others go on with their own part
     finally:
         for process in processes:
             process.kill()
-            process.communicate()
+            said.append(process.communicate()[1])
+    assert (out / "manifest.json").exists(), said
     done = len(dataset.open_relevance(out).ids)
     assert 0 < done < 60
 
