@@ -17,7 +17,17 @@ import numpy as np
 import pytest
 
 import jaxlrp
-from jaxlrp import baselines, composites, higher_order, inspection, plot, pretrained, rules, targets
+from jaxlrp import (
+    baselines,
+    composites,
+    higher_order,
+    inspection,
+    plot,
+    pretrained,
+    rules,
+    spray,
+    targets,
+)
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -117,6 +127,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("higher_order",), public(higher_order)),
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),
+        (("spray",), public(spray)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
