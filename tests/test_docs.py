@@ -26,6 +26,7 @@ from jaxlrp import (
     plot,
     pretrained,
     rules,
+    spray,
     targets,
     virelay,
 )
@@ -130,6 +131,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),
         (("virelay",), public(virelay)),
+        (("spray",), public(spray)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import matplotlib as mpl
 import numpy as np
+
+from jaxlrp import plot  # before matplotlib, whose lack it reports
+from jaxlrp.spray.analysis import Analysis, Clustering
+
+# isort: split
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from jaxlrp import plot
-from jaxlrp.spray.analysis import Analysis, Clustering
 
 
 def overview(analysis: Analysis, clustering: Clustering, view: str) -> Figure:
