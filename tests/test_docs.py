@@ -25,6 +25,7 @@ from jaxlrp import (
     plot,
     pretrained,
     rules,
+    spray,
     targets,
     virelay,
 )
@@ -127,6 +128,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("higher_order",), public(higher_order)),
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),
+        (("spray",), public(spray)),
         (("virelay",), public(virelay)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
