@@ -332,6 +332,7 @@ REFUSED = {
         r"image_range \(0.0, 0.2\), got 0\.\d+ in picture",
     ),
     "nan pixels": ({"images": np.full((N, 9, 7), np.nan), "image_range": (0, 1)}, "got nan in picture 0"),
+    "below": ({"images": np.full((N, 9, 7), -1.0), "image_range": (0, 1)}, r"got -1\.0 in picture 0"),
     "range of one": ({"image_range": (1,)}, "image_range must be"),
     "range backwards": ({"image_range": (1, 0)}, "image_range must be"),
     "channels": ({"images": np.zeros((N, 3, 9, 7), np.uint8)}, "1 or 3 channels, got 7.*channel_axis=1"),
