@@ -17,7 +17,17 @@ import numpy as np
 import pytest
 
 import jaxlrp
-from jaxlrp import baselines, composites, dataset, higher_order, inspection, plot, pretrained, rules, targets
+from jaxlrp import (
+    baselines,
+    composites,
+    dataset,
+    higher_order,
+    inspection,
+    plot,
+    pretrained,
+    rules,
+    targets,
+)
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
