@@ -501,7 +501,7 @@ def test_a_run_chooses_its_batch_by_memory(out, monkeypatch):
 
 
 def test_a_store_is_resumed_with_another_batch_size(out):
-    attribute(out, 20)
+    attribute(out, 60, limit=20)
     assert attribute(out, 60, batch_size=5).batch == 5
     check(out, 60)
 

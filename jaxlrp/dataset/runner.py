@@ -116,14 +116,14 @@ def attribute_dataset(
       >>> from jaxlrp import dataset
       >>> w = jnp.array([[2.0, -1.0], [1.0, 3.0]])
       >>> explain = lrp.explain(lambda w, x: x @ w, argnums=1)
-      >>> x, labels = np.array([[1.0, 2.0], [3.0, 1.0]], np.float32), np.array([0, 1])
+      >>> x, labels = np.array([[1.0, 2.0], [3.0, 1.0]], np.float32), np.array([0, 0])
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     done = dataset.attribute_dataset(
       ...         explain, (x, labels), f"{folder}/out", args=(w,), batch_size=2, progress="none"
       ...     )
       ...     opened = dataset.open_relevance(f"{folder}/out")
       ...     done.samples, np.rint(opened.relevance[:]).astype(int).tolist()
-      (2, [[2, 2], [-3, 3]])
+      (2, [[2, 2], [6, 1]])
     """
     called = program.call(explain, tuple(args), kwargs)
     for name, value in (("batch_size", batch_size), ("chunk", chunk), ("limit", limit)):
