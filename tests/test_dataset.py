@@ -500,6 +500,12 @@ def test_a_run_chooses_its_batch_by_memory(out, monkeypatch):
     check(out.with_name("small"), 20)
 
 
+def test_a_store_is_resumed_with_another_batch_size(out):
+    attribute(out, 60, limit=20)
+    assert attribute(out, 60, batch_size=5).batch == 5
+    check(out, 60)
+
+
 def test_the_limit_of_a_container(tmp_path):
     (tmp_path / "memory.max").write_text("3000\n")
     (tmp_path / "memory.current").write_text("1000\n")
