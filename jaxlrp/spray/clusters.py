@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxlrp.numerics import check_count
 from jaxlrp.spray import seeds
-from jaxlrp.spray.extras import scikit_learn
+from jaxlrp.spray.extras import scikit_learn, threads
 
 Clusterer = Callable[[np.ndarray, int, Array], np.ndarray]
 
@@ -48,7 +48,8 @@ class KMeans:
         method = scikit_learn("cluster").KMeans(
             k, n_init=self.starts, random_state=seeds.seed(key), algorithm="lloyd"
         )
-        return by_size(method.fit_predict(points))
+        with threads(len(points)):
+            return by_size(method.fit_predict(points))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Any
+
+_WORTH_THREADS = 5000
 
 
 def scikit_learn(module: str) -> Any:
@@ -13,6 +16,17 @@ def scikit_learn(module: str) -> Any:
       ImportError: if it is not installed.
     """
     return _load(f"sklearn.{module}", "scikit-learn", "spray")
+
+
+def threads(points: int) -> contextlib.AbstractContextManager[Any]:
+    """One thread for few points, as many as there are for more.
+
+    Small steps that wait for each other thousands of times, as those of t-SNE, take minutes instead of
+    seconds on two threads where the machine is busy.
+    """
+    if points >= _WORTH_THREADS:
+        return contextlib.nullcontext()
+    return _load("threadpoolctl", "scikit-learn", "spray").threadpool_limits(1, user_api="openmp")
 
 
 def umap() -> Any:

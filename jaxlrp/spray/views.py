@@ -15,7 +15,7 @@ from jax import Array
 
 from jaxlrp.numerics import check_at_least, check_count
 from jaxlrp.spray import seeds
-from jaxlrp.spray.extras import scikit_learn, umap
+from jaxlrp.spray.extras import scikit_learn, threads, umap
 
 _FEW = 5
 
@@ -96,7 +96,8 @@ class TSNE:
             max_iter=self.iterations,
             random_state=seeds.seed(key),
         )
-        return method.fit_transform(np.asarray(points, np.float32))
+        with threads(len(points)):
+            return method.fit_transform(np.asarray(points, np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
