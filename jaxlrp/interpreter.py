@@ -118,7 +118,7 @@ def _plain(node: Plain, env: Env) -> None:
 def _layer(layer: Layer, rule: Rule, inputs: tuple, env: Env, taps: Taps, rectified: bool) -> Array:
     operands = tuple(env[v] for v in layer.operands)
     if isinstance(rule, Detach):
-        return layer.forward(inputs, tuple(map(lax.stop_gradient, operands)))
+        return propagate.hold_fixed(layer, inputs, operands)
     if isinstance(rule, LocalTaylor):
         return _local_taylor(layer, rule, inputs, env, taps)
     if layer.kind == "unsupported" and not rule.is_autodiff and len(layer.ops[0].outputs) > 1:

@@ -85,6 +85,25 @@ def call(
     return function(traced, inputs, operands, folded, ledger)
 
 
+def hold_fixed(layer: Layer, inputs: tuple[Array, ...], operands: tuple[Any, ...]) -> Array:
+    """The layer's own output, linear in its inputs; no relevance goes to the operands.
+
+    No `stop_gradient`: the relevance depends on the operands, which its own derivative must know.
+    """
+    types = tuple(map(jax.typeof, inputs))
+
+    @jax.custom_vjp
+    def function(inputs, operands):
+        return layer.forward(inputs, operands)
+
+    def backward(operands, g):
+        pull = jax.linear_transpose(lambda *inputs: layer.forward(inputs, operands), *types)
+        return pull(g), _zeros(operands)
+
+    function.defvjp(lambda inputs, operands: (layer.forward(inputs, operands), operands), backward)
+    return function(inputs, operands)
+
+
 class _Like:
     """Shape and dtype of an operand, so that its value need not be kept for the backward pass."""
 
