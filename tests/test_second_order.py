@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from test_contract import CASES, Case, composite, inputs, network
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
 from jaxlrp import rules as R
+from test_contract import CASES, Case, composite, inputs, network
 
 
 @pytest.fixture(autouse=True)
