@@ -171,10 +171,6 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
         "flaxmodels",
         lambda m: linen(m.ResNet18("logits", None, num_classes=5), PIXELS, train=False),
     ),
-    "flaxmodels, ResNet-50": (
-        "flaxmodels",
-        lambda m: linen(m.ResNet50("logits", None, num_classes=5), PIXELS, train=False),
-    ),
     "flaxmodels, VGG16": (
         "flaxmodels",
         lambda m: linen(m.VGG16("logits", None, num_classes=5), PIXELS, train=False),
@@ -412,11 +408,11 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
 def test_explained_as_it_is(name):
     module, make = MODELS[name]
     model, x = make(pytest.importorskip(module, reason=f"{name.split(',')[0]} is not installed"))
-    expected = model(x)
+    expected = jax.jit(model)(x)
     for composite in (None, composites.attnlrp(), composites.epsilon_plus()):
-        explain = lrp.explain(model, composite)
-        result = explain(x, target=1)
-        np.testing.assert_array_equal(result.output, expected)
+        result = jax.jit(lrp.explain(model, composite))(x, target=1)
+        # under jit, XLA may fuse otherwise
+        np.testing.assert_allclose(result.output, expected, rtol=1e-3, atol=1e-4)
         assert result.relevance.shape == x.shape
         assert np.isfinite(result.relevance).all()
         assert np.abs(result.relevance).max() > 0
