@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from jaxlrp import _compat
 from jaxlrp.layers import LINEAR_KINDS, Layer
@@ -39,7 +39,7 @@ def call(
     leaves, tree = jax.tree.flatten(rule)
     traced = {i: leaf for i, leaf in enumerate(leaves) if _compat.is_array(leaf)}
     linear = layer.kind in LINEAR_KINDS
-    recompute = layer.cheap and not linear
+    recompute = layer.kind == "activation" or (layer.cheap and not linear)
     grouped = layer.form is not None and bool(layer.form.extras)
 
     def rebuild(values: dict[int, Array], dtype: Any) -> Rule:
@@ -59,6 +59,8 @@ def call(
     def backward(residuals, g):
         traced, inputs, kept, folded, z, ledger = residuals
         if z is None:
+            # behind a barrier: else the compiler keeps parts of the first evaluation for the second
+            inputs, g = lax.optimization_barrier((inputs, g))
             z = layer.forward(inputs, kept)
         wide_inputs = tuple(map(widen, inputs))
         weight, bias = (None, None) if folded is None else map(widen, folded)

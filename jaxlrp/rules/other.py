@@ -17,8 +17,6 @@ from jaxlrp.numerics import (
     as_stabiliser,
     check_at_least,
     checked,
-    finite_where_asked,
-    off_zero,
     to_gradient_form,
     to_relevance,
 )
@@ -65,8 +63,9 @@ class Pass(Rule):
                 f"Pass hands relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
                 f"into {z.shape}: give this layer another rule"
             )
-        ratio = finite_where_asked(off_zero(z) / off_zero(x), g)
-        return Shares((g * ratio, *map(jnp.zeros_like, inputs[1:])))
+        # the relevance first: s(z) / s(x) needs no g, and would be computed early and held till here
+        passed = to_gradient_form(x, to_relevance(z, g))
+        return Shares((passed, *map(jnp.zeros_like, inputs[1:])))
 
 
 @rule
