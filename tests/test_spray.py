@@ -757,8 +757,8 @@ def test_ties_small_clusters_and_noise():
         ]
     )
     found = [(c.category, c.cluster, c.size) for c in ranking.candidates]
-    # All but the second cluster of class 3 are perfect: the largest smaller side first. A lone sample in two
-    # hundred and its rest come last. Noise is no cluster.
+    # All but the second cluster of class 3 are perfect: the largest smaller side first. A lone sample in
+    # two hundred and its rest come last. Noise is no cluster.
     perfect_ones = [(3, 1, 1), (2, 1, 40), (2, 0, 160), (1, 1, 10), (1, 0, 190)]
     assert found == [*perfect_ones, (3, 0, 1), (0, 1, 1), (0, 0, 199)]
     assert ranking.classes == (3, 2, 1, 0)

@@ -145,6 +145,6 @@ def graph(found: Neighbours) -> sparse.csr_array:
       [[0.0, 1.0, 0.0], [1.0, 0.0, 0.5], [0.0, 0.5, 0.0]]
     """
     n, k = found.index.shape
-    ends = np.arange(0, n * k + 1, k, np.int32 if n * k < 2**31 else np.int64)
+    ends = k * np.arange(n + 1, dtype=np.int32 if n * k < 2**31 else np.int64)
     near = sparse.csr_array((np.ones(n * k), found.index.ravel(), ends), shape=(n, n))
     return sparse.csr_array((near + near.T) / 2)
