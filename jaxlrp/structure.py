@@ -36,7 +36,7 @@ class Structure:
       softmax: the operations of softmax units, which autodiff treats as a whole.
       dominator: for the result of an elementwise operation, the one value that it is a function of.
       bounds: what is known of the range of each value.
-      random: values drawn at random.
+      random: values drawn at random, and what is made of them without the explained input.
       given: values computed from inputs or captured arrays; all others are written in the program.
     """
 
@@ -96,7 +96,8 @@ def analyse(
         bounds=_bounds(graph, dict(bounds or {})),
         random=_derived(
             graph, {v for op in graph.ops if op.primitive in P.RANDOM for v in op.outputs}
-        ),
+        )
+        - _derived(graph, set(explained)),
         given=_derived(graph, {*graph.inputs, *graph.constants} - graph.literals),
     )
 

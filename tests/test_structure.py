@@ -970,6 +970,19 @@ def test_own_dropout() -> None:
         lrp.plan(net, None, normal(3))
 
 
+def test_random_features_are_no_dropout() -> None:
+    """A random feature is added, as of the time in a diffusion network; values mask and scale themselves."""
+
+    def net(x: jax.Array) -> jax.Array:
+        h = x + jax.random.normal(jax.random.key(0), x.shape)
+        return jnp.where(h > 0, h, 0.1 * h) * jax.nn.sigmoid(h)
+
+    x = normal(3)
+    result = lrp.explain(net)(x, target=net(x))
+    np.testing.assert_array_equal(result.output, net(x))
+    assert np.isfinite(result.relevance).all()
+
+
 def doubling(x: jax.Array) -> jax.Array:
     return lax.while_loop(lambda x: x.sum() < 100, lambda x: 2 * x, x)
 

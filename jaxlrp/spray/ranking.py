@@ -145,8 +145,9 @@ def rank(
     """Ranks the clusters of all classes by how clearly they are cut off.
 
     First by Fisher's criterion; of those that are equal, as perfect ones are, by the smaller side of
-    the cut, the largest first; of the two sides of one cut, the smaller first. Clusters that hold less
-    than `least_share` of their class come behind all others. Noise is no cluster, but belongs to the rest.
+    the cut, the largest first; of the two sides of one cut, the smaller first. A cut that parts less than
+    `least_share` of a class from it comes behind all others: a few odd samples, and a class that is
+    whole. Noise is no cluster, but belongs to the rest.
 
     A clear cut is no proof: it may be a Clever Hans, or two honest ways to be that class. Look at the mean
     relevances and at the samples.
@@ -216,7 +217,7 @@ def _of_class(analysis: Analysis, embedding: str, clustering: str) -> list[Candi
 def _order(c: Candidate, least_share: float) -> tuple[float, ...]:
     # Rounded, so that the two sides of one cut are equal.
     score, side = float(f"{c.fisher:.6g}"), round(min(c.share, 1 - c.share), 9)
-    return (c.share < least_share, -score, -side, c.share, c.category, c.cluster)
+    return (side < least_share, -score, -side, c.share, c.category, c.cluster)
 
 
 def _purity(labels: Any, rows: np.ndarray) -> float:
