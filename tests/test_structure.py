@@ -971,7 +971,7 @@ def test_own_dropout() -> None:
 
 
 def test_random_features_are_no_dropout() -> None:
-    """A random feature is added, as of the time in a diffusion network; values mask and scale themselves."""
+    """A random feature is added, as in a diffusion network; values mask and scale themselves."""
 
     def net(x: jax.Array) -> jax.Array:
         h = x + jax.random.normal(jax.random.key(0), x.shape)
