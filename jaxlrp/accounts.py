@@ -15,8 +15,7 @@ from jax import Array, lax
 
 from jaxlrp import _compat, propagate
 from jaxlrp import primitives as P
-from jaxlrp._compat import primitives as _named
-from jaxlrp.graph import Call, Env, Graph, Op, Step, Value, evaluate, regroup
+from jaxlrp.graph import Call, Env, Graph, Op, Step, Value, evaluate
 from jaxlrp.layers import Account, Body, Booked, Layer, Network, Node, Plain
 from jaxlrp.naming import place
 from jaxlrp.rules import Rule
@@ -28,11 +27,8 @@ KINDS = {
     "constant": "values that do not depend on the input, joined to those that do, keep their share",
     "carry": "the state that a loop over time begins with, not made of the input, keeps what comes to it",
     "stopped": "relevance ends at a `stop_gradient` of the function",
-    "custom": "a function with a derivative of its own, which was taken for a rule",
     "autodiff": "not linear, and left to autodiff",
 }
-
-_CUSTOM = _named("custom_jvp_call", "custom_vjp_call")
 
 
 def audit(network: Network, rules: Mapping[str, Rule], outputs: Iterable[Value]) -> Network:
@@ -106,7 +102,7 @@ class _Auditor:
             return [node]
         if node.cut:
             return [self._stopped(node)]
-        found = [self._step(step) for step in self._opened(node.steps)]
+        found = [self._operation(op) for op in self._opened(node.steps)]
         return [node] if all(isinstance(n, Plain) for n in found) else found
 
     def _body(self, node: Body) -> Body:
@@ -142,31 +138,21 @@ class _Auditor:
         )
         return self._book(account, (op,), unit or frozenset({op}), cut)
 
-    def _opened(self, steps: Iterable[Step]) -> Iterable[Step]:
-        """Single operations; functions with a derivative of their own stay whole."""
+    def _opened(self, steps: Iterable[Step]) -> Iterable[Op]:
+        """The single operations of steps."""
         for step in steps:
-            if isinstance(step, Op):
-                yield step
-                continue
-            ops = self.members[step]
-            around = {call for op in ops for call in op.calls}
-            sizes = {c: len(self.members[c]) * (c.eqn.primitive in _CUSTOM) for c in around}
-            yield from regroup(ops, sizes=sizes)
+            yield from (step,) if isinstance(step, Op) else self.members[step]
 
-    def _step(self, step: Step) -> Node:
-        if not self._is_reached(step):
-            return Plain((step,))
-        if isinstance(step, Call):
-            ops = self.members[step]
-            kind = "softmax" if any(op in self.network.softmax for op in ops) else "custom"
-            return self._book(self._account(ops[-1], kind, step.name or kind), (step,))
-        if step in self.units:
-            unit = self.units[step]
-            return self._book(self._row(unit), (step,), unit)
-        kind = self._kind(step)
+    def _operation(self, op: Op) -> Node:
+        if not self._is_reached(op):
+            return Plain((op,))
+        if op in self.units:
+            unit = self.units[op]
+            return self._book(self._row(unit), (op,), unit)
+        kind = self._kind(op)
         if kind is None:
-            return Plain((step,))
-        return self._book(self._account(step, kind, str(step.primitive)), (step,))
+            return Plain((op,))
+        return self._book(self._account(op, kind, str(op.primitive)), (op,))
 
     def _kind(self, op: Op) -> str | None:
         """Why a single operation loses relevance; None where it hands on all of it."""
@@ -251,7 +237,7 @@ def _softmax_units(network: Network) -> dict[Op, frozenset[Op]]:
     """For each operation of a softmax, all of that softmax: with what its scores are shifted by."""
     graph, found = network.graph, dict[Op, set[Op]]()
     for op in graph.ops:
-        if op not in network.softmax or any(c.eqn.primitive in _CUSTOM for c in op.calls):
+        if op not in network.softmax:
             continue
         unit = {op}
         for maker in map(graph.producer.get, op.inputs):

@@ -36,7 +36,7 @@ class Entry:
       stabiliser: what its stabiliser kept.
       rule: the rest: what the rule itself made or lost, such as z+ where nothing is positive.
       kind: of the layer, see `jaxlrp.layers.KINDS`, or what else it is: "softmax", "constant",
-        "carry", "stopped", "custom", "autodiff".
+        "carry", "stopped", "autodiff".
       reason: why relevance may end there.
     """
 

@@ -189,11 +189,10 @@ reversed_gradient.defvjp(lambda x: (jnp.flip(x), None), lambda _, g: (-2 * jnp.f
 
 
 def test_a_derivative_of_its_own() -> None:
-    """A gradient that is reversed and doubled makes relevance of the other sign."""
+    """Relevance follows what a function computes, which here loses nothing."""
     ledger = check(lambda x: reversed_gradient(x).sum(), EXACT)
-    path, entry = only(ledger, "custom")
-    assert path == "reversed_gradient"
-    close(entry, X.sum(), -2 * X.sum())
+    assert not [e for e in ledger.entries.values() if e.kind in accounts.KINDS]
+    np.testing.assert_allclose(ledger.input, X.sum())
 
 
 def test_outputs_that_the_input_does_not_reach() -> None:
