@@ -19,7 +19,7 @@ from jaxlrp.dataset.policy import Conditions, Policy
 from jaxlrp.dataset.reading import Spec
 from jaxlrp.errors import UnsupportedError
 from jaxlrp.explanation import asked, explains
-from jaxlrp.numerics import to_relevance
+from jaxlrp.numerics import tiny, to_relevance
 
 SAMPLE, TARGET, CONDITION = "sample", "target", "condition"
 _TRIED = (2, 3)  # batch sizes by whose difference the axis of the batch is told
@@ -288,10 +288,13 @@ def _cast(a: Array, dtype: str) -> Array:
 
 
 def _error(exact: Array, stored: Array) -> Array:
-    """The largest error of each sample, in units of its largest relevance."""
+    """The largest error of each sample, in units of its largest relevance.
+
+    A network that is dead for a sample gives it less than `tiny`, which is no relevance to be wrong about.
+    """
     exact = _per_sample(exact)
     worst = jnp.abs(exact - _per_sample(stored).astype(exact.dtype)).max(axis=1)
-    return worst / jnp.maximum(jnp.abs(exact).max(axis=1), jnp.finfo(exact.dtype).tiny)
+    return worst / jnp.maximum(jnp.abs(exact).max(axis=1), tiny(exact.dtype))
 
 
 def _residual(output: Any, target: Any, relevance: Any) -> Array:
