@@ -11,5 +11,18 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import jax
+import psutil
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """JAX keeps each program that it compiles: gigabytes in a run of all tests."""
+    yield
+    if psutil.Process().memory_info().rss > 3 * 2**30:
+        jax.clear_caches()
+
+
 # The scripts that made the goldens need PyTorch and Zennit, which the tests do not.
 collect_ignore_glob = ["parity/make_*.py"]
