@@ -191,7 +191,9 @@ class Encoder:
         return ops.linear(ops.norm(x[:, 0], *self.pair("LayerNorm_0")), *self.pair("Dense_0"))
 
 
-def methods(model: Encoder, x: Tensor, target: int) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:
+def methods(
+    model: Encoder, x: Tensor, target: int
+) -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:
     """Method -> () -> (output, gradient or relevance of x)."""
 
     def run(ops: Plain) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The same transformers, weights and inputs in LXT and in jaxlrp: time of AttnLRP, and how far apart they are.
+"""The same transformers and weights in LXT and in jaxlrp: time of AttnLRP, and how far apart they are.
 
 python benchmarks/against_lxt.py --torch-python PATH [--models vit bert] [--batch 1] [--repeats 7]
 

@@ -12,9 +12,13 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax._src import source_info_util  # no public way to a user's source line
+from jax import Array, lax
+from jax._src import core, source_info_util  # no public way to a user's source line
+from jax._src import shard_map as shard_map_internal
+from jax._src.lax import lax as lax_internal
+from jax._src.lax import parallel
 from jax.extend import core as jex
 from jax.extend.core import primitives as jex_primitives
 
@@ -24,13 +28,15 @@ Literal = jex.Literal
 Primitive = jex.Primitive
 JaxprEqn = Any
 
+# `shard_map`, casts between its types, and grouped products are exported under no public name.
+_UNEXPORTED = (core, lax_internal, parallel, shard_map_internal)
 _LIBRARIES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (jax, flax))
 _HERE = os.path.dirname(__file__) + os.sep
 
 
 def primitive(name: str) -> Primitive | None:
     """The primitive object called `name`, or None where this JAX has none of that name."""
-    for module in (lax, jex_primitives):
+    for module in (lax, jex_primitives, *_UNEXPORTED):
         found = getattr(module, f"{name}_p", None)
         if found is not None:
             return found
@@ -72,6 +78,92 @@ def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
         return eqn.params["num_consts"], eqn.params["num_carry"]
     consts, carry, _ = eqn.params["ft_in"].unpack()
     return len(consts), len(carry)
+
+
+def shard_mesh(eqn: JaxprEqn) -> dict[str, int]:
+    """The axes over which a `shard_map` equation maps, and how many devices lie along each."""
+    manual, shape = eqn.params["newly_manual_axes"], eqn.params["mesh"].shape
+    return {axis: size for axis, size in shape.items() if axis in manual}
+
+
+def shard_specs(eqn: JaxprEqn) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """How a `shard_map` equation lays its inputs and its outputs out on the mesh."""
+    return eqn.params["in_specs"], eqn.params["out_specs"]
+
+
+def tracks_varying(eqn: JaxprEqn) -> bool:
+    """Whether the types inside a `shard_map` say along which axes of the mesh a value varies."""
+    return eqn.params["check_vma"]
+
+
+def shard_map(
+    eqn: JaxprEqn, fun: Callable[..., Any], in_specs: Any, out_specs: Any
+) -> Callable[..., Any]:
+    """Maps another function over the devices of a `shard_map` equation."""
+    return jax.shard_map(
+        fun,
+        mesh=eqn.params["mesh"],
+        in_specs=in_specs,
+        out_specs=out_specs,
+        axis_names=eqn.params["newly_manual_axes"],
+        check_vma=eqn.params["check_vma"],
+    )
+
+
+def partition(axes: Sequence[str | None]) -> jax.sharding.PartitionSpec:
+    """The leading dimensions of an array laid out along axes of a mesh."""
+    return jax.sharding.PartitionSpec(*axes)
+
+
+def varying(value: Any) -> frozenset[str]:
+    """The axes of the mesh along which a value, or a value of this type, varies in a `shard_map`."""
+    aval = value if hasattr(value, "mat") else jax.typeof(value)
+    return frozenset(getattr(aval, "mat", aval).varying)
+
+
+def varying_around(aval: Any) -> frozenset[str]:
+    """Those axes that belong to a mesh which the program is being mapped over right now."""
+    return varying(aval) & frozenset(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def zeros(shape: Sequence[int], dtype: Any, axes: frozenset[str] = frozenset()) -> Array:
+    """Zeros of the type of a value that varies along some axes of a mesh."""
+    return varied(jnp.zeros(shape, dtype), axes)
+
+
+def varied(value: Array, axes: frozenset[str]) -> Array:
+    """A value as one that varies along at least these axes of the mesh around it."""
+    missing = tuple(sorted(axes - varying(value)))
+    return lax.pcast(value, missing, to="varying") if missing else value
+
+
+def typed_as(value: Array, other: Array) -> Array:
+    """A value that lies on the mesh as `other` does: with its axes, or its explicit sharding."""
+    return placed_as(varied(value, varying(other)), other)
+
+
+def placed_as(value: Array, other: Array) -> Array:
+    """A value with the explicit sharding of `other`, where it has one."""
+    sharding = jax.typeof(other).sharding
+    if not sharding.mesh.explicit_axes or jax.typeof(value).sharding == sharding:
+        return value
+    return jax.sharding.reshard(value, sharding)
+
+
+def alike(*values: Array) -> tuple[Array, ...]:
+    """Values that vary along the same axes of the mesh, as primitives ask of their operands."""
+    axes = frozenset().union(*map(varying, values))
+    return tuple(varied(value, axes) for value in values)
+
+
+def summed_to(amount: Array, axes: frozenset[str]) -> Array:
+    """An amount that varies along these axes of the mesh alone; the sum over devices is the same."""
+    held = varying(amount)
+    if held - axes:
+        amount = lax.psum(amount, tuple(sorted(held - axes)))
+    for axis in sorted(axes - held):
+        amount = varied(amount / lax.axis_size(axis), frozenset({axis}))
+    return amount
 
 
 def name_stack(eqn: JaxprEqn) -> str:

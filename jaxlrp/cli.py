@@ -1,7 +1,8 @@
-"""The command line: explain a picture, or show the plan of a model.
+"""The command line: explain a picture or a folder of them, or show the plan of a model.
 
 python -m jaxlrp explain photo.jpg -o heatmap.png
 python -m jaxlrp plan --composite epsilon_plus
+python -m jaxlrp attribute photos/ -o relevance.zarr
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 import jaxlrp as lrp
 from jaxlrp import composites
+from jaxlrp.dataset import command
 from jaxlrp.errors import near
 
 _SAMPLE = "sample:"
@@ -35,15 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: the words after the program's name; those of the process by default.
 
     Returns:
-      The exit status: 0, or 2 after a mistake, which is told on standard error.
+      The exit status: 0, 1 if `verify` finds damage, or 2 after a mistake, which is told on standard
+      error.
     """
     parsed = _parser().parse_args(arguments)
     try:
-        parsed.run(parsed)
+        return parsed.run(parsed) or 0
     except (CommandError, ImportError, ValueError, OSError) as error:
         print(f"jaxlrp: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,12 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="print each layer of a model and its rule")
     plan.set_defaults(run=_plan)
 
-    for command in (explain, plan):
-        command.add_argument(
+    command.add(commands, _model, _composite)
+    for picture in (explain, plan):
+        picture.add_argument(
             "--model", default="efficientnet-lite0",
             help="a name, or module:function that gives a jaxlrp.pretrained.Pretrained",
         )  # fmt: skip
-        command.add_argument(
+        picture.add_argument(
             "--composite", default="epsilon_gamma_box", help=", ".join(composites.PRESETS)
         )
     return parser

@@ -1,8 +1,9 @@
-"""The ledger: where relevance comes from and where it goes, layer by layer."""
+"""The ledger: where relevance comes from and where it goes, layer by layer and between layers."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -10,40 +11,50 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import interpreter, targets
+from jaxlrp import _compat, accounts, targets
 from jaxlrp.composites import Composite
-from jaxlrp.interpreter import Activations, Rules, Taps, interpret
-from jaxlrp.layers import LINEAR_KINDS, Layer
-from jaxlrp.numerics import to_relevance
+from jaxlrp.interpreter import Rules, interpret
+from jaxlrp.layers import LINEAR_KINDS
+from jaxlrp.numerics import to_relevance, widen
 from jaxlrp.planning import Plan, make_plan
 from jaxlrp.rules import Epsilon, Pass, Rule
+from jaxlrp.taps import Taps, axes_around, empty_ledger
 from jaxlrp.trace import source, trace
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What became of the relevance that one layer was given. All are sums, scalars.
+    """What became of the relevance that one layer, or something between layers, was given.
+
+    Amounts are sums, scalars.
 
     Attributes:
       received: the relevance of its output.
       passed: what it sent to its inputs.
-      bias: what its bias kept.
+      bias: what its bias kept, or constants that it joins to what depends on the input.
       stabiliser: what its stabiliser kept.
       rule: the rest: what the rule itself made or lost, such as z+ where nothing is positive.
+      kind: of the layer, see `jaxlrp.layers.KINDS`, or what else it is: "softmax", "constant",
+        "carry", "stopped", "custom", "autodiff".
+      reason: why relevance may end there.
     """
 
     received: Array
     passed: Array
     bias: Array
     stabiliser: Array
+    kind: str = dataclasses.field(default="", metadata={"static": True})
 
     @property
     def rule(self) -> Array:
         return self.received - self.passed - self.bias - self.stabiliser
 
+    @property
+    def reason(self) -> str:
+        return accounts.KINDS.get(self.kind, "its bias, its stabiliser and its rule keep a share")
 
-@jax.tree_util.register_dataclass
+
 @dataclasses.dataclass(frozen=True)
 class Ledger:
     """Relevance from the output to the input; `print` it.
@@ -51,7 +62,7 @@ class Ledger:
     Attributes:
       output: the relevance that the output began with, a sum over everything.
       input: the relevance that arrived at the explained argument.
-      entries: by layer path, in the order of evaluation.
+      entries: by path, in the order of evaluation: layers, and what keeps relevance between them.
     """
 
     output: Array
@@ -60,13 +71,12 @@ class Ledger:
 
     @property
     def absorbed(self) -> Array:
-        """What all layers together kept: bias, stabiliser and rule."""
-        kept = [e.received - e.passed for e in self.entries.values()]
-        return _sum(kept)
+        """What all entries together kept."""
+        return _sum([e.received - e.passed for e in self.entries.values()])
 
     @property
     def elsewhere(self) -> Array:
-        """What was lost where there is no layer: `stop_gradient`, or between float roundings."""
+        """What no entry accounts for: the rounding of floats."""
         return self.output - self.input - self.absorbed
 
     @property
@@ -75,28 +85,50 @@ class Ledger:
         return jnp.abs(self.output - self.input) / jnp.abs(self.output)
 
     def __str__(self) -> str:
-        header = ("path", "received", "passed", "bias", "stabiliser", "rule")
-        lines = [header] + [
-            (
-                path,
-                *(f"{float(v):.6g}" for v in (e.received, e.passed, e.bias, e.stabiliser, e.rule)),
-            )
-            for path, e in self.entries.items()
-        ]
+        shown = {path: e for path, e in self.entries.items() if self._is_shown(e)}
+        header = ("path", "kind", "received", "passed", "bias", "stabiliser", "rule")
+        lines: list[tuple[str, ...]] = [header]
+        for path, e in shown.items():
+            amounts = (e.received, e.passed, e.bias, e.stabiliser, e.rule)
+            lines.append((path, e.kind, *(f"{float(v):.6g}" for v in amounts)))
         widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
         rendered = [
             "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w)
+                cell.ljust(w) if i < 2 else cell.rjust(w)
                 for i, (cell, w) in enumerate(zip(line, widths, strict=True))
             )
             for line in lines
         ]
         rendered.insert(1, "-" * len(rendered[0]))
+        kinds = dict.fromkeys(e.kind for e in shown.values() if e.kind in accounts.KINDS)
+        rendered += [f"{kind}: {accounts.KINDS[kind]}" for kind in kinds]
         rendered.append(
             f"output {float(self.output):.6g}, input {float(self.input):.6g}, "
             f"absorbed {float(self.absorbed):.6g}, elsewhere {float(self.elsewhere):.3g}"
         )
         return "\n".join(rendered)
+
+    def _is_shown(self, entry: Entry) -> bool:
+        """Layers are, and of the rest what kept more than rounding."""
+        kept = max(abs(float(entry.received - entry.passed)), abs(float(entry.bias)))
+        return entry.kind not in accounts.KINDS or kept > 1e-6 * abs(float(self.output))
+
+
+def _parts(ledger: Ledger) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+    entries = [(jax.tree_util.DictKey(path), entry) for path, entry in ledger.entries.items()]
+    sides = [
+        (jax.tree_util.GetAttrKey(name), getattr(ledger, name)) for name in ("output", "input")
+    ]
+    return sides + entries, tuple(ledger.entries)
+
+
+def _joined(paths: tuple[str, ...], parts: Any) -> Ledger:
+    output, arrived, *entries = parts
+    return Ledger(output, arrived, dict(zip(paths, entries, strict=True)))
+
+
+# Not as a dataclass, whose dictionary JAX would sort by path.
+jax.tree_util.register_pytree_with_keys(Ledger, _parts, _joined)
 
 
 def check_conservation(
@@ -108,15 +140,15 @@ def check_conservation(
     zero_bias: bool = False,
     **kwargs: Any,
 ) -> Ledger:
-    """Where relevance is absorbed, layer by layer.
+    """Where relevance is absorbed, layer by layer and between layers.
 
     Args:
       fun, composite: as in `attach`.
       *args, **kwargs: arguments of `fun`.
       argnums: as in `attach`; by default the last positional argument.
       target: as in `explain`; without it the whole output is the initial relevance.
-      zero_bias: count no bias anywhere: rules drop it, and a constant that is added passes
-        relevance on. Then only stabilisers and rules absorb.
+      zero_bias: count no bias in any layer: rules drop it, and a constant that is added passes
+        relevance on. Then layers absorb by stabilisers and rules alone.
 
     Returns:
       A `Ledger`. Runs under `jit` too.
@@ -135,68 +167,54 @@ def check_conservation(
     if zero_bias:
         planned = _without_bias(planned)
     rules = Rules.planned(planned)
-    hidden = interpreter.in_branches(network)
-    scans = interpreter.lengths(network)
-    layers = [layer for layer in network.layers() if layer.path not in hidden]
-
+    audited = accounts.audit(network, rules.of, network.graph.outputs[: traced.n_outputs])
     floats = [n for n in traced.explained if jnp.issubdtype(traced.values[n].dtype, jnp.inexact)]
     variables = {
         "explained": {n: traced.values[n] for n in floats},
-        "outputs": {la.path: _zeros(scans[la.path], la.output_shape, la.dtype) for la in layers},
-        "inputs": {
-            la.path: tuple(
-                _zeros(scans[la.path], shape, dtype)
-                for shape, dtype in zip(la.input_shapes, la.input_dtypes, strict=True)
-            )
-            for la in layers
-        },
-        "ledger": {la.path: jnp.zeros((*scans[la.path], 4)) for la in layers},
+        "ledger": empty_ledger(audited),
     }
 
-    def forward(variables: dict[str, Any]) -> tuple[Any, Any]:
+    def forward(variables: dict[str, Any]) -> Any:
         values = list(traced.values)
         for n, value in variables["explained"].items():
             values[n] = value
-        taps = Taps(variables["outputs"], {}, variables["inputs"], variables["ledger"])
-        outputs, activations = interpret(network, rules, values, taps)
-        output = jax.tree.unflatten(traced.output_tree, outputs[: traced.n_outputs])
-        return output, activations
+        outputs, _ = interpret(audited, rules, values, Taps(ledger=variables["ledger"]))
+        return jax.tree.unflatten(traced.output_tree, outputs[: traced.n_outputs])
 
-    output, pull, activations = jax.vjp(forward, variables, has_aux=True)
+    output, pull = jax.vjp(forward, variables)
     whole = jax.tree.map(jnp.ones_like, output)
     begun = whole if target is None else targets.initial(output, target)
     (g,) = pull(begun)
-    entries = {la.path: _entry(la, rules.of[la.path], activations, g) for la in layers}
-    at_input = [_total(traced.values[n], c) for n, c in g["explained"].items()]
-    at_input += [entries[la.path].received for la in layers if la.kind == "embedding"]
-    begun_with = jax.tree.leaves(jax.tree.map(_total, output, begun))
-    return Ledger(_sum(begun_with), _sum(at_input), entries)
+    kinds = {la.path: la.kind for la in network.layers()} | audited.accounts()
+    entries = {
+        path: _entry(jnp.sum(booked.reshape(-1, 4), axis=0), kinds[path], rules.of.get(path))
+        for path, booked in ((path, g["ledger"][path]) for path in variables["ledger"])
+    }
+    axes = axes_around(network)
+    at_input = [_total(traced.values[n], c, axes) for n, c in g["explained"].items()]
+    at_input += [e.received for e in entries.values() if e.kind == "embedding"]
+    totals = jax.tree.map(functools.partial(_total, axes=axes), output, begun)
+    return Ledger(_sum(jax.tree.leaves(totals)), _sum(at_input), entries)
 
 
-def _entry(layer: Layer, rule: Rule, activations: Activations, g: dict[str, Any]) -> Entry:
-    path = layer.path
-    received = _total(activations.outputs[path], g["outputs"][path])
-    if layer.kind == "embedding":
-        return Entry(received, received, jnp.zeros(()), jnp.zeros(()))
-    sent = zip(activations.inputs[path], g["inputs"][path], strict=True)
-    parts = [_total(a, c) for a, c in sent]
-    passed = _sum(parts)
-    _, _, bias, stabiliser = jnp.sum(g["ledger"][path].reshape(-1, 4), axis=0)
-    if rule.is_autodiff and layer.kind in LINEAR_KINDS:
+def _entry(booked: Array, kind: str, rule: Rule | None) -> Entry:
+    received, passed, bias, stabiliser = booked
+    if kind == "embedding":
+        passed = received
+    elif kind in ("constant", "carry") or (
+        kind in LINEAR_KINDS and rule is not None and rule.is_autodiff
+    ):
         bias = received - passed  # of LRP-0 all that does not arrive is the bias's
-    return Entry(received, passed, bias, stabiliser)
+    return Entry(received, passed, bias, stabiliser, kind)
 
 
 def _sum(parts: list[Array]) -> Array:
     return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
 
 
-def _zeros(prefix: tuple[int, ...], shape: tuple[int, ...], dtype: Any) -> Array:
-    return jnp.zeros((*prefix, *shape), dtype)
-
-
-def _total(a: Array, g: Array) -> Array:
-    return jnp.sum(to_relevance(jnp.asarray(a), g))
+def _total(a: Array, g: Array, axes: frozenset[str]) -> Array:
+    total = jnp.sum(to_relevance(widen(jnp.asarray(a)), widen(g)))
+    return _compat.summed_to(total, axes)
 
 
 # LRP-0 without its bias must divide; what this keeps off zero stays below float32's resolution.

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import _compat, interpreter, targets
+from jaxlrp import _compat, targets
 from jaxlrp.composites import Composite
 from jaxlrp.errors import NonFiniteError, UnsupportedError, near
-from jaxlrp.interpreter import Rules, Taps, interpret
+from jaxlrp.interpreter import Rules, interpret
 from jaxlrp.layers import Layer
 from jaxlrp.numerics import to_relevance
 from jaxlrp.planning import Plan, make_plan
+from jaxlrp.taps import Taps, blanks
 from jaxlrp.trace import Source, Traced, source, trace
 
 
@@ -57,10 +58,35 @@ class Explanation:
     parameters: Any = None
 
 
-def mark(explained: Callable[..., Explanation], argnums: Any) -> Callable[..., Explanation]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Asked:
+    """What `explain` was asked for: enough to say what its result depends on.
+
+    Attributes:
+      source: the function that is explained.
+      composite: as it was given, None for the default.
+      start: the layer at which relevance begins, None for the output.
+    """
+
+    source: Source
+    composite: Composite | Plan | None
+    start: str | None
+
+
+def mark(
+    explained: Callable[..., Explanation], argnums: Any, asked: Asked | None = None
+) -> Callable[..., Explanation]:
     """Notes on a function which of its arguments it explains. `jit` and `vmap` keep the note."""
     explained.__dict__["__explains__"] = argnums
+    explained.__dict__["__asked__"] = asked
     return explained
+
+
+def asked(fun: Any) -> Asked | None:
+    """What a function that explains was asked for, through `functools.partial`; None if not known."""
+    if isinstance(fun, functools.partial):
+        return asked(fun.func)
+    return getattr(fun, "__asked__", None)
 
 
 def explains(fun: Any) -> Any:
@@ -219,7 +245,7 @@ def explain(
             _check_finite(held, planned, args, kwargs, target, condition)
         return result
 
-    return mark(explained, argnums)
+    return mark(explained, argnums, Asked(held, composite, start))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -239,13 +265,14 @@ class _Setup:
         embeddings = self._embeddings()
         self._check_depends()
         recorded = self._recorded()
-        masks = {self._known(path): jnp.asarray(m) for path, m in condition.items()}
+        masks = {path: self._mask(path, m) for path, m in condition.items()}
         floats = [n for n in traced.explained if jnp.issubdtype(_dtype(traced, n), jnp.inexact)]
         weights = self._parameter_values()
         tapped = dict.fromkeys([*recorded, *(layer.path for layer in embeddings)])
         if self.start is not None:
             tapped[self._known(self.start)] = None
-        deltas = {path: self._like_output(path) for path in tapped}
+        blank = blanks(traced.network)
+        deltas = {path: blank[path].output for path in tapped}
         rules = Rules.planned(self.plan, self.start)
 
         def forward(variables: dict[str, Any]) -> tuple[Any, Any]:
@@ -334,11 +361,6 @@ class _Setup:
         paths = self.plan.paths
         if path not in paths:
             raise ValueError(f"there is no layer {path!r}: {near(path, paths)}")
-        if path in interpreter.in_branches(self.traced.network):
-            raise UnsupportedError(
-                f"layer {path!r} lies in a branch of a `cond`, which may not be taken: record, "
-                "condition or start outside of it"
-            )
         return path
 
     def _recorded(self) -> list[str]:
@@ -353,10 +375,19 @@ class _Setup:
             found.update(dict.fromkeys(map(self._known, matched)))
         return list(found)
 
-    def _like_output(self, path: str) -> Array:
-        (layer,) = [la for la in self.traced.network.layers() if la.path == path]
-        prefix = interpreter.lengths(self.traced.network)[path]
-        return jnp.zeros((*prefix, *layer.output_shape), layer.dtype)
+    def _mask(self, path: str, mask: Any) -> Array:
+        shape = blanks(self.traced.network)[self._known(path)].shape
+        mask = jnp.asarray(mask)
+        try:
+            fits = jnp.broadcast_shapes(mask.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"condition[{path!r}] must broadcast to the output of that layer, of shape {shape}, got "
+                f"shape {mask.shape}"
+            )
+        return jnp.broadcast_to(mask, shape)
 
     def _parameter_values(self) -> list[int]:
         """Which traced values are parameters whose relevance is asked for."""
@@ -425,8 +456,7 @@ def _check_finite(
         if hasattr(leaf, "dtype") and not _is_finite(leaf):
             raise NonFiniteError(f"argument{jax.tree_util.keystr(path)} holds NaN or infinity")
     traced = trace(held, args, kwargs)
-    hidden = interpreter.in_branches(traced.network)
-    paths = tuple(p for p in planned.paths if p not in hidden)
+    paths = planned.paths
     setup = _Setup(held, traced, planned, paths, None, (), args)
     result = setup.run(target, condition or {})
     records = result.records

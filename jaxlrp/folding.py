@@ -56,7 +56,8 @@ class LinearForm:
       kernel: the other operand.
       kernel_dims: for each dimension of the anchor's output, the kernel's dimension that it is, or
         None.
-      chain: what was absorbed, in order.
+      extras: what the anchor reads beside: the sizes of the groups of a grouped product.
+      chain: what was absorbed, in order; a sum over devices comes before all that is affine.
     """
 
     anchor: Op | None
@@ -64,16 +65,18 @@ class LinearForm:
     kernel: Value | None
     kernel_dims: tuple[int | None, ...]
     chain: tuple[Absorbed, ...]
+    extras: tuple[Value, ...] = ()
 
-    def op(self, x: Array, weight: Array) -> Array:
+    def op(self, x: Array, weight: Array, extras: tuple[Array, ...] = ()) -> Array:
         """The bilinear map alone: no scale, no bias; at least in float32."""
         if self.anchor is None:
             return x * weight
+        x, weight = _compat.alike(x, weight)
         if self._is_pointwise:
             z = _pointwise(self.anchor, x, weight)
         else:
             operands = (x, weight) if self.side == 0 else (weight, x)
-            (z,) = _compat.bind(self.anchor.eqn, operands, preferred_element_type=None)
+            (z,) = _compat.bind(self.anchor.eqn, (*operands, *extras), preferred_element_type=None)
         for link in self.chain:
             if link.reshapes:
                 (z,) = _compat.bind(link.op.eqn, [z])
@@ -193,7 +196,7 @@ def _reshape_compact(op: Op, link: Absorbed, value: Array) -> Array:
     value = jnp.broadcast_to(value, link.before)
     if op.primitive is P.TRANSPOSE:
         return value.transpose(op.params["permutation"])
-    return value.reshape(link.after)
+    return value.reshape(link.after)  # a sum over devices changes no shape
 
 
 def _inverse(op: Op, link: Absorbed) -> Callable[[Array], Array]:
@@ -242,7 +245,7 @@ def absorb(structure: Structure, anchor: Op, closed_to: frozenset[Op]) -> Linear
     shape = structure.graph.shape(anchor.outputs[0])
     dims: list[Dim] = [None if k is None else (n,) for k, n in zip(kernel_dims, shape, strict=True)]
     chain = _follow(structure, anchor.outputs[0], dims, closed_to)
-    return LinearForm(anchor, side, anchor.inputs[1 - side], kernel_dims, chain)
+    return LinearForm(anchor, side, anchor.inputs[1 - side], kernel_dims, chain, anchor.inputs[2:])
 
 
 def absorb_scale(structure: Structure, first: Op, closed_to: frozenset[Op]) -> LinearForm | None:
@@ -270,6 +273,8 @@ def _kernel_dims(graph: Graph, anchor: Op, side: int) -> tuple[int | None, ...]:
             features, source = numbers.out_spec[1], numbers.rhs_spec[0]
         ndim = len(graph.shape(anchor.outputs[0]))
         return tuple(source if d == features else None for d in range(ndim))
+    if anchor.primitive is P.RAGGED_DOT:  # each group has features of its own
+        return (None,) * len(graph.shape(anchor.outputs[0]))
     (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = anchor.params["dimension_numbers"]
     lhs_free = _free(graph, anchor.inputs[0], lhs_contract, lhs_batch)
     rhs_free = _free(graph, anchor.inputs[1], rhs_contract, rhs_batch)
@@ -321,6 +326,10 @@ def _follow(
             if changed is None:
                 break
             dims, constant = changed, None
+        elif op.primitive in P.PSUM | {P.REDUCE_SCATTER}:
+            if not _sums_parts(graph, op, dims, chain):
+                break
+            constant = None
         else:
             constant = _affine_constant(structure, op, value)
             if constant is _NOT_AFFINE:
@@ -331,9 +340,27 @@ def _follow(
                 break
         chain.append(Absorbed(op, constant, before, _sizes(dims)))
         value = op.outputs[0]
-    while chain and chain[-1].constant is None and chain[-1].op.primitive is not P.NEG:
+    while chain and chain[-1].constant is None and chain[-1].op.primitive not in _ENDS:
         chain.pop()  # a change of shape that leads to nothing affine stays outside
     return tuple(chain)
+
+
+_ENDS = P.PSUM | {P.NEG, P.REDUCE_SCATTER}
+
+
+def _sums_parts(graph: Graph, op: Op, dims: list[Dim], chain: list[Absorbed]) -> bool:
+    """Whether a sum over devices completes a product whose contracted dimension lies on several.
+
+    What is added or multiplied before the sum would have to be summed with it; it ends the layer.
+    """
+    if len(op.inputs) != 1 or any(link.constant is not None for link in chain):
+        return False
+    if any(link.op.primitive is P.NEG for link in chain):
+        return False
+    if op.primitive is P.REDUCE_SCATTER:
+        # features that are dealt out among devices are no longer the kernel's
+        return bool(op.params["tiled"]) and dims[op.params["scatter_dimension"]] is None
+    return True
 
 
 def _adds_axes(graph: Graph, op: Op) -> bool:

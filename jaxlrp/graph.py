@@ -21,11 +21,16 @@ Env = dict[Value, Any]
 
 @dataclasses.dataclass(eq=False)
 class Call:
-    """An inlined call: the equation it came from and the values it takes and gives."""
+    """An inlined call: the equation it came from and the values it takes and gives.
+
+    Attributes:
+      declared: whether it, or a call inside it, has a derivative of its own.
+    """
 
     eqn: _compat.JaxprEqn
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...] = ()  # known once the body has been walked
+    declared: bool = False
 
     @property
     def name(self) -> str:
@@ -158,6 +163,9 @@ class _Builder:
             if eqn.primitive in P.CALLS:
                 body, held = _compat.call_body(eqn)
                 call = Call(eqn, operands)
+                if eqn.primitive in P.DECLARED:
+                    for around in (*calls, call):
+                        around.declared = True
                 call.outputs = self.walk(body, held, operands, here, line, (*calls, call))
                 names.update(zip(eqn.outvars, call.outputs, strict=True))
                 continue
@@ -168,7 +176,10 @@ class _Builder:
 
 
 def regroup(
-    ops: Iterable[Op], refused: frozenset[Op] = frozenset(), sizes: Mapping[Call, int] | None = None
+    ops: Iterable[Op],
+    refused: frozenset[Op] = frozenset(),
+    sizes: Mapping[Call, int] | None = None,
+    declared: bool = False,
 ) -> tuple[Step, ...]:
     """The steps that evaluate `ops`: calls whose operations are all among them are made whole.
 
@@ -176,10 +187,15 @@ def regroup(
       ops: operations in order.
       refused: operations that must be evaluated singly, and so break the calls around them.
       sizes: how many operations each call holds, from `call_sizes` of the whole graph.
+      declared: whether calls that declare a derivative of their own are made whole, which makes that
+        derivative count.
     """
     ops = list(ops)
     found = call_sizes(op for op in ops if op not in refused)
-    whole = {call for call, n in found.items() if sizes is not None and n == sizes[call]}
+    whole = {
+        call for call, n in found.items()
+        if sizes is not None and n == sizes[call] and (declared or not call.declared)
+    }  # fmt: skip
     steps: list[Step] = []
     last = {call: op for op in ops for call in op.calls}
     for op in ops:

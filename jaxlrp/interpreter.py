@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlrp import _compat, propagate
-from jaxlrp import primitives as P
+from jaxlrp import _compat, accounts, bodies, propagate
 from jaxlrp.errors import UnsupportedError, where
 from jaxlrp.graph import Env, evaluate
-from jaxlrp.layers import Body, Layer, Network, Plain
+from jaxlrp.layers import Account, Body, Booked, Layer, Network, Plain
 from jaxlrp.planning import Plan
 from jaxlrp.rules import (
     DerivativeTimesRelevance,
@@ -25,8 +24,10 @@ from jaxlrp.rules import (
     Pass,
     Rule,
 )
+from jaxlrp.taps import Activations, Taps
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rules:
     """The rules of a plan.
@@ -37,7 +38,7 @@ class Rules:
     """
 
     of: Mapping[str, Rule]
-    floor: float
+    floor: float = dataclasses.field(metadata={"static": True})
 
     @staticmethod
     def planned(plan: Plan, start: str | None = None) -> Rules:
@@ -51,48 +52,6 @@ class Rules:
         )
         floor = max(feeds, default=0)
         return Rules({row.path: rule for row, rule in pairs}, math.inf if start else floor)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Activations:
-    """The values at the taps: of layers' outputs and of their inputs, by path."""
-
-    outputs: dict[str, Array] = dataclasses.field(default_factory=dict)
-    inputs: dict[str, tuple[Array, ...]] = dataclasses.field(default_factory=dict)
-
-    def update(self, other: Activations) -> None:
-        self.outputs.update(other.outputs)
-        self.inputs.update(other.inputs)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Taps:
-    """What to put on the way of the relevance, by layer path.
-
-    Attributes:
-      outputs: arrays like the layer's output, whose cotangent is that of the output; the layers'
-        outputs are given back as well.
-      masks: what the relevance of the layer's output is multiplied by.
-      inputs: arrays like each of the layer's inputs, whose cotangents are what the layer sends
-        there; those inputs are given back as well.
-      ledger: see `propagate.call`.
-    """
-
-    outputs: Mapping[str, Array] = dataclasses.field(default_factory=dict)
-    masks: Mapping[str, Array] = dataclasses.field(default_factory=dict)
-    inputs: Mapping[str, tuple[Array, ...]] = dataclasses.field(default_factory=dict)
-    ledger: Mapping[str, Array] = dataclasses.field(default_factory=dict)
-
-    def of(self, network: Network) -> Taps:
-        """Those that lie in a network."""
-        paths = {layer.path for layer in network.layers()}
-        return jax.tree.map(
-            lambda taps: {p: t for p, t in taps.items() if p in paths},
-            self,
-            is_leaf=lambda node: isinstance(node, Mapping),
-        )
 
 
 def interpret(
@@ -115,22 +74,31 @@ def interpret(
     env.update(zip(graph.inputs, inputs, strict=True))
     rectified = _rectified(network, rules)
     activations = Activations()
+    inside: dict[Account, Env] = {}
     for node in network.nodes:
         if isinstance(node, Plain):
             _plain(node, env)
+        elif isinstance(node, Booked):
+            accounts.evaluate_booked(node, env, inside, taps.ledger)
         elif isinstance(node, Body):
             activations.update(_body(node, rules, env, taps))
         else:
             inputs = tuple(env[v] for v in node.inputs)
             if node.path in taps.inputs:
-                inputs = tuple(map(propagate.tap, inputs, taps.inputs[node.path]))
+                blank = map(_compat.placed_as, taps.inputs[node.path], inputs)
+                inputs = tuple(map(propagate.tap, inputs, blank))
                 activations.inputs[node.path] = inputs
+            account = taps.ledger.get(node.path)
+            if account is not None:
+                inputs = tuple(propagate.book(v, account, propagate.PASSED) for v in inputs)
             out = _layer(node, rules.of[node.path], inputs, env, taps, node.output in rectified)
+            if account is not None:
+                out = propagate.book(out, account, propagate.RECEIVED)
             if node.path in taps.masks:
                 weights = jnp.broadcast_to(taps.masks[node.path], out.shape)
                 out = propagate.mask(out, weights.astype(out.dtype))
             if node.path in taps.outputs:
-                out = propagate.tap(out, taps.outputs[node.path])
+                out = propagate.tap(out, _compat.placed_as(taps.outputs[node.path], out))
                 activations.outputs[node.path] = out
             env[node.output] = out
     return [env[v] for v in graph.outputs], activations
@@ -150,7 +118,7 @@ def _plain(node: Plain, env: Env) -> None:
 def _layer(layer: Layer, rule: Rule, inputs: tuple, env: Env, taps: Taps, rectified: bool) -> Array:
     operands = tuple(env[v] for v in layer.operands)
     if isinstance(rule, Detach):
-        return layer.forward(inputs, tuple(map(lax.stop_gradient, operands)))
+        return propagate.hold_fixed(layer, inputs, operands)
     if isinstance(rule, LocalTaylor):
         return _local_taylor(layer, rule, inputs, env, taps)
     if layer.kind == "unsupported" and not rule.is_autodiff and len(layer.ops[0].outputs) > 1:
@@ -202,73 +170,11 @@ def _rectified(network: Network, rules: Rules) -> set[int]:
 
 
 def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Activations:
-    op = node.op
-    inputs = [env[v] for v in op.inputs]
-    emit = {P.REMAT: _remat, P.SCAN: _scan, P.COND: _cond}[op.primitive]
-    outputs, activations = emit(node, rules, inputs, [taps.of(body) for body in node.bodies])
-    env.update(zip(op.outputs, outputs, strict=True))
+    inputs = [env[v] for v in node.op.inputs]
+    if node.carry is not None and node.carry.path in taps.ledger:
+        account = taps.ledger[node.carry.path]
+        for i in node.fixed:
+            inputs[i] = propagate.book(jnp.asarray(inputs[i]), account, propagate.RECEIVED)
+    outputs, activations = bodies.emit(node, interpret, rules, inputs, taps)
+    env.update(zip(node.op.outputs, outputs, strict=True))
     return activations
-
-
-def _remat(node: Body, rules: Rules, inputs: list, taps: list[Taps]):
-    params = node.op.params
-    run = jax.checkpoint(
-        lambda inputs, taps: interpret(node.bodies[0], rules, inputs, taps),
-        prevent_cse=params["prevent_cse"],
-        policy=params["policy"],
-    )
-    return run(inputs, taps[0])
-
-
-def _scan(node: Body, rules: Rules, inputs: list, taps: list[Taps]):
-    params = node.op.params
-    consts, carries = _compat.scan_counts(node.op.eqn)
-
-    def body(carry, slices):
-        xs, taps = slices
-        outs, activations = interpret(node.bodies[0], rules, [*inputs[:consts], *carry, *xs], taps)
-        return outs[:carries], (outs[carries:], activations)
-
-    carry, (ys, activations) = lax.scan(
-        body,
-        inputs[consts : consts + carries],
-        (inputs[consts + carries :], taps[0]),
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
-    )
-    return [*carry, *ys], activations
-
-
-def _cond(node: Body, rules: Rules, inputs: list, taps: list[Taps]):
-    index, *operands = inputs
-    branches = [
-        lambda *operands, body=body: interpret(body, rules, operands, Taps())[0]
-        for body in node.bodies
-    ]
-    return lax.switch(index, branches, *operands), Activations()
-
-
-def lengths(network: Network, prefix: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
-    """For each layer's path, the lengths of the scans around it, outermost first."""
-    found: dict[str, tuple[int, ...]] = {}
-    for node in network.nodes:
-        if isinstance(node, Layer):
-            found[node.path] = prefix
-        elif isinstance(node, Body):
-            scanned = node.op.primitive is P.SCAN
-            inner = (*prefix, node.op.params["length"]) if scanned else prefix
-            for body in node.bodies:
-                found.update(lengths(body, inner))
-    return found
-
-
-def in_branches(network: Network) -> set[str]:
-    """Paths of layers inside a `cond` or `switch`, which cannot be tapped."""
-    found: set[str] = set()
-    for node in network.nodes:
-        if isinstance(node, Body):
-            for body in node.bodies:
-                whole = node.op.primitive is P.COND
-                found |= {la.path for la in body.layers()} if whole else in_branches(body)
-    return found

@@ -136,13 +136,55 @@ class Plain:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Body:
-    """Control flow: the operation and the layers of its bodies."""
+    """Control flow: the operation and the layers of its bodies.
+
+    Attributes:
+      op: the operation.
+      bodies: its bodies.
+      carry: the row of the ledger for what a `scan` begins with.
+      fixed: which inputs of the `scan` these are: initial carries that do not depend on the explained
+        input and take relevance all the same, since what goes round in their place does depend on it.
+    """
 
     op: Op
     bodies: tuple[Network, ...]
+    carry: Account | None = None
+    fixed: tuple[int, ...] = ()
 
 
-Node = Layer | Plain | Body
+@dataclasses.dataclass(frozen=True, eq=False)
+class Account:
+    """A row of the ledger that is no layer.
+
+    Attributes:
+      path: unique among the paths of layers and accounts.
+      kind: one of `jaxlrp.accounts.KINDS`, or that of the layer that it stands for.
+    """
+
+    path: str
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Booked:
+    """Operations outside layers whose relevance the ledger books; see `jaxlrp.accounts`.
+
+    Attributes:
+      account: where it is booked; several nodes may have one account.
+      steps: the operations; none where only values are booked, those that end the network.
+      sources: the values that relevance flows to, where they come from outside the account.
+      cut: the values whose use carries no relevance.
+      outputs: the values that relevance comes from.
+    """
+
+    account: Account
+    steps: tuple[Step, ...]
+    sources: frozenset[Value]
+    cut: frozenset[Value]
+    outputs: tuple[Value, ...]
+
+
+Node = Layer | Plain | Body | Booked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,3 +217,16 @@ class Network:
                 for body in node.bodies:
                     found.extend(body.layers())
         return tuple(found)
+
+    def accounts(self) -> dict[str, str]:
+        """The kinds of all accounts by path, those inside control flow included."""
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            if isinstance(node, Booked):
+                found[node.account.path] = node.account.kind
+            elif isinstance(node, Body):
+                if node.carry is not None:
+                    found[node.carry.path] = node.carry.kind
+                for body in node.bodies:
+                    found.update(body.accounts())
+        return found

@@ -53,6 +53,12 @@ class Namer:
         return f"{path}:{count}" if count else path
 
 
+def place(scope: str, name: str) -> str:
+    """The path, perhaps of several, of something called `name` in the innermost module of a scope."""
+    tags = _TAG.findall(scope)
+    return "/".join(filter(None, (tags[-1] if tags else _scopes(scope), name)))
+
+
 def _scopes(scope: str) -> str:
     """The user's scopes, without einsum strings and the names of transformations."""
     parts = [re.sub(r"^\w+\((.*)\)$", r"\1", part) for part in scope.split("/")]

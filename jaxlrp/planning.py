@@ -172,19 +172,33 @@ def _rule(layer: Layer, composite: Composite) -> Rule:
     rule = composite.find(layer) or default_rule(layer)
     if rule is not None:
         return rule
-    hint = ""
-    if layer.ops[0].primitive is P.WHILE:
-        hint = (
-            "A loop without a fixed number of turns cannot be differentiated: use `lax.scan` or a "
-            "`lax.fori_loop` with constant bounds. "
-        )
     raise UnsupportedError(
         f"jaxlrp does not know how to explain `{layer.name}` {where(layer.path, layer.source)}. "
-        f"{hint}Give it a rule, for example composites.by_operation({layer.name!r}, "
+        f"{_hint(layer)}Give it a rule, for example composites.by_operation({layer.name!r}, "
         "lrp.rules.Custom(function)) with function(layer, x, R) -> R_in, or "
         f"by_operation({layer.name!r}, lrp.rules.Gradient()) to take its gradient, "
         "and put it before your composite with `+`"
     )
+
+
+def _hint(layer: Layer) -> str:
+    """What to write instead of an operation that has no rule, where that is known."""
+    if why := P.REFUSED.get(layer.ops[0].primitive):
+        return f"{why} "
+    if layer.name.startswith(_KERNELS):
+        return (
+            "It is a kernel whose inside no trace shows: while you explain, choose the implementation "
+            "in JAX operations, such as `jax.nn.dot_product_attention(..., implementation='xla')` or "
+            "`flax.linen.dot_product_attention`. "
+        )
+    return ""
+
+
+# Beginnings of names, for a hint in a message alone: these primitives have no public object.
+_KERNELS = (
+    "pallas_call", "triton_kernel_call", "tpu_custom_call", "ffi_call", "dot_product_attention",
+    "pure_callback", "io_callback",
+)  # fmt: skip
 
 
 def check_all_match(layers: tuple[Layer, ...], composite: Composite) -> None:

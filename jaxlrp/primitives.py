@@ -6,17 +6,32 @@ it is an error unless the composite names a rule for it.
 
 from __future__ import annotations
 
-from jaxlrp._compat import primitive, primitives
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxlrp._compat import Primitive, primitive, primitives
 
 # Calls whose body is inlined: the layers inside are layers of the caller.
 CALLS = primitives("jit", "closed_call", "call", "custom_jvp_call", "custom_vjp_call")
+
+# Those with a derivative of their own, which counts for rules that take the gradient alone.
+DECLARED = primitives("custom_jvp_call", "custom_vjp_call")
 
 # Control flow and rematerialisation: the body is interpreted and the primitive emitted again.
 SCAN = primitive("scan")
 COND = primitive("cond")
 REMAT = primitive("remat")
+SHARD_MAP = primitive("shard_map")
 WHILE = primitive("while")
-BODIES = frozenset({SCAN, COND, REMAT})
+BODIES = frozenset({SCAN, COND, REMAT, SHARD_MAP})
+
+# Between the devices of a `shard_map`; all but the maxima are linear.
+VARY = primitives("pvary", "reduced_vary_cast")  # the value itself, under another type
+PSUM = primitives("psum", "psum_invariant")
+REDUCE_SCATTER = primitive("reduce_scatter")
+COLLECTIVES = PSUM | VARY | {REDUCE_SCATTER} | primitives(
+    "all_gather", "all_gather_invariant", "all_to_all", "ppermute", "pbroadcast",
+)  # fmt: skip
 
 ADD = primitives("add", "add_jaxvals")
 SUB = primitive("sub")
@@ -32,8 +47,10 @@ SQUEEZE = primitive("squeeze")
 BROADCAST = primitive("broadcast_in_dim")
 DOT = primitive("dot_general")
 CONV = primitive("conv_general_dilated")
+RAGGED_DOT = primitive("ragged_dot_general")
 GATHER = primitive("gather")
-SCATTER = primitives("scatter", "scatter_add")
+SCATTER = primitives("scatter", "scatter_add", "scatter_sub")
+SCATTER_MUL = primitive("scatter_mul")
 STOP_GRADIENT = primitive("stop_gradient")
 REDUCE_SUM = primitive("reduce_sum")
 WINDOW_SUM = primitive("reduce_window_sum")
@@ -48,6 +65,8 @@ MIN = primitive("min")
 CLAMP = primitive("clamp")
 CUMSUM = primitive("cumsum")
 PAD = primitive("pad")
+CUMPROD = primitive("cumprod")
+REDUCE_PROD = primitive("reduce_prod")
 CONCATENATE = primitive("concatenate")
 
 # Rearrange values without computing any: one factor, one value in, the same value out.
@@ -60,21 +79,40 @@ STRUCTURAL = (
     | ADD
     | SHAPE
     | SCATTER
+    | COLLECTIVES
     | primitives(
         "slice", "dynamic_slice", "dynamic_update_slice", "rev", "split", "stack", "unstack",
         "tile", "fft", "real", "imag", "complex", "conj", "sharding_constraint",
-        "optimization_barrier", "psum", "all_gather", "ppermute", "device_put", "sort", "top_k",
+        "optimization_barrier", "device_put", "sort", "top_k", "approx_top_k",
         "reduce_precision", "name", "stop_gradient",
     )
 )  # fmt: skip
 
 # Linear in each operand apart.
-BILINEAR = frozenset({MUL, DOT, CONV})
+BILINEAR = frozenset({MUL, DOT, CONV, RAGGED_DOT})
+
+# Those that make a layer with a kernel, where one operand depends on the input.
+LAYERS = frozenset({DOT, CONV, RAGGED_DOT})
+
+# Linear in some operands, where no other depends on the input; see `linear_operands`.
+LINEAR_SOLVE = primitive("linear_solve")
+TRIANGULAR_SOLVE = primitive("triangular_solve")
+TRIDIAGONAL_SOLVE = primitive("tridiagonal_solve")
+PARTLY_LINEAR = frozenset({SCATTER_MUL, LINEAR_SOLVE, TRIANGULAR_SOLVE, TRIDIAGONAL_SOLVE})
+
+# Products of all values along an axis.
+PRODUCTS = frozenset({CUMPROD, REDUCE_PROD})
+
+# Logarithms of sums of exponentials: with the softmax, a unit that autodiff treats as a whole.
+LOGSUMEXP = primitives("cumlogsumexp")
 
 # Choose one of their operands' values.
 SCATTER_MAXIMA = primitives("scatter_max", "scatter_min")
-MAXIMA = SCATTER_MAXIMA | primitives(
-    "reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min"
+CUMULATIVE_MAXIMA = primitives("cummax", "cummin")
+MAXIMA = (
+    SCATTER_MAXIMA
+    | CUMULATIVE_MAXIMA
+    | primitives("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min")
 )
 
 # Elementwise and nonlinear: explained as part of a region with a single source.
@@ -83,11 +121,15 @@ NONLINEAR = frozenset({EXP, LOG, RSQRT, SQRT, POW, INTEGER_POW, MAX, MIN, CLAMP}
     "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "abs", "sign",
     "floor", "ceil", "round", "square", "one_minus_square", "polynomial", "cbrt", "atan2",
     "nextafter", "rem", "lgamma", "digamma", "is_finite", "bessel_i0e", "bessel_i1e",
-    "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor",
+    "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor", "eq_to", "le_to", "lt_to",
+    "igamma", "igammac", "igamma_grad_a", "polygamma", "zeta", "regularized_incomplete_beta",
 )  # fmt: skip
 
 # Elementwise and of truth values: a use of them selects, and carries no relevance.
-COMPARISONS = primitives("eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor", "is_finite")
+COMPARISONS = primitives(
+    "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor", "is_finite",
+    "eq_to", "le_to", "lt_to",
+)  # fmt: skip
 
 # Elementwise and affine where at most one operand depends on the input.
 AFFINE = frozenset({SUB, MUL, DIV, NEG, CONVERT, COPY, SELECT}) | ADD
@@ -100,6 +142,64 @@ CHEAP = frozenset({MAX, MIN, CLAMP, INTEGER_POW}) | AFFINE | primitives(
 )  # fmt: skip
 
 # Random numbers: a select by one of them is dropout in training mode.
-RANDOM = primitives("random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform")
+RANDOM = primitives(
+    "random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform", "random_seed",
+    "random_split", "random_fold_in", "random_gamma",
+)  # fmt: skip
 
-KNOWN = STRUCTURAL | BILINEAR | MAXIMA | ELEMENTWISE | CALLS | BODIES
+# Results without relevance: integers, truth values, and what is made of no value at all.
+CONSTANTS = primitives(
+    "argmax", "argmin", "reduce_and", "reduce_or", "reduce_xor", "clz", "population_count",
+    "mulhi", "shift_left", "shift_right_arithmetic", "shift_right_logical", "bitcast_convert_type",
+    "iota", "axis_index", "empty2", "create_token", "after_all", "platform_index",
+)  # fmt: skip
+
+KNOWN = (
+    STRUCTURAL | BILINEAR | PARTLY_LINEAR | PRODUCTS | LOGSUMEXP | MAXIMA | ELEMENTWISE | CALLS | BODIES
+)  # fmt: skip
+
+# What JAX exports and no rule is known for, with the reason, which errors give.
+_REFUSED = {
+    "A loop without a fixed number of turns cannot be differentiated: use `lax.scan` or a "
+    "`lax.fori_loop` with constant bounds.": ("while",),
+    "A decomposition of a matrix that depends on the input has no rule.": (
+        "cholesky", "eig", "eigh", "hessenberg", "householder_product", "lu", "qr", "schur", "svd",
+        "tridiagonal",
+    ),
+    "A maximum over devices has no derivative in JAX: take it of `lax.stop_gradient(x)`, or gather "
+    "the values and take the maximum of them.": ("pmax", "pmin"),
+    "It moves as much as the input says, from device to device.": ("ragged_all_to_all",),
+    "It reduces by a function of your own, of which nothing is known.": ("reduce", "reduce_window"),
+    "It belongs to the derivative of a maximum over windows: explain the function, not its "
+    "derivative.": ("select_and_gather_add", "select_and_scatter", "select_and_scatter_add"),
+    "It reads or writes a mutable array: write a function of values.": ("get", "swap"),
+    "It is a stage of JAX's own derivatives, which no traced function holds.": (
+        "custom_lin", "dce_sink", "stage",
+    ),
+}  # fmt: skip
+REFUSED = {p: why for why, names in _REFUSED.items() for p in primitives(*names)}
+
+# The tables that settle what becomes of a primitive: each primitive that JAX exports is in one.
+FATES = {
+    "inlined": CALLS,
+    "interpreted": BODIES,
+    "linear": STRUCTURAL,
+    "bilinear": BILINEAR | {DIV},
+    "partly linear": PARTLY_LINEAR,
+    "product": PRODUCTS,
+    "softmax": LOGSUMEXP,
+    "maximum": MAXIMA,
+    "elementwise": NONLINEAR,
+    "constant": CONSTANTS,
+    "random": RANDOM,
+    "refused": frozenset(REFUSED),
+}
+
+
+def linear_operands(primitive: Primitive, params: Mapping[str, Any], count: int) -> Iterable[int]:
+    """Which of its operands a partly linear primitive is linear in, where no other is dependent."""
+    if primitive is SCATTER_MUL:
+        return (0, 2) if params["unique_indices"] else (0,)
+    if primitive is LINEAR_SOLVE:
+        return range(sum(params["const_lengths"]), count)
+    return (1,) if primitive is TRIANGULAR_SOLVE else (3,)

@@ -33,14 +33,14 @@ def call(
       inputs, operands: the values of `layer.inputs` and `layer.operands`.
       folded: (weight, bias) of a linear layer. Their cotangents are what the rule gives the
         parameters; the unfolded operands of the forward pass get none.
-      ledger: anything of shape (4,). Its cotangent is the account of the relevance of the output,
-        and of what the inputs, the bias and the stabiliser got of it.
+      ledger: an account, see `book`. What the bias and the stabiliser keep is booked in it.
       rectified: whether no relevance comes to negative outputs.
     """
     leaves, tree = jax.tree.flatten(rule)
     traced = {i: leaf for i, leaf in enumerate(leaves) if _compat.is_array(leaf)}
     linear = layer.kind in LINEAR_KINDS
     recompute = layer.kind == "activation" or (layer.cheap and not linear)
+    grouped = layer.form is not None and bool(layer.form.extras)
 
     def rebuild(values: dict[int, Array], dtype: Any) -> Rule:
         cast = {i: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.inexact) else v
@@ -53,7 +53,7 @@ def call(
 
     def forward(traced, inputs, operands, folded, ledger):
         z = layer.forward(inputs, operands)
-        kept = None if linear else operands
+        kept = None if linear and not grouped else operands
         return z, (traced, inputs, kept, folded, None if recompute else z, ledger)
 
     def backward(residuals, g):
@@ -73,7 +73,7 @@ def call(
         shares = rule.backward(bound, wide_inputs, z, g)
         account = None
         if ledger is not None:
-            account = _account(shares, wide_inputs, bias, z, g).astype(ledger.dtype)
+            account = _account(shares, bias, ledger)
         return (
             _zeros(traced),
             tuple(c.astype(x.dtype) for c, x in zip(shares.inputs, inputs, strict=True)),
@@ -87,17 +87,41 @@ def call(
     return function(traced, inputs, operands, folded, ledger)
 
 
+def hold_fixed(layer: Layer, inputs: tuple[Array, ...], operands: tuple[Any, ...]) -> Array:
+    """The layer's own output, linear in its inputs; no relevance goes to the operands.
+
+    No `stop_gradient`: the relevance depends on the operands, which its own derivative must know.
+    """
+    types = tuple(map(jax.typeof, inputs))
+
+    @jax.custom_vjp
+    def function(inputs, operands):
+        return layer.forward(inputs, operands)
+
+    def backward(operands, g):
+        pull = jax.linear_transpose(lambda *inputs: layer.forward(inputs, operands), *types)
+        return pull(g), _zeros(operands)
+
+    function.defvjp(lambda inputs, operands: (layer.forward(inputs, operands), operands), backward)
+    return function(inputs, operands)
+
+
 class _Like:
     """Shape and dtype of an operand, so that its value need not be kept for the backward pass."""
 
     def __init__(self, value: Any) -> None:
         self.shape, self.dtype = jnp.shape(value), jnp.result_type(value)
+        self.varying = _compat.varying(value)
+
+
+def _varying(leaf: Any) -> frozenset[str]:
+    return leaf.varying if isinstance(leaf, _Like) else _compat.varying(leaf)
 
 
 def _zeros(tree: Any) -> Any:
     def zero(leaf: Any) -> Any:
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jnp.zeros(leaf.shape, leaf.dtype)
+            return _compat.zeros(leaf.shape, leaf.dtype, _varying(leaf))
         return np.zeros(leaf.shape, jax.dtypes.float0)
 
     return jax.tree.map(zero, tree)
@@ -125,14 +149,43 @@ def _parameter_cotangents(shares: Shares, folded: tuple[Array, Array] | None) ->
     )
 
 
-def _account(shares: Shares, inputs: tuple, bias: Array | None, z: Array, g: Array) -> Array:
-    """(relevance of the output, to the inputs, to the bias, to the stabiliser)."""
-    to_inputs = sum(jnp.sum(to_relevance(x, c)) for x, c in zip(inputs, shares.inputs, strict=True))
-    to_bias = 0.0
+# The columns of an account.
+RECEIVED, PASSED, BIAS, STABILISER = range(4)
+
+
+def _account(shares: Shares, bias: Array | None, like: Array) -> Array:
+    to_bias = jnp.zeros(())
     if bias is not None and shares.bias is not None:
         to_bias = jnp.sum(jnp.real(bias * shares.bias))
-    amounts = (jnp.sum(to_relevance(z, g)), to_inputs, to_bias, shares.stabiliser)
-    return jnp.stack([jnp.real(a).astype(jnp.real(z).dtype) for a in amounts])
+    return _entered(like, {BIAS: to_bias, STABILISER: jnp.real(jnp.asarray(shares.stabiliser))})
+
+
+def _entered(like: Array, amounts: dict[int, Array]) -> Array:
+    zero, axes = jnp.zeros(()), _compat.varying(like)
+    found = (_compat.summed_to(amounts.get(i, zero), axes) for i in range(4))
+    return jnp.stack([amount.astype(like.dtype) for amount in found])
+
+
+def book(a: Array, account: Array, column: int) -> Array:
+    """`a` itself; its relevance, summed, is entered in a column of the cotangent of `account`.
+
+    Args:
+      a: the value, real or complex.
+      account: four zeros. Cotangents add up, and so does what is booked in several places.
+      column: RECEIVED, PASSED, BIAS or STABILISER.
+    """
+
+    @jax.custom_vjp
+    def booked(a: Array, account: Array) -> Array:
+        return a
+
+    def backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+        a, account = residuals
+        amount = jnp.sum(to_relevance(widen(a), widen(g)))
+        return g, _entered(account, {column: amount})
+
+    booked.defvjp(lambda a, account: (a, (a, account)), backward)
+    return booked(a, account)
 
 
 @jax.custom_vjp

@@ -29,19 +29,21 @@ class Structure:
       graph: the graph itself.
       dependent: inexact values that depend on the explained input.
       roots: inexact values made from an integer input (embeddings, casts), by that input.
+      carrying: dependent values that the input reaches by uses that carry relevance.
       live: dependent values from which relevance can reach the input: not those whose only way to
         the output leads through a cut.
       cuts: uses that carry no relevance: a normaliser's denominator, `stop_gradient`.
       softmax: the operations of softmax units, which autodiff treats as a whole.
       dominator: for the result of an elementwise operation, the one value that it is a function of.
       bounds: what is known of the range of each value.
-      random: values drawn at random.
+      random: values drawn at random, and what is made of them without the explained input.
       given: values computed from inputs or captured arrays; all others are written in the program.
     """
 
     graph: Graph
     dependent: frozenset[Value]
     roots: Mapping[Value, Value]
+    carrying: frozenset[Value]
     live: frozenset[Value]
     cuts: frozenset[Edge]
     softmax: frozenset[Op]
@@ -86,6 +88,7 @@ def analyse(
         graph=graph,
         dependent=dependent,
         roots=roots,
+        carrying=_carrying(graph, {*explained, *roots}, dependent, cuts),
         live=live,
         cuts=cuts,
         softmax=softmax,
@@ -93,7 +96,8 @@ def analyse(
         bounds=_bounds(graph, dict(bounds or {})),
         random=_derived(
             graph, {v for op in graph.ops if op.primitive in P.RANDOM for v in op.outputs}
-        ),
+        )
+        - _derived(graph, set(explained)),
         given=_derived(graph, {*graph.inputs, *graph.constants} - graph.literals),
     )
 
@@ -199,18 +203,21 @@ def _softmax_units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
     The sum is over axes, or over segments: scattered to them, and gathered again.
     """
     unit: set[Op] = set()
-    look = P.SHAPE | {P.BROADCAST, P.SELECT}
+    look = P.SHAPE | P.VARY | P.PSUM | {P.BROADCAST, P.SELECT}
     # `logsumexp` takes the magnitude of its sum; sums of segments are kept off zero by a maximum
     on_sums = look | P.ADD | _named("abs") | {P.GATHER, P.MAX}
     for op in graph.ops:
         if op.outputs[0] not in dependent:
             continue
+        if op.primitive in P.LOGSUMEXP:
+            unit.add(op)
+            continue
         if op.primitive is P.DIV and op.inputs[1] in dependent:
             total, passed = _trace_back(graph, op.inputs[1], on_sums, dependent)
-            terms, _ = _trace_back(graph, op.inputs[0], look, dependent)
+            terms, above = _trace_back(graph, op.inputs[0], look, dependent)
         elif op.primitive is P.LOG:
             total, passed = _trace_back(graph, op.inputs[0], on_sums, dependent)
-            terms = None
+            terms, above = None, []
         else:
             continue
         if total is None or total.primitive not in P.SCATTER | {P.REDUCE_SUM}:
@@ -218,12 +225,12 @@ def _softmax_units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
         terms_of_sum = [v for v in total.inputs if v in dependent]
         if len(terms_of_sum) != 1:
             continue
-        exp, _ = _trace_back(graph, terms_of_sum[0], look, dependent)
+        exp, below = _trace_back(graph, terms_of_sum[0], look, dependent)
         if exp is None or exp.primitive is not P.EXP:
             continue
         if op.primitive is P.DIV and terms is not exp:
             continue
-        unit |= {op, exp, total, *passed}
+        unit |= {op, exp, total, *passed, *above, *below}
     return frozenset(unit)
 
 
@@ -254,6 +261,8 @@ _REDUCTIONS = frozenset({P.REDUCE_SUM, P.WINDOW_SUM}) | P.MAXIMA
 _ON_A_STATISTIC = (
     P.AFFINE
     | P.SHAPE
+    | P.VARY
+    | P.PSUM
     | {P.BROADCAST, P.MAX, P.MIN, P.CLAMP, P.SQRT, P.RSQRT, P.POW, P.INTEGER_POW}
     | _named("square", "abs", "rsqrt")
 )
@@ -293,6 +302,16 @@ def _live(
             if v in dependent and (op, i) not in cuts:
                 live.add(v)
     return frozenset(live)
+
+
+def _carrying(
+    graph: Graph, origins: set[Value], dependent: frozenset[Value], cuts: frozenset[Edge]
+) -> frozenset[Value]:
+    found = origins & dependent
+    for op in graph.ops:
+        if any(v in found and (op, i) not in cuts for i, v in enumerate(op.inputs)):
+            found.update(v for v in op.outputs if v in dependent)
+    return frozenset(found)
 
 
 def _derived(graph: Graph, values: set[Value]) -> frozenset[Value]:
@@ -367,7 +386,7 @@ def _fixed(low: float, high: float):
 _POSITIVE = _fixed(0.0, math.inf)
 _INTERVALS = {
     **dict.fromkeys(
-        P.SHAPE | (P.MAXIMA - P.SCATTER_MAXIMA) | {P.BROADCAST, P.STOP_GRADIENT}
+        P.SHAPE | P.VARY | (P.MAXIMA - P.SCATTER_MAXIMA) | {P.BROADCAST, P.STOP_GRADIENT}
         | _named("slice", "dynamic_slice", "rev", "split", "tile", "unstack", "name",
                        "reduce_precision", "sharding_constraint"),
         _same,

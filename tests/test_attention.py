@@ -119,11 +119,44 @@ def nnx_module(x: jax.Array) -> jax.Array:
     return MULTI_HEAD(x[None])[0]
 
 
+def rotated(x: jax.Array) -> jax.Array:
+    """Each pair of features turned by an angle that grows with the position."""
+    angle = jnp.arange(T)[:, None] * jnp.array([1.0, 0.1])
+    a, b = x[:, 0::2], x[:, 1::2]
+    turned = a * jnp.cos(angle) - b * jnp.sin(angle), a * jnp.sin(angle) + b * jnp.cos(angle)
+    return jnp.stack(turned, axis=-1).reshape(T, D)
+
+
+def rotary(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    return jax.nn.softmax(rotated(q) @ rotated(k).T) @ v
+
+
+def windowed(x: jax.Array) -> jax.Array:
+    q, k, v = (heads(x @ w)[None] for w in W[:3])
+    return jax.nn.dot_product_attention(q, k, v, local_window_size=(1, 0)).reshape(T, D)
+
+
+def cross(x: jax.Array) -> jax.Array:
+    """A constant asks; keys and values are explained."""
+    k, v = x @ W[1], x @ W[2]
+    return jax.nn.softmax(normal(T, D, seed=5) @ k.T) @ v
+
+
+def cached(x: jax.Array) -> jax.Array:
+    """Values of earlier tokens are constants, which take no relevance (theirs here are zero)."""
+    q, k, v = (x @ w for w in W[:3])
+    keys = lax.dynamic_update_slice(normal(2 * T, D, seed=6), k, (T, 0))
+    values = lax.dynamic_update_slice(jnp.zeros((2 * T, D)), v, (T, 0))
+    return jax.nn.softmax(q @ keys.T) @ values
+
+
 SPELLINGS = {
     f.__name__: f
     for f in (
         plain, masked, added_mask, with_bias, einsum, values_first, by_hand,
         half_precision_weights, talking_heads, library, grouped, elementwise, linen_module, nnx_module,
+        rotary, windowed, cross, cached,
     )
 }  # fmt: skip
 
@@ -147,7 +180,9 @@ def test_cp_lrp_holds_the_weights_fixed(name):
     np.testing.assert_allclose(found.relevance.sum(), r.sum(), rtol=rtol)
 
 
-@pytest.mark.parametrize("name", ["plain", "masked", "einsum", "library", "elementwise"])
+@pytest.mark.parametrize(
+    "name", ["plain", "masked", "einsum", "library", "elementwise", "rotary", "windowed", "cached"]
+)
 def test_attnlrp_is_the_gradient_with_products_halved(name):
     """Between linear layers AttnLRP is x times a gradient in which each product counts half."""
     fun, x = SPELLINGS[name], normal(T, D, seed=9)
@@ -200,6 +235,23 @@ def half(x):
 
 
 half.defvjp(lambda x: (x, None), lambda _, g: (0.5 * g,))
+
+
+def test_blocks_of_sparse_attention():
+    """Attention block by block is attention with a mask of blocks."""
+    block = np.arange(T) // 2
+
+    def dense(x):
+        q, k, v = (x @ w for w in W[:3])
+        scores = jnp.where(block[:, None] == block, q @ k.T / D**0.5, -jnp.inf)
+        return jax.nn.softmax(scores) @ v
+
+    def sparse(x):
+        return jnp.concatenate([plain(x[block == b]) for b in range(block[-1] + 1)])
+
+    x, r = normal(T, D, seed=9), normal(T, D, seed=8)
+    found = [lrp.explain(f, composites.attnlrp())(x, target=r).relevance for f in (dense, sparse)]
+    np.testing.assert_allclose(*found, rtol=1e-9)
 
 
 @pytest.mark.parametrize("preset", [composites.attnlrp, composites.cp_lrp, composites.default])

@@ -912,13 +912,25 @@ def branched(x: jax.Array) -> jax.Array:
         (seen, "relu", {"channel_axis": 0}, ValueError, r"beside batch_axis=0 and channel_axis=0"),
         (seen, "relu", {"channel_axis": 4}, ValueError, r"channel_axis=4 is none of the axes of"),
         (seen, "relu", {"batch_axis": -5}, ValueError, r"batch_axis=-5 is none of the axes of"),
-        (branched, "tanh", {}, lrp.UnsupportedError, r"'tanh' lies in a branch of a `cond`, which"),
         (scanned, "tanh", {}, lrp.UnsupportedError, r"'tanh' lies inside a `scan` and has"),
     ],
 )  # fmt: skip
 def test_grad_cam_refuses(function: Any, layer: Any, options: dict, error: Any, match: str):
     with pytest.raises(error, match=match):
         B.grad_cam(function, layer, **options)(TALL, target=0)
+
+
+@pytest.mark.parametrize("taken", ["tanh", "sin"])
+def test_grad_cam_in_a_branch(taken: str):
+    """In the branch that is taken it is that of the function alone, in the other it is zero."""
+    x = jnp.abs(TALL) if taken == "tanh" else -jnp.abs(TALL)
+    alone = {"tanh": jnp.tanh, "sin": jnp.sin}[taken]
+    expected = B.grad_cam(lambda x: alone(x).mean(axis=(1, 2)), taken, relu=False)(x, target=0)
+    other = {"tanh": "sin", "sin": "tanh"}[taken]
+    found = {name: B.grad_cam(branched, name, relu=False)(x, target=0) for name in (taken, other)}
+    assert np.abs(expected.relevance).max() > 0
+    np.testing.assert_allclose(found[taken].relevance, expected.relevance, rtol=1e-6)
+    assert not found[other].relevance.any()
 
 
 def test_grad_cam_refuses_to_resize_what_does_not_fit():

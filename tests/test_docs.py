@@ -17,7 +17,19 @@ import numpy as np
 import pytest
 
 import jaxlrp
-from jaxlrp import baselines, composites, higher_order, inspection, plot, pretrained, rules, targets
+from jaxlrp import (
+    baselines,
+    composites,
+    dataset,
+    higher_order,
+    inspection,
+    plot,
+    pretrained,
+    rules,
+    spray,
+    targets,
+    virelay,
+)
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -115,8 +127,11 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("baselines",), public(baselines)),
         (("inspection",), public(inspection)),
         (("higher_order",), public(higher_order)),
+        (("dataset",), public(dataset)),
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),
+        (("virelay",), public(virelay)),
+        (("spray",), public(spray)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

@@ -442,6 +442,25 @@ def test_nothing_but_tensors_is_loaded(read, module, name):
         read(legacy(program + b"\x93."))
 
 
+@FORMATS
+def test_a_part_of_a_checkpoint_is_read_and_nothing_beside_it_is_run(write, tmp_path):
+    """As a training writes them: objects of classes of its own, with state, before and after."""
+    mark = tmp_path / "was-run"
+    call = f"cos\nsystem\n(S'touch {mark}'\ntR(dS'a'\nI1\nsb"
+    weights = pickled(WHOLE).removesuffix(b".").decode()
+    program = f"(dS'hparams'\n{call}sS'part'\n{weights}sS'after'\ncx\nY\ns.".encode()
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(write(program))
+    np.testing.assert_array_equal(read_torch_checkpoint(path, "part")["w"], VALUES.reshape(2, 3))
+    assert not mark.exists()
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: refused to load os\.system"):
+        read_torch_checkpoint(path)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: it has no part 'weights'"):
+        read_torch_checkpoint(path, "weights")
+    with pytest.raises(ValueError, match="expected a mapping of names to tensors"):
+        read_torch_checkpoint(path, "hparams")
+
+
 def test_the_constructor_cannot_be_changed(read):
     # "b" with a pair of states sets attributes: here the defaults of the function that is called.
     program = b"ctorch._utils\n_rebuild_tensor_v2\n(N(S'__call__'\nNdtb."
@@ -476,7 +495,7 @@ def test_attributes_of_the_mapping_are_ignored(read):
         (WHOLE.replace("S'storage'", "S'module'"), "not a reference to a storage"),
         (WHOLE.replace("S'0'", "I0"), "not a reference to a storage"),
         (WHOLE.replace(numbers((3, 1)), "(I3\nI1\nl"), "w is not a tensor"),
-        (f"{WHOLE}I1\n{WHOLE}", "expected a flat mapping of names to tensors, got 1: _Tensor"),
+        (f"{WHOLE}I1\n{WHOLE}", "expected a flat mapping of names to tensors, got 1: Tensor"),
         (f"{WHOLE}S'v'\n{tensor((2,), (1,), of=storage(7))}", "not a reference to a storage"),
         ("I1\n", "expected a flat mapping of names to tensors, got 'w': 1"),
         ("(dS'v'\nI1\ns", "expected a flat mapping of names to tensors, got 'w': {'v': 1}"),

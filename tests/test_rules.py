@@ -462,6 +462,17 @@ def test_conservation(rule: lrp.rules.Rule) -> None:
     close(relevance(rule, w, b, x, r).sum(), r.sum())
 
 
+def test_without_its_bias_a_layer_may_divide_by_almost_nothing() -> None:
+    """x w = 1 - 0.9999, b = 1: a relative epsilon bounds what an absolute one does not."""
+    w, b, x, r = [[1.0], [-1.0]], [1.0], [1.0, 0.9999], [1.0]
+    close(relevance(lrp.Epsilon(0.0, "zero"), w, b, x, r), [10000.0, -9999.0], 1e-9)
+    close(relevance(lrp.Epsilon(0.0), w, b, x, r), [1 / 1.0001, -0.9999 / 1.0001])
+    w, b, x, r = [[1.0, 1.0], [-1.0, 1.0]], [1.0, 0.0], [1.0, 0.9999], [1.0, 0.0]
+    relative = R.Stabilise(0.1, norm_scale=True)
+    size = 1e-4 + 0.1 * np.sqrt((1e-4**2 + 1.9999**2) / 2)  # z without its bias is (1e-4, 1.9999)
+    close(relevance(lrp.Epsilon(relative, "zero"), w, b, x, r), [1 / size, -0.9999 / size], 1e-9)
+
+
 @pytest.mark.parametrize("rule", [lrp.Flat(0.1), lrp.WSquare("absorb", 0.1), lrp.ZBox(-9.0, 9.0)])
 def test_rules_of_the_first_layer_give_relevance_to_zeros(rule: lrp.rules.Rule) -> None:
     w, b, _, r = hard_data(0)

@@ -12,6 +12,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 from jax import lax
+from jax.experimental import pallas
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
@@ -416,6 +417,24 @@ def test_case_7_layer_norm(name: str) -> None:
     assert "normaliser" in kinds(f, jnp.asarray(x))
     for composite in (EXACT, None):
         close(relevance(f, jnp.asarray(x), r, composite), expected, 1e-9)
+
+
+MEANS: dict[str, Callable] = {
+    "mean": lambda x: x.mean(-1)[..., None],
+    "keepdims": lambda x: x.mean(-1, keepdims=True),
+    "everything": jnp.mean,
+    "sum": lambda x: 0.25 * x.sum(-1, keepdims=True),
+    "sum, divided": lambda x: x.sum(-1, keepdims=True) / 4,
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_a_mean_that_is_subtracted_is_no_pool(name: str) -> None:
+    mean, x = MEANS[name], normal(3, 4)
+    assert kinds(lambda x: x - mean(x), x) == []
+    assert kinds(lambda x: mean(x) - x, x) == ["pool"]
+    assert kinds(lambda x: x + mean(x), x) == ["pool", "sum"]
+    assert kinds(lambda x: x - mean(x) * x, x) == ["pool", "product"]
 
 
 @pytest.mark.parametrize("name", LAYER_NORMS)
@@ -951,17 +970,28 @@ def test_own_dropout() -> None:
         lrp.plan(net, None, normal(3))
 
 
+def test_random_features_are_no_dropout() -> None:
+    """A random feature is added, as in a diffusion network; values mask and scale themselves."""
+
+    def net(x: jax.Array) -> jax.Array:
+        h = x + jax.random.normal(jax.random.key(0), x.shape)
+        return jnp.where(h > 0, h, 0.1 * h) * jax.nn.sigmoid(h)
+
+    x = normal(3)
+    result = lrp.explain(net)(x, target=net(x))
+    np.testing.assert_array_equal(result.output, net(x))
+    assert np.isfinite(result.relevance).all()
+
+
 def doubling(x: jax.Array) -> jax.Array:
     return lax.while_loop(lambda x: x.sum() < 100, lambda x: 2 * x, x)
 
 
 UNKNOWN = {
-    "cumprod": (lambda x: jnp.cumprod(x), r"cumprod"),
     "while": (lambda x: doubling(x), r"while"),
     "inv": (lambda x: jnp.linalg.inv(x.reshape(2, 2)), r"\w+"),
     "cholesky": (lambda x: jnp.linalg.cholesky(x.reshape(2, 2)), r"cholesky"),
     "eigh": (lambda x: jnp.linalg.eigvalsh(x.reshape(2, 2)), r"eigh"),
-    "gamma": (lambda x: lax.igamma(x, 2 * x), r"igamma"),
 }
 
 
@@ -975,41 +1005,58 @@ def test_unknown_operation(name: str) -> None:
     assert "by_operation(" in str(caught.value)
 
 
+def test_a_kernel_is_told_from_its_implementation_in_jax() -> None:
+    def double(x_ref, out_ref):
+        out_ref[...] = 2 * x_ref[...]
+
+    def net(x: jax.Array) -> jax.Array:
+        return pallas.pallas_call(double, jax.ShapeDtypeStruct(x.shape, x.dtype), interpret=True)(x)
+
+    def called(x: jax.Array) -> jax.Array:
+        return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    for fun, name in ((net, "pallas_call"), (called, "pure_callback")):
+        message = rf"explain `{name}`.*choose the implementation in JAX operations"
+        with pytest.raises(lrp.UnsupportedError, match=message):
+            lrp.plan(fun, None, normal(4))
+
+
 class Unknown(nn.Module):
     """Computes what cannot be explained, in a named module."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return Product(name="inner")(nn.Dense(4, name="dense")(x))
+        return Root(name="inner")(nn.Dense(4, name="dense")(x))
 
 
-class Product(nn.Module):
-    """A cumulative product."""
+class Root(nn.Module):
+    """The Cholesky factor of a matrix."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.cumprod(x, axis=-1)
+        return lax.linalg.cholesky(x, symmetrize_input=False)
 
 
 def test_unknown_operation_names_the_module() -> None:
-    x = normal(2, 4)
+    x = normal(4, 4)
     variables = Unknown().init(jax.random.key(0), x)
-    line = Product.__call__.__wrapped__.__code__.co_firstlineno + 2 if hasattr(
-        Product.__call__, "__wrapped__"
+    line = Root.__call__.__wrapped__.__code__.co_firstlineno + 2 if hasattr(
+        Root.__call__, "__wrapped__"
     ) else r"\d+"  # fmt: skip
-    message = rf"(?s)`cumprod` at 'inner/cumprod'.*test_structure\.py:{line}"
+    message = rf"(?s)`cholesky` at 'inner/cholesky'.*test_structure\.py:{line}"
     with pytest.raises(lrp.UnsupportedError, match=message):
         lrp.plan(Unknown().apply, None, variables, x)
     for rule in (lrp.rules.Gradient(), lrp.Custom(lambda layer, x, r: r)):
-        composite = C.by_operation("cumprod", rule) + C.all_epsilon()
+        composite = C.by_operation("cholesky", rule) + C.all_epsilon()
         plan = lrp.plan(Unknown().apply, composite, variables, x)
-        assert plan["inner/cumprod"] == rule
+        assert plan["inner/cholesky"] == rule
 
 
 def test_unknown_operation_off_the_way_is_no_error() -> None:
     w = normal(3)
     x = normal(3, seed=1)
-    f = lambda x: x * jnp.cumprod(w) + lax.stop_gradient(jnp.cumprod(x))  # noqa: E731
+    roots = lambda x: jnp.linalg.cholesky(x[:, None] * x + jnp.eye(3)).sum(0)  # noqa: E731
+    f = lambda x: x * jnp.cumprod(w) + lax.stop_gradient(roots(x))  # noqa: E731
     close(
         lrp.explain(lambda x: f(x).sum(), EXACT)(x, target=jnp.asarray(f(x).sum())).relevance,
         x * np.cumprod(w),
@@ -1288,3 +1335,16 @@ def test_the_affine_part_of_a_normaliser_behind_a_reshape() -> None:
     assert [
         repr(rule) for rule, row in zip(plan.rules, plan.rows, strict=True) if row.kind == "scale"
     ] == ["LRP0()"]
+
+
+def test_layers_in_bodies_are_named_in_order() -> None:
+    """Not by where their operations happen to lie in memory."""
+    w = normal(3, 3)
+
+    def f(x):
+        for _ in range(8):
+            x = jax.checkpoint(lambda x: x @ w)(x)
+        return x
+
+    paths = lrp.plan(f, None, normal(2, 3)).paths
+    assert paths == ("dot_general", *(f"dot_general:{i}" for i in range(1, 8)))

@@ -57,7 +57,7 @@ def grad_cam(
 
     Raises:
       ValueError: if there is no such layer, with the nearest paths; if a shape does not fit.
-      UnsupportedError: if the layer lies inside a `scan` or a `cond`.
+      UnsupportedError: if the layer lies inside a `scan` or a `shard_map`.
       TypeError, IndexError: saying which argument is wrong, and how to mend it.
 
     References:
@@ -115,7 +115,8 @@ def _find(network: Network, path: str) -> Layer:
 
 def _looped(path: str) -> UnsupportedError:
     return UnsupportedError(
-        f"layer {path!r} lies inside a `scan` and has an output for each step: name a layer outside"
+        f"layer {path!r} lies inside a `scan` and has an output for each step, or inside a `shard_map` "
+        "and has one for each device: name a layer outside"
     )
 
 

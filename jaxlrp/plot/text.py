@@ -91,8 +91,8 @@ def text(
     pages, lines = [], []
     for i, (words, row) in enumerate(zip(sentences, values, strict=True)):
         label = "" if labels is None else labels[i]
-        pages.append(_html_sentence(_pieces(words), row, colours(scale(row)), label))
-        lines.append(_terminal_sentence(_pieces(words), colours(scale(row)), label))
+        pages.append(_html_sentence(pieces(words), row, colours(scale(row)), label))
+        lines.append(_terminal_sentence(pieces(words), colours(scale(row)), label))
     style = "font-family:sans-serif;line-height:1.9;color:#000;background:#fff;padding:0.6em"
     return Text(f'<div style="{style}">{"".join(pages)}</div>', "\n".join(lines))
 
@@ -120,7 +120,7 @@ def _values(words: list[str], row: ArrayLike, sentence: int) -> np.ndarray:
     return values[: len(words)]
 
 
-def _pieces(words: list[str]) -> list[tuple[str, bool]]:
+def pieces(words: list[str]) -> list[tuple[str, bool]]:
     """What to write for each token, and whether a space stands before it."""
     marked = any(word.startswith(_BEGINS) for word in words)
     found = []

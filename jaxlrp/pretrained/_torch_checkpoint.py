@@ -7,17 +7,20 @@ A checkpoint is a pickle whose tensors refer to raw buffers ("storages") beside 
   zip     an archive of <name>/data.pkl (the object) and one member <name>/data/<key> per storage.
 
 A pickle is a program. This one may call an ordered dictionary and the tensor constructor, nothing
-else, and a tensor may only lie inside its own storage.
+else, and a tensor may only lie inside its own storage. Of a checkpoint of a whole training, which
+names classes of many packages, each of those is an object that does nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import pickle
 import struct
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +47,9 @@ class _Storage(NamedTuple):
     length: int
 
 
-class _Tensor(NamedTuple):
+class Tensor(NamedTuple):
+    """A description of a tensor, still without its numbers."""
+
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
@@ -58,8 +63,23 @@ class _RebuildTensor:
 
     def __call__(
         self, storage: Any, offset: Any, shape: Any, strides: Any, *_gradient: Any
-    ) -> _Tensor:
-        return _Tensor(storage, offset, shape, strides)
+    ) -> Tensor:
+        return Tensor(storage, offset, shape, strides)
+
+
+Load = Callable[[io.BytesIO], tuple[dict[str, Tensor], dict[str, _Storage]]]
+
+
+class _Foreign:
+    """Stands for any other class: takes whatever a pickle gives it, keeps nothing, runs nothing."""
+
+    __slots__ = ()
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
@@ -69,21 +89,22 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle.Unpickler):
     """Unpickles names, numbers and descriptions of tensors; collects the storages they refer to."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: io.BytesIO, foreign: bool = False) -> None:
         super().__init__(file)
+        self.foreign = foreign
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        try:
+        if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"refused to load {module}.{name}: only tensors and ordered dictionaries are"
-                " allowed"
-            ) from None
+        if self.foreign:
+            return _Foreign
+        raise pickle.UnpicklingError(
+            f"refused to load {module}.{name}: only tensors and ordered dictionaries are allowed"
+        )
 
     def persistent_load(self, reference: Any) -> _Storage:
         tag, dtype, key, _device, length, *view = reference
@@ -100,14 +121,16 @@ class _Unpickler(pickle.Unpickler):
         return storage
 
 
-def read_torch_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a checkpoint that is one flat mapping of names to tensors.
+def read_torch_checkpoint(path: str | Path, part: str | None = None) -> dict[str, np.ndarray]:
+    """Reads a checkpoint that is one flat mapping of names to tensors, or has one as a part.
 
     Both formats of `torch.save` are read, little-endian only. Nothing that the file names is run;
     a hostile file can still ask for more memory than there is.
 
     Args:
       path: the checkpoint file.
+      part: the key of the mapping in a checkpoint of a whole training, "state_dict" for one. None:
+        the checkpoint is the mapping. Beside a part anything may lie; it is not looked at.
 
     Returns:
       The tensors under their names, in the order of the file, each a writable array of its own.
@@ -119,21 +142,23 @@ def read_torch_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     """
     data = Path(path).read_bytes()
     try:
-        read = _read_zip if zipfile.is_zipfile(io.BytesIO(data)) else _read_legacy
-        tensors, buffers = read(io.BytesIO(data))
+        load = functools.partial(_load_tensors, part=part)
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            return read_zip(io.BytesIO(data), load)
+        tensors, buffers = _read_legacy(io.BytesIO(data), load)
         return {name: _copy(tensor, buffers) for name, tensor in tensors.items()}
     except Exception as error:  # a damaged pickle or archive raises nearly anything
         raise ValueError(f"cannot read the checkpoint {path}: {error}") from error
 
 
-def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
-    magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
+def _read_legacy(file: io.BytesIO, load: Load) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    magic, protocol, system = (Unpickler(file).load() for _ in range(3))
     if magic != _MAGIC or protocol != _PROTOCOL:
         raise ValueError("neither a zip archive nor a file that begins with the magic number")
     if system["little_endian"] is not True:
         raise ValueError("only little-endian files are supported")
-    tensors, storages = _load_tensors(file)
-    keys = _Unpickler(file).load()
+    tensors, storages = load(file)
+    keys = Unpickler(file).load()
     if sorted(keys) != sorted(storages):
         raise ValueError(f"tensors refer to storages {sorted(storages)}, the file has {keys}")
     buffers = {}
@@ -146,7 +171,13 @@ def _read_legacy(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.nda
     return tensors, buffers
 
 
-def _read_zip(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarray]]:
+def read_zip(file: io.BytesIO, load: Load) -> dict[str, np.ndarray]:
+    """Reads the tensors of an archive.
+
+    Args:
+      file: the archive.
+      load: from data.pkl to its tensors by name, each checked, and all storages by key.
+    """
     with zipfile.ZipFile(file) as archive:
         members = archive.namelist()
         folders = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl")]
@@ -155,30 +186,36 @@ def _read_zip(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, np.ndarra
         folder = folders[0]
         if f"{folder}/byteorder" in members and archive.read(f"{folder}/byteorder") != b"little":
             raise ValueError("only little-endian files are supported")
-        tensors, storages = _load_tensors(io.BytesIO(archive.read(f"{folder}/data.pkl")))
+        tensors, storages = load(io.BytesIO(archive.read(f"{folder}/data.pkl")))
         buffers = {
             key: _array(storage, archive.read(f"{folder}/data/{key}"))
             for key, storage in storages.items()
         }
-    return tensors, buffers
+    return {name: _copy(tensor, buffers) for name, tensor in tensors.items()}
 
 
-def _load_tensors(file: io.BytesIO) -> tuple[dict[str, _Tensor], dict[str, _Storage]]:
+def _load_tensors(
+    file: io.BytesIO, part: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, _Storage]]:
     """Unpickles the object; returns its tensors, each checked, and all storages by key."""
-    unpickler = _Unpickler(file)
+    unpickler = Unpickler(file, foreign=part is not None)
     checkpoint = unpickler.load()
+    if part is not None:
+        if not isinstance(checkpoint, dict) or not dict.__contains__(checkpoint, part):
+            raise ValueError(f"it has no part {part!r}")
+        checkpoint = dict.__getitem__(checkpoint, part)
     if not isinstance(checkpoint, dict):
         raise ValueError(f"expected a mapping of names to tensors, got {type(checkpoint)}")
     # dict.items: an attribute `items` that the file gave its OrderedDict must not be called.
     tensors = dict(dict.items(checkpoint))
     for name, tensor in tensors.items():
-        _check(name, tensor)
+        check(name, tensor)
     return tensors, unpickler.storages
 
 
-def _check(name: Any, tensor: Any) -> None:
+def check(name: Any, tensor: Any) -> None:
     """Raises ValueError unless this is a name and a tensor that lies inside its storage."""
-    if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
         raise ValueError(f"expected a flat mapping of names to tensors, got {name!r}: {tensor!r}")
     storage, offset, shape, strides = tensor
     if (
@@ -210,7 +247,7 @@ def _array(storage: _Storage, data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype)
 
 
-def _copy(tensor: _Tensor, buffers: dict[str, np.ndarray]) -> np.ndarray:
+def _copy(tensor: Tensor, buffers: dict[str, np.ndarray]) -> np.ndarray:
     """Copies a tensor, which was checked, out of its storage."""
     storage, offset, shape, strides = tensor
     if 0 in shape:

@@ -61,7 +61,15 @@ class BoundLayer:
             raise TypeError(
                 f"{self.layer!r} is not linear: it has `function`, but neither `op` nor `weight`"
             )
-        return self.layer.form.op(x, weight)
+        return self.layer.form.op(x, weight, self._extras)
+
+    @property
+    def _extras(self) -> tuple[Any, ...]:
+        """The values that a linear layer's map reads beside x and weight: sizes of groups."""
+        assert self.layer.form is not None
+        wanted = self.layer.form.extras
+        held = dict(zip(self.layer.operands, self.operands, strict=True)) if wanted else {}
+        return tuple(held[v] for v in wanted)
 
     def op_of_constant(self, value: Array, x: Array, weight: Array) -> Array:
         """`op(value, weight)` for a value that broadcasts to x: once for all examples if it can be.

@@ -134,7 +134,8 @@ class Epsilon(LinearRule):
     Attributes:
       epsilon: damping, >= 0, in the units of z, or a function that keeps z off zero. Zero is LRP-0,
         not finite where z is 0.
-      bias: "absorb": the bias counts in z and keeps its share; "zero": it does not count.
+      bias: "absorb": the bias counts in z and keeps its share; "zero": it does not count. Without it
+        z may be far nearer to zero than epsilon is meant for, and relevances large.
 
     Raises:
       ValueError: if epsilon is a negative Python number (traced values are not checked).

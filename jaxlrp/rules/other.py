@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import jax
@@ -178,13 +179,13 @@ class WinnerTakesAll(Rule):
     """A maximum hands its relevance to the value that it took; of equals, to the first.
 
     First means the one of smallest index in the window, in C order, and the left one of two values. Of
-    a maximum over segments (`jax.ops.segment_max`) equals share.
+    a maximum over segments (`jax.ops.segment_max`) and of a cumulative one equals share.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"maxpool"})
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        if layer.layer.ops[0].primitive in P.SCATTER_MAXIMA:
+        if layer.layer.ops[0].primitive in P.SCATTER_MAXIMA | P.CUMULATIVE_MAXIMA:
             return Shares(jax.vjp(layer.function, *inputs)[1](g))
         return Shares(maxima.winner_takes_all(layer.layer, inputs, z, g))
 
@@ -192,6 +193,8 @@ class WinnerTakesAll(Rule):
 @rule
 class Uniform(Rule):
     """A product of two values that both depend on the input: half of the relevance to each.
+
+    Of a product of n values along an axis (`jnp.prod`, `jnp.cumprod`) each gets a part in n.
 
     References:
       Achtibat et al. (2024), "AttnLRP", eq. 13, https://arxiv.org/abs/2402.05602
@@ -201,7 +204,20 @@ class Uniform(Rule):
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         _, pull = jax.vjp(layer.function, *inputs)
-        return Shares(tuple(0.5 * c for c in pull(g)))
+        return Shares(pull(g / _factors(layer, inputs, z)))
+
+
+def _factors(layer: BoundLayer, inputs: tuple[Array, ...], z: Array) -> float | Array:
+    """How many values each output is the product of."""
+    (op,) = layer.layer.ops
+    if op.primitive is P.REDUCE_PROD:
+        return float(math.prod(inputs[0].shape[axis] for axis in op.params["axes"]))
+    if op.primitive is P.CUMPROD:
+        axis = op.params["axis"]
+        count = jnp.arange(1, z.shape[axis] + 1, dtype=z.dtype)
+        count = count[::-1] if op.params["reverse"] else count
+        return count.reshape([-1 if d == axis else 1 for d in range(z.ndim)])
+    return 2.0
 
 
 @rule
@@ -212,6 +228,9 @@ class SignalTakesAll(Rule):
     recognised by that. At attention this is CP-LRP. Of a product where neither factor is a gate, or
     both are, the left one is taken for the signal.
 
+    Raises:
+      ValueError: at a product of all values along an axis, none of which is a gate.
+
     References:
       Arras et al. (2017), https://doi.org/10.18653/v1/W17-5221; Ali et al. (2022), "XAI for
       transformers", https://doi.org/10.48550/arXiv.2202.07304
@@ -220,6 +239,11 @@ class SignalTakesAll(Rule):
     kinds: ClassVar[frozenset[str]] = _PRODUCTS
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        if len(inputs) == 1:
+            raise ValueError(
+                f"SignalTakesAll is for a gate and a signal, but {layer.layer.path!r} "
+                f"({layer.layer.name}) multiplies all values along an axis: give it Uniform()"
+            )
         _, pull = jax.vjp(layer.function, *inputs)
         return Shares(
             tuple(
@@ -248,13 +272,14 @@ class Proportional(Rule):
     kinds: ClassVar[frozenset[str]] = _PRODUCTS
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        a, b = inputs
         if layer.layer.ops[0].primitive is not P.MUL:
+            shapes = " and ".join(str(x.shape) for x in inputs)
             raise ValueError(
                 f"Proportional is for elementwise products, but {layer.layer.path!r} "
-                f"({layer.layer.name}) makes {z.shape} of {a.shape} and {b.shape}: give it Uniform() or "
+                f"({layer.layer.name}) makes {z.shape} of {shapes}: give it Uniform() or "
                 "SignalTakesAll()"
             )
+        a, b = inputs
         size = jnp.abs(a) + jnp.abs(b)
         share = jnp.where(size > 0, jnp.abs(a) / jnp.where(size > 0, size, 1), 0.5)
         _, pull = jax.vjp(layer.function, a, b)  # a factor of size one is broadcast

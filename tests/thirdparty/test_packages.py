@@ -1,4 +1,4 @@
-"""Models of other packages of the index, in Linen, NNX, Haiku, Equinox and Penzai, as a user would bring them.
+"""Models of other packages, in Linen, NNX, Haiku, Equinox and Penzai, as a user would bring them.
 
 Optional: docs/howto/models.md says what to install; `python -m pytest -m thirdparty`. Weights are random,
 sizes small. A model is a function of one array to logits (2, K); the last position of a language model, the
@@ -278,7 +278,9 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
     "flaxdiff, U-Net": (
         "flaxdiff.models",
         lambda m: linen(
-            m.Unet(emb_features=16, feature_depths=[8, 16], attention_configs=[{"heads": 2}] * 2, norm_groups=4),
+            m.Unet(
+                emb_features=16, feature_depths=[8, 16], attention_configs=[{"heads": 2}] * 2, norm_groups=4
+            ),
             PIXELS,
             jnp.ones(2),
             jnp.asarray(RNG.normal(size=(2, 4, 8)), jnp.float32),
@@ -329,7 +331,13 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
             m.VisionTransformer(
                 nnx.Rngs(0),
                 m.VisionTransformerConfig(
-                    image_size=32, patch_size=8, num_classes=5, d_model=16, num_heads=2, num_layers=2, d_ff=32
+                    image_size=32,
+                    patch_size=8,
+                    num_classes=5,
+                    d_model=16,
+                    num_heads=2,
+                    num_layers=2,
+                    d_ff=32,
                 ),
             ),
             PIXELS,
@@ -346,7 +354,9 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
     ),
     "pdequinox, ResNet": (
         "pdequinox.arch",
-        lambda m: equinox(m.ClassicResNet(2, 3, 5, hidden_channels=8, num_blocks=2, key=KEY), CHANNELS_FIRST),
+        lambda m: equinox(
+            m.ClassicResNet(2, 3, 5, hidden_channels=8, num_blocks=2, key=KEY), CHANNELS_FIRST
+        ),
     ),
     "pdequinox, U-Net": (
         "pdequinox.arch",
@@ -354,7 +364,10 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
     ),
     "pdequinox, FNO": (
         "pdequinox.arch",
-        lambda m: equinox(m.ClassicFNO(2, 3, 5, hidden_channels=8, num_modes=4, num_blocks=2, key=KEY), CHANNELS_FIRST),
+        lambda m: equinox(
+            m.ClassicFNO(2, 3, 5, hidden_channels=8, num_modes=4, num_blocks=2, key=KEY),
+            CHANNELS_FIRST,
+        ),
     ),
     "image-classification-jax, ViT": (
         "image_classification_jax.models.ViT",

@@ -17,8 +17,9 @@ from flax import nnx
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
+from jaxlrp.layers import KINDS
 from zoo.entries import Entry
-from zoo.registry import EAGER, KNOWN, KNOWN_TWINS, ZOO
+from zoo.registry import EAGER, KNOWN, KNOWN_TWINS, SINGLE, ZOO
 from zoo.twins import TWINS
 
 RTOL = 1e-9  # float64, through some thirty layers and divisions by values near zero
@@ -44,8 +45,9 @@ def is_float(x: jax.Array) -> bool:
 class Case:
     """One architecture under the default composite; what several checks need is computed once."""
 
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
+    def __init__(self, name: str) -> None:
+        self.entry = entry = ZOO[name]
+        self.single = name in SINGLE
         self.fun, self.x = entry.build(np.random.default_rng(0))
         self.explain = lrp.explain(self.fun)
 
@@ -128,13 +130,15 @@ def check_derivative(case: Case) -> None:
 
 def check_layers(case: Case) -> None:
     """Without biases every layer hands on what it was given, but for its stabiliser's share."""
-    worst = {path: abs(float(e.rule)) for path, e in case.ledger.entries.items()}
+    layers = {p: e for p, e in case.ledger.entries.items() if e.kind in KINDS}
+    worst = {path: abs(float(e.rule)) for path, e in layers.items()}
     assert max(worst.values()) < RTOL * case.scale
 
 
 def check_ledger(case: Case) -> None:
-    """All that is lost is booked in a layer."""
-    assert abs(float(case.ledger.elsewhere)) < RTOL * case.scale
+    """All that is lost is booked in a row."""
+    rtol = 1e-6 if case.single else RTOL
+    assert abs(float(case.ledger.elsewhere)) < rtol * case.scale
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {
@@ -176,7 +180,7 @@ def judge(found: dict[str, str], known: dict[str, str]) -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_default(name: str) -> None:
     entry = ZOO[name]
-    case = Case(entry)
+    case = Case(name)
     checks = {
         check: functools.partial(function, case)
         for check, function in CHECKS.items()
@@ -254,3 +258,15 @@ def test_twins(name: str) -> None:
         found = jax.jit(lambda x, f=other: lrp.explain(f, exact)(x, target=TARGET))(x)
         close(found.output, expected.output, twins.rtol)
         close(found.relevance, expected.relevance, twins.rtol)
+
+
+def test_attention_without_biases_needs_a_relative_epsilon() -> None:
+    """Measured: 0.09 with biases, 344 without, 0.11 with an epsilon in units of the sums."""
+    fun, x = ZOO["vit"].build(np.random.default_rng(0))
+    relative = lrp.rules.Stabilise(0.1, norm_scale=True, axis=(-1,))
+    made = [C.attnlrp(), C.attnlrp(bias="zero"), C.attnlrp(bias="zero", epsilon=relative)]
+    explain = [lrp.explain(fun, composite) for composite in made]
+    found = jax.jit(lambda x: [e(x, target=TARGET).relevance for e in explain])(x)
+    absorbing, exploded, bounded = (float(jnp.abs(r).max()) for r in found)
+    assert exploded > 100 * absorbing
+    assert bounded < 3 * absorbing

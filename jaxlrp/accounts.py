@@ -1,0 +1,290 @@
+"""Accounts of what is no layer: where else relevance is lost, or made.
+
+An operation that is left to autodiff hands on what it receives if it is linear in what depends on the
+input. Where it is not, or where it joins constants to it, it keeps a share. `audit` finds these
+operations and gives each, or each softmax as a whole, a row in the ledger.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from jax import Array, lax
+
+from jaxlrp import _compat, propagate
+from jaxlrp import primitives as P
+from jaxlrp._compat import primitives as _named
+from jaxlrp.graph import Call, Env, Graph, Op, Step, Value, evaluate, regroup
+from jaxlrp.layers import Account, Body, Booked, Layer, Network, Node, Plain
+from jaxlrp.naming import place
+from jaxlrp.rules import Rule
+from jaxlrp.structure import is_inexact
+
+# Kinds of accounts, and why relevance ends there.
+KINDS = {
+    "softmax": "its first-order expansion, x (R - s sum R), does not conserve (AttnLRP, Prop. 3.1)",
+    "constant": "values that do not depend on the input, joined to those that do, keep their share",
+    "carry": "the state that a loop over time begins with, not made of the input, keeps what comes to it",
+    "stopped": "relevance ends at a `stop_gradient` of the function",
+    "custom": "a function with a derivative of its own, which was taken for a rule",
+    "autodiff": "not linear, and left to autodiff",
+}
+
+_CUSTOM = _named("custom_jvp_call", "custom_vjp_call")
+
+
+def audit(network: Network, rules: Mapping[str, Rule], outputs: Iterable[Value]) -> Network:
+    """The same network, with `Booked` nodes wherever relevance is lost outside of layers.
+
+    Args:
+      network: the network.
+      rules: the rule of each layer, by path.
+      outputs: the outputs of the graph that carry relevance.
+    """
+    taken = {layer.path for layer in network.layers()}
+    return _Auditor(network, rules, taken).audit(outputs, "", "output")
+
+
+def evaluate_booked(
+    node: Booked, env: Env, inside: dict[Account, Env], ledger: Mapping[str, Array]
+) -> None:
+    """Evaluates a node, and books what goes into its account and what comes out of it.
+
+    Args:
+      node: the node.
+      env: all values, as what lies outside the account sees them.
+      inside: for each account, values as the operations of that account see them, so that nothing
+        is booked on the way from one to the next.
+      ledger: the accounts.
+    """
+    account, inner = ledger[node.account.path], inside.setdefault(node.account, {})
+    for v in node.sources - set(inner):
+        inner[v] = propagate.book(env[v], account, propagate.PASSED)
+    held = {v: lax.stop_gradient(env[v]) for v in node.cut}
+    local = {v: inner.get(v, env[v]) for step in node.steps for v in step.inputs if v in env} | held
+    evaluate(node.steps, local)
+    for v in (v for step in node.steps for v in step.outputs):
+        inner[v] = env[v] = local[v]
+    for v in node.outputs:
+        env[v] = propagate.book(env[v], account, propagate.RECEIVED)
+
+
+class _Auditor:
+    """Looks at one graph; those of control flow get auditors of their own."""
+
+    def __init__(self, network: Network, rules: Mapping[str, Rule], taken: set[str]) -> None:
+        self.network = network
+        self.graph = network.graph
+        self.rules = rules
+        self.taken = taken  # the paths that are given away, in all graphs
+        self.keeps_zero = all(rule.keeps_zero for rule in rules.values())
+        self.reached = _reached(network, rules)
+        self.units = _softmax_units(network)
+        self.rows: dict[frozenset[Op], Account] = {}
+        self.members: dict[Call, list[Op]] = {}
+        for op in self.graph.ops:
+            for call in op.calls:
+                self.members.setdefault(call, []).append(op)
+
+    def audit(self, outputs: Iterable[Value], scope: str, name: str) -> Network:
+        nodes = [found for node in self.network.nodes for found in self._node(node)]
+        for v in dict.fromkeys(outputs):
+            if self._is_constant(v):
+                account = Account(self._path(scope, name), "constant")
+                nodes.append(Booked(account, (), frozenset(), frozenset(), (v,)))
+        return dataclasses.replace(self.network, nodes=tuple(nodes))
+
+    def _node(self, node: Node) -> list[Node]:
+        if isinstance(node, Body):
+            return [self._body(node)]
+        if isinstance(node, Layer):
+            freed = node.kind in ("normaliser", "unsupported") and self.rules[node.path].is_autodiff
+            return [self._book(Account(node.path, node.kind), node.steps)] if freed else [node]
+        if not isinstance(node, Plain):
+            return [node]
+        if node.cut:
+            return [self._stopped(node)]
+        found = [self._step(step) for step in self._opened(node.steps)]
+        return [node] if all(isinstance(n, Plain) for n in found) else found
+
+    def _body(self, node: Body) -> Body:
+        fixed, bodies = self._fixed(node), []
+        carry = self._account(node.op, "carry", "carry") if fixed else None
+        for body in node.bodies:
+            pairs = zip(body.graph.outputs, node.op.outputs, strict=True)
+            live = [inner for inner, outer in pairs if outer in self.reached]
+            auditor = _Auditor(body, self.rules, self.taken)
+            bodies.append(auditor.audit(live, node.op.scope, f"{node.op.primitive}/output"))
+        return dataclasses.replace(node, bodies=tuple(bodies), carry=carry, fixed=fixed)
+
+    def _fixed(self, node: Body) -> tuple[int, ...]:
+        """Which initial carries of a scan take relevance and hand none on."""
+        if node.op.primitive is not P.SCAN:
+            return ()
+        (body,), (consts, carries) = node.bodies, _compat.scan_counts(node.op.eqn)
+        return tuple(
+            i
+            for i in range(consts, consts + carries)
+            if body.graph.inputs[i] in body.dependent and self._is_constant(node.op.inputs[i])
+        )
+
+    def _stopped(self, node: Plain) -> Node:
+        (op,) = node.steps
+        assert isinstance(op, Op)
+        cut = frozenset(op.inputs[i] for i in node.cut)
+        if not self._is_reached(op):
+            return node
+        unit = self.units.get(op)
+        account = (
+            self._account(op, "stopped", str(op.primitive)) if unit is None else self._row(unit)
+        )
+        return self._book(account, (op,), unit or frozenset({op}), cut)
+
+    def _opened(self, steps: Iterable[Step]) -> Iterable[Step]:
+        """Single operations; functions with a derivative of their own stay whole."""
+        for step in steps:
+            if isinstance(step, Op):
+                yield step
+                continue
+            ops = self.members[step]
+            around = {call for op in ops for call in op.calls}
+            sizes = {c: len(self.members[c]) * (c.eqn.primitive in _CUSTOM) for c in around}
+            yield from regroup(ops, sizes=sizes)
+
+    def _step(self, step: Step) -> Node:
+        if not self._is_reached(step):
+            return Plain((step,))
+        if isinstance(step, Call):
+            ops = self.members[step]
+            kind = "softmax" if any(op in self.network.softmax for op in ops) else "custom"
+            return self._book(self._account(ops[-1], kind, step.name or kind), (step,))
+        if step in self.units:
+            unit = self.units[step]
+            return self._book(self._row(unit), (step,), unit)
+        kind = self._kind(step)
+        if kind is None:
+            return Plain((step,))
+        return self._book(self._account(step, kind, str(step.primitive)), (step,))
+
+    def _kind(self, op: Op) -> str | None:
+        """Why a single operation loses relevance; None where it hands on all of it."""
+        if op.primitive in P.STRUCTURAL:
+            return "constant" if any(map(self._is_constant, op.inputs)) else None
+        moving = [i for i, v in enumerate(op.inputs) if v in self.network.dependent]
+        if op.primitive in P.BILINEAR and len(moving) == 1:
+            return None
+        if op.primitive is P.DIV and moving == [0]:
+            return None
+        return "autodiff"
+
+    def _is_constant(self, value: Value) -> bool:
+        """Whether a value can take relevance and hands none on."""
+        return (
+            value not in self.network.dependent
+            and is_inexact(self.graph, value)
+            and not (self.keeps_zero and _is_zero(self.graph, value))
+        )
+
+    def _is_reached(self, step: Step) -> bool:
+        return any(v in self.reached for v in step.outputs)
+
+    def _book(
+        self,
+        account: Account,
+        steps: tuple[Step, ...],
+        unit: frozenset[Op] = frozenset(),
+        cut: frozenset[Value] = frozenset(),
+    ) -> Booked:
+        written = {v for step in steps for v in step.outputs}
+        inner = written | {v for op in unit for v in op.outputs}
+        read = {v for step in steps for v in step.inputs}
+        sources = {v for v in read if v in self.network.dependent} - inner - cut
+        outputs = tuple(v for v in dict.fromkeys(written) if v in self.network.dependent)
+        return Booked(account, steps, frozenset(sources), cut, outputs)
+
+    def _row(self, unit: frozenset[Op]) -> Account:
+        if unit not in self.rows:
+            end = max(unit, key=lambda op: op.index)
+            name = "logsumexp" if end.primitive is P.LOG else "softmax"
+            self.rows[unit] = self._account(end, "softmax", name)
+        return self.rows[unit]
+
+    def _account(self, op: Op, kind: str, name: str) -> Account:
+        return Account(self._path(op.scope, name), kind)
+
+    def _path(self, scope: str, name: str) -> str:
+        base = place(scope, name)
+        path, count = base, 0
+        while path in self.taken:
+            count += 1
+            path = f"{base}:{count}"
+        self.taken.add(path)
+        return path
+
+
+def _reached(network: Network, rules: Mapping[str, Rule]) -> frozenset[Value]:
+    """The values that relevance comes to: more than the live ones where a normaliser is no rule's."""
+    reached = set(network.live)
+    freed = [
+        node
+        for node in network.nodes
+        if isinstance(node, Layer)
+        and node.kind == "normaliser"
+        and rules[node.path].is_autodiff
+        and node.output in reached
+    ]
+    stack = [v for node in freed for v in node.operands]
+    while stack:
+        v = stack.pop()
+        if v in reached or v not in network.dependent:
+            continue
+        reached.add(v)
+        op = network.graph.producer.get(v)
+        if op is not None and op.primitive is not P.STOP_GRADIENT:
+            stack.extend(op.inputs)
+    return frozenset(reached)
+
+
+def _softmax_units(network: Network) -> dict[Op, frozenset[Op]]:
+    """For each operation of a softmax, all of that softmax: with what its scores are shifted by."""
+    graph, found = network.graph, dict[Op, set[Op]]()
+    for op in graph.ops:
+        if op not in network.softmax or any(c.eqn.primitive in _CUSTOM for c in op.calls):
+            continue
+        unit = {op}
+        for maker in map(graph.producer.get, op.inputs):
+            if maker in found and maker.primitive not in (P.DIV, P.LOG):
+                unit |= found[maker]
+        if op.primitive is P.EXP:
+            unit |= _shift(graph, op)
+        for member in unit:
+            found[member] = unit
+    units = {id(unit): frozenset(unit) for unit in found.values()}
+    return {op: units[id(unit)] for op, unit in found.items()}
+
+
+def _shift(graph: Graph, exp: Op) -> set[Op]:
+    """The operations that subtract a value from the scores which `stop_gradient` holds fixed."""
+    sub = graph.producer.get(exp.inputs[0])
+    if sub is None or sub.primitive is not P.SUB:
+        return set()
+    ops, value = {sub}, sub.inputs[1]
+    while (op := graph.producer.get(value)) is not None:
+        ops.add(op)
+        if op.primitive is P.STOP_GRADIENT:
+            return ops
+        if op.primitive not in P.SHAPE | {P.BROADCAST, P.GATHER}:
+            break
+        value = op.inputs[0]
+    return set()
+
+
+def _is_zero(graph: Graph, value: Value) -> bool:
+    """Whether a value is a zero that the program spells out, as padding is."""
+    while (op := graph.producer.get(value)) is not None:
+        if op.primitive not in P.SHAPE | {P.BROADCAST}:
+            return False
+        (value,) = op.inputs[:1]
+    return value in graph.literals and not np.any(np.asarray(graph.constants[value]))

@@ -1,0 +1,251 @@
+"""Composites: which rule each layer gets.
+
+A composite is a value: a tuple of entries, of which the first that fits a layer decides. An entry
+fits where its condition holds and its rule applies to that kind of layer, so `by_path("head/*", Flat())`
+speaks of the linear layers below `head` and leaves the activations there to later entries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+
+from jaxlrp.errors import near
+from jaxlrp.layers import KINDS, PARAMETERISED_KINDS, Layer
+from jaxlrp.rules import Rule
+
+Condition = Callable[[Layer], bool]
+"""A predicate on layers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of a composite: where `condition` holds, `then`.
+
+    Attributes:
+      condition: a predicate on layers, hashable.
+      then: a rule, or a composite that is asked in turn.
+    """
+
+    condition: Condition
+    then: Rule | Composite
+
+
+@dataclasses.dataclass(frozen=True)
+class Composite:
+    """Entries, the first match wins. Add two to put one before the other.
+
+    Attributes:
+      entries: in order.
+      readout: "relevance", or "gradient" for methods that propagate gradients.
+      name: for tables.
+    """
+
+    entries: tuple[Entry, ...]
+    readout: str = "relevance"
+    name: str = ""
+
+    def __add__(self, other: Composite) -> Composite:
+        readout = "gradient" if "gradient" in (self.readout, other.readout) else "relevance"
+        name = " + ".join(filter(None, (self.name, other.name)))
+        return Composite(self.entries + other.entries, readout, name)
+
+    def find(self, layer: Layer) -> Rule | None:
+        """The rule for a layer, None where no entry fits."""
+        return next((rule for _, rule in self._matches(layer)), None)
+
+    def _matches(self, layer: Layer) -> Iterator[tuple[Entry, Rule]]:
+        for entry in self.entries:
+            if not entry.condition(layer):
+                continue
+            if isinstance(entry.then, Composite):
+                yield from ((entry, rule) for _, rule in entry.then._matches(layer))
+            elif layer.kind in entry.then.kinds:
+                yield entry, entry.then
+
+    def all_entries(self) -> Iterator[Entry]:
+        """The entries, those of nested composites included."""
+        for entry in self.entries:
+            yield entry
+            if isinstance(entry.then, Composite):
+                yield from entry.then.all_entries()
+
+
+jax.tree_util.register_dataclass(Entry, data_fields=["then"], meta_fields=["condition"])
+jax.tree_util.register_dataclass(
+    Composite, data_fields=["entries"], meta_fields=["readout", "name"]
+)
+
+
+# Conditions
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    kinds: tuple[str, ...]
+
+    def __call__(self, layer: Layer) -> bool:
+        return layer.kind in self.kinds
+
+
+@dataclasses.dataclass(frozen=True)
+class Path:
+    pattern: str | re.Pattern[str]
+
+    def __call__(self, layer: Layer) -> bool:
+        if isinstance(self.pattern, str):
+            return fnmatch.fnmatchcase(layer.path, self.pattern)
+        return self.pattern.fullmatch(layer.path) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    module: str
+
+    def __call__(self, layer: Layer) -> bool:
+        return layer.module == self.module
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """Layers that compute the primitive or function of this name."""
+
+    name: str
+
+    def __call__(self, layer: Layer) -> bool:
+        return layer.name == self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """Parameterised layers of a depth in [low, high); negative numbers count from the output."""
+
+    low: int
+    high: int | None
+
+    def __call__(self, layer: Layer) -> bool:
+        total = layer.depth + layer.height + 1
+        low, high, _ = slice(self.low, self.high).indices(total)
+        return layer.kind in PARAMETERISED_KINDS and low <= layer.depth < high
+
+
+@dataclasses.dataclass(frozen=True)
+class First:
+    def __call__(self, layer: Layer) -> bool:
+        return layer.first and layer.kind in PARAMETERISED_KINDS
+
+
+@dataclasses.dataclass(frozen=True)
+class Last:
+    def __call__(self, layer: Layer) -> bool:
+        return layer.last and layer.kind in PARAMETERISED_KINDS
+
+
+@dataclasses.dataclass(frozen=True)
+class ReLU:
+    def __call__(self, layer: Layer) -> bool:
+        return layer.relu
+
+
+@dataclasses.dataclass(frozen=True)
+class Anything:
+    def __call__(self, layer: Layer) -> bool:
+        return True
+
+
+def _single(condition: Condition, then: Rule | Composite) -> Composite:
+    if not isinstance(then, (Rule, Composite)):
+        hint = f": write {then.__name__}()" if isinstance(then, type) else ""
+        raise TypeError(f"a composite maps layers to a rule or a composite, got {then!r}{hint}")
+    return Composite((Entry(condition, then),))
+
+
+def composite(*parts: Composite, name: str = "") -> Composite:
+    """Puts composites one behind the other: the first that has a rule for a layer decides.
+
+    Example:
+      >>> import jaxlrp as lrp
+      >>> from jaxlrp.composites import by_kind, composite, first
+      >>> c = composite(first(lrp.Flat()), by_kind("conv", lrp.ZPlus()), by_kind("dense", lrp.Epsilon()))
+      >>> len(c.entries)
+      3
+    """
+    for part in parts:
+        if not isinstance(part, Composite):
+            raise TypeError(
+                f"composite() joins composites, got {part!r}: say where it applies, for example "
+                "by_kind('conv', rule)"
+            )
+    readout = "gradient" if any(p.readout == "gradient" for p in parts) else "relevance"
+    return Composite(tuple(e for p in parts for e in p.entries), readout, name)
+
+
+def by_kind(kinds: str | Iterable[str], then: Rule | Composite) -> Composite:
+    """Layers of a kind: "conv", "dense", "activation", ... (`jaxlrp.layers.KINDS`).
+
+    Raises:
+      ValueError: if there is no such kind.
+    """
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(f"there is no kind of layer {kind!r}: {near(kind, KINDS, len(KINDS))}")
+    return _single(Kind(kinds), then)
+
+
+def by_path(pattern: str | re.Pattern[str], then: Rule | Composite) -> Composite:
+    """Layers whose path matches: a shell pattern ("features/*"; * crosses "/") or a compiled regex.
+
+    A pattern that matches no layer is an error when the composite is applied.
+    """
+    return _single(Path(pattern), then)
+
+
+def by_module(module: type | str, then: Rule | Composite) -> Composite:
+    """Layers called in a Flax module of this type, given as a class or by its name."""
+    return _single(Module(module if isinstance(module, str) else module.__name__), then)
+
+
+def by_operation(name: str, then: Rule | Composite) -> Composite:
+    """Layers that compute this function or primitive: "relu", "softplus", "cholesky"."""
+    return _single(Operation(name), then)
+
+
+def first(then: Rule | Composite) -> Composite:
+    """Dense layers and convolutions with no other between them and the input."""
+    return _single(First(), then)
+
+
+def last(then: Rule | Composite) -> Composite:
+    """Dense layers and convolutions with no other between them and the output."""
+    return _single(Last(), then)
+
+
+def by_depth(low: int, high: int | None, then: Rule | Composite) -> Composite:
+    """Layers at depth low, ..., high - 1: how many dense layers and convolutions precede them.
+
+    Negative numbers count from the output, as in a slice. `by_depth(0, 3, Flat())` is the heatmap
+    resolution control of Bach et al. (2016), https://arxiv.org/abs/1604.07426.
+    """
+    return _single(Between(low, high), then)
+
+
+def where(condition: Condition, then: Rule | Composite) -> Composite:
+    """Layers for which a predicate of your own holds."""
+    return _single(condition, then)
+
+
+def words(condition: Any) -> tuple[str, str] | None:
+    """(what, word) of a condition that must match something: a path pattern, a module type."""
+    if isinstance(condition, Path):
+        return "path", str(getattr(condition.pattern, "pattern", condition.pattern))
+    if isinstance(condition, Module):
+        return "module", condition.module
+    if isinstance(condition, Operation):
+        return "operation", condition.name
+    return None

@@ -1,0 +1,307 @@
+"""Presets. Names and hyperparameters are those of Zennit in snake case."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from jax import Array
+
+from jaxlrp.composites.entries import Anything, Composite, ReLU, by_kind, composite, first, where
+from jaxlrp.layers import Layer
+from jaxlrp.numerics import Stabiliser
+from jaxlrp.rules import (
+    LRP0,
+    AlphaBeta,
+    BetaSmooth,
+    DeconvNet,
+    DerivativeTimesRelevance,
+    Detach,
+    Epsilon,
+    Flat,
+    Gamma,
+    Gradient,
+    GuidedBackprop,
+    Norm,
+    Pass,
+    Proportional,
+    Rule,
+    SignalTakesAll,
+    Uniform,
+    WinnerTakesAll,
+    ZBox,
+    ZPlus,
+)
+
+# What a layer gets when no entry speaks of it
+
+
+def default_rule(layer: Layer) -> Rule | None:
+    """The rule of a layer of which a composite says nothing; None where there is none to give."""
+    if layer.kind == "scale" and layer.after_normaliser:
+        return LRP0()  # part of the normaliser: its bias takes a share, as any bias does
+    return _DEFAULTS.get(layer.kind)
+
+
+_DEFAULTS: dict[str, Rule] = {
+    "dense": LRP0(),
+    "conv": LRP0(),
+    "scale": Pass(),
+    "shift": LRP0(),
+    "sum": LRP0(),
+    "pool": LRP0(),
+    "maxpool": WinnerTakesAll(),
+    "activation": Pass(),
+    "product": Uniform(),
+    "attention": Uniform(),
+    "gate": SignalTakesAll(),
+    "normaliser": Detach(),
+    "embedding": LRP0(),
+}
+
+
+# Layered networks
+
+
+def _layered(
+    conv: Rule, dense: Rule, first_layer: Composite | None, stabiliser: Stabiliser, name: str
+) -> Composite:
+    parts = [] if first_layer is None else [first_layer]
+    parts += [by_kind("conv", conv), by_kind("dense", dense)]
+    parts += [by_kind(("sum", "pool"), Norm(stabiliser))]
+    return composite(*parts, name=name)
+
+
+def epsilon_gamma_box(
+    low: float | Array,
+    high: float | Array,
+    *,
+    epsilon: Stabiliser = 1e-6,
+    gamma: float | Array = 0.25,
+    stabiliser: Stabiliser = 1e-6,
+    bias: str = "absorb",
+) -> Composite:
+    """Gamma in convolutions, epsilon in dense layers, z-box in a first convolution.
+
+    Args:
+      low, high: the least and greatest value that an input can have, in its units after
+        preprocessing: numbers, or arrays that broadcast to the input, such as one per channel.
+      epsilon: of the dense layers.
+      gamma: of the convolutions.
+      stabiliser: of all other denominators.
+      bias: "absorb" or "zero", for every rule.
+    """
+    return _layered(
+        Gamma(gamma, bias, stabiliser),
+        Epsilon(epsilon, bias),
+        first(by_kind("conv", ZBox(low, high, stabiliser))),
+        stabiliser,
+        "epsilon_gamma_box",
+    )
+
+
+def epsilon_plus(
+    *, epsilon: Stabiliser = 1e-6, stabiliser: Stabiliser = 1e-6, bias: str = "absorb"
+) -> Composite:
+    """z+ in convolutions, epsilon in dense layers."""
+    return _layered(
+        ZPlus(bias, stabiliser), Epsilon(epsilon, bias), None, stabiliser, "epsilon_plus"
+    )
+
+
+def epsilon_plus_flat(
+    *, epsilon: Stabiliser = 1e-6, stabiliser: Stabiliser = 1e-6, bias: str = "absorb"
+) -> Composite:
+    """z+ in convolutions, epsilon in dense layers, flat in the first layer."""
+    return _layered(
+        ZPlus(bias, stabiliser), Epsilon(epsilon, bias), first(Flat(stabiliser)), stabiliser,
+        "epsilon_plus_flat",
+    )  # fmt: skip
+
+
+def epsilon_alpha2_beta1(
+    *, epsilon: Stabiliser = 1e-6, stabiliser: Stabiliser = 1e-6, bias: str = "absorb"
+) -> Composite:
+    """alpha 2, beta 1 in convolutions, epsilon in dense layers."""
+    return _layered(
+        AlphaBeta(2.0, 1.0, bias, stabiliser), Epsilon(epsilon, bias), None, stabiliser,
+        "epsilon_alpha2_beta1",
+    )  # fmt: skip
+
+
+def epsilon_alpha2_beta1_flat(
+    *, epsilon: Stabiliser = 1e-6, stabiliser: Stabiliser = 1e-6, bias: str = "absorb"
+) -> Composite:
+    """alpha 2, beta 1 in convolutions, epsilon in dense layers, flat in the first layer."""
+    return _layered(
+        AlphaBeta(2.0, 1.0, bias, stabiliser), Epsilon(epsilon, bias), first(Flat(stabiliser)),
+        stabiliser, "epsilon_alpha2_beta1_flat",
+    )  # fmt: skip
+
+
+def all_epsilon(epsilon: Stabiliser = 1e-6, *, bias: str = "absorb") -> Composite:
+    """Epsilon in all dense layers and convolutions."""
+    return composite(by_kind(("conv", "dense"), Epsilon(epsilon, bias)), name="all_epsilon")
+
+
+def _transformer(
+    epsilon: Stabiliser, gamma: float | Array | None, conv_gamma: float | Array | None, bias: str
+) -> Composite:
+    def linear(gamma: float | Array | None) -> Rule:
+        return Epsilon(epsilon, bias) if gamma is None else Gamma(gamma, bias)
+
+    return by_kind("conv", linear(conv_gamma)) + by_kind("dense", linear(gamma))
+
+
+def attnlrp(
+    *,
+    epsilon: Stabiliser = 1e-6,
+    gamma: float | Array | None = None,
+    conv_gamma: float | Array | None = None,
+    bias: str = "absorb",
+) -> Composite:
+    """AttnLRP, for transformers: every product of two values gives half of its relevance to each.
+
+    The softmax is expanded to first order, which is its own derivative; activations pass relevance on;
+    the denominators of LayerNorm and its kin are held fixed. Where `default()` gives all of a gated
+    product to the signal, here the gate gets half.
+
+    Args:
+      epsilon: of dense layers and convolutions that have no gamma.
+      gamma, conv_gamma: of the dense layers and of the convolutions; None for epsilon. The paper has
+        0.05 and 0.25 in vision transformers, whose gradients are noisy, and none in language models.
+      bias: "absorb", as in the paper, or "zero". Without their biases many sums of queries, keys and
+        hidden units nearly cancel, and relevances that are divided by them explode: with "zero" give an
+        epsilon in units of the sums, `Stabilise(0.1, norm_scale=True, axis=(-1,))`.
+
+    References:
+      Achtibat et al. (2024), https://doi.org/10.48550/arXiv.2402.05602
+    """
+    products = by_kind(("product", "attention", "gate"), Uniform())
+    parts = _transformer(epsilon, gamma, conv_gamma, bias) + products
+    return dataclasses.replace(parts, name="attnlrp")
+
+
+def cp_lrp(
+    *,
+    epsilon: Stabiliser = 1e-6,
+    gamma: float | Array | None = None,
+    conv_gamma: float | Array | None = None,
+    bias: str = "absorb",
+) -> Composite:
+    """CP-LRP, for transformers: the attention weights are constants, the values take all relevance.
+
+    Nothing flows to queries and keys. Other products are as in `attnlrp`.
+
+    Args:
+      epsilon, gamma, conv_gamma, bias: as in `attnlrp`.
+
+    References:
+      Ali et al. (2022), https://doi.org/10.48550/arXiv.2202.07304
+    """
+    parts = (
+        _transformer(epsilon, gamma, conv_gamma, bias)
+        + by_kind("attention", SignalTakesAll())
+        + by_kind(("product", "gate"), Uniform())
+    )
+    return dataclasses.replace(parts, name="cp_lrp")
+
+
+def recurrent(gates: str = "all", *, epsilon: Stabiliser = 1e-3, bias: str = "absorb") -> Composite:
+    """LRP for recurrent networks: LRP-all, or LRP-half or LRP-prop, with epsilon in every sum.
+
+    A cell computes what its input says and what its state says in layers of their own and adds them:
+    where they cancel, the relevance of both grows without bound, step after step, unless that sum is
+    stabilised as a dense layer is.
+
+    Args:
+      gates: who takes the relevance of a gated product. "all": the signal alone (LRP-all); "half":
+        signal and gate take half each (LRP-half); "prop": each in proportion to its magnitude
+        (LRP-prop).
+      epsilon: of dense layers, convolutions and sums, in the units of a pre-activation. The papers
+        have 0.001; more damps more, and absorbs more.
+      bias: "absorb" or "zero".
+
+    Raises:
+      ValueError: if there is no such way to share.
+
+    References:
+      Arras et al. (2017), https://doi.org/10.18653/v1/W17-5221; Arras et al. (2019),
+      https://doi.org/10.1007/978-3-030-28954-6_11
+
+    Example:
+      >>> from jaxlrp import composites
+      >>> half = composites.recurrent("half", epsilon=0.1)
+    """
+    if gates not in _GATES:
+        raise ValueError(f"gates must be one of {', '.join(_GATES)}, got {gates!r}")
+    return composite(
+        by_kind("gate", _GATES[gates]),
+        by_kind("sum", Norm(epsilon)),
+        by_kind(("conv", "dense"), Epsilon(epsilon, bias)),
+        name="recurrent",
+    )
+
+
+_GATES: dict[str, Rule] = {"all": SignalTakesAll(), "half": Uniform(), "prop": Proportional()}
+
+
+def excitation_backprop(*, stabiliser: Stabiliser = 1e-6, bias: str = "absorb") -> Composite:
+    """z+ everywhere; activations and BatchNorm apart multiply relevance by their derivative.
+
+    References:
+      Zhang et al. (2018), https://doi.org/10.1007/s11263-017-1059-x
+    """
+    return composite(
+        by_kind(("conv", "dense"), ZPlus(bias, stabiliser)),
+        by_kind(("sum", "pool"), Norm(stabiliser)),
+        by_kind(("activation", "scale"), DerivativeTimesRelevance()),
+        name="excitation_backprop",
+    )
+
+
+def _gradients(relu_rule: Rule | None, name: str) -> Composite:
+    parts = [] if relu_rule is None else [where(ReLU(), relu_rule)]
+    joined = composite(*parts, where(Anything(), Gradient()), name=name)
+    return dataclasses.replace(joined, readout="gradient")
+
+
+def gradient() -> Composite:
+    """The plain gradient; reads out g, no relevance."""
+    return _gradients(None, "gradient")
+
+
+def guided_backprop() -> Composite:
+    """Guided backpropagation: ReLUs let positive gradients pass; reads out the gradient."""
+    return _gradients(GuidedBackprop(), "guided_backprop")
+
+
+def deconvnet() -> Composite:
+    """The deconvolution network; reads out what it propagates, no relevance."""
+    return _gradients(DeconvNet(), "deconvnet")
+
+
+def beta_smooth(beta: float | Array = 10.0) -> Composite:
+    """ReLUs have the gradient of a softplus; reads out the gradient."""
+    return _gradients(BetaSmooth(beta), "beta_smooth")
+
+
+def default() -> Composite:
+    """What a user who names no composite gets: `Gamma(0.25)` in convolutions, `Epsilon` in dense layers.
+
+    It asks for no knowledge of the input's range, and conserves relevance up to the biases.
+    """
+    return dataclasses.replace(
+        composite(by_kind("conv", Gamma(0.25)), by_kind("dense", Epsilon(1e-6))), name="default"
+    )
+
+
+PRESETS: dict[str, Callable[..., Composite]] = {
+    f.__name__: f
+    for f in (
+        default, all_epsilon, epsilon_gamma_box, epsilon_plus, epsilon_plus_flat,
+        epsilon_alpha2_beta1, epsilon_alpha2_beta1_flat, excitation_backprop, attnlrp, cp_lrp, recurrent,
+        gradient, guided_backprop, deconvnet, beta_smooth,
+    )
+}  # fmt: skip
+"""The presets by name."""

@@ -1,0 +1,169 @@
+"""`python -m jaxlrp attribute | resume | verify | info`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import jaxlrp as lrp
+
+Loader = Callable[[str], Any]
+"""From the name of a model to a `jaxlrp.pretrained.Pretrained`."""
+Chooser = Callable[[str, Any], lrp.Composite]
+"""From the name of a composite and such a model to the composite."""
+
+
+def add(commands: Any, model: Loader, composite: Chooser) -> None:
+    """Adds the commands of data sets to those of the command line.
+
+    Args:
+      commands: what `argparse` gives for subcommands.
+      model, composite: how names are looked up.
+    """
+    attribute = commands.add_parser(
+        "attribute", help="explain every picture of a folder, onto disk"
+    )
+    attribute.add_argument("source", help="a folder of pictures, or a file .h5, .npy, .npz")
+    attribute.add_argument("-o", "--output", required=True, help="the folder of the store")
+    attribute.add_argument("--model", default="efficientnet-lite0")
+    attribute.add_argument("--composite", default="epsilon_gamma_box")
+    attribute.add_argument(
+        "--target", default="predicted",
+        help="predicted, given (by the source), a class index, several with commas, or topK",
+    )  # fmt: skip
+    attribute.add_argument("--dtype", choices=("float32", "float16", "bfloat16"))
+    attribute.add_argument("--limit", type=int, help="the first so many samples only")
+    attribute.set_defaults(run=lambda a: _attribute(_asked(a), a, model, composite))
+
+    resume = commands.add_parser("resume", help="go on with a store that `attribute` has begun")
+    resume.add_argument("store")
+    resume.add_argument("--verify", action="store_true", help="compare all checksums first")
+    resume.add_argument("--retry", action="store_true", help="try samples again that failed")
+    resume.set_defaults(run=lambda a: _resume(a, model, composite))
+
+    for command in (attribute, resume):
+        command.add_argument("--batch-size", type=int, help="by default chosen by memory")
+        command.add_argument("--quiet", action="store_true", help="a line now and then, for logs")
+
+    verify = commands.add_parser(
+        "verify", help="compare a store with its checksums; status 1 if damaged"
+    )
+    verify.add_argument("store")
+    verify.add_argument(
+        "--mend", action="store_true", help="let `resume` compute damaged chunks again"
+    )
+    verify.set_defaults(run=_verify)
+
+    info = commands.add_parser("info", help="what a store holds")
+    info.add_argument("store")
+    info.add_argument("--plan", action="store_true", help="print the rule of each layer as well")
+    info.set_defaults(run=_info)
+
+
+def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a later `resume` must know."""
+    return {
+        "source": str(pathlib.Path(arguments.source).resolve()),
+        "output": arguments.output,
+        "model": arguments.model,
+        "composite": arguments.composite,
+        "target": arguments.target,
+        "dtype": arguments.dtype,
+        "limit": arguments.limit,
+    }
+
+
+def _attribute(
+    asked: dict[str, Any],
+    arguments: argparse.Namespace,
+    model: Loader,
+    composite: Chooser,
+    **more: Any,
+) -> None:
+    from jaxlrp import dataset
+
+    if arguments.quiet:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    target = _target(asked["target"])
+    net = model(asked["model"])
+    pictures = pathlib.Path(asked["source"]).is_dir()
+    summary = dataset.attribute_dataset(
+        lrp.explain(net.model.apply, composite(asked["composite"], net), argnums=1),
+        asked["source"],
+        asked["output"],
+        args=(net.variables,),
+        target=target,
+        prepare=(lambda image: np.asarray(net.preprocess(image))[0]) if pictures else None,
+        dims=("height", "width", "channel") if pictures else None,
+        dtype=asked["dtype"],
+        limit=asked["limit"],
+        batch_size=arguments.batch_size,
+        progress="log" if arguments.quiet else "auto",
+        command=asked,
+        **more,
+    )
+    print(summary)
+
+
+def _target(word: str) -> Any:
+    from jaxlrp import dataset
+
+    if word in ("predicted", "auto"):
+        return lrp.targets.predicted
+    if word == "given":
+        return dataset.Given()
+    if word.startswith("top") and word[3:].isdigit():
+        return dataset.Top(int(word[3:]))
+    try:
+        classes = [int(part) for part in word.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--target must be predicted, given, topK such as top3, or class indices, got {word!r}"
+        ) from None
+    return classes[0] if len(classes) == 1 else classes
+
+
+def _resume(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> None:
+    from jaxlrp.dataset import manifest
+
+    asked = manifest.read(pathlib.Path(arguments.store)).command
+    if asked is None:
+        raise ValueError(
+            f"{arguments.store!r} was not begun from the command line: call attribute_dataset again "
+            "with the same arguments, which goes on where it ended"
+        )
+    moved = {**asked, "output": arguments.store}
+    _attribute(
+        moved, arguments, model, composite, verify=arguments.verify, retry=arguments.retry
+    )  # fmt: skip
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from jaxlrp import dataset
+
+    found = dataset.verify(arguments.store, mend=arguments.mend)
+    print(found)
+    return 0 if found.ok else 1
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from jaxlrp import dataset
+
+    opened = dataset.open_relevance(arguments.store)
+    held = opened.manifest
+    print(repr(opened))
+    print(f"composite  {held.composite['text']}")
+    print(f"target     {held.target['text']}")
+    print(f"model      {held.model['text']} ({held.model['digest'][:8]})")
+    print(f"source     {held.source}")
+    print(f"created    {held.created}, " + ", ".join(f"{k} {v}" for k, v in held.versions.items()))
+    print(f"failed     {len(opened.failed)}")
+    for name, why in list(opened.failed.items())[:10]:
+        print(f"  {name!r}: {why}")
+    if arguments.plan:
+        print(held.plan["text"])

@@ -1,0 +1,133 @@
+"""What a result depends on, as text and as a hash: composite, plan, model, target policy."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxlrp import _compat
+from jaxlrp.composites import default
+from jaxlrp.dataset.program import Call
+from jaxlrp.dataset.reading import Spec
+from jaxlrp.explanation import asked
+from jaxlrp.graph import Graph
+from jaxlrp.planning import Plan, make_plan
+from jaxlrp.trace import trace
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_UNKNOWN = "not known"
+
+
+def described(value: Any, text: str | None = None) -> dict[str, str]:
+    """Text and hash of a value: of its representation and of all arrays in it."""
+    shown = _ADDRESS.sub("", repr(value) if text is None else text)
+    return {"text": shown, "digest": digest([shown, *jax.tree_util.tree_leaves_with_path(value)])}
+
+
+class Parameters(NamedTuple):
+    """What is known of the arguments of a function: how many numbers, in how many arrays, and a hash."""
+
+    numbers: int
+    arrays: int
+    digest: str
+
+
+def parameters(leaves: Iterable[tuple[Any, Any]]) -> Parameters:
+    """Of (path, leaf) pairs. What is spread over processes is gathered, so all must call this."""
+    found = list(leaves)
+    held = [(path, leaf) for path, leaf in found if hasattr(leaf, "shape")]
+    rest = [_ADDRESS.sub("", repr(leaf)) for _, leaf in found if not hasattr(leaf, "shape")]
+    numbers = sum(int(np.prod(np.shape(leaf))) for _, leaf in held)
+    return Parameters(numbers, len(held), digest([*rest, *held]))
+
+
+def of_arguments(call: Call) -> Parameters:
+    """Of all arguments but the explained one."""
+    return parameters(jax.tree_util.tree_leaves_with_path((call.args, dict(call.kwargs))))
+
+
+def of_call(call: Call, spec: Spec, given: Parameters) -> dict[str, dict[str, str]]:
+    """Composite, plan and model of a function that explains, whose arguments are known."""
+    known = asked(call.explain)
+    if known is None:
+        name = getattr(call.explain, "__qualname__", type(call.explain).__qualname__)
+        text = f"{getattr(call.explain, '__module__', '')}.{name}"
+        nothing = {"text": f"{_UNKNOWN}: {text}", "digest": digest([text])}
+        return {"composite": nothing, "plan": nothing, "model": _model([given])}
+    planned, constants, operations = _look(call, spec)
+    state = jax.tree_util.tree_leaves_with_path(known.source.state)
+    composite = default() if known.composite is None else known.composite
+    name = "an edited plan" if isinstance(composite, Plan) else composite.name or "composite"
+    return {
+        "composite": {"text": name, "digest": described(composite)["digest"]},
+        "plan": described(planned.rules, str(planned)),
+        "model": _model([given, parameters([*state, *enumerate(constants)])], operations),
+    }
+
+
+def _look(call: Call, spec: Spec) -> tuple[Plan, list[Any], list[str]]:
+    """The plan, the constants that the function closes over, and its operations."""
+    known = asked(call.explain)
+    assert known is not None
+    found: list[Any] = []
+
+    def look(x: Any, extra: Any) -> None:
+        everything = (*call.args[: call.position], x, *call.args[call.position :])
+        network = trace(known.source, everything, {**call.kwargs, **extra}).network
+        graph = network.graph
+        constants = [v for k, v in graph.constants.items() if k not in graph.literals]
+        found.append((make_plan(network, known.composite), constants, _operations(graph)))
+
+    one = jax.tree.map(lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), spec)
+    jax.eval_shape(look, one.input, one.extra)
+    planned, constants, operations = found[0]
+    kept = [c for c in constants if _compat.is_array(c) and not _compat.is_traced(c)]
+    return planned, kept, operations
+
+
+def _operations(graph: Graph) -> list[str]:
+    """What is computed, in order, with the numbers that stand in the program."""
+    return [
+        f"{op.primitive} {[str(graph.constants[v]) if v in graph.literals else v for v in op.inputs]}"
+        for op in graph.ops
+    ]
+
+
+def _model(parts: Sequence[Parameters], operations: Sequence[str] = ()) -> dict[str, str]:
+    numbers, arrays = sum(p.numbers for p in parts), sum(p.arrays for p in parts)
+    text = f"{numbers:,} numbers in {arrays} arrays"
+    if operations:
+        text = f"{len(operations)} operations, {text}"
+    words = [_ADDRESS.sub("", word) for word in operations]
+    return {"text": text, "digest": digest([*words, *(p.digest for p in parts)])}
+
+
+def digest(parts: Iterable[Any]) -> str:
+    """A hash of texts and of (path, array) pairs."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, str):
+            found.update(part.encode("utf-8"))
+            continue
+        path, leaf = part
+        array = _whole(leaf)
+        found.update(f"{path} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+    return found.hexdigest()
+
+
+def _whole(leaf: Any) -> np.ndarray:
+    """A parameter on the host, gathered where it is spread over processes."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+    array = np.asarray(leaf)
+    return np.frombuffer(repr(leaf).encode(), np.uint8) if array.dtype == object else array

@@ -1,0 +1,89 @@
+"""How many samples fit: what a compiled program needs against what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_LARGEST = 256
+"""Beyond this, batches no longer make devices busier, and only cost memory."""
+
+
+def needed(compiled: Any) -> int | None:
+    """Bytes on one device that a compiled program needs, None where the backend does not say."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    return int(
+        found.temp_size_in_bytes
+        + found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+    )
+
+
+def available(device: Any) -> int | None:
+    """Bytes that are free on a device; of a CPU those of the host, shared by its devices.
+
+    None where it is not known.
+    """
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    free = [found for found in (_meminfo(), _cgroup()) if found is not None]
+    if not free:
+        return None
+    return min(free) // (len(jax.local_devices()) if device.platform == "cpu" else 1)
+
+
+def _meminfo() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _cgroup(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    try:
+        limit, used = (root / "memory.max").read_text(), (root / "memory.current").read_text()
+        return int(limit) - int(used)
+    except (OSError, ValueError):  # no such group, or no limit: "max"
+        return None
+
+
+def choose(
+    probe: Callable[[int], int | None], free: int | None, fixed: int, *, step: int = 1,
+    fraction: float = 0.5, largest: int = _LARGEST,
+) -> int:  # fmt: skip
+    """A batch size that fits.
+
+    Args:
+      probe: from a batch size to the bytes that its program needs on one device.
+      free: bytes that there are.
+      fixed: bytes of the parameters, which do not grow with the batch.
+      step: the batch size is a multiple of it: in how many pieces the mesh cuts it.
+      fraction: of the free memory that may be used.
+      largest: no more than that.
+
+    Returns:
+      The largest power of two times `step` whose estimate fits, at the least `step`. All that grows is
+      taken to grow linearly; of what the probe needs only the parameters are taken to be fixed.
+
+    Example:
+      >>> choose(lambda batch: 1000 + 10 * batch, 2000, 1000, largest=64, fraction=0.75)
+      32
+    """
+    tried = 4 * step
+    found = probe(tried)
+    if found is None or free is None:
+        return tried
+    each = max(found - fixed, 1) / tried
+    fitting = (free * fraction - fixed) / each
+    size = step
+    while 2 * size <= min(fitting, max(largest, step)):
+        size *= 2
+    return size

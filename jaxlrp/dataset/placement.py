@@ -1,0 +1,145 @@
+"""Which devices compute which samples, and which process reads and writes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Placement:
+    """A mesh, and this process's place in it.
+
+    Attributes:
+      mesh: of the devices that compute one batch together.
+      axes: the mesh's axes over which a batch is spread.
+      part, parts: this process reads and writes the `part`-th of `parts` parts of the data.
+      writes: whether this process writes, where several hold the same samples.
+      lockstep: whether the mesh spans processes, which must then take every step together.
+    """
+
+    mesh: Mesh
+    axes: tuple[str, ...]
+    part: int
+    parts: int
+    writes: bool
+    lockstep: bool
+
+    @property
+    def batch(self) -> NamedSharding:
+        """The sharding of arrays of a batch: along the first axis."""
+        return NamedSharding(self.mesh, PartitionSpec(self.axes))
+
+    @property
+    def shards(self) -> int:
+        """Into how many pieces the mesh cuts this process's part of a batch."""
+        whole = math.prod(self.mesh.shape[axis] for axis in self.axes)
+        return whole // (self.parts if self.lockstep else 1)
+
+    def put(self, tree: Any) -> Any:
+        """This process's samples of a batch, on the devices."""
+        if self.mesh.size == 1:
+            return jax.device_put(tree, self.batch)
+
+        def one(a: np.ndarray) -> jax.Array:
+            shape = (self.whole(len(a)), *a.shape[1:])
+            return jax.make_array_from_process_local_data(self.batch, a, shape)
+
+        return jax.tree.map(one, tree)
+
+    def whole(self, size: int) -> int:
+        """Samples of a batch of all processes that take a step together, from those of one."""
+        return size * (self.parts if self.lockstep else 1)
+
+    def fetch(self, array: jax.Array) -> np.ndarray:
+        """This process's samples of a result, on the host."""
+        if array.is_fully_addressable:
+            return np.asarray(array)
+        pieces = {s.index[0].start or 0: s for s in array.addressable_shards}
+        return np.concatenate([np.asarray(pieces[start].data) for start in sorted(pieces)])
+
+    def parameters(self, leaves: list[Any]) -> list[Any]:
+        """Parameters on the mesh: as the user sharded them, else a copy on every device."""
+        return [self._parameter(leaf) for leaf in leaves]
+
+    def _parameter(self, leaf: Any) -> Any:
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and sharding.device_set == set(
+            self.mesh.devices.flat
+        ):
+            if sharding.mesh == self.mesh:
+                return leaf
+            return jax.device_put(leaf, NamedSharding(self.mesh, sharding.spec))
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        if not self.lockstep:
+            return jax.device_put(leaf, everywhere)
+        held = np.asarray(leaf)
+        return jax.make_array_from_callback(held.shape, everywhere, lambda index: held[index])
+
+    def any(self, mine: bool) -> bool:
+        """Whether any process says yes. In lockstep, all must ask."""
+        if not self.lockstep:
+            return mine
+        return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))
+
+
+def place(mesh: Mesh | None, axes: str | Sequence[str] | None) -> Placement:
+    """Finds this process's place.
+
+    Args:
+      mesh: None for the devices of this process, each process for itself.
+      axes: the mesh's axes over which a batch is spread, its first one by default.
+
+    Raises:
+      TypeError, ValueError: if the mesh has no such axes, or cuts batches so that two processes
+        share some samples only.
+    """
+    process, processes = jax.process_index(), jax.process_count()
+    if mesh is None:
+        local = Mesh(np.array(jax.local_devices()), ("batch",))
+        return Placement(local, ("batch",), process, processes, True, False)
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh or None, got {mesh!r}")
+    names = (axes,) if isinstance(axes, str) else tuple(axes or mesh.axis_names[:1])
+    unknown = [name for name in names if name not in mesh.axis_names]
+    if unknown:
+        raise ValueError(f"batch_axes names {unknown[0]!r}, but the mesh has {mesh.axis_names}")
+    mesh = Mesh(mesh.devices, mesh.axis_names)  # of automatic axes, whatever the user's are
+    owners = {device.process_index for device in mesh.devices.flat}
+    if owners == {process}:
+        return Placement(mesh, names, process, processes, True, False)
+    if process not in owners:
+        raise ValueError(
+            f"the mesh has no device of process {process}: a mesh is of this process's devices, or of all"
+        )
+    return _spanning(mesh, names, process)
+
+
+def _spanning(mesh: Mesh, names: tuple[str, ...], process: int) -> Placement:
+    whole = math.prod(mesh.shape[name] for name in names)
+    sharding = NamedSharding(mesh, PartitionSpec(names))
+    rows: dict[int, set[int]] = {}
+    for device, index in sharding.devices_indices_map((whole,)).items():
+        rows.setdefault(device.process_index, set()).add(index[0].start or 0)
+    groups = sorted({tuple(sorted(found)) for found in rows.values()})
+    if sum(map(len, groups)) != whole or len(set(map(len, groups))) != 1:
+        raise ValueError(
+            "the mesh gives two processes different but overlapping samples: order its devices so that "
+            "the axes of the batch split whole processes"
+        )
+    mine = tuple(sorted(rows[process]))
+    writer = min(p for p, found in rows.items() if tuple(sorted(found)) == mine)
+    return Placement(mesh, names, groups.index(mine), len(groups), writer == process, True)
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"jaxlrp.dataset: {name}")

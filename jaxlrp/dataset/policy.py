@@ -1,0 +1,217 @@
+"""Which targets and which conditions each sample is explained for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxlrp import targets
+from jaxlrp.numerics import check_count
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """The target that the source gives with each sample.
+
+    Attributes:
+      make: from these targets, an array with one for each sample, to what `explain` is told, such
+        as `jaxlrp.targets.LogOdds`; None for the targets themselves.
+
+    Example:
+      >>> from jaxlrp import dataset, targets
+      >>> dataset.Given(targets.Contrast).make
+      <class 'jaxlrp.targets.Contrast'>
+    """
+
+    make: Callable[[Any], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Top:
+    """The classes of the greatest outputs of each sample, one explanation for each.
+
+    Attributes:
+      k: how many, >= 1.
+
+    Raises:
+      ValueError: if k is no such number.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        check_count("k", self.k)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Ranked(targets.Selection):
+    """The class of the output with a rank, 0 for the greatest."""
+
+    rank: Array
+    k: int = dataclasses.field(metadata={"static": True})
+
+    def weights(self, z: Array) -> Array:
+        _, index = jax.lax.top_k(z, self.k)
+        return targets.class_cotangent(z, jnp.take(index, self.rank, axis=-1))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Policy:
+    """Targets, ready to be used in a compiled program.
+
+    Attributes:
+      choose: from what the source gives, (B, ...) or None, to what `explain` is told: one target, a
+        list of them, or a pytree with a leading axis of `count`.
+      count: how many targets a sample has; None for one without an axis.
+      stacked: whether `choose` gives a pytree with a leading axis.
+      index: from (given, output) to the classes that are explained, (B,) or (B, count); None where
+        the targets are no classes.
+      given: whether targets of the source are used as classes.
+    """
+
+    choose: Callable[[Any], Any]
+    count: int | None
+    stacked: bool
+    index: Callable[[Any, Array], Array] | None
+    given: bool = False
+
+
+def policy(target: Any, given: Any, output: Callable[[], Any]) -> Policy:
+    """Makes a target policy ready.
+
+    Args:
+      target: None, an integer, `Given`, `Top`, a target as `jaxlrp.explain` takes it, or a list of
+        those.
+      given: shape and dtype of the source's targets, (B, ...), or None.
+      output: gives shape and dtype of the model's output; asked only where several targets of a
+        sample may be classes or positions.
+
+    Raises:
+      TypeError, ValueError: if it is none of these, or needs targets that the source does not give.
+    """
+    if isinstance(target, (list, tuple)):
+        return _several(list(target))
+    if isinstance(target, (np.ndarray, jax.Array)) and target.ndim:
+        raise TypeError(
+            "target is one policy for all samples, got an array: targets of each sample belong into "
+            "the source, (inputs, targets); several targets for every sample are a list"
+        )
+    if isinstance(target, Given) or (target is None and given is not None):
+        return _given(target or Given(), given, output)
+    if isinstance(target, Top):
+        k = target.k
+        ranks = _Ranked(jnp.arange(k), k)
+        return Policy(
+            lambda _: jax.tree.map(jnp.asarray, ranks), k, True,
+            lambda _, z: jax.lax.top_k(z, k)[1],
+        )  # fmt: skip
+    return Policy(lambda _: target, None, False, _index_of(target))
+
+
+def _several(items: list[Any]) -> Policy:
+    if not items:
+        raise ValueError("target is an empty list: give one target at the least, or None")
+    if any(isinstance(item, (Given, Top, list, tuple)) or item is None for item in items):
+        raise TypeError(
+            "a list of targets holds class indices, jaxlrp.targets and functions of the output, got "
+            f"{items!r}"
+        )
+    index = _indices([_index_of(item) for item in items])
+    if all(_is_int(item) for item in items):
+        return Policy(lambda _: jnp.asarray(items), len(items), True, index)
+    return Policy(lambda _: list(items), len(items), False, index)
+
+
+def _indices(found: list[Any]) -> Callable[[Any, Array], Array] | None:
+    if None in found:
+        return None
+    return lambda given, z: jnp.stack([one(given, z) for one in found], axis=1)
+
+
+def _given(target: Given, given: Any, output: Callable[[], Any]) -> Policy:
+    if given is None:
+        raise ValueError("target=Given() asks for the source's targets, but the source gives none")
+    make = target.make or (lambda t: t)
+    if not (hasattr(given, "dtype") and jnp.issubdtype(given.dtype, jnp.integer)):
+        return Policy(make, None, False, None)
+    if len(given.shape) == 1:
+        return Policy(make, None, False, lambda t, z: t, given=True)
+    shape = getattr(output(), "shape", None)
+    if shape is None or given.shape == shape[:-1]:
+        return Policy(make, None, False, lambda t, z: t, given=shape is not None)
+    if given.shape[:-1] == shape[:-1]:
+        many = given.shape[-1]
+        return Policy(
+            lambda t: make(jnp.moveaxis(t, -1, 0)), many, True, lambda t, z: t, given=True
+        )
+    raise ValueError(
+        f"the source's targets have shape {given.shape[1:]} for each sample, which does not fit the "
+        f"output's {shape[1:]}: give one class, or several along a last axis"
+    )
+
+
+def _is_int(target: Any) -> bool:
+    return isinstance(target, (int, np.integer)) and not isinstance(target, bool)
+
+
+def _index_of(target: Any) -> Callable[[Any, Array], Array] | None:
+    if _is_int(target):
+        return lambda _, z: jnp.full(z.shape[:-1], target, jnp.int32)
+    if isinstance(target, targets.Predicted):
+        return lambda _, z: jnp.argmax(z, axis=-1)
+    if isinstance(target, (targets.Contrast, targets.LogOdds)) and _is_int(target.target):
+        return _index_of(target.target)
+    return None
+
+
+Conditions = Mapping[str, Mapping[str, Any]]
+
+
+def conditions(given: Any) -> Conditions | None:
+    """Conditions by name.
+
+    Args:
+      given: None, a mapping from names to conditions, or a sequence of conditions, which get their
+        number for a name. A condition maps layer paths to arrays, as in `jaxlrp.explain`.
+
+    Raises:
+      TypeError: if it is none of these.
+    """
+    if given is None:
+        return None
+    named = given if isinstance(given, Mapping) else None
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        named = {str(i): condition for i, condition in enumerate(given)}
+    if not named or not all(isinstance(condition, Mapping) for condition in named.values()):
+        raise TypeError(
+            "conditions must be a list of conditions, or a dictionary from names to conditions, where a "
+            f"condition is a dictionary from layer paths to arrays; got {given!r}"
+        )
+    return dict(named)
+
+
+def over(function: Callable[[Any], Any], items: Any, stacked: bool) -> Any:
+    """A function of each item, the results along a new first axis: `vmap`, or a loop and a stack."""
+    if stacked:
+        return jax.vmap(function)(items)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(function(item) for item in items))
+
+
+def alike(found: Conditions) -> bool:
+    """Whether conditions can be stacked: the same layers, masks of the same shapes."""
+    shapes = [{path: jnp.shape(mask) for path, mask in one.items()} for one in found.values()]
+    return all(one == shapes[0] for one in shapes)
+
+
+def stack(found: Conditions) -> Any:
+    """Conditions that are alike, with a leading axis."""
+    return jax.tree.map(
+        lambda *m: jnp.stack([jnp.asarray(a) for a in m]), *map(dict, found.values())
+    )

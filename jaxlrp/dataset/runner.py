@@ -1,0 +1,212 @@
+"""`attribute_dataset`: every sample of a data set, explained and on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxlrp.dataset import fingerprint, journal, manifest, policy, program, store
+from jaxlrp.dataset.computing import Run, begin, compute
+from jaxlrp.dataset.durable import Lock
+from jaxlrp.dataset.errors import need
+from jaxlrp.dataset.opening import (
+    Options,
+    choose_batch,
+    lock,
+    make_manifest,
+    make_program,
+    open_store,
+)
+from jaxlrp.dataset.placement import barrier, place
+from jaxlrp.dataset.progress import Summary
+from jaxlrp.dataset.relevance import open_relevance
+from jaxlrp.dataset.source import as_source
+from jaxlrp.dataset.store import Tally
+from jaxlrp.numerics import check_count
+
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
+_PROGRESS = ("auto", "bar", "log", "none")
+
+
+def attribute_dataset(
+    explain: Callable[..., Any],
+    source: Any,
+    out: str | os.PathLike[str],
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    target: Any = None,
+    conditions: Any = None,
+    prepare: Callable[[Any], Any] | None = None,
+    batch_size: int | None = None,
+    chunk: int | None = None,
+    dtype: str | None = None,
+    dims: Sequence[str] | None = None,
+    mesh: Mesh | None = None,
+    batch_axes: str | Sequence[str] | None = None,
+    limit: int | None = None,
+    sharded: bool = False,
+    retry: bool = False,
+    verify: bool = False,
+    progress: str = "auto",
+    workers: int = 4,
+    memory_fraction: float = 0.5,
+    command: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Explains every sample of a data set and writes the relevances to a store on disk.
+
+    If the store exists, the run goes on where the last one ended: samples that are there, by their id,
+    are left out. A run may be killed at any moment.
+
+    Args:
+      explain: what `jaxlrp.explain` gives, or a baseline, or any function of a batch that gives a
+        `jaxlrp.Explanation`. What it records is stored too.
+      source: arrays `inputs` or `(inputs, targets)`; a dictionary of arrays with the keys "input",
+        "target", "id", all others being keyword arguments of the explained function; a folder of
+        pictures; a file .h5, .npy or .npz; a `grain` data set or loader; a list or any iterable of
+        (id, input, target) or of such dictionaries, one sample each. See `images`, `hdf5`.
+      out: the folder of the store.
+      args: the positional arguments of `explain` but the explained one, such as `(variables,)`. Arrays
+        that are sharded over `mesh` stay so, others are copied to every device.
+      kwargs: keyword arguments of `explain`.
+      target: what is explained of every sample: None for the source's target (or the output itself where
+        the source has none), a class index, anything that `jaxlrp.explain` takes, `Given(...)`,
+        `Top(k)`, or a list of these for several explanations of each sample. Integer targets of the
+        source that have one more axis than the output's leading ones are several as well.
+      conditions: several conditions for each sample, a list or a dictionary by name.
+      prepare: from what the source gives for one sample to the model's input without a batch axis, on the
+        host, in threads.
+      batch_size: samples of a batch, for one process; rounded up to a multiple of the devices. None
+        chooses by a memory estimate of the compiled program.
+      chunk: samples of a chunk of the store, the least that is read and what a kill may cost.
+      dtype: "float16" or "bfloat16" to store relevances in half the space. The summary says what it
+        costs. None for their own.
+      dims: names of the axes of one sample's relevance, such as ("height", "width", "channel").
+      mesh: of the devices that compute a batch together; None for all of this process.
+      batch_axes: the mesh's axes over which a batch is spread, its first by default.
+      limit: the first so many samples of the source only.
+      sharded: the source gives each process its own samples, as a `grain` loader may; its ids must
+        then be its own too. Otherwise every process is given the whole source, and reads its part.
+      retry: try samples again that failed in an earlier run.
+      verify: compare all checksums of an existing store first. Without it only sizes are compared.
+      progress: "bar", "log" (lines through `logging`), "none", or "auto": a bar on a terminal.
+      workers: threads that read and prepare.
+      memory_fraction: of the free memory that the program may need, where the batch size is chosen.
+      command: noted in the manifest.
+
+    Returns:
+      A `Summary`: samples, failures with their reasons, conservation, throughput.
+
+    Raises:
+      TypeError, ValueError: saying which argument is wrong.
+      DifferentRunError: if the store was begun with another model, composite or target policy.
+      StoreLockedError: if another run writes to the store.
+      StoreFullError: if the disk is full; what was committed is safe.
+
+    Example:
+      >>> import tempfile, jax.numpy as jnp, numpy as np, jaxlrp as lrp
+      >>> from jaxlrp import dataset
+      >>> w = jnp.array([[2.0, -1.0], [1.0, 3.0]])
+      >>> explain = lrp.explain(lambda w, x: x @ w, argnums=1)
+      >>> x, labels = np.array([[1.0, 2.0], [3.0, 1.0]], np.float32), np.array([0, 0])
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     done = dataset.attribute_dataset(
+      ...         explain, (x, labels), f"{folder}/out", args=(w,), batch_size=2, progress="none"
+      ...     )
+      ...     opened = dataset.open_relevance(f"{folder}/out")
+      ...     done.samples, np.rint(opened.relevance[:]).astype(int).tolist()
+      (2, [[2, 2], [6, 1]])
+    """
+    called = program.call(explain, tuple(args), kwargs)
+    for name, value in (("batch_size", batch_size), ("chunk", chunk), ("limit", limit)):
+        if value is not None:
+            check_count(name, value)
+    check_count("workers", workers)
+    for name, word, known in (("dtype", dtype, _DTYPES), ("progress", progress, _PROGRESS)):
+        if word not in known and not (word is None and name == "dtype"):
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {word!r}")
+    if not 0 < memory_fraction <= 1:
+        raise ValueError(f"memory_fraction must be > 0 and <= 1, got {memory_fraction}")
+    need("tensorstore", "writing relevances")
+    options = Options(
+        called, as_source(source), Path(out), target, policy.conditions(conditions), prepare,
+        batch_size, chunk, dtype, None if dims is None else tuple(dims), place(mesh, batch_axes),
+        limit, sharded, retry, verify, progress, workers, memory_fraction, command,
+        fingerprint.of_arguments(called),
+    )  # fmt: skip
+    if options.placement.lockstep and batch_size is None:
+        raise ValueError("batch_size must be given where the mesh spans several processes")
+    return _run(options)
+
+
+def _run(options: Options) -> Summary:
+    began = time.monotonic()
+    first = jax.process_index() == 0
+    held_lock = None
+    try:
+        if first:
+            held_lock = lock(options.out)
+            held, planned, source, mended = open_store(options)
+            held_lock.share()
+        barrier("opened")
+        if not first:
+            held_lock = Lock(options.out, shared=True)
+            held = manifest.read(options.out)
+            planned, source = make_program(options, held.spec), options.source
+            held.check_same(make_manifest(options, planned, held.chunk, held.batch), options.out)
+            mended = 0
+        if options.batch_size is not None:  # another one than the store was begun with is no matter
+            held = dataclasses.replace(held, batch=choose_batch(options, planned))
+        state = journal.state(options.out)
+        barrier("read")
+        run = begin(dataclasses.replace(options, source=source), held, planned, state)
+        try:
+            computed = compute(run)
+        finally:
+            run.journal.close()
+            run.progress.close()
+        barrier("computed")
+        if first:
+            store.finish(options.out, held.members, held.chunk, journal.state(options.out))
+        barrier("finished")
+        return _summary(run, computed, mended, time.monotonic() - began)
+    finally:
+        if held_lock is not None:
+            held_lock.release()
+
+
+def _summary(run: Run, computed: float, mended: int, seconds: float) -> Summary:
+    opened = open_relevance(run.options.out)
+    state = journal.state(run.options.out)
+    residual = None
+    if "residual" in opened and len(opened.ids):
+        values = np.asarray(opened["residual"])
+        values = values[np.isfinite(values)]
+        residual = (float(np.median(values)), float(values.max())) if values.size else None
+    new = len(state.ids) - len(run.state.ids)
+    tally: Tally = run.writer.tally
+    rounded = run.options.dtype is not None
+    return Summary(
+        samples=len(state.ids),
+        new=new,
+        failed=state.failed,
+        mended=mended,
+        seconds=seconds,
+        compile_seconds=run.compile_seconds,
+        throughput=new / computed if computed > 0 else 0.0,
+        residual=residual,
+        error=max((c["error"] for c in state.chunks.values()), default=0.0) if rounded else None,
+        batch=run.manifest.batch,
+        devices=run.options.placement.mesh.size,
+        traces=run.program.traces,
+        compilations=run.program.compilations,
+        bytes=tally.bytes,
+    )

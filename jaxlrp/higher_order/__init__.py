@@ -1,0 +1,8 @@
+"""Relevance of several things together: walks through a graph network, pairs of inputs' features."""
+
+from jaxlrp.higher_order.pairs import pairs
+from jaxlrp.higher_order.subgraphs import subgraph
+from jaxlrp.higher_order.top import TopWalks, top_walks
+from jaxlrp.higher_order.walks import walks, walks_along
+
+__all__ = ["TopWalks", "pairs", "subgraph", "top_walks", "walks", "walks_along"]

@@ -1,0 +1,162 @@
+"""The layers at which a walk is asked for its node, and relevance on its way from one to the next.
+
+Relevance that leaves a layer, or the output, arrives at layers before it and at the input. A network
+may have ways around a layer, so what arrives anywhere is what comes there with no layer of the walk in
+between: those are closed, and relevance is recorded where it meets them. Each bit of relevance thus
+passes the layers of exactly one walk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxlrp.composites import Composite
+from jaxlrp.errors import near
+from jaxlrp.explanation import explain, plan
+from jaxlrp.numerics import check_count, widen
+from jaxlrp.planning import Plan
+
+
+class Arrived(NamedTuple):
+    """Relevance that arrived with no layer in between.
+
+    Attributes:
+      layers: at each layer before the one that it left, (nodes, features).
+      input: at each node of the explained argument, (nodes,); of all that is explained, (1,), if
+        walks begin at a layer.
+    """
+
+    layers: tuple[Array, ...]
+    input: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """A network cut into stages by layers, from the input to the output; see `walks`."""
+
+    fun: Any
+    layers: tuple[str, ...]
+    composite: Composite | Plan | None
+    node_axis: int
+    argnums: int | Sequence[int]
+    from_input: bool
+    chunk: int
+
+    def shapes(self, args: tuple, kwargs: dict) -> list[tuple[int, ...]]:
+        """The shape of the output of each layer."""
+        planned = plan(self.fun, self.composite, *args, argnums=self.argnums, **kwargs)
+        shapes = {row.path: row.output_shape for row in planned.rows}
+        for path in self.layers:
+            if path not in shapes:
+                raise ValueError(f"there is no layer {path!r}: {near(path, shapes)}")
+        return [shapes[path] for path in self.layers]
+
+    def nodes(self, args: tuple, kwargs: dict) -> list[int]:
+        """How many nodes there are at the input, unless walks begin at a layer, and at each layer."""
+        places = [f"layer {path!r}" for path in self.layers]
+        shapes = self.shapes(args, kwargs)
+        if self.from_input and isinstance(self.argnums, int):
+            places.insert(0, "the explained argument")
+            shapes.insert(0, jnp.shape(args[self.argnums]))
+        for place, shape in zip(places, shapes, strict=True):
+            if not -len(shape) <= self.node_axis < len(shape):
+                raise ValueError(
+                    f"node_axis={self.node_axis} is no axis of {place}, of shape {shape}"
+                )
+        return [shape[self.node_axis] for shape in shapes]
+
+    def from_output(self, args: tuple, kwargs: dict, target: Any) -> Arrived:
+        """What arrives from the output."""
+        return self._send(len(self.layers), args, kwargs, target)
+
+    def from_nodes(
+        self,
+        layer: int,
+        args: tuple,
+        kwargs: dict,
+        nodes: Array,
+        relevance: Array,
+        read: Callable[[Arrived], Any] = lambda arrived: arrived,
+    ) -> Any:
+        """What arrives from single nodes of a layer, for each of many.
+
+        Args:
+          layer: the index of the layer.
+          args, kwargs: of the function.
+          nodes: (M,), integer.
+          relevance: of the node's features, (M, features).
+          read: what to keep of what arrives.
+
+        Returns:
+          What is kept, with a leading axis M. M backward passes.
+        """
+        shape = self.shapes(args, kwargs)[layer]
+        axis = self.node_axis % len(shape)
+        behind = (*shape[:axis], *shape[axis + 1 :])
+
+        def one(it: tuple[Array, Array]) -> Any:
+            node, features = it
+            alone = jax.nn.one_hot(node, shape[axis], dtype=features.dtype)[:, None] * features
+            target = jnp.moveaxis(alone.reshape(shape[axis], *behind), 0, axis)
+            return read(self._send(layer, args, kwargs, target))
+
+        return lax.map(one, (nodes, relevance), batch_size=self.chunk)
+
+    def _send(self, start: int, args: tuple, kwargs: dict, target: Any) -> Arrived:
+        """What arrives from a layer, or from the output if `start` is the number of layers."""
+        before = self.layers[:start]
+        explained = explain(
+            self.fun,
+            self.composite,
+            argnums=self.argnums,
+            record=before,
+            start=self.layers[start] if start < len(self.layers) else None,
+        )
+        closed = dict.fromkeys(before, 0.0)
+        result = explained(*args, target=target, condition=closed, **kwargs)
+        return Arrived(
+            tuple(self._by_node(result.records[path].relevance) for path in before),
+            self._at_input(result.relevance),
+        )
+
+    def _by_node(self, relevance: Array) -> Array:
+        first = jnp.moveaxis(widen(relevance), self.node_axis, 0)
+        return first.reshape(len(first), -1)
+
+    def _at_input(self, relevance: Any) -> Array:
+        if self.from_input:
+            return self._by_node(relevance).sum(axis=1)
+        return jnp.stack([widen(leaf).sum() for leaf in jax.tree.leaves(relevance)]).sum()[None]
+
+
+def stages_of(
+    fun: Any,
+    layers: Sequence[str],
+    composite: Composite | Plan | None,
+    node_axis: int,
+    argnums: int | Sequence[int],
+    from_input: bool,
+    chunk: int,
+) -> Stages:
+    """Checks what can be checked without arguments of the function.
+
+    Raises:
+      ValueError: naming the argument that is wrong.
+    """
+    if not layers or isinstance(layers, str) or len(set(layers)) < len(layers):
+        raise ValueError(
+            f"layers must be paths of one or more layers, all different, got {layers!r}"
+        )
+    if from_input and not isinstance(argnums, int):
+        raise ValueError(
+            f"a walk begins at a node of one argument, got argnums={argnums!r}: explain one, or pass "
+            "from_input=False, for walks that begin at a layer"
+        )
+    check_count("chunk", chunk)
+    return Stages(fun, tuple(layers), composite, node_axis, argnums, from_input, chunk)

@@ -1,0 +1,117 @@
+"""Relevance of subgraphs: of all walks that stay inside a set of nodes (sGNN-LRP)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxlrp.composites import Composite
+from jaxlrp.explanation import explain
+from jaxlrp.higher_order.stages import stages_of
+from jaxlrp.numerics import widen
+from jaxlrp.planning import Plan
+
+
+def subgraph(
+    fun: Any,
+    layers: Sequence[str],
+    composite: Composite | Plan | None = None,
+    *,
+    node_axis: int = 0,
+    argnums: int | Sequence[int] = 0,
+    from_input: bool = True,
+    chunk: int = 32,
+) -> Callable[..., Array]:
+    r"""Relevance of a set of nodes together: that of all walks that never leave it.
+
+    R_S = sum of R_(J, K, L, ...) over J, K, L, ... in S
+
+    It is more than the relevance of the nodes one by one where they act together: compare
+    R_S with the sum over its nodes of R_{n}. The walks are not made: on the way back the nodes outside
+    of S lose their relevance at each layer, all at once.
+
+    Args:
+      fun, layers, composite, node_axis, argnums, from_input, chunk: as in `walks`. Relevance that goes
+        around a layer is kept: it leaves S nowhere that one asks.
+
+    Returns:
+      A function `(*args, nodes, target=None, **kwargs)` to the relevance of each set, (S,), or (). `nodes`
+      are booleans, (S, N), or (N,) for one set; where the layers have different nodes a tuple of
+      such, one for each column of `walks`. One forward pass, and one backward pass for each set.
+
+    Raises:
+      ValueError: if a path is unknown, an axis has no nodes, or `nodes` do not fit.
+
+    References:
+      Xiong et al. (2022), https://proceedings.mlr.press/v162/xiong22a.html
+
+    Example:
+      >>> edges = jnp.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+      >>> net = lambda x: (edges @ (edges @ x)).sum()
+      >>> explain = subgraph(net, ["dot_general", "dot_general:1"])
+      >>> found = explain(jnp.ones((3, 1)), nodes=[[True, True, False], [True, True, True]])
+      >>> jnp.rint(found).astype(int).tolist()
+      [8, 17]
+    """
+    stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, chunk)
+    explained = explain(fun, composite, argnums=argnums)
+
+    def of_sets(*args: Any, nodes: Any, target: Any = None, **kwargs: Any) -> Array:
+        counts = stages.nodes(args, kwargs)
+        inside = _inside(nodes, counts)
+        shapes = stages.shapes(args, kwargs)
+
+        def one(inside: list[Array]) -> Array:
+            steps = inside[1:] if from_input else inside
+            keep = {
+                path: _along(mask, node_axis, len(shape))
+                for path, mask, shape in zip(layers, steps, shapes, strict=True)
+            }
+            found = explained(*args, target=target, condition=keep, **kwargs).relevance
+            if from_input:
+                found = found * _along(inside[0], node_axis, found.ndim).astype(found.dtype)
+            return jnp.stack([widen(leaf).sum() for leaf in jax.tree.leaves(found)]).sum()
+
+        single = inside[0].ndim == 1
+        stacked = [jnp.atleast_2d(jnp.asarray(mask, jnp.float32)) for mask in inside]
+        found = lax.map(one, stacked, batch_size=chunk)
+        return found[0] if single else found
+
+    return of_sets
+
+
+def _along(mask: Array, axis: int, ndim: int) -> Array:
+    """A vector along one of so many axes."""
+    shape = [1] * ndim
+    shape[axis] = mask.shape[0]
+    return mask.reshape(shape)
+
+
+def _inside(nodes: Any, counts: list[int]) -> list[np.ndarray]:
+    """Booleans for the input and each layer.
+
+    Raises:
+      ValueError: if they do not fit.
+    """
+    given = nodes if isinstance(nodes, tuple) else (nodes,) * len(counts)
+    if len(given) != len(counts):
+        raise ValueError(
+            f"nodes must be one array of booleans or a tuple of {len(counts)}, got a tuple of {len(given)}"
+        )
+    inside = [np.asarray(mask) for mask in given]
+    for i, (mask, count) in enumerate(zip(inside, counts, strict=True)):
+        if mask.dtype != bool or mask.ndim not in (1, 2) or mask.shape[-1] != count:
+            raise ValueError(
+                f"nodes must be booleans of shape (S, {count}) or ({count},) at step {i}, got {mask.dtype} "
+                f"of shape {mask.shape}"
+            )
+        if mask.shape[:-1] != inside[0].shape[:-1]:
+            raise ValueError(
+                f"nodes must be as many sets at each step, got shapes {[m.shape for m in inside]}"
+            )
+    return inside

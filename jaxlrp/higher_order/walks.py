@@ -1,0 +1,169 @@
+"""Relevance of given walks through a graph network (GNN-LRP), and the walks that a graph has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import ArrayLike
+
+from jaxlrp.composites import Composite
+from jaxlrp.higher_order.stages import Stages, stages_of
+from jaxlrp.planning import Plan
+
+
+def walks(
+    fun: Any,
+    layers: Sequence[str],
+    composite: Composite | Plan | None = None,
+    *,
+    node_axis: int = 0,
+    argnums: int | Sequence[int] = 0,
+    from_input: bool = True,
+    chunk: int = 32,
+) -> Callable[..., Array]:
+    r"""Relevance of walks through a graph network: which chain of nodes carried it (GNN-LRP).
+
+    R_(J, K, L, ...) is what is left at node J of the input when, on the way back, only node K keeps
+    its relevance at the output of the first of `layers`, only L at that of the second, and so on. Where
+    the network has a way around a layer, -1 in its place stands for relevance that took it. The
+    relevance of all walks together is that of the input.
+
+    Args:
+      fun: a function of arrays or an NNX module, of one graph.
+      layers: paths of layers, from the input to the output, one for each step: the last operation of
+        each block, say, where its features are complete. `lrp.plan` lists paths.
+      composite: the rules; `composites.default()` if None. The paper has gamma, falling from layer to
+        layer.
+      node_axis: the axis of the nodes, in the explained argument and in the outputs of the layers. How
+        many there are may differ: some may be atoms, others bonds.
+      argnums: the position of the explained argument.
+      from_input: whether a walk begins at a node of the explained argument. False: it begins at a
+        layer, and has all the relevance that goes on from there to what is explained, which may then
+        be several arguments, of any shapes.
+      chunk: how many backward passes run at once, >= 1. Changes memory and speed alone.
+
+    Returns:
+      A function `(*args, walks, target=None, **kwargs) -> (M,)`: relevance of each walk, summed over
+      features. `walks` is an integer array (M, len(layers) + 1), not traced: the node at the input, then
+      at each layer; without the first column if `from_input` is False. One backward pass through one
+      block for each different end of a walk.
+
+    Raises:
+      ValueError: if a path is unknown, an axis has no nodes, or a node is out of range.
+
+    References:
+      Schnake et al. (2021), https://doi.org/10.1109/TPAMI.2021.3115452
+
+    Example:
+      >>> edges = jnp.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+      >>> net = lambda x: (edges @ (edges @ x)).sum()
+      >>> explain = walks(net, ["dot_general", "dot_general:1"])
+      >>> found = explain(jnp.ones((3, 1)), walks=[[0, 1, 2], [0, 2, 2]])
+      >>> jnp.rint(found).astype(int).tolist()
+      [1, 0]
+    """
+    stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, chunk)
+
+    def of_walks(*args: Any, walks: ArrayLike, target: Any = None, **kwargs: Any) -> Array:
+        given = np.asarray(walks)
+        _check_walks(given, stages.nodes(args, kwargs), from_input)
+        return _relevance(stages, args, kwargs, target, given)
+
+    return of_walks
+
+
+def _relevance(stages: Stages, args: tuple, kwargs: dict, target: Any, given: np.ndarray) -> Array:
+    """Sends relevance from the output on, once along each different end of a walk."""
+    count = len(stages.layers)
+    steps = given[:, given.shape[1] - count :]
+    begins = given[:, 0] if stages.from_input else np.zeros(len(given), int)
+    output = stages.from_output(args, kwargs, target)
+    arrived = {count: jax.tree.map(lambda a: a[None], output)}
+    # Where the relevance of each walk was last: the layer (`count`: the output), and which of the ends
+    # of walks there is its.
+    last, end = np.full(len(given), count), np.zeros(len(given), int)
+    for layer in range(count - 1, -1, -1):
+        here = steps[:, layer] >= 0
+        if not here.any():
+            continue
+        ends, which = np.unique(
+            np.stack([last[here], end[here], steps[here, layer]], axis=1),
+            axis=0,
+            return_inverse=True,
+        )
+        features = _gather(ends, {came: a.layers[layer] for came, a in arrived.items()})
+        arrived[layer] = stages.from_nodes(layer, args, kwargs, jnp.asarray(ends[:, 2]), features)
+        last[here], end[here] = layer, which.reshape(-1)
+    rows = np.stack([last, end, begins], axis=1)
+    return _gather(rows, {came: a.input for came, a in arrived.items()})
+
+
+def _gather(rows: np.ndarray, arrays: Mapping[int, Array]) -> Array:
+    """`arrays[layer][index, node]` of each (layer, index, node) row."""
+    order = np.argsort(rows[:, 0], kind="stable")
+    parts = []
+    for came in np.unique(rows[:, 0]).tolist():
+        index, node = rows[rows[:, 0] == came, 1:].T
+        parts.append(arrays[came][index, node])
+    # as sorted by layer; the inverse permutation puts each where its row is
+    return jnp.concatenate(parts)[np.argsort(order)]
+
+
+def _check_walks(given: np.ndarray, nodes: list[int], from_input: bool) -> None:
+    if given.ndim != 2 or given.shape[1] != len(nodes) or given.dtype.kind not in "iu":
+        where = f"{len(nodes)} layers"
+        if from_input:
+            where = f"the input and one at each of the {len(nodes) - 1} layers"
+        raise ValueError(
+            f"walks must be integers of shape (M, {len(nodes)}), a node at {where}, got {given.dtype} "
+            f"of shape {given.shape}"
+        )
+    for i, count in enumerate(nodes):
+        least = 0 if from_input and i == 0 else -1
+        if len(given) and (given[:, i].min() < least or given[:, i].max() >= count):
+            around = "" if least == 0 else ", or -1 for a way around the layer"
+            raise ValueError(
+                f"walks must name nodes from 0 to {count - 1} at step {i}{around}, got "
+                f"{given[:, i].min()} to {given[:, i].max()}"
+            )
+
+
+def walks_along(edges: ArrayLike, length: int, *, most: int = 1_000_000) -> np.ndarray:
+    """All walks of a length along the edges of a graph.
+
+    Args:
+      edges: (N, N), not zero where a step from a node (row) to a node (column) is possible. Graph
+        networks that keep a node's own features have a diagonal that is not zero.
+      length: how many steps, >= 1.
+      most: how many walks to make at most.
+
+    Returns:
+      Integers (M, length + 1), in lexicographic order.
+
+    Raises:
+      ValueError: if `edges` is no square matrix, `length` < 1, or there are more walks.
+
+    Example:
+      >>> walks_along([[1, 1], [0, 1]], 2).tolist()
+      [[0, 0, 0], [0, 0, 1], [0, 1, 1], [1, 1, 1]]
+    """
+    possible = np.asarray(edges) != 0
+    if possible.ndim != 2 or possible.shape[0] != possible.shape[1] or length < 1:
+        raise ValueError(
+            f"edges must be a square matrix and length >= 1, got shape {possible.shape}, {length=}"
+        )
+    count = np.ones(len(possible))
+    for _ in range(length):
+        count = possible @ count
+    if count.sum() > most:
+        raise ValueError(f"there are {count.sum():.3g} walks, more than most={most}")
+    found = np.arange(len(possible))[:, None]
+    for _ in range(length):
+        walk, step = np.nonzero(possible[found[:, -1]])
+        found = np.concatenate([found[walk], step[:, None]], axis=1)
+    return found

@@ -1,0 +1,93 @@
+"""Reads the tensors of a TorchScript archive without PyTorch and without trusting the file.
+
+`torch.jit.save` writes a zip archive like that of `torch.save`, whose data.pkl holds an object of a
+class of the archive's own for each module, with its attributes: <name>/code has the classes as source
+text, which is not looked at. Here a module is an inert thing that keeps what the pickle says of it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlrp.pretrained import _torch_checkpoint as checkpoint
+
+
+class _Module:
+    """Stands for an object of any class of the archive; keeps its attributes."""
+
+    __slots__ = ("attributes",)
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = state
+
+
+class _List:
+    """Stands for the builders of typed lists in `torch.jit._pickle`."""
+
+    __slots__ = ()
+
+    def __call__(self, items: Any) -> Any:
+        return items
+
+
+class _Unpickler(checkpoint.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "__torch__":
+            return _Module
+        if module == "torch.jit._pickle":
+            return _List()
+        return super().find_class(module, name)
+
+
+def read_torchscript(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads all tensors of a TorchScript module.
+
+    Nothing that the file names is run; a hostile file can still ask for more memory than there is.
+
+    Args:
+      path: the archive, as `torch.jit.save` writes it.
+
+    Returns:
+      Parameters and buffers under the names of their modules and attributes, "encoder.0.weight",
+      each a writable array of its own.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if the file is damaged or no such archive, asks for anything but tensors, lists and
+        modules, or describes a tensor outside its storage.
+    """
+    data = Path(path).read_bytes()
+    try:
+        return checkpoint.read_zip(io.BytesIO(data), _load)
+    except Exception as error:  # a damaged pickle or archive raises nearly anything
+        raise ValueError(f"cannot read the archive {path}: {error}") from error
+
+
+def _load(file: io.BytesIO) -> tuple[dict[str, Any], dict[str, Any]]:
+    unpickler = _Unpickler(file)
+    module = unpickler.load()
+    if not isinstance(module, _Module):
+        raise ValueError(f"expected a module, got {type(module)}")
+    tensors = dict(_tensors(module, ""))
+    for name, tensor in tensors.items():
+        checkpoint.check(name, tensor)
+    return tensors, unpickler.storages
+
+
+def _tensors(module: _Module, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The tensors of a module and of those in it; a module inside itself ends in RecursionError."""
+    attributes = getattr(module, "attributes", None)
+    if not isinstance(attributes, dict):
+        raise ValueError(f"module {prefix or '(the whole)'!r} has no attributes")
+    for name, value in attributes.items():
+        if not isinstance(name, str):
+            raise ValueError(f"an attribute of module {prefix!r} is called {name!r}")
+        if isinstance(value, _Module):
+            yield from _tensors(value, f"{prefix}{name}.")
+        elif isinstance(value, checkpoint.Tensor):
+            yield prefix + name, value

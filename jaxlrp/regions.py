@@ -1,0 +1,105 @@
+"""Elementwise regions: operations that compute one value from one other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxlrp import primitives as P
+from jaxlrp.graph import Call, Op, Value
+from jaxlrp.structure import ANY, Structure
+
+
+def region(
+    structure: Structure, output: Value, inside: frozenset[Op] | None = None
+) -> tuple[Value, tuple[Op, ...], bool] | None:
+    """(source, operations, closed) of the elementwise function that ends in `output`.
+
+    With `inside`, the source is the one value that these operations read from outside.
+    """
+    source = structure.dominator.get(output)
+    if source is None:
+        return None
+    while inside is not None and structure.graph.producer.get(source) in inside:
+        source = structure.dominator.get(source)
+        if source is None:
+            return None
+    dominated = _dominated_by(structure, source)
+    ops: set[Op] = set()
+    stack = [output]
+    while stack:
+        value = stack.pop()
+        op = structure.graph.producer[value]
+        if op in ops:
+            continue
+        ops.add(op)
+        stack.extend(v for v in op.inputs if v != source and dominated(v))
+    ordered = tuple(sorted(ops, key=lambda op: op.index))
+    inner = {v for op in ops for v in op.outputs} - {output}
+    closed = not any(v in structure.graph.outputs for v in inner) and all(
+        user in ops for v in inner for user in structure.graph.users.get(v, ())
+    )
+    return source, ordered, closed
+
+
+def _dominated_by(structure: Structure, source: Value):
+    def dominated(value: Value | None) -> bool:
+        while value is not None and value != source:
+            value = structure.dominator.get(value)
+        return value == source
+
+    return dominated
+
+
+def is_nonlinear(structure: Structure, ops: Sequence[Op]) -> bool:
+    """Whether the operations of a region are together more than affine."""
+    follows = {v for op in ops for v in op.outputs} | structure.dependent
+    for op in ops:
+        if op.primitive in P.NONLINEAR and op.primitive not in P.COMPARISONS:
+            return True
+        moving = [v for v in op.inputs if v in follows]
+        if op.primitive in (P.MUL, P.DIV, P.SELECT) and len(moving) > 1:
+            return True
+        if op.primitive is P.DIV and op.inputs[1] in follows:
+            return True
+        if op.primitive is P.SELECT and op.inputs[0] in follows:
+            return True
+    return False
+
+
+def is_relu(structure: Structure, source: Value, ops: Sequence[Op]) -> bool:
+    """`max(x, 0)`, perhaps clipped from above."""
+    ops = [op for op in ops if op.primitive not in (P.CONVERT, P.COPY)]
+    if not ops or ops[0].primitive is not P.MAX:
+        return False
+    zero = [v for v in ops[0].inputs if v not in structure.dependent]
+    return (
+        len(zero) == 1
+        and structure.bounds.get(zero[0], ANY) == (0.0, 0.0)
+        and all(op.primitive is P.MIN for op in ops[1:])
+    )
+
+
+def is_literal_affine(structure: Structure, op: Op) -> bool:
+    """Whether an operation is an affine map by a number that the program spells out."""
+    others = [v for v in op.inputs if v not in structure.dependent]
+    return (
+        op.primitive in P.ADD | {P.SUB, P.MUL, P.DIV, P.NEG, P.CONVERT}
+        and op.outputs[0] in structure.dominator
+        and op.outputs[0] in structure.live
+        and not any((op, i) in structure.cuts for i in range(len(op.inputs)))
+        and len(others) == len(op.inputs) - 1
+        and all(v in structure.bounds and structure.graph.shape(v) == () for v in others)
+    )
+
+
+def region_name(ops: Sequence[Op], call: Call | None) -> str:
+    """What a person calls the function that a region computes."""
+    if call is not None and call.name:
+        return call.name.lstrip("_")
+    common = [c for c in ops[-1].calls if all(c in op.calls for op in ops)]
+    if common and common[-1].name:
+        return common[-1].name.lstrip("_")
+    nonlinear = [
+        op for op in ops if op.primitive in P.NONLINEAR and op.primitive not in P.COMPARISONS
+    ]
+    return str((nonlinear or list(ops))[-1].primitive)

@@ -1,0 +1,58 @@
+"""HTML of a report: all text escaped, all pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
+       max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h2 { margin-top: 3rem; border-top: 1px solid #ccc; padding-top: 1rem; }
+h3 { margin-bottom: .3rem; font-size: 1rem; }
+table { border-collapse: collapse; }
+th, td { padding: .2rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
+th:nth-child(2), td:nth-child(2) { text-align: left; }
+img { max-width: 100%; height: auto; }
+"""
+
+
+def text(tag: str, content: str) -> str:
+    """An element of plain text."""
+    return f"<{tag}>{html.escape(content)}</{tag}>"
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A table of plain text."""
+    lines = [[text("th", str(cell)) for cell in head]]
+    lines += [[text("td", str(cell)) for cell in row] for row in rows]
+    return "<table>" + "\n".join(f"<tr>{''.join(line)}</tr>" for line in lines) + "</table>"
+
+
+def figure_tag(figure: Figure, alternative: str) -> str:
+    """A figure of matplotlib as a PNG inside the page."""
+    held = io.BytesIO()
+    figure.savefig(held, format="png", dpi=110)
+    data = base64.b64encode(held.getvalue()).decode("ascii")
+    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """The whole page."""
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            text("title", title),
+            f"<style>{_STYLE}</style>\n</head>\n<body>",
+            text("h1", title),
+            *parts,
+            "</body>\n</html>\n",
+        ]
+    )

@@ -1,0 +1,202 @@
+"""A report of a ranking: one HTML file that holds its pictures, for a person to read."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlrp.numerics import check_count
+from jaxlrp.spray.analysis import Analysis
+from jaxlrp.spray.html import figure_tag, page, table, text
+from jaxlrp.spray.preprocess import Step, l1_normalise
+from jaxlrp.spray.ranking import Candidate, Ranking
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    Draw = Callable[[Axes, np.ndarray, np.ndarray | None], None]
+    Panel = tuple[str, np.ndarray, np.ndarray | None]
+
+_HOW_TO_READ = (
+    "Each class was parted into clusters of samples whose predictions have alike explanations. A cluster "
+    "stands high in this list if it is clearly cut off from the rest of its class (Fisher's criterion; "
+    "1000 is as good as perfect). That may be a Clever Hans, such as a watermark, or an honest second way "
+    "to be that class: look at where the relevance lies, and change that part of the input to be sure."
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Pictures:
+    """Where the pictures of a sample come from."""
+
+    relevance: Any
+    inputs: Any
+    prepare: Step
+    draw: Draw
+
+
+def report(
+    path: str | os.PathLike[str],
+    analyses: Sequence[Analysis],
+    ranking: Ranking,
+    relevance: Any = None,
+    prepare: Step = l1_normalise,
+    *,
+    inputs: Any = None,
+    names: Mapping[int, str] | Sequence[str] | None = None,
+    view: str | None = None,
+    classes: int = 10,
+    examples: int = 6,
+    draw: Draw | None = None,
+    title: str = "Spectral relevance analysis",
+) -> Path:
+    """Writes a ranking with its pictures as one HTML file that needs no other file and no network.
+
+    For all classes a table; for the first ones the eigenvalues, a view, and of each cluster its mean
+    relevance and its most typical samples.
+
+    Args:
+      path: of the file; one that is there is replaced.
+      analyses: of `analyse`.
+      ranking: of `rank`, of these analyses; with its `relevance`, or there are no mean maps.
+      relevance: as in `analyse`; None for no samples.
+      prepare: from a batch of relevance to what is drawn: (n, T), (n, H, W), or (n, H, W, 3).
+      inputs: (N, ...), what was explained, sliced as `relevance` is: pictures (N, H, W) or (N, H, W, C),
+        uint8 or in [0, 1], or signals (N, T). None for relevance alone.
+      names: of the classes.
+      view: the name of an embedding to draw, its first two columns; None for the last of each analysis.
+      classes: how many are shown with pictures, >= 1.
+      examples: how many samples of a cluster are shown, >= 1.
+      draw: draws one sample: called with a matplotlib Axes, the prepared relevance of one sample or
+        of a cluster's mean, and its input or None. None for lines of signals and heatmaps of pictures.
+      title: of the page.
+
+    Returns:
+      The path.
+
+    Raises:
+      ImportError: if matplotlib is not installed (extra ``plot``).
+      ValueError: if an argument does not fit, or a sample has a shape that needs `draw`.
+
+    Example:
+      >>> import jax
+      >>> from jaxlrp.spray import analyse, rank
+      >>> maps = np.random.default_rng(0).normal(size=(30, 8, 8))
+      >>> analyses = analyse(maps, np.zeros(30, int), key=jax.random.key(0))
+      >>> ranking = rank(analyses, maps)
+      >>> report("spray.html", analyses, ranking, maps, names=["cat"])  # doctest: +SKIP
+      PosixPath('spray.html')
+    """
+    from jaxlrp.spray import figures
+
+    check_count("classes", classes)
+    check_count("examples", examples)
+    by_class = {found.category: found for found in analyses}
+    missing = [c for c in ranking.classes if c not in by_class]
+    if missing:
+        raise ValueError(f"analyses must hold every class of ranking, got none of {missing[0]}")
+    called = _names(names, ranking.classes)
+    pictures = _Pictures(relevance, inputs, prepare, draw or figures.draw_sample)
+    parts = [text("p", _HOW_TO_READ), _overview(ranking, by_class, called)]
+    for category in ranking.classes[:classes]:
+        analysis = by_class[category]
+        parts += _section(analysis, ranking, called[category], view, examples, pictures)
+    left = len(ranking.classes) - classes
+    if left > 0:
+        parts.append(text("p", f"{left} more classes are not shown with pictures."))
+    target = Path(path)
+    target.write_text(page(title, parts), encoding="utf-8")
+    return target
+
+
+def _names(names: Any, classes: Sequence[int]) -> dict[int, str]:
+    if names is None:
+        return {c: f"class {c}" for c in classes}
+    try:
+        return {c: f"{names[c]} ({c})" for c in classes}
+    except (KeyError, IndexError):
+        raise ValueError(
+            f"names must name every class, up to {max(classes)}, got {len(names)} names"
+        ) from None
+
+
+def _overview(ranking: Ranking, by_class: Mapping[int, Analysis], called: Mapping[int, str]) -> str:
+    rows = []
+    for i, category in enumerate(ranking.classes, start=1):
+        first, all_of_it = ranking.of(category)[0], ranking.of(category)
+        samples = len(by_class[category].index)
+        rows.append(
+            [
+                i,
+                called[category],
+                samples,
+                len(all_of_it),
+                _number(first.fisher),
+                first.cluster,
+                f"{first.size} ({first.share:.1%})",
+                _purity(first),
+            ]
+        )
+    head = ["rank", "class", "samples", "clusters", "Fisher", "cluster", "its size", "its purity"]
+    return table(head, rows)
+
+
+def _section(
+    analysis: Analysis,
+    ranking: Ranking,
+    name: str,
+    view: str | None,
+    examples: int,
+    pictures: _Pictures,
+) -> list[str]:
+    from jaxlrp.spray import figures
+
+    clustering = analysis.clusterings[ranking.clustering]
+    shown = list(analysis.embeddings)[-1] if view is None else view
+    if shown not in analysis.embeddings:
+        raise ValueError(f"view must be one of {sorted(analysis.embeddings)}, got {shown!r}")
+    overview = figures.overview(analysis, clustering, shown)
+    parts = [
+        text("h2", name),
+        figure_tag(overview, f"eigenvalues and {shown} of {name}"),
+    ]
+    for found in ranking.of(analysis.category):
+        facts = f"{found.size} samples ({found.share:.1%}), Fisher {_number(found.fisher)}"
+        if found.purity is not None:
+            facts += f", purity {_purity(found)}"
+        parts.append(text("h3", f"Cluster {found.cluster}: {facts}"))
+        strip = _strip(found, examples, pictures)
+        if strip:
+            panels = figures.strip(strip, pictures.draw)
+            parts.append(figure_tag(panels, f"mean and typical samples of cluster {found.cluster}"))
+        rows = ", ".join(map(str, found.rows[:examples].tolist()))
+        parts.append(text("p", f"Most typical rows of the data set: {rows}"))
+    return parts
+
+
+def _strip(found: Candidate, examples: int, pictures: _Pictures) -> list[Panel]:
+    """(title, relevance, input) of the mean and of the most typical samples."""
+    panels: list[Panel] = [] if found.mean is None else [("mean", found.mean, None)]
+    if pictures.relevance is None:
+        return panels
+    for row in found.rows[:examples].tolist():
+        # One sample at a time: a store is read where it is needed, whatever the size of a batch.
+        part = pictures.relevance[row : row + 1]
+        values = np.asarray(pictures.prepare(jnp.asarray(part)))
+        below = None if pictures.inputs is None else np.asarray(pictures.inputs[row : row + 1])[0]
+        panels.append((f"row {row}", values[0], below))
+    return panels
+
+
+def _number(score: float) -> str:
+    return f"{score:.3g}" if score < 1000 else "≥ 1000"
+
+
+def _purity(found: Candidate) -> str:
+    return "" if found.purity is None else f"{found.purity:.3f}"

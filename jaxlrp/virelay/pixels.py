@@ -1,0 +1,120 @@
+"""Batches of pictures and relevances, as the viewer's reader takes them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxlrp.virelay.lazy import Rows
+
+SMALLEST = 4  # pixels: the reader takes the smallest axis for the channels
+
+Range = tuple[float, float]
+
+
+def size_of(source: Rows, name: str, channel_axis: int) -> tuple[int, int, int]:
+    """(C, H, W) of a source of pictures or relevances; C is 0 without an axis for it."""
+    shape = tuple(source.shape)
+    if len(shape) == 3:
+        channels, (height, width) = 0, shape[1:]
+    elif len(shape) == 4:
+        axis = range(4)[channel_axis] if -4 <= channel_axis < 4 else 0
+        if axis == 0:
+            raise ValueError(f"channel_axis must be 1, 2 or 3 (or -1), got {channel_axis}")
+        channels = shape[axis]
+        height, width = (shape[i] for i in (1, 2, 3) if i != axis)
+    else:
+        raise ValueError(
+            f"{name} must have shape (N, H, W) or (N, H, W, C), got {shape}; "
+            "render signals and text first: render_signals, render_tokens"
+        )
+    return channels, height, width
+
+
+def check_size(name: str, height: int, width: int) -> None:
+    if min(height, width) < SMALLEST:
+        raise ValueError(
+            f"{name} must be at least {SMALLEST} pixels high and wide, got {height} x {width}: the viewer "
+            "would take the smallest axis for the channels; repeat the pixels with numpy.repeat"
+        )
+
+
+def check_image_channels(channels: int, shape: tuple[int, ...]) -> None:
+    if channels not in (0, 1, 3):
+        raise ValueError(
+            f"images must have 1 or 3 channels, got {channels} of shape {shape}; if they lie on "
+            "another axis, pass channel_axis=1 for (N, C, H, W)"
+        )
+
+
+def to_pixels(batch: np.ndarray, start: int, channel_axis: int, limits: Range | None) -> np.ndarray:
+    """(b, 3, H, W) uint8. Grey is repeated; `limits` become 0 and 255."""
+    if limits is None:
+        if batch.dtype != np.uint8:
+            raise ValueError(
+                f"images must be uint8 without image_range, got {batch.dtype}; say which values are "
+                "black and white, image_range=(0.0, 1.0) or (-1.0, 1.0)"
+            )
+        levels = batch
+    else:
+        levels = _to_levels(batch, start, limits)
+    if levels.ndim == 3:
+        levels, channel_axis = levels[..., None], -1
+    levels = np.moveaxis(levels, channel_axis, 1)
+    return np.broadcast_to(levels, (levels.shape[0], 3, *levels.shape[2:]))
+
+
+def _to_levels(batch: np.ndarray, start: int, limits: Range) -> np.ndarray:
+    """uint8 levels, after checking that all values are within half a level of the limits."""
+    low, high = limits
+    scaled = (np.asarray(batch, np.float32) - np.float32(low)) * np.float32(255.0 / (high - low))
+    outside = ~((scaled >= -0.5) & (scaled <= 255.5))  # NaN too
+    if outside.any():
+        at = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise ValueError(
+            f"images must lie in image_range ({low}, {high}), got {batch[at]} in picture {start + at[0]}; "
+            "pass the smallest and the largest value that occurs"
+        )
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def to_maps(batch: np.ndarray, start: int, channel_axis: int, allow_zero: bool) -> np.ndarray:
+    """(b, 3, H, W) float32. Three channels stay; any others are summed into the first.
+
+    The viewer adds the channels, so a zero in two of them changes nothing.
+    """
+    if batch.dtype.kind in "cOSUM":
+        raise TypeError(f"relevance must be real, got {batch.dtype}")
+    if batch.ndim == 4:
+        batch = np.moveaxis(batch, channel_axis, 1)
+    if batch.ndim == 4 and batch.shape[1] == 3:
+        maps = batch.astype(np.float32)
+    else:
+        summed = batch if batch.ndim == 3 else batch.sum(axis=1, dtype=np.float64)
+        maps = np.zeros((len(batch), 3, *batch.shape[-2:]), np.float32)
+        maps[:, 0] = summed
+    _check_maps(maps, start, allow_zero)
+    return maps
+
+
+def _check_maps(maps: np.ndarray, start: int, allow_zero: bool) -> None:
+    finite = np.isfinite(maps).all(axis=(1, 2, 3))
+    if not finite.all():
+        raise ValueError(
+            "relevance must be finite in float32, got NaN or infinity in "
+            f"{_rows(np.logical_not(finite), start)}; "
+            "leave these out: relevance[keep], prediction[keep], rows=numpy.flatnonzero(keep)"
+        )
+    largest: np.ndarray = np.abs(maps.sum(axis=1)).max(axis=(1, 2))
+    zero = largest == 0
+    if zero.any() and not allow_zero:
+        raise ValueError(
+            f"relevance must not be zero everywhere (summed over channels), got that in "
+            f"{_rows(zero, start)}: the viewer divides by its maximum; leave these out, or pass "
+            "allow_zero=True and see them black"
+        )
+
+
+def _rows(found: np.ndarray, start: int) -> str:
+    rows = [int(i) + start for i in np.flatnonzero(found)]
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(map(str, rows[:5]))}{more}"

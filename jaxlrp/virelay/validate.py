@@ -1,0 +1,216 @@
+"""Checks of what the viewer's reader does not check, and fails at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxlrp.spray.analysis import Analysis
+from jaxlrp.virelay.attribution import Attribution
+from jaxlrp.virelay.labels import valid_identifier
+from jaxlrp.virelay.lazy import Rows
+
+_STRATEGIES = ("true_label", "predicted_label")
+_LARGEST_ROW = np.iinfo(np.uint32).max
+_LARGEST_ATTRIBUTE = 60_000  # bytes; HDF5 keeps attributes below 64 KiB
+
+
+def text(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} must be a name, got {value!r}")
+    return value
+
+
+def method_name(name: Any) -> str:
+    """The name of an analysis as the viewer finds it: it asks for "_" where it shows "-"."""
+    found = text(name, "analyses").strip().replace("-", "_")
+    bad = [c for c in found if c in "/\\?#%" or not c.isprintable()]
+    if bad or found in (".", ".."):
+        raise ValueError(
+            f"analyses must have names that can stand in an address, got {name!r}; "
+            "use letters, digits and '_'"
+        )
+    return found
+
+
+def item_name(name: Any, what: str) -> str:
+    """The name of an embedding or clustering, which is one of HDF5."""
+    found = text(name, what)
+    if "/" in found or "\0" in found or found == ".":
+        raise ValueError(
+            f"{what} must have names without '/', which nests groups of HDF5, got {name!r}; "
+            f"use {found.replace('/', '_')!r}"
+        )
+    return found
+
+
+def as_index(rows: Any, name: str, total: int) -> np.ndarray:
+    """(n,) rows of the pictures, each once."""
+    values = np.asarray(rows)
+    if values.ndim != 1 or values.dtype.kind not in "iu" or not values.size:
+        raise ValueError(
+            f"{name} must be integers of shape (n,), at least one, got {values.dtype} of shape "
+            f"{values.shape}"
+        )
+    if values.min() < 0 or values.max() >= min(total, _LARGEST_ROW):
+        raise ValueError(
+            f"{name} must be rows of images, 0 to {total - 1}, got {values.min()} to {values.max()}"
+        )
+    unique, counts = np.unique(values, return_counts=True)
+    if unique.size != values.size:
+        raise ValueError(f"{name} must hold each row once, got row {unique[counts > 1][0]} again")
+    return values.astype(np.uint32)
+
+
+def rows_of(attribution: Attribution, relevance: Rows, pictures: int) -> np.ndarray | None:
+    """Which pictures are explained; None for the first M of them, in order."""
+    m = relevance.shape[0]
+    if m == 0:
+        raise ValueError("relevance must be of at least one picture, got none")
+    if attribution.rows is None:
+        if m > pictures:
+            raise ValueError(
+                f"relevance must be of the {pictures} images, got {m}; pass rows, one a relevance"
+            )
+        return None
+    rows = as_index(attribution.rows, "rows", pictures)
+    if len(rows) != m:
+        raise ValueError(f"rows must be {m}, one a relevance, got {len(rows)}")
+    return None if np.array_equal(rows, np.arange(m)) else rows
+
+
+def check_attribution(attribution: Attribution) -> None:
+    if not isinstance(attribution, Attribution):
+        raise TypeError(
+            "attributions must be jaxlrp.virelay.Attribution, or several of them, got "
+            f"{type(attribution).__name__}"
+        )
+    text(attribution.method, "method")
+    if attribution.strategy not in _STRATEGIES:
+        raise ValueError(
+            f"strategy must be {' or '.join(map(repr, _STRATEGIES))}, got {attribution.strategy!r}"
+        )
+
+
+def check_prediction(prediction: Rows, m: int) -> None:
+    if len(prediction.shape) != 2 or prediction.shape[0] != m:
+        raise ValueError(
+            f"prediction must have shape ({m}, outputs), one row a relevance, got {tuple(prediction.shape)}"
+        )
+
+
+def checked_analyses(
+    analyses: Mapping[str, Sequence[Analysis]], known: Sequence[int], explained: np.ndarray
+) -> dict[str, list[Analysis]]:
+    """The analyses by the name to write, after checking each of them.
+
+    Args:
+      analyses: as in `Attribution`.
+      known: labels of the label map.
+      explained: rows of pictures that have a relevance.
+    """
+    if not isinstance(analyses, Mapping) or not analyses:
+        raise ValueError(
+            'analyses must be at least one by name, {"spray": [...]}, without which the viewer opens no '
+            f"project, got {analyses!r}"
+        )
+    found: dict[str, list[Analysis]] = {}
+    files = set()
+    for given, group in analyses.items():
+        name = method_name(given)
+        file = valid_identifier(name).casefold()
+        if file in files:
+            raise ValueError(
+                f"analyses must have names that differ in letters or digits, got {given!r} again; "
+                "files are named so"
+            )
+        files.add(file)
+        if isinstance(group, Analysis) or not isinstance(group, Sequence):
+            raise TypeError(
+                f"analyses[{given!r}] must be a sequence of Analysis, one a class, got "
+                f"{type(group).__name__}"
+            )
+        if not group:
+            raise ValueError(f"analyses[{given!r}] must hold at least one class, got none")
+        _check_group(group, f"analyses[{given!r}]", known)
+        for analysis in group:
+            _check_analysis(
+                analysis, f"analyses[{given!r}] of label {analysis.category}", explained
+            )
+        found[name] = list(group)
+    return found
+
+
+def _check_group(group: Sequence[Analysis], where: str, known: Sequence[int]) -> None:
+    """Labels that are known and differ; the same embeddings and clusterings in all."""
+    seen = set()
+    for analysis in group:
+        if not isinstance(analysis, Analysis):
+            raise TypeError(f"{where} must hold Analysis, got {type(analysis).__name__}")
+        if analysis.category not in known:
+            raise ValueError(f"{where} must be of labels in classes, got {analysis.category!r}")
+        if analysis.category in seen:
+            raise ValueError(f"{where} must be of different labels, got {analysis.category} twice")
+        seen.add(analysis.category)
+        for kind in ("embeddings", "clusterings"):
+            first, here = (set(getattr(a, kind)) for a in (group[0], analysis))
+            if first != here:
+                raise ValueError(
+                    f"{where} must have the same {kind} for all labels, got {sorted(here)} for label "
+                    f"{analysis.category} and {sorted(first)} for label {group[0].category}: the viewer "
+                    "offers those of the first; give all of them all names"
+                )
+            if not here:
+                raise ValueError(f"{where} must have at least one of {kind}, got none")
+
+
+def _check_analysis(analysis: Analysis, where: str, explained: np.ndarray) -> None:
+    index = as_index(analysis.index, f"index of {where}", int(explained.max()) + 1)
+    missing = np.setdiff1d(index, explained)
+    if missing.size:
+        raise ValueError(
+            f"index of {where} must be of pictures that have a relevance, got row {missing[0]} without"
+        )
+    for name, embedding in analysis.embeddings.items():
+        here = f"embedding {item_name(name, 'embeddings')!r} of {where}"
+        _check_points(embedding.values, here, len(index))
+        _check_origin(embedding.of, here, set(analysis.embeddings) - {name})
+        if embedding.eigenvalues is not None:
+            _check_eigenvalues(embedding.eigenvalues, here, np.shape(embedding.values)[1])
+    for name, clustering in analysis.clusterings.items():
+        here = f"clustering {item_name(name, 'clusterings')!r} of {where}"
+        labels = np.asarray(clustering.labels)
+        if labels.shape != (len(index),) or labels.dtype.kind not in "iu" or labels.min() < -1:
+            raise ValueError(
+                f"{here} must be {len(index)} integers, -1 (noise) or more, got {labels.dtype} of shape "
+                f"{labels.shape}"
+            )
+        _check_origin(clustering.of, here, set(analysis.embeddings))
+
+
+def _check_points(values: Any, where: str, n: int) -> None:
+    points = np.asarray(values)
+    if points.ndim != 2 or len(points) != n or points.shape[1] < 2:
+        raise ValueError(
+            f"{where} must have shape ({n}, d) with d of at least 2, for two axes, got {points.shape}"
+        )
+    if not np.isfinite(points.astype(np.float32)).all():
+        raise ValueError(f"{where} must be finite, for the browser reads no NaN, got one")
+
+
+def _check_eigenvalues(eigenvalues: Any, where: str, d: int) -> None:
+    values = np.asarray(eigenvalues)
+    if values.shape != (d,) or not np.isfinite(values).all():
+        raise ValueError(f"eigenvalues of {where} must be {d} finite numbers, got {values.shape}")
+    if values.astype(np.float64).nbytes > _LARGEST_ATTRIBUTE:
+        raise ValueError(
+            f"eigenvalues of {where} must be at most {_LARGEST_ATTRIBUTE // 8}, which an attribute of HDF5 "
+            f"holds, got {d}; keep the smallest"
+        )
+
+
+def _check_origin(of: str | None, where: str, known: set[str]) -> None:
+    if of is not None and of not in known:
+        raise ValueError(f"{where} must be made of an embedding, {sorted(known)}, got of={of!r}")

@@ -1,0 +1,22 @@
+"""Functions mapped over the devices of a mesh."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+
+def test_on_eight_devices() -> None:
+    """How many devices a CPU simulates is settled before JAX starts: hence a process of its own."""
+    here = pathlib.Path(__file__).parent
+    flags = os.environ.get("XLA_FLAGS", "")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider",
+         str(here / "eight_devices.py")],
+        env=os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8"},
+        cwd=here.parent,
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
