@@ -311,7 +311,9 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
     ),
     "dm-haiku, MobileNetV1": (
         "haiku",
-        lambda m: haiku(lambda x, training: m.nets.MobileNetV1(num_classes=5)(x, is_training=training), PIXELS),
+        lambda m: haiku(
+            lambda x, training: m.nets.MobileNetV1(num_classes=5)(x, is_training=training), PIXELS
+        ),
     ),
     "jraphx, GCN": ("jraphx.nn.models", lambda m: graph(m, "GCN")),
     "jraphx, GAT": ("jraphx.nn.models", lambda m: graph(m, "GAT")),
