@@ -3,7 +3,9 @@
 python benchmarks/against_lxt.py --torch-python PATH [--models vit bert] [--batch 1] [--repeats 7]
 
 ViT-B/16 at 224 pixels and a 12-layer BERT over 128 embedded tokens, with random weights. LXT runs in
-a process of its own, in an environment with torch, transformers and lxt; the two take turns.
+a process of its own, in an environment with torch, transformers, zennit and lxt; the two take turns.
+CPU time is that of all threads: on a busy machine, pin both to one core (`taskset -c 0 python ...`) and
+read that.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ INSTALL = (
     "pip install torch 'transformers==4.57.*' && "
     "pip install --no-deps --ignore-requires-python lxt==2.1 zennit==1.0.0"
 )
-Run = Callable[[], Any]
+Seconds = tuple[float, float]  # by the clock, and of the CPU in all threads
 
 
 def check_torch_python(python: str) -> str:
@@ -81,9 +83,10 @@ def lxt(model: Encoder, variables: Any, x: jax.Array, python: str) -> Iterator[t
             if worker.stdout.readline().strip() != "ready":
                 raise SystemExit("the worker died: its message is above")
 
-            def seconds(method: str) -> float:
+            def seconds(method: str) -> Seconds:
                 print(method, file=worker.stdin, flush=True)
-                return float(worker.stdout.readline())
+                clock, cpu = map(float, worker.stdout.readline().split())
+                return clock, cpu
 
             with np.load(destination) as file:
                 yield seconds, dict(file)
@@ -118,13 +121,15 @@ def measure(model: Encoder, batch: int, repeats: int, python: str) -> list[dict[
     variables = jax.jit(model.init)(jax.random.key(1), x)
     programs = ours(model, variables, x)
 
-    def timed(run: Callable[..., Any]) -> float:
-        start = time.perf_counter()
+    def timed(run: Callable[..., Any]) -> Seconds:
+        start = time.perf_counter(), time.process_time()
         jax.block_until_ready(run(variables, x))
-        return time.perf_counter() - start
+        return time.perf_counter() - start[0], time.process_time() - start[1]
 
     with lxt(model, variables, x, python) as (seconds, found):
-        calls: dict[str, Run] = {name: lambda m=m: seconds(m) for name, m in LXT.items()}
+        calls: dict[str, Callable[[], Seconds]] = {
+            name: lambda m=m: seconds(m) for name, m in LXT.items()
+        }
         calls |= {name: lambda run=run: timed(run) for name, run in programs.items()}
         times = np.array([[call() for call in calls.values()] for _ in range(repeats + 1)])[1:]
     gradient, relevance = (np.asarray(run(variables, x)) for run in programs.values())
@@ -133,12 +138,14 @@ def measure(model: Encoder, batch: int, repeats: int, python: str) -> list[dict[
         "LXT, efficient": agreement(relevance, found["relevance/efficient"]),
         "LXT, explicit": agreement(relevance, found["relevance/explicit"]),
     }
-    reference = times[:, list(calls).index("jaxlrp, attnlrp")]
+    ratios = times / times[:, [list(calls).index("jaxlrp, attnlrp")]]
     return [
         {
             "method": name,
-            "seconds": float(np.median(times[:, i])),
-            "x jaxlrp": float(np.median(times[:, i] / reference)),
+            "seconds": float(np.median(times[:, i, 0])),
+            "x jaxlrp": float(np.median(ratios[:, i, 0])),
+            "cpu_seconds": float(np.median(times[:, i, 1])),
+            "cpu x jaxlrp": float(np.median(ratios[:, i, 1])),
             **compared.get(name, {}),
         }
         for i, name in enumerate(calls)
@@ -147,13 +154,17 @@ def measure(model: Encoder, batch: int, repeats: int, python: str) -> list[dict[
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """The results for people."""
-    header = ("model", "method", "ms", "x jaxlrp", "differs from ours by", "correlation")
+    header = (
+        "model", "method", "ms", "x jaxlrp", "CPU ms", "x jaxlrp", "differs from ours by", "correlation",
+    )  # fmt: skip
     body = [
         [
             model,
             row["method"],
             number(row["seconds"], ".1f", 1e3),
             number(row["x jaxlrp"]),
+            number(row["cpu_seconds"], ".1f", 1e3),
+            number(row["cpu x jaxlrp"]),
             number(row.get("difference"), ".1e"),
             number(row.get("correlation"), ".6f"),
         ]

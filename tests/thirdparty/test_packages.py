@@ -52,9 +52,8 @@ def drawn(tree: Any) -> Any:
 
 def logits(out: Any) -> jax.Array:
     """The last position of a sequence of scores, the first of several outputs."""
-    if isinstance(out, dict):
-        out = out["logits"]
-    out = getattr(out, "logits", out)
+    for name in ("logits", "sample"):
+        out = out[name] if isinstance(out, dict) and name in out else getattr(out, name, out)
     if isinstance(out, tuple | list):
         out = out[0]
     return out[:, -1] if out.ndim == 3 else out.mean((1, 2)) if out.ndim == 4 else out
@@ -77,12 +76,12 @@ def nnx_module(module: Any, x: jax.Array, *rest: Any, batched: bool = True, **fl
     return jax.vmap(lambda x: module(x, *rest, **flags).mean(0)), x
 
 
-def haiku(function: Callable[[jax.Array], Any], x: jax.Array) -> Model:
-    """A Haiku function, whose parameters are drawn."""
+def haiku(function: Callable[[jax.Array, bool], Any], x: jax.Array) -> Model:
+    """A Haiku function of an input and of whether it trains, whose parameters are drawn."""
     hk = importlib.import_module("haiku")
     transformed = hk.without_apply_rng(hk.transform_with_state(function))
-    params, state = drawn(jax.jit(transformed.init)(KEY, x))
-    return lambda x: logits(transformed.apply(params, state, x)[0]), x
+    params, state = drawn(jax.jit(lambda x: transformed.init(KEY, x, True))(x))
+    return lambda x: logits(transformed.apply(params, state, x, False)[0]), x
 
 
 def equinox(module: Any, x: jax.Array, **flags: Any) -> Model:
@@ -96,13 +95,40 @@ def equinox(module: Any, x: jax.Array, **flags: Any) -> Model:
     return jax.vmap(one), x
 
 
-def nodes(out: jax.Array) -> jax.Array:
-    """What a network says of a whole graph."""
-    return out.mean(0)
+def residual_network(m: Any) -> Model:
+    """An Equinox ResNet with BatchNorm's statistics as a state of its own."""
+    eqx = importlib.import_module("equinox")
+    net, state = eqx.nn.make_with_state(m.ResNet)(
+        m.BasicBlock, [1, 1, 1, 1], 5, zero_init_residual=False, groups=1, width_per_group=64,
+        replace_stride_with_dilation=None, key=KEY,
+    )  # fmt: skip
+    net, state = drawn((net, state))
+    return jax.vmap(lambda x: net(x, state, inference=True)[0], axis_name="batch"), CHANNELS_FIRST
+
+
+def named_axes(m: Any) -> Model:
+    """A Llama of Penzai, which works on arrays with named axes."""
+    pz = importlib.import_module("penzai").pz
+    config = m.LlamalikeTransformerConfig(
+        num_kv_heads=2, query_head_multiplier=2, embedding_dim=16, projection_dim=4, mlp_hidden_dim=32,
+        num_decoder_blocks=2, vocab_size=50, mlp_variant="swiglu", tie_embedder_and_logits=False,
+        rope_wavelength=10_000, rms_norm_eps=1e-6, attention_type=m.AttentionTypeGlobalCausal(),
+        use_post_attn_norm=False, use_post_ffw_norm=False, final_logit_softcap=None,
+        attn_logits_soft_cap=None, query_scaling_factor="default", parameter_dtype=jnp.float32,
+        activation_dtype=jnp.float32, use_layer_stack=False,
+    )  # fmt: skip
+    net = m.build_llamalike_transformer(config, init_base_rng=KEY, name="llama")
+
+    def model(x: jax.Array) -> jax.Array:
+        tokens = pz.nx.wrap(x).tag("batch", "seq")
+        out = net(tokens, token_positions=pz.nx.arange("seq", x.shape[1]))
+        return logits(out.unwrap("batch", "seq", "vocabulary"))
+
+    return model, IDS
 
 
 NANODL = {
-    "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 32, "dropout": 0.0,
+    "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "dropout": 0.0,
     "vocab_size": 50, "embed_dim": 16, "max_length": 8, "start_token": 0, "end_token": 1,
 }  # fmt: skip
 MAMBA = {
@@ -110,7 +136,7 @@ MAMBA = {
     "num_hidden_layers": 2,
 }  # fmt: skip
 UNET = {
-    "sample_size": 8, "in_channels": 3, "out_channels": 3, "block_out_channels": (8, 16),
+    "sample_size": 8, "in_channels": 3, "out_channels": 3, "block_out_channels": (32, 64),
     "layers_per_block": 1, "attention_head_dim": 2, "cross_attention_dim": 8,
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -127,7 +153,7 @@ def egnn(m: Any) -> Model:
     jraph = importlib.import_module("jraph")
     senders, receivers = EDGES
 
-    def energy(x: jax.Array) -> jax.Array:
+    def energy(x: jax.Array, training: bool) -> jax.Array:
         def one(x):
             count = jnp.array([5])
             graph = jraph.GraphsTuple(x, None, receivers, senders, None, count, jnp.array([8]))
@@ -144,14 +170,10 @@ def graph(m: Any, name: str) -> Model:
     return nnx_module(net, NODES, EDGES, batched=False)
 
 
-def penzai(m: Any) -> Model:
-    return m, IDS
-
-
 def xmlp(m: Any, kind: str) -> Model:
     hk = importlib.import_module("haiku")
 
-    def net(x: jax.Array) -> jax.Array:
+    def net(x: jax.Array, training: bool) -> jax.Array:
         patches = x.reshape(2, 4, 8, 4, 8, 3).swapaxes(2, 3).reshape(2, 16, -1)
         h = hk.Linear(16)(patches)
         mixer = {
@@ -160,7 +182,9 @@ def xmlp(m: Any, kind: str) -> Model:
         }[kind]
         sublayers = [lambda *a, f=f, **k: m.XSublayer(*a, ff=f, **k) for f in mixer]
         block = lambda *a, **k: m.XBlock(*a, sublayers=sublayers, **k)  # noqa: E731
-        return m.XMLP(num_patches=16, dim=16, depth=2, block=block, num_classes=5)(h)
+        return m.XMLP(num_patches=16, dim=16, depth=2, block=block, num_classes=5)(
+            h, is_training=training
+        )
 
     return haiku(net, PIXELS)
 
@@ -170,10 +194,6 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
     "flaxmodels, ResNet-18": (
         "flaxmodels",
         lambda m: linen(m.ResNet18("logits", None, num_classes=5), PIXELS, train=False),
-    ),
-    "flaxmodels, VGG16": (
-        "flaxmodels",
-        lambda m: linen(m.VGG16("logits", None, num_classes=5), PIXELS, train=False),
     ),
     "jax-resnet, ResNet-18": (
         "jax_resnet",
@@ -195,57 +215,9 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
         "jax_models.models.conv_mixer",
         lambda m: linen(m.ConvMixer(16, 4, 2, 3, num_classes=5), PIXELS, deterministic=True),
     ),
-    "jax-models, Swin": (
-        "jax_models.models.swin_transformer",
-        lambda m: linen(
-            m.SwinTransformer(
-                emb_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=4, attach_head=True, num_classes=5
-            ),
-            PIXELS,
-            deterministic=True,
-        ),
-    ),
-    "jax-models, PVT": (
-        "jax_models.models.pvit",
-        lambda m: linen(
-            m.PyramidViT(
-                embed_dims=(8, 16), num_heads=(1, 2), mlp_ratios=(2, 2), depths=(1, 1), sr_ratios=(2, 1),
-                num_stages=2, attach_head=True, num_classes=5,
-            ),
-            PIXELS,
-            deterministic=True,
-        ),
-    ),
-    "jax-models, VAN": (
-        "jax_models.models.van",
-        lambda m: linen(
-            m.VAN(embed_dims=(8, 16), mlp_ratios=(2, 2), depths=(1, 1), num_stages=2, num_classes=5),
-            PIXELS,
-            deterministic=True,
-        ),
-    ),
     "jax-models, PoolFormer": (
         "jax_models.models.poolformer",
         lambda m: linen(m.S12(attach_head=True, num_classes=5), PIXELS, deterministic=True),
-    ),
-    "jax-models, ConvNeXt": (
-        "jax_models.models.convnext",
-        lambda m: linen(
-            m.ConvNeXt(depths=(1, 1), dims=(8, 16), attach_head=True, num_classes=5),
-            PIXELS,
-            deterministic=True,
-        ),
-    ),
-    "jax-models, CaiT": (
-        "jax_models.models.cait",
-        lambda m: linen(
-            m.CaiT(
-                patch_size=8, num_layers=2, num_layers_token_only=1, emb_dim=16, num_heads=2, num_classes=5,
-                attach_head=True,
-            ),
-            PIXELS,
-            deterministic=True,
-        ),
     ),
     "nanodl, GPT-4 (mixture of experts)": (
         "nanodl",
@@ -265,7 +237,7 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
     "nanodl, T5": ("nanodl", lambda m: linen(m.T5(**NANODL), IDS, IDS, training=False)),
     "nanodl, ViT": (
         "nanodl",
-        lambda m: linen(m.ViT((8, 8), 2, 16, 2, 32, 0.0, 5), PIXELS, training=False),
+        lambda m: linen(m.ViT((8, 8), 2, 16, 2, 16, 0.0, 5), PIXELS, training=False),
     ),
     "nano-moe-jax": (
         "nano_moe",
@@ -299,16 +271,6 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
         "long_range_models",
         lambda m: sequence(m, lambda depth: m.LRULayer(**STATE_SPACE)),
     ),
-    "image-classification-jax, ViT": (
-        "image_classification_jax.models.ViT",
-        lambda m: linen(
-            m.ViT(num_classes=5, enc_depth=2, enc_dim=16, enc_n_heads=2, enc_mlp_dim=32)
-            if False
-            else m.ViT(num_classes=5),
-            PIXELS,
-            is_training=False,
-        ),
-    ),
     "image-classification-jax, ResNet": (
         "image_classification_jax.models.resnet",
         lambda m: linen(m.ResNetTiny(num_classes=5, num_filters=8), PIXELS, is_training=False),
@@ -336,7 +298,8 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
     "diffusers, VAE": (
         "diffusers",
         lambda m: linen(
-            m.FlaxAutoencoderKL(block_out_channels=(8,), norm_num_groups=4), CHANNELS_FIRST
+            m.FlaxAutoencoderKL(block_out_channels=(8,), norm_num_groups=4),
+            CHANNELS_FIRST[:, :, :8, :8],
         ),
     ),
     "egnn-jax, EGNN": ("egnn_jax", egnn),
@@ -344,11 +307,13 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
     "x-mlps, ResMLP": ("x_mlps", lambda m: xmlp(m, "resmlp")),
     "dm-haiku, ResNet-18": (
         "haiku",
-        lambda m: haiku(lambda x: m.nets.ResNet18(5)(x, is_training=False), PIXELS),
+        lambda m: haiku(lambda x, training: m.nets.ResNet18(5)(x, is_training=training), PIXELS),
     ),
     "dm-haiku, MobileNetV1": (
         "haiku",
-        lambda m: haiku(lambda x: m.nets.MobileNetV1(num_classes=5)(x, is_training=False), PIXELS),
+        lambda m: haiku(
+            lambda x, training: m.nets.MobileNetV1(num_classes=5)(x, is_training=training), PIXELS
+        ),
     ),
     "jraphx, GCN": ("jraphx.nn.models", lambda m: graph(m, "GCN")),
     "jraphx, GAT": ("jraphx.nn.models", lambda m: graph(m, "GAT")),
@@ -382,13 +347,9 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
     ),
     "jaxkan, KAN": (
         "jaxkan.models.KAN",
-        lambda m: nnx_module(m.KAN([3, 6, 5]), SIGNAL[:, 0]),
+        lambda m: nnx_module(m.KAN([3, 6, 5], "base", {"k": 3, "G": 5}), SIGNAL[:, 0]),
     ),
     "equinox, MLP": ("equinox", lambda m: equinox(m.nn.MLP(3, 5, 8, 2, key=KEY), SIGNAL[:, 0])),
-    "jaxonmodels, ResNet-18": (
-        "jaxonmodels.models.resnet",
-        lambda m: equinox(m.resnet18(key=KEY), CHANNELS_FIRST),
-    ),
     "esm2quinox, ESM-2": (
         "esm2quinox",
         lambda m: equinox(m.ESM2(2, 16, 4, token_dropout=False, key=KEY), IDS),
@@ -409,6 +370,18 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
             m.ClassicFNO(2, 3, 5, hidden_channels=8, num_modes=4, num_blocks=2, key=KEY),
             CHANNELS_FIRST,
         ),
+    ),
+    "image-classification-jax, ViT": (
+        "image_classification_jax.models.ViT",
+        lambda m: linen(m.Transformer(2, 16, 2, output_dim=5), PIXELS, is_training=False),
+    ),
+    "jaxonmodels, ResNet": (
+        "jaxonmodels.models.resnet",
+        residual_network,
+    ),
+    "penzai, Llama": (
+        "penzai.models.transformer.variants.llamalike_common",
+        named_axes,
     ),
     "PaLM-jax": (
         "palm_jax",
