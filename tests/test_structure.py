@@ -1362,6 +1362,6 @@ def test_an_activation_is_computed_again_rather_than_held() -> None:
         x = jax.ShapeDtypeStruct((4096, 64), jnp.float32)
         return jax.jit(fun).lower(x).compile().memory_analysis().temp_size_in_bytes
 
-    explain = lrp.explain(net, composites.attnlrp())
+    explain = lrp.explain(net, C.attnlrp())
     explained = held(lambda x: explain(x, target=0).relevance)
     assert explained <= held(jax.grad(lambda x: net(x)[0, 0]))
