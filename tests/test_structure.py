@@ -1348,3 +1348,20 @@ def test_layers_in_bodies_are_named_in_order() -> None:
 
     paths = lrp.plan(f, None, normal(2, 3)).paths
     assert paths == ("dot_general", *(f"dot_general:{i}" for i in range(1, 8)))
+
+
+def test_an_activation_is_computed_again_rather_than_held() -> None:
+    w = jnp.ones((64, 64), jnp.float32)
+
+    def net(x: jax.Array) -> jax.Array:
+        for _ in range(4):
+            x = jax.nn.gelu(x @ w, approximate=False) @ w
+        return x.sum(axis=0, keepdims=True)
+
+    def held(fun: Callable) -> int:
+        x = jax.ShapeDtypeStruct((4096, 64), jnp.float32)
+        return jax.jit(fun).lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    explain = lrp.explain(net, C.attnlrp())
+    explained = held(lambda x: explain(x, target=0).relevance)
+    assert explained <= held(jax.grad(lambda x: net(x)[0, 0]))

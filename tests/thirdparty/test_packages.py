@@ -1,4 +1,4 @@
-"""Models of other packages, in Linen, NNX, Haiku, Equinox and Penzai, as a user would bring them.
+"""Models of other packages, in Linen, NNX, Haiku and Equinox, as a user would bring them.
 
 Optional: docs/howto/models.md says what to install; `python -m pytest -m thirdparty`. Weights are random,
 sizes small. A model is a function of one array to logits (2, K); the last position of a language model, the
@@ -95,38 +95,6 @@ def equinox(module: Any, x: jax.Array, **flags: Any) -> Model:
     return jax.vmap(one), x
 
 
-def residual_network(m: Any) -> Model:
-    """An Equinox ResNet with BatchNorm's statistics as a state of its own."""
-    eqx = importlib.import_module("equinox")
-    net, state = eqx.nn.make_with_state(m.ResNet)(
-        m.BasicBlock, [1, 1, 1, 1], 5, zero_init_residual=False, groups=1, width_per_group=64,
-        replace_stride_with_dilation=None, key=KEY,
-    )  # fmt: skip
-    net, state = drawn((net, state))
-    return jax.vmap(lambda x: net(x, state, inference=True)[0], axis_name="batch"), CHANNELS_FIRST
-
-
-def named_axes(m: Any) -> Model:
-    """A Llama of Penzai, which works on arrays with named axes."""
-    pz = importlib.import_module("penzai").pz
-    config = m.LlamalikeTransformerConfig(
-        num_kv_heads=2, query_head_multiplier=2, embedding_dim=16, projection_dim=4, mlp_hidden_dim=32,
-        num_decoder_blocks=2, vocab_size=50, mlp_variant="swiglu", tie_embedder_and_logits=False,
-        rope_wavelength=10_000, rms_norm_eps=1e-6, attention_type=m.AttentionTypeGlobalCausal(),
-        use_post_attn_norm=False, use_post_ffw_norm=False, final_logit_softcap=None,
-        attn_logits_soft_cap=None, query_scaling_factor="default", parameter_dtype=jnp.float32,
-        activation_dtype=jnp.float32, use_layer_stack=False,
-    )  # fmt: skip
-    net = m.build_llamalike_transformer(config, init_base_rng=KEY, name="llama")
-
-    def model(x: jax.Array) -> jax.Array:
-        tokens = pz.nx.wrap(x).tag("batch", "seq")
-        out = net(tokens, token_positions=pz.nx.arange("seq", x.shape[1]))
-        return logits(out.unwrap("batch", "seq", "vocabulary"))
-
-    return model, IDS
-
-
 NANODL = {
     "num_layers": 2, "hidden_dim": 16, "num_heads": 2, "feedforward_dim": 16, "dropout": 0.0,
     "vocab_size": 50, "embed_dim": 16, "max_length": 8, "start_token": 0, "end_token": 1,
@@ -168,25 +136,6 @@ def egnn(m: Any) -> Model:
 def graph(m: Any, name: str) -> Model:
     net = getattr(m, name)(4, 8, 2, 5, rngs=nnx.Rngs(0))
     return nnx_module(net, NODES, EDGES, batched=False)
-
-
-def xmlp(m: Any, kind: str) -> Model:
-    hk = importlib.import_module("haiku")
-
-    def net(x: jax.Array, training: bool) -> jax.Array:
-        patches = x.reshape(2, 4, 8, 4, 8, 3).swapaxes(2, 3).reshape(2, 16, -1)
-        h = hk.Linear(16)(patches)
-        mixer = {
-            "mixer": [m.MLPMixerXPatchFeedForward, m.XChannelFeedForward],
-            "resmlp": [m.ResMLPXPatchFeedForward, m.XChannelFeedForward],
-        }[kind]
-        sublayers = [lambda *a, f=f, **k: m.XSublayer(*a, ff=f, **k) for f in mixer]
-        block = lambda *a, **k: m.XBlock(*a, sublayers=sublayers, **k)  # noqa: E731
-        return m.XMLP(num_patches=16, dim=16, depth=2, block=block, num_classes=5)(
-            h, is_training=training
-        )
-
-    return haiku(net, PIXELS)
 
 
 # Name of the model: module it is in, and how a user makes it.
@@ -295,26 +244,7 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
             jnp.asarray(RNG.normal(size=(2, 4, 8)), jnp.float32),
         ),
     ),
-    "diffusers, VAE": (
-        "diffusers",
-        lambda m: linen(
-            m.FlaxAutoencoderKL(block_out_channels=(8,), norm_num_groups=4),
-            CHANNELS_FIRST[:, :, :8, :8],
-        ),
-    ),
     "egnn-jax, EGNN": ("egnn_jax", egnn),
-    "x-mlps, MLP-Mixer": ("x_mlps", lambda m: xmlp(m, "mixer")),
-    "x-mlps, ResMLP": ("x_mlps", lambda m: xmlp(m, "resmlp")),
-    "dm-haiku, ResNet-18": (
-        "haiku",
-        lambda m: haiku(lambda x, training: m.nets.ResNet18(5)(x, is_training=training), PIXELS),
-    ),
-    "dm-haiku, MobileNetV1": (
-        "haiku",
-        lambda m: haiku(
-            lambda x, training: m.nets.MobileNetV1(num_classes=5)(x, is_training=training), PIXELS
-        ),
-    ),
     "jraphx, GCN": ("jraphx.nn.models", lambda m: graph(m, "GCN")),
     "jraphx, GAT": ("jraphx.nn.models", lambda m: graph(m, "GAT")),
     "jraphx, GIN": ("jraphx.nn.models", lambda m: graph(m, "GIN")),
@@ -345,10 +275,6 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
             PIXELS,
         ),
     ),
-    "jaxkan, KAN": (
-        "jaxkan.models.KAN",
-        lambda m: nnx_module(m.KAN([3, 6, 5], "base", {"k": 3, "G": 5}), SIGNAL[:, 0]),
-    ),
     "equinox, MLP": ("equinox", lambda m: equinox(m.nn.MLP(3, 5, 8, 2, key=KEY), SIGNAL[:, 0])),
     "esm2quinox, ESM-2": (
         "esm2quinox",
@@ -370,18 +296,6 @@ MODELS: dict[str, tuple[str, Callable[[Any], Model]]] = {
             m.ClassicFNO(2, 3, 5, hidden_channels=8, num_modes=4, num_blocks=2, key=KEY),
             CHANNELS_FIRST,
         ),
-    ),
-    "image-classification-jax, ViT": (
-        "image_classification_jax.models.ViT",
-        lambda m: linen(m.Transformer(2, 16, 2, output_dim=5), PIXELS, is_training=False),
-    ),
-    "jaxonmodels, ResNet": (
-        "jaxonmodels.models.resnet",
-        residual_network,
-    ),
-    "penzai, Llama": (
-        "penzai.models.transformer.variants.llamalike_common",
-        named_axes,
     ),
     "PaLM-jax": (
         "palm_jax",
