@@ -97,7 +97,7 @@ def _block(
     product = jnp.matmul(part, x.T, precision=lax.Precision.HIGHEST)
     far = part_squares[:, None] + squares - 2 * product
     far = far.at[jnp.arange(rows), own].set(jnp.inf)
-    # Without the barrier XLA merges this with what follows, and sorts whole rows: nine times slower on a CPU.
+    # Without the barrier XLA takes this for a part of what follows, and sorts whole rows on a CPU.
     negative, index = lax.optimization_barrier(lax.top_k(-far, m))
     exact = ((part[:, None] - x[index]) ** 2).sum(axis=-1)
     exact, index = lax.sort((exact, index.astype(jnp.int32)), num_keys=2)
