@@ -97,7 +97,8 @@ def _block(
     product = jnp.matmul(part, x.T, precision=lax.Precision.HIGHEST)
     far = part_squares[:, None] + squares - 2 * product
     far = far.at[jnp.arange(rows), own].set(jnp.inf)
-    negative, index = lax.top_k(-far, m)
+    # Without the barrier XLA takes this for a part of what follows, and sorts whole rows on a CPU.
+    negative, index = lax.optimization_barrier(lax.top_k(-far, m))
     exact = ((part[:, None] - x[index]) ** 2).sum(axis=-1)
     exact, index = lax.sort((exact, index.astype(jnp.int32)), num_keys=2)
     exact, index = exact[:, :k], index[:, :k]
