@@ -74,7 +74,6 @@ def _cond(node: Body, interpret: Interpret, rules: Any, inputs: list, taps: Taps
             activations = Activations()
             for held in inside:
                 activations.outputs.update(jax.tree.map(jnp.zeros_like, dict(held.outputs)))
-                activations.inputs.update(jax.tree.map(jnp.zeros_like, dict(held.inputs)))
             activations.update(found)
             return outs, activations
 
@@ -87,12 +86,10 @@ def _shard_map(node: Body, interpret: Interpret, rules: Any, inputs: list, taps:
     (body,), eqn = node.bodies, node.op.eqn
     taps, n = taps.of(body), len(_compat.shard_mesh(eqn))
     placed = placements(body, node.op)
-    outputs = {path: placed[path][0] for path in taps.outputs}
-    sent = {path: placed[path][1] for path in taps.inputs}
+    outputs = {path: placed[path] for path in taps.outputs}
     tap_specs = Taps(
         outputs,
-        {path: placed[path][0] for path in taps.masks},
-        sent,
+        {path: placed[path] for path in taps.masks},
         cast(Any, dict.fromkeys(taps.ledger, _compat.partition(()))),
     )
     leaves, tree = jax.tree.flatten(rules)
@@ -112,7 +109,7 @@ def _shard_map(node: Body, interpret: Interpret, rules: Any, inputs: list, taps:
         eqn,
         run,
         (replicated, list(in_specs), tap_specs),
-        (list(out_specs), Activations(outputs, sent)),
+        (list(out_specs), Activations(outputs)),
     )(traced, inputs, taps)
 
 

@@ -84,10 +84,6 @@ def interpret(
             activations.update(_body(node, rules, env, taps))
         else:
             inputs = tuple(env[v] for v in node.inputs)
-            if node.path in taps.inputs:
-                blank = map(_compat.placed_as, taps.inputs[node.path], inputs)
-                inputs = tuple(map(propagate.tap, inputs, blank))
-                activations.inputs[node.path] = inputs
             account = taps.ledger.get(node.path)
             if account is not None:
                 inputs = tuple(propagate.book(v, account, propagate.PASSED) for v in inputs)

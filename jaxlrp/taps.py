@@ -18,14 +18,12 @@ from jaxlrp.layers import Body, Booked, Layer, Network
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Activations:
-    """The values at the taps: of layers' outputs and of their inputs, by path."""
+    """The values at the taps, of layers' outputs, by path."""
 
     outputs: dict[str, Array] = dataclasses.field(default_factory=dict)
-    inputs: dict[str, tuple[Array, ...]] = dataclasses.field(default_factory=dict)
 
     def update(self, other: Activations) -> None:
         self.outputs.update(other.outputs)
-        self.inputs.update(other.inputs)
 
 
 @jax.tree_util.register_dataclass
@@ -37,15 +35,12 @@ class Taps:
       outputs: arrays like the layer's output, whose cotangent is that of the output; the layers'
         outputs are given back as well.
       masks: what the relevance of the layer's output is multiplied by.
-      inputs: arrays like each of the layer's inputs, whose cotangents are what the layer sends
-        there; those inputs are given back as well.
       ledger: arrays of four zeros, whose cotangents are the accounts, those of what is no layer as
         well. See `propagate.book`.
     """
 
     outputs: Mapping[str, Array] = dataclasses.field(default_factory=dict)
     masks: Mapping[str, Array] = dataclasses.field(default_factory=dict)
-    inputs: Mapping[str, tuple[Array, ...]] = dataclasses.field(default_factory=dict)
     ledger: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
     def of(self, network: Network) -> Taps:
@@ -85,11 +80,6 @@ class Blanks:
     def output(self) -> Array:
         """Like the layer's output."""
         return self._zeros(self.graph.avals[self.layer.output])
-
-    @property
-    def inputs(self) -> tuple[Array, ...]:
-        """Like each of its inputs."""
-        return tuple(self._zeros(self.graph.avals[v]) for v in self.layer.inputs)
 
     def _zeros(self, aval: Any) -> Array:
         shape = (*_leading(aval, self.around), *aval.shape)
@@ -164,12 +154,9 @@ def shards(aval: Any, op: Op) -> tuple[str | None, ...]:
     return tuple(axis if axis in held else None for axis in _compat.shard_mesh(op.eqn))
 
 
-def placements(network: Network, op: Op) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """By path, how output and inputs of each layer in a body of `shard_map` lie on the mesh."""
+def placements(network: Network, op: Op) -> dict[str, Any]:
+    """By path, how the output of each layer in a body of `shard_map` lies on the mesh."""
     return {
-        layer.path: (
-            _compat.partition(shards(graph.avals[layer.output], op)),
-            tuple(_compat.partition(shards(graph.avals[v], op)) for v in layer.inputs),
-        )
+        layer.path: _compat.partition(shards(graph.avals[layer.output], op))
         for layer, graph, _ in _placed(network, ())
     }
