@@ -152,7 +152,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     axes.plot(found["done"], found["resident"])
-    axes.set(xlabel="samples that are written", ylabel="resident memory, MiB", ylim=(0, None))
+    limits = (0, 1.25 * max(found["resident"]))
+    axes.set(xlabel="samples that are written", ylabel="resident memory, MiB", ylim=limits)
     axes.set_title(
         f"{found['samples']:,} samples, {found['written MiB']:.0f} MiB of relevance written"
     )

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from jaxlrp import _compat
 from jaxlrp import primitives as P
 from jaxlrp.graph import Env, Graph, Op, Value
 from jaxlrp.numerics import wide
+from jaxlrp.products import bilinear
 from jaxlrp.structure import Structure
 
 # One dimension of an array: the sizes of the output features in it, in order, or None where the
@@ -71,12 +72,7 @@ class LinearForm:
         """The bilinear map alone: no scale, no bias; at least in float32."""
         if self.anchor is None:
             return x * weight
-        x, weight = _compat.alike(x, weight)
-        if self._is_pointwise:
-            z = _pointwise(self.anchor, x, weight)
-        else:
-            operands = (x, weight) if self.side == 0 else (weight, x)
-            (z,) = _compat.bind(self.anchor.eqn, (*operands, *extras), preferred_element_type=None)
+        z = bilinear(self.anchor, self.side, x, weight, extras)
         for link in self.chain:
             if link.reshapes:
                 (z,) = _compat.bind(link.op.eqn, [z])
@@ -104,20 +100,6 @@ class LinearForm:
         if scale is not None:
             weight = weight * self._on_kernel(scale, jnp.ndim(weight))
         return weight, bias
-
-    @property
-    def _is_pointwise(self) -> bool:
-        """Whether the anchor is a 1 x 1 convolution, at most strided."""
-        if self.anchor is None or self.anchor.primitive is not P.CONV or self.side:
-            return False
-        params = self.anchor.params
-        kernel = self.anchor.eqn.invars[1].aval.shape
-        return (
-            all(kernel[d] == 1 for d in params["dimension_numbers"].rhs_spec[2:])
-            and all(lo == hi == 0 for lo, hi in params["padding"])
-            and all(d == 1 for d in params["lhs_dilation"])
-            and params["feature_group_count"] == params["batch_group_count"] == 1
-        )
 
     @property
     def batch_axis(self) -> int | None:
@@ -164,23 +146,6 @@ class LinearForm:
 
     def _other_dims(self) -> list[int]:
         return [d for d, k in enumerate(self.kernel_dims) if k is None]
-
-
-def _pointwise(anchor: Op, x: Array, weight: Array) -> Array:
-    """A 1 x 1 convolution as the matrix product it is: its transpose needs no transposed kernel."""
-    numbers, strides = anchor.params["dimension_numbers"], anchor.params["window_strides"]
-    step = dict(zip(numbers.lhs_spec[2:], strides, strict=True))
-    x = lax.slice(x, (0,) * x.ndim, x.shape, [step.get(d, 1) for d in range(x.ndim)])
-    weight = weight.reshape([n for d, n in enumerate(weight.shape) if d in numbers.rhs_spec[:2]])
-    features = int(numbers.rhs_spec[1] > numbers.rhs_spec[0])
-    z = lax.dot_general(
-        x, weight, (((numbers.lhs_spec[1],), (features,)), ((), ())),
-        precision=anchor.params["precision"],
-    )  # fmt: skip
-    kept = [d for d in range(x.ndim) if d != numbers.lhs_spec[1]]
-    into = dict(zip(numbers.lhs_spec, numbers.out_spec, strict=True))
-    order = [into[d] for d in kept] + [numbers.out_spec[1]]
-    return z.transpose([order.index(d) for d in range(x.ndim)])
 
 
 def _compact(constant: Array, shape: tuple[int, ...]) -> Array:

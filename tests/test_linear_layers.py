@@ -137,6 +137,10 @@ EINSUMS = {
     "bhij,hjk->bhik": ((2, 2, 3, 2), (2, 2, 3)),
     "bihj,hjk->bik": ((2, 3, 2, 2), (2, 2, 3)),
     "btd,dhk->bhtk": ((2, 2, 3), (3, 2, 2)),
+    "bthd,hdk->btk": ((2, 2, 3, 2), (3, 2, 4)),
+    "bthd,khd->kbt": ((2, 2, 3, 2), (4, 3, 2)),
+    "btdh,hdk->btk": ((2, 2, 2, 3), (3, 2, 4)),
+    "btd,hdk->bthk": ((2, 2, 3), (2, 3, 2)),
     "i,ij->j": ((4,), (4, 3)),
     "i,i->": ((4,), (4,)),
     "ij,k->ijk": ((2, 3), (4,)),
@@ -347,6 +351,42 @@ def test_conv_local_and_patches() -> None:
     check(
         lambda k: lax.conv(image, k, (1, 1), "VALID"), normal(2, 2, 2, 2), "conv", rules=(0, 2, 4)
     )
+
+
+PATCHES = {  # layout, kernel, strides, padding
+    "patches": (("NHWC", "HWIO", "NHWC"), (2, 3), (2, 3), "VALID"),
+    "a margin is left over": (("NCHW", "OIHW", "NCHW"), (3, 2), (3, 2), "VALID"),
+    "one row": (("NHWC", "HWIO", "NCHW"), (1, 2), (3, 2), "VALID"),
+    "strided pixels": (("NHWC", "IOHW", "HWNC"), (1, 1), (2, 3), "VALID"),
+    "features in the middle": (("NHWC", "HOWI", "NHWC"), (2, 2), (2, 2), "VALID"),
+    "windows apart": (("NHWC", "HWIO", "NHWC"), (2, 2), (3, 3), "VALID"),
+    "a margin is added": (("NHWC", "HWIO", "NHWC"), (2, 2), (2, 2), ((1, 1), (0, 2))),
+}
+
+
+def patches(case: str) -> tuple[Callable[[jax.Array], jax.Array], np.ndarray]:
+    layout, kernel, strides, padding = PATCHES[case]
+    sizes = {"N": 2, "C": 3, "H": 7, "W": 6}
+    w = normal(*arrange({"I": 3, "O": 4, "H": kernel[0], "W": kernel[1]}, layout[1]))
+
+    def convolve(x: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=layout)
+
+    return convolve, normal(*arrange(sizes, layout[0]), seed=1)
+
+
+@pytest.mark.parametrize("case", PATCHES)
+def test_convolution_over_patches(case: str) -> None:
+    check(*patches(case), "conv", rules=(0, 1, 4, 5))
+
+
+def test_patches_are_a_matrix_product() -> None:
+    """The transpose of such a convolution runs as a slow loop."""
+    for case in list(PATCHES)[:4]:
+        convolve, x = patches(case)
+        explain = lrp.explain(convolve, C.by_kind("conv", lrp.rules.Epsilon(1e-6)))
+        traced = jax.make_jaxpr(lambda x: explain(x, target=jnp.ones_like).relevance)  # noqa: B023
+        assert str(traced(jnp.asarray(x))).count("conv_general_dilated[") == 1  # forwards
 
 
 # What is folded in
