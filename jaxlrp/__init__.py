@@ -1,10 +1,11 @@
 """Layer-wise relevance propagation for any JAX or Flax model."""
 
 from jaxlrp import baselines, composites, higher_order, inspection, rules, targets
+from jaxlrp.attribution import Explanation, Record
 from jaxlrp.composites import Composite
 from jaxlrp.conservation import Ledger, check_conservation
 from jaxlrp.errors import NonFiniteError, TrainingModeError, UnsupportedError
-from jaxlrp.explanation import Explanation, Record, attach, explain, plan
+from jaxlrp.explanation import attach, explain, plan
 from jaxlrp.planning import Plan
 from jaxlrp.rules import (
     LRP0,

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import composites
+from jaxlrp.attribution import Explanation
 from jaxlrp.baselines.problem import Explain
 from jaxlrp.errors import UnsupportedError, near
-from jaxlrp.explanation import Explanation, explain, mark
+from jaxlrp.explanation import explain, mark
 from jaxlrp.layers import Layer, Network
 from jaxlrp.numerics import widen
 from jaxlrp.trace import source, trace

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import _compat
+from jaxlrp.attribution import Explanation
 from jaxlrp.baselines.problem import (
     Explain,
     Problem,
@@ -19,7 +20,7 @@ from jaxlrp.baselines.problem import (
     times,
     weighted_sum,
 )
-from jaxlrp.explanation import Explanation, mark
+from jaxlrp.explanation import mark
 from jaxlrp.numerics import check_count, widen
 
 

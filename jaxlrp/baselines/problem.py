@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlrp import _compat, targets
-from jaxlrp.explanation import Explanation
+from jaxlrp.attribution import Explanation
 from jaxlrp.numerics import widen
 from jaxlrp.trace import Source, source
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxlrp.attribution import Explanation
 from jaxlrp.composites import Composite
-from jaxlrp.explanation import Explanation, explain, explains
+from jaxlrp.explanation import explain, explains
 from jaxlrp.inspection.transform import Transform, check_signal
 from jaxlrp.numerics import off_zero, tiny, widen
 from jaxlrp.planning import Plan
