@@ -235,7 +235,7 @@ class Finder:
             if op is None:
                 return False
             if op in self.s.softmax:
-                return op.primitive is P.DIV
+                return op.primitive in (P.DIV, P.MUL)
             moving = [v for v in op.inputs if v in self.s.dependent]
             if op.primitive not in P.STRUCTURAL | P.BILINEAR | {P.DIV} or len(moving) != 1:
                 return False

@@ -36,7 +36,7 @@ class Mixture:
 
     @property
     def end(self) -> Op:
-        """The division."""
+        """The division, or the product with the inverse."""
         return self.ops[-1]
 
 
@@ -66,18 +66,43 @@ def units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
         if op.primitive in P.LOGSUMEXP:
             unit.add(op)
             continue
-        if op.primitive is P.DIV and op.inputs[1] in dependent:
-            found = _sum_of_exp(graph, op.inputs[1], dependent)
-            terms, above = trace_back(graph, op.inputs[0], _LOOK, dependent)
-        elif op.primitive is P.LOG:
+        if op.primitive is P.LOG:
             found = _sum_of_exp(graph, op.inputs[0], dependent)
-            terms, above = None, []
-        else:
+            if found is not None:
+                unit |= {op, found[0], *found[1]}
             continue
-        if found is None or (op.primitive is P.DIV and terms is not found[0]):
+        divided = _divided(graph, op, dependent)
+        if divided is None:
             continue
-        unit |= {op, found[0], *found[1], *above}
+        numerator, denominator, inverse = divided
+        found = _sum_of_exp(graph, denominator, dependent)
+        terms, above = trace_back(graph, numerator, _LOOK, dependent)
+        if found is not None and terms is found[0]:
+            unit |= {op, *inverse, found[0], *found[1], *above}
     return frozenset(unit)
+
+
+def _divided(
+    graph: Graph, op: Op, dependent: frozenset[Value]
+) -> tuple[Value, Value, list[Op]] | None:
+    """(numerator, denominator, operations that invert it) of a / b and of a * (1 / b)."""
+    if not all(v in dependent for v in op.inputs):
+        return None
+    if op.primitive is P.DIV:
+        return op.inputs[0], op.inputs[1], []
+    if op.primitive is not P.MUL:
+        return None
+    for side in (0, 1):
+        inverse, passed = trace_back(
+            graph, op.inputs[side], P.SHAPE | P.VARY | {P.BROADCAST}, dependent
+        )
+        if inverse is None:
+            continue
+        (*_, denominator) = inverse.inputs[:2]
+        is_inverse = inverse.primitive is P.DIV and inverse.inputs[0] not in dependent
+        if is_inverse or (inverse.primitive is P.INTEGER_POW and inverse.params["y"] == -1):
+            return op.inputs[1 - side], denominator, [inverse, *passed]
+    return None
 
 
 def _sum_of_exp(
@@ -103,17 +128,19 @@ def mixtures(graph: Graph, dependent: frozenset[Value]) -> tuple[Mixture, ...]:
 
 def _mixtures(graph: Graph, dependent: frozenset[Value]) -> Iterator[Mixture]:
     for op in graph.ops:
-        if op.primitive is not P.DIV or op.inputs[1] not in dependent:
+        divided = _divided(graph, op, dependent)
+        if divided is None:
             continue
-        found = _sum_of_exp(graph, op.inputs[1], dependent)
-        mixed = _product(graph, op.inputs[0], dependent)
+        numerator, denominator, inverse = divided
+        found = _sum_of_exp(graph, denominator, dependent)
+        mixed = _product(graph, numerator, dependent)
         if found is None or mixed is None:
             continue
         (exp, of_sum), (product, passed) = found, mixed
         for side in (0, 1):
             maker, above = trace_back(graph, product.inputs[side], _LOOK, dependent)
             if maker is exp:
-                inside = {op, product, *passed, *above, *of_sum}
+                inside = {op, product, *passed, *above, *of_sum, *inverse}
                 ops = tuple(sorted(inside, key=lambda o: o.index))
                 if _is_closed(graph, ops):
                     yield Mixture(exp, product.inputs[1 - side], ops, product)

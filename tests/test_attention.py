@@ -78,6 +78,12 @@ def by_hand(x: jax.Array) -> jax.Array:
     return (e / e.sum(-1, keepdims=True)) @ v
 
 
+def times_inverse(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    e = jnp.exp(q @ k.T)
+    return (e * jnp.reciprocal(e.sum(axis=-1, keepdims=True))) @ v
+
+
 def half_precision_weights(x: jax.Array) -> jax.Array:
     q, k, v = (x @ w for w in W[:3])
     return jax.nn.softmax((q @ k.T).astype(jnp.float32)).astype(x.dtype) @ v
@@ -156,7 +162,7 @@ SPELLINGS = {
     for f in (
         plain, masked, added_mask, with_bias, einsum, values_first, by_hand,
         half_precision_weights, talking_heads, library, grouped, elementwise, linen_module, nnx_module,
-        rotary, windowed, cross, cached,
+        rotary, windowed, cross, cached, times_inverse,
     )
 }  # fmt: skip
 
@@ -397,6 +403,12 @@ def late_by_elements(x: jax.Array) -> jax.Array:
     return (e[:, :, None] * v).sum(1) / (e.sum(1)[:, None] + 1e-30)
 
 
+def late_times_inverse(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    e = jnp.where(CAUSAL, jnp.exp(q @ k.T), 0.0)
+    return (e @ v) * (1.0 / e.sum(-1))[:, None]
+
+
 def late_heads(x: jax.Array) -> jax.Array:
     q, k, v = (heads(x @ w) for w in W[:3])
     e = jnp.exp(jnp.einsum("thd,shd->hts", q, k))
@@ -431,6 +443,7 @@ def early_segments(x: jax.Array) -> jax.Array:
 LATE = {
     late: masked,
     late_by_elements: masked,
+    late_times_inverse: masked,
     late_heads: early_heads,
     late_segments: early_segments,
 }
