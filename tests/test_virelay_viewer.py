@@ -303,6 +303,8 @@ def test_a_class_of_few_samples(tmp_path, open_viewer, few):
             query = {"category": category, "embedding": view, "clustering": "kmeans"}
             response = client.get("/api/projects/0/analyses/spray", query_string=query)
             assert len(response.json["embedding"]) == size
+            # The page divides by the largest coordinate.
+            assert np.any([point["value"][:2] for point in response.json["embedding"]])
 
 
 def test_several_labels(tmp_path, open_viewer):

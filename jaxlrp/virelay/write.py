@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxlrp.spray.analysis import Analysis, used_columns
 from jaxlrp.virelay.lazy import Rows, slices
@@ -108,9 +109,7 @@ def write_analysis(
 
 def _write_embeddings(group: h5py.Group, analysis: Analysis) -> None:
     for name, embedding in analysis.embeddings.items():
-        values = np.asarray(embedding.values).astype(np.float32)
-        # The viewer draws two columns; the spectral embedding of one sample has one.
-        group[name] = np.pad(values, [(0, 0), (0, max(0, 2 - values.shape[1]))])
+        group[name] = _to_points(embedding.values)
         if embedding.eigenvalues is not None:
             # Largest first: the viewer draws them from the last to the first.
             ascending = np.sort(np.asarray(embedding.eigenvalues, np.float64))
@@ -119,6 +118,15 @@ def _write_embeddings(group: h5py.Group, analysis: Analysis) -> None:
             group[name].attrs["embedding"] = embedding.of
             columns = np.shape(analysis.embeddings[embedding.of].values)[1]
             group[name].attrs["index"] = np.arange(columns, dtype=np.uint32)
+
+
+def _to_points(values: ArrayLike) -> np.ndarray:
+    """(n, d) float32 that the viewer can draw, as the one point of a class of one sample."""
+    points = np.asarray(values).astype(np.float32)
+    points = np.pad(points, [(0, 0), (0, max(0, 2 - points.shape[1]))])  # it draws two columns
+    if not points[:, :2].any():
+        points[:, 0] = 1.0  # it divides by the largest coordinate, so not all may be at the origin
+    return points
 
 
 def _write_clusterings(group: h5py.Group, analysis: Analysis) -> None:
