@@ -111,7 +111,8 @@ def _check_maps(maps: np.ndarray, start: int, allowed: Allowed) -> None:
         raise ValueError(
             "relevance must be finite in float32, got NaN or infinity in "
             f"{_rows(np.logical_not(finite), start)}; "
-            "leave these out: relevance[keep], prediction[keep], rows=numpy.flatnonzero(keep)"
+            "leave these out: relevance[keep], prediction[keep], rows=numpy.flatnonzero(keep), "
+            "index_of='images'"
         )
     summed = maps.sum(axis=1)
     zero = (summed == 0).all(axis=(1, 2))
