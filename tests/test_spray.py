@@ -727,6 +727,88 @@ def test_fisher_is_the_largest_generalised_eigenvalue():
     )
 
 
+@pytest.mark.parametrize(
+    ("n", "share", "d", "mahalanobis"), [(20, 0.3, 6, 2.0), (40, 0.5, 20, 3.0)]
+)
+def test_the_estimate_has_no_bias(n, share, d, mahalanobis):
+    """The mean over many draws of two normal distributions is p (1 - p) Delta^2, that of F is far off."""
+    rng = np.random.default_rng(0)
+    inside = np.arange(n) < share * n
+    apart = np.zeros(d + 1)  # the last column is constant, as that of a connected graph is
+    apart[0] = mahalanobis
+    drawn = [
+        np.c_[rng.normal(size=(n, d)), np.ones(n)] + np.outer(inside, apart) for _ in range(4000)
+    ]
+    expected = share * (1 - share) * mahalanobis**2
+    unbiased = np.array([spray.fisher_score(x, inside, unbiased=True) for x in drawn])
+    spread = unbiased.std() / len(drawn) ** 0.5
+    assert (
+        abs(unbiased.mean() - expected) < 4 * spread + 0.01 * expected
+    )  # some are cut off at zero
+    assert spread < 0.02 * expected
+    assert np.mean([spray.fisher_score(x, inside) for x in drawn[:100]]) > 1.5 * expected
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9, 11, 12, 13, 15, 20, 25, 30, 33, 40, 60, 150])
+def test_a_class_without_clusters_scores_low_whatever_its_size(n):
+    """In 32 columns every cut of 30 samples would be perfect."""
+    for seed in range(3):
+        maps = np.random.default_rng(seed).uniform(0.5, 1.5, (n, 6, 6))
+        analyses = spray.analyse(maps, np.zeros(n, int), key=KEY, settings=NO_VIEWS)
+        assert spray.rank(analyses).candidates[0].fisher < 10  # a perfect cut has 1000
+
+
+@pytest.mark.parametrize("noise", [8, 12, 20, 30])
+@pytest.mark.parametrize("mark", [0.35, 2.0])  # in a connected graph, and in a component of its own
+def test_an_artefact_is_before_small_classes_of_noise(noise, mark):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [noise, noise + 1, 200])
+    maps = np.zeros((len(labels), 8, 8))
+    maps[:, 2, 2:6] = rng.uniform(0.5, 1.5, (len(labels), 4))
+    maps += 0.1 * rng.normal(size=maps.shape)
+    marked = np.flatnonzero(labels == 2)[:20]
+    maps[marked] *= 0.6
+    maps[marked, :2, :2] += mark
+    ranking = spray.rank(spray.analyse(maps, labels, key=KEY, settings=NO_VIEWS))
+    assert sorted(ranking.candidates[0].rows.tolist()) == marked.tolist()
+    assert ranking.candidates[0].fisher > 10 * ranking.of(ranking.classes[1])[0].fisher
+
+
+def test_the_columns_that_were_clustered_are_recorded_and_ranked():
+    maps, _ = planted()
+    settings = spray.Settings(
+        clusterings={
+            "kmeans": spray.KMeans(),
+            "k 3": spray.KMeans(k=3),
+            "hdbscan": spray.HDBSCAN(),
+        },
+        views={},
+    )
+    (found,) = spray.analyse(maps, np.zeros(100, int), key=KEY, settings=settings)
+    columns = {name: c.columns for name, c in found.clusterings.items()}
+    assert columns == {"kmeans": 2, "k 3": 3, "hdbscan": 2}
+    assert found.clusterings["hdbscan"].k is None
+    values, labels = found.embeddings["spectral"].values, found.clusterings["k 3"].labels
+    candidates = spray.rank([found], clustering="k 3").candidates
+    for c in candidates:
+        expected = spray.fisher_score(values[:, :3], labels == c.cluster, unbiased=True)
+        assert c.fisher == pytest.approx(expected)
+        assert (
+            expected
+            != pytest.approx(spray.fisher_score(values, labels == c.cluster, unbiased=True))
+            or expected == 1000
+        )
+
+
+def test_a_class_where_all_are_neighbours_of_all_is_one_cluster():
+    maps = np.repeat(np.eye(4)[:2], [3, 8], axis=0)
+    (found,) = spray.analyse(maps, np.zeros(11, int), key=KEY, settings=NO_VIEWS)
+    assert not found.clusterings["kmeans"].labels.any()
+    fewer = spray.Settings(neighbours=2, views={})
+    (found,) = spray.analyse(maps, np.zeros(11, int), key=KEY, settings=fewer)
+    np.testing.assert_array_equal(found.clusterings["kmeans"].labels, np.repeat([1, 0], [3, 8]))
+
+
 def test_the_class_with_the_artefact_is_first():
     maps, labels, truth = several_classes()
     analyses = spray.analyse(maps, labels, key=KEY, settings=NO_VIEWS)
@@ -762,14 +844,14 @@ def test_ties_small_clusters_and_noise():
             analysis_of(0, *perfect(200, 1), 0),
             analysis_of(1, *perfect(200, 10), 200),
             analysis_of(2, *perfect(200, 40), 400),
-            analysis_of(3, [[0.0], [0.0], [1.0]], [-1, 0, 1], 600),
+            analysis_of(3, [[0.0]] * 8 + [[1.0]] * 4, [-1] * 4 + [0] * 4 + [1] * 4, 600),
         ]
     )
     found = [(c.category, c.cluster, c.size) for c in ranking.candidates]
     # All but the second cluster of class 3 are perfect: the largest smaller side first. A lone sample in
     # two hundred and its rest come last. Noise is no cluster.
-    perfect_ones = [(3, 1, 1), (2, 1, 40), (2, 0, 160), (1, 1, 10), (1, 0, 190)]
-    assert found == [*perfect_ones, (3, 0, 1), (0, 1, 1), (0, 0, 199)]
+    perfect_ones = [(3, 1, 4), (2, 1, 40), (2, 0, 160), (1, 1, 10), (1, 0, 190)]
+    assert found == [*perfect_ones, (3, 0, 4), (0, 1, 1), (0, 0, 199)]
     assert ranking.classes == (3, 2, 1, 0)
 
 

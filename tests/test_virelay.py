@@ -111,7 +111,7 @@ def test_rows_in_order_need_no_index(tmp_path):
         (np.arange(N), False),
         (np.arange(N)[::-1], True),
     ):
-        part = attribution(rows=rows)
+        part = attribution(rows=rows, index_of="images")
         export_virelay(tmp_path / "p", **arguments(attributions=part), overwrite=True)
         with h5py.File(tmp_path / "p" / "attribution.h5") as file:
             assert ("index" in file) == expected
@@ -315,6 +315,9 @@ NAN = projects.relevance()
 NAN[[3, 5]] = np.inf
 ZERO = projects.relevance()
 ZERO[4] = 0
+NEGATIVE = projects.relevance()
+NEGATIVE[[4, 5]] = -np.abs(NEGATIVE[[4, 5]])
+NEGATIVE[4, 0, 0] = 0  # the largest value, which the viewer divides by
 CANCELLED = projects.relevance()
 CANCELLED[6] = np.array([1.0, -2.0, 1.0])  # the sum over channels is what the viewer divides by
 SMALL = {
@@ -354,6 +357,10 @@ REFUSED = {
         {"attributions": attribution(relevance=ZERO)},
         "zero everywhere.*row 4: the viewer divides.*allow_zero=True",
     ),
+    "negative": (
+        {"attributions": attribution(relevance=NEGATIVE)},
+        "positive somewhere.*nowhere in rows 4, 5: .*allow_negative=True",
+    ),
     "cancelled": ({"attributions": attribution(relevance=CANCELLED)}, "zero everywhere.*row 6"),
     "too many": (
         {"images": projects.images()[:9], "labels": LABELS[:9]},
@@ -387,6 +394,20 @@ REFUSED = {
     "rows number": (
         {"attributions": attribution(rows=np.arange(3))},
         "rows must be 14, one a relevance, got 3",
+    ),
+    "index of which": (
+        {"attributions": attribution(rows=np.arange(N)[::-1])},
+        "index_of must be 'images' or 'relevance' where rows are not 0, 1, 2, .*Attribution.of_store",
+    ),
+    "index of": (
+        {"attributions": attribution(index_of="store")},
+        "index_of must be 'images' or 'relevance', got 'store'",
+    ),
+    "index of relevance": (
+        {"attributions": attribution(
+            relevance=projects.relevance()[:2], prediction=PREDICTION[:2], rows=[0, 12],
+            index_of="relevance", analyses={"a": [analysis(0)]})},
+        "index of .* must be rows of relevance, 0 to 1, got 0 to 12",
     ),
     "rows dtype": ({"attributions": attribution(rows=np.arange(N) / 1)}, "rows must be integers"),
     "labels": ({"labels": LABELS[:-1]}, r"labels must have shape \(14,\)"),
@@ -438,7 +459,7 @@ REFUSED = {
     "unexplained": (
         {"attributions": attribution(
             relevance=projects.relevance()[:2], prediction=PREDICTION[:2], rows=[0, 12],
-            analyses={"a": [analysis(0)]})},
+            index_of="images", analyses={"a": [analysis(0)]})},
         "must be of pictures that have a relevance, got row 3 without",
     ),
     "slash": (
@@ -449,9 +470,9 @@ REFUSED = {
         {"attributions": edited(clusterings={"a/b": CLUSTERS["dbscan"]})},
         "clusterings must have names without",
     ),
-    "one column": (
-        {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((FEW, 1)))})},
-        "d of at least 2",
+    "no column": (
+        {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((FEW, 0)))})},
+        "d at least 1, got",
     ),
     "points": (
         {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((2, 2)))})},
@@ -503,6 +524,52 @@ def test_refuses(tmp_path, case):
         export_virelay(tmp_path / "p", **arguments(**changes))
     assert re.search(message, str(error.value)), str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+class Opened(dict):
+    """A store, as `of_store` sees it."""
+
+    def __init__(self, ids):
+        super().__init__(output=np.zeros((len(ids), 3)))
+        self.ids, self.relevance = ids, projects.relevance()[: len(ids)]
+
+
+def test_rows_of_a_store_are_found_by_id():
+    plain = Attribution.of_store(Opened([4, 1, 0]), {}, method="z+", strategy="predicted_label")
+    assert (plain.method, plain.strategy, plain.index_of) == ("z+", "predicted_label", "relevance")
+    assert np.asarray(plain.rows).tolist() == [4, 1, 0]
+    named = Attribution.of_store(Opened(["d", "a"]), {}, ids=np.array(["a", "b", "c", "d"]))
+    assert np.asarray(named.rows).tolist() == [3, 0]
+    numbered = Attribution.of_store(Opened([30, 10]), {}, ids=np.array([10, 20, 30]))
+    assert np.asarray(numbered.rows).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("stored", "ids", "message"),
+    [
+        (["a.png"], None, "ids must be given.*are names.*got 'a.png'"),
+        (["a", "b"], ["a", "c"], r"ids must hold every id of the store, got none of 'b' \(1 are"),
+        (["a"], ["a", "b", "a"], "ids must differ, got 'a' for pictures 0 and 2"),
+    ],
+)
+def test_ids_that_do_not_tell_the_rows_are_refused(stored, ids, message):
+    with pytest.raises(ValueError, match=message):
+        Attribution.of_store(Opened(stored), {}, ids=ids)
+
+
+def test_ids_that_are_no_rows_are_refused(tmp_path):
+    part = Attribution.of_store(Opened([7, 1000]), {"a": [analysis(0, np.array([0, 1]))]})
+    with pytest.raises(ValueError, match="rows must be rows of images, 0 to 13, got 7 to 1000"):
+        export_virelay(tmp_path / "p", **arguments(attributions=part))
+
+
+def test_clusters_name_the_columns_that_they_were_made_of(tmp_path):
+    few = {"hdbscan": Clustering(np.zeros(FEW, int), "spectral", columns=3)}
+    export_virelay(tmp_path / "p", **arguments(attributions=edited(clusterings=few)))
+    with h5py.File(tmp_path / "p" / "analysis.h5") as file:
+        written = file["T-shirt_top/cluster/hdbscan"]
+        assert written.attrs["index"].tolist() == [0, 1, 2]  # of four
+        assert "k" not in written.attrs
 
 
 def test_a_source_that_breaks_its_promise(tmp_path):

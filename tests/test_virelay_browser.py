@@ -13,9 +13,11 @@ import sys
 import time
 import urllib.request
 
+import jax
 import numpy as np
 import pytest
 
+from jaxlrp import spray
 from jaxlrp.virelay import export_virelay
 
 import virelay_projects as projects
@@ -176,3 +178,21 @@ def test_numbers_of_clusters(tmp_path, browser, serve):
     ]
     page = browser.find_element("css selector", "body").text
     assert [shown for shown in expected if shown not in page] == []
+
+
+def test_a_class_of_one_sample_is_shown(tmp_path, browser, serve):
+    labels = np.array([0] + [1] * (projects.N - 1))
+    found = spray.analyse(
+        projects.relevance(1)[..., 0], labels, key=jax.random.key(0),
+        settings=spray.Settings(views={"pca": spray.PCA()}),
+    )  # fmt: skip
+    part = attribution(relevance=projects.relevance(1), analyses={"spray": found})
+    files = export_virelay(tmp_path / "p", **arguments(labels=labels, attributions=part))
+    address = serve(files)
+    for embedding in ("spectral", "pca"):
+        browser.get(f"{address}/projects/0?embedding={embedding}")
+        wait_for(lambda: "CLUSTER 1 (1)" in browser.find_element("css selector", "body").text)
+        button(browser, "Cluster 1").click()
+        wait_for(lambda: browser.find_elements("css selector", "img[src*='/api/projects/0/']"))
+        browser.save_screenshot(str(tmp_path / f"{embedding}.png"))
+    assert severe(browser) == []

@@ -6,11 +6,15 @@ import io
 import json
 
 import h5py
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxlrp.virelay import export_virelay, render_signals, render_tokens
+import jaxlrp as lrp
+from jaxlrp import dataset, spray
+from jaxlrp.virelay import Attribution, export_virelay, render_signals, render_tokens
 
 import virelay_projects as projects
 from virelay_projects import CLASSES, LABELS, PREDICTION, N, analysis, arguments, attribution
@@ -214,6 +218,7 @@ def test_rows_of_the_data_set(tmp_path, open_viewer):
         relevance=projects.relevance()[rows],
         prediction=PREDICTION[rows],
         rows=rows,
+        index_of="images",
         analyses={"spray": [analysis(0, np.array([9, 12, 0, 3]))]},
     )
     workspace, client = open_viewer(*export_virelay(tmp_path / "p", **arguments(attributions=part)))
@@ -224,6 +229,82 @@ def test_rows_of_the_data_set(tmp_path, open_viewer):
         assert [label.index for label in found.labels] == [LABELS[row]]
         assert heatmap(client, row, "jet", True).status_code == 200
     assert client.get("/api/projects/0/attributions/1").status_code == 404
+
+
+def shown(client, category: str) -> list[dict]:
+    """The points of a class, with the spectral embedding and k-means."""
+    query = {"category": category, "embedding": "spectral", "clustering": "kmeans"}
+    response = client.get("/api/projects/0/analyses/spray", query_string=query)
+    assert response.status_code == 200
+    return response.json["embedding"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_store_in_another_order(tmp_path, open_viewer, named):
+    """Points show their own pictures, though the store is in another order and lacks a picture."""
+    pictures, labels = np.zeros((30, 8, 8), np.uint8), np.arange(30) % 2
+    pictures[:] = 3 * np.arange(1, 31)[:, None, None]
+    order = np.random.default_rng(0).permutation(30)
+    names = [f"{row}.png" for row in range(30)]
+    x = pictures.astype(np.float32) / 255
+    x[order[4]] = np.nan  # fails
+    items = [(names[i] if named else int(i), x[i], labels[i]) for i in order]
+    w = jnp.asarray(np.random.default_rng(1).uniform(0.5, 1, (64, 2)), jnp.float32)
+    dataset.attribute_dataset(
+        lrp.explain(lambda w, x: x.reshape(len(x), -1) @ w, argnums=1), items, tmp_path / "store",
+        args=(w,), batch_size=8, progress="none",
+    )  # fmt: skip
+    opened = dataset.open_relevance(tmp_path / "store")
+    assert len(opened.ids) == 29
+    found = spray.analyse(
+        opened.relevance, opened["label"][:], key=jax.random.key(0),
+        settings=spray.Settings(neighbours=4, views={}),
+    )  # fmt: skip
+    part = Attribution.of_store(opened, {"spray": found}, ids=names if named else None)
+    files = export_virelay(
+        tmp_path / "p", images=pictures, labels=labels, classes=["even", "odd"], attributions=part
+    )
+    workspace, client = open_viewer(*files)
+    seen = []
+    for label, (category, analysed) in enumerate(zip(["even", "odd"], found, strict=True)):
+        points = shown(client, category)
+        for point, row_of_store in zip(points, analysed.index, strict=True):
+            row = point["attributionIndex"]
+            name = opened.ids[row_of_store]
+            assert name == (names[row] if named else row)
+            attribution = workspace.projects[0].get_attribution(row)
+            expected = x[row] * np.asarray(w)[:, label].reshape(8, 8)  # of a linear model
+            np.testing.assert_allclose(attribution.data.sum(axis=2), expected, rtol=1e-4)
+            np.testing.assert_array_equal(
+                workspace.projects[0].get_sample(row).data[..., 0], pictures[row]
+            )
+            seen.append(row)
+    assert sorted(seen) == sorted(set(range(30)) - {int(order[4])})
+
+
+@pytest.mark.parametrize("few", [1, 2, 3])
+def test_a_class_of_few_samples(tmp_path, open_viewer, few):
+    labels = (np.arange(N) < few).astype(int)
+    found = spray.analyse(
+        projects.relevance(1)[..., 0], labels, key=jax.random.key(0),
+        settings=spray.Settings(views={"pca": spray.PCA(), "tsne": spray.TSNE(iterations=250)}),
+    )  # fmt: skip
+    part = attribution(relevance=projects.relevance(1), analyses={"spray": found})
+    _, client = open_viewer(
+        *export_virelay(tmp_path / "p", **arguments(labels=labels, attributions=part))
+    )
+    for category, size in (("n02124075", few), ("T-shirt_top", N - few)):
+        points = shown(client, category)
+        if category == "n02124075":
+            assert [point["cluster"] for point in points] == [0] * few
+        assert np.shape([point["value"] for point in points])[1] >= 2
+        assert len(points) == size
+        for view in ("pca", "tsne"):
+            query = {"category": category, "embedding": view, "clustering": "kmeans"}
+            response = client.get("/api/projects/0/analyses/spray", query_string=query)
+            assert len(response.json["embedding"]) == size
+            # The page divides by the largest coordinate.
+            assert np.any([point["value"][:2] for point in response.json["embedding"]])
 
 
 def test_several_labels(tmp_path, open_viewer):
@@ -266,7 +347,10 @@ def test_signals_and_text(tmp_path, open_viewer):
     }.items():
         part = attribution(relevance=pictures.relevance)
         files = export_virelay(
-            tmp_path / name, **arguments(images=pictures.images, attributions=part, batch_size=4)
+            tmp_path / name,
+            **arguments(
+                images=pictures.images, attributions=part, batch_size=4, allow_negative=True
+            ),
         )
         workspace, client = open_viewer(*files)
         for row in (0, 5, N - 1):
@@ -289,6 +373,24 @@ def test_zero_relevance_is_shown_black(tmp_path, open_viewer):
         with pytest.warns(RuntimeWarning, match="invalid value"):
             found = heatmap(client, 4, colours, False)
         assert pixels(found).max() <= 2  # JPEG
+
+
+def negative() -> np.ndarray:
+    maps = -np.abs(projects.relevance())
+    maps[:, 0, 0] = 0
+    return maps
+
+
+def test_relevance_that_is_never_positive_is_right_in_five_colour_maps(tmp_path, open_viewer):
+    part = attribution(relevance=negative())
+    files = export_virelay(tmp_path / "p", **arguments(attributions=part, allow_negative=True))
+    _, client = open_viewer(*files)
+    for colours in COLOUR_MAPS:
+        if colours in ("gray-red", "black-green", "black-yellow"):
+            with pytest.warns(RuntimeWarning, match="divide by zero|invalid value"):
+                heatmap(client, 4, colours, False)
+        else:
+            assert pixels(heatmap(client, 4, colours, False)).shape == (projects.H, projects.W, 3)
 
 
 # What is refused is refused for a reason: each of these breaks the viewer.

@@ -28,7 +28,8 @@ class Settings:
     """How points are analysed.
 
     Attributes:
-      neighbours: k of the graph, >= 1; one less than there are samples in a class of fewer.
+      neighbours: k of the graph, >= 1. A class of at most k + 1 samples is one cluster: all its samples are
+        neighbours of each other, and the graph does not tell them apart.
       eigenvalues: columns of the spectral embedding, >= 2; one more than there are components if that is
         more.
       least: the fewest clusters that the eigengap may find, >= 1; see `eigengap`.
@@ -100,7 +101,8 @@ def analyse(
 
     Returns:
       An `Analysis` for each class, in ascending order, with the embedding "spectral", the views and the
-      clusterings.
+      clusterings. Its `index` are rows of `relevance`, also where these are in another order than the
+      pictures, as in a store.
 
     Raises:
       ImportError: if a clustering or view needs a package that is not installed.
@@ -171,9 +173,9 @@ def analyse_points(
     affinity = graph(neighbours(points, k)) if k else sparse.csr_array((1, 1))
     embedding = spectral(affinity, settings.eigenvalues, key=seeds.named(key, SPECTRAL))
     assert embedding.eigenvalues is not None
-    alike = not np.ptp(
-        points, axis=0
-    ).any()  # nothing to part, whatever the graph of them looks like
+    # Nothing to part: of equal points, whatever their graph looks like; and in a graph where all are
+    # neighbours of all, whose eigenvectors are any.
+    alike = k == len(points) - 1 or not np.ptp(points, axis=0).any()
     clusters = 1 if alike else eigengap(embedding.eigenvalues, least=settings.least)
     return Analysis(
         category=int(category),
@@ -195,7 +197,12 @@ def _clustered(values: np.ndarray, clusters: int, clusterer: Clusterer, key: Arr
             f"a clustering must return {len(values)} integers, got {labels.dtype} of shape "
             f"{labels.shape} from {clusterer!r}"
         )
-    return Clustering(labels, of=SPECTRAL, k=k if hasattr(clusterer, "k") else None)
+    return Clustering(
+        labels,
+        of=SPECTRAL,
+        k=k if hasattr(clusterer, "k") else None,
+        columns=min(k, values.shape[1]),
+    )
 
 
 def _with_views(

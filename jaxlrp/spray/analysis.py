@@ -31,11 +31,24 @@ class Clustering:
       labels: (n,) integers; -1 is noise.
       of: the name of the embedding that was clustered.
       k: how many clusters were asked for; None where the method finds their number itself.
+      columns: how many columns of the embedding were clustered, the first ones; None for the first k of a
+        spectral embedding, and for all of any other.
     """
 
     labels: np.ndarray
     of: str
     k: int | None = None
+    columns: int | None = None
+
+
+def used_columns(clustering: Clustering, embedding: Embedding) -> int:
+    """How many columns of its embedding, the first ones, a clustering was made of."""
+    columns = int(np.shape(embedding.values)[1])
+    if clustering.columns is not None:
+        return min(clustering.columns, columns)
+    if clustering.k is not None and embedding.eigenvalues is not None:
+        return min(clustering.k, columns)
+    return columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +57,8 @@ class Analysis:
 
     Attributes:
       category: the class: what its samples are labelled with.
-      index: (n,) integers, the rows of the data set that were analysed.
+      index: (n,) integers, the rows of the data set that were analysed: of the relevance that was given
+        to `analyse`, whatever order that has.
       embeddings, clusterings: by name.
     """
 

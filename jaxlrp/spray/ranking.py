@@ -5,8 +5,9 @@ the cut is, is told by Fisher's criterion of the cluster (c) against the rest (r
 
     F = max_w (w^T S_b w) / (w^T S_w w) = p (1 - p) (m_c - m_r)^T S_w^-1 (m_c - m_r),
 
-with the share p of the cluster, the means m, and the pooled covariance S_w within the two, in the
-spectral embedding.
+with the share p of the cluster, the means m, and the pooled covariance S_w within the two. It is computed
+in the columns of the spectral embedding that were clustered, and without the bias of small samples: in
+as many columns as there are samples every cut is perfect.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlrp.errors import near
-from jaxlrp.spray.analysis import Analysis
+from jaxlrp.spray.analysis import Analysis, used_columns
 from jaxlrp.spray.preprocess import Step, l1_normalise, length, prepared
 
 _RIDGE = 1e-6  # in units of the mean variance, added to that within
@@ -33,8 +34,8 @@ class Candidate:
     Attributes:
       category: the class.
       cluster: its number in the clustering.
-      fisher: Fisher's criterion of the cluster against the rest of its class, in [0, 1000]; zero where
-        there is no rest. 1000 and more is as good as perfect.
+      fisher: Fisher's criterion of the cluster against the rest of its class, without its bias, in
+        [0, 1000]; zero where there is no rest. 1000 and more is as good as perfect.
       share: of the samples of the class, in (0, 1].
       rows: (size,) rows of the data set, the most typical first: nearest to the mean of the cluster.
       purity: the share of the commonest label in the cluster, in (0, 1]; None where `rank` got no labels.
@@ -89,25 +90,34 @@ class Ranking:
         return "\n".join(lines)
 
 
-def fisher_score(points: ArrayLike, inside: ArrayLike) -> float:
+def fisher_score(points: ArrayLike, inside: ArrayLike, *, unbiased: bool = False) -> float:
     r"""Fisher's criterion of some points against the others: how clearly a plane can part them.
 
     F = p (1 - p) (m_1 - m_0)^T S_w^-1 (m_1 - m_0), the variance between the two groups over that within
     them, along the direction where this is largest. To S_w is added 1e-6 of the mean variance.
 
+    Few points are parted by some direction always: without any difference F is d / (n - d - 3) on average,
+    in d dimensions. ``unbiased=True`` gives what is expected of many points,
+
+    F' = ((n - d - 3) F - d) / n,
+
+    the unbiased estimate for two normal distributions of one covariance.
+
     Args:
-      points: (n, d) floats.
+      points: (n, d) floats. The d of F' is the number of dimensions that they fill.
       inside: (n,) booleans.
+      unbiased: whether F' is returned.
 
     Returns:
-      F in [0, 1000]; larger values are returned as 1000. Zero if all points are on one side, or
-      if all are equal. It does not change with the scale of the points.
+      F or F' in [0, 1000]; larger values are returned as 1000, negative ones as 0. Zero if all points are
+      on one side, or if all are equal. It does not change with the scale of the points.
 
     Raises:
       ValueError: if a shape does not fit.
 
     References:
       Fisher (1936), https://doi.org/10.1111/j.1469-1809.1936.tb02137.x
+      Lachenbruch and Mickey (1968), Technometrics 10(1), 1-11 (the bias)
       Anders et al. (2022), https://doi.org/10.1016/j.inffus.2021.07.015
 
     Example:
@@ -128,7 +138,11 @@ def fisher_score(points: ArrayLike, inside: ArrayLike) -> float:
     within = x - np.where(inside[:, None], means[1], means[0])
     s_w = within.T @ within / len(x) + _RIDGE * variance * np.eye(x.shape[1])
     apart = means[1] - means[0]
-    return min(float(p * (1 - p) * apart @ np.linalg.solve(s_w, apart)), _PERFECT)
+    score = float(p * (1 - p) * apart @ np.linalg.solve(s_w, apart))
+    if unbiased:
+        d = int(np.linalg.matrix_rank(np.cov(x.T, bias=True), hermitian=True))
+        score = ((len(x) - d - 3) * score - d) / len(x)
+    return min(max(score, 0.0), _PERFECT)
 
 
 def rank(
@@ -144,10 +158,11 @@ def rank(
 ) -> Ranking:
     """Ranks the clusters of all classes by how clearly they are cut off.
 
-    First by Fisher's criterion; of those that are equal, as perfect ones are, by the smaller side of
-    the cut, the largest first; of the two sides of one cut, the smaller first. A cut that parts less than
-    `least_share` of a class from it comes behind all others: a few odd samples, and a class that is
-    whole. Noise is no cluster, but belongs to the rest.
+    First by Fisher's criterion, in the columns that were clustered, the others being noise to these
+    clusters, and without its bias (see `fisher_score`), so that classes of all sizes compare. Of those that
+    are equal, as perfect ones are, by the smaller side of the cut, the largest first; of the two sides of
+    one cut, the smaller first. A cut that parts less than `least_share` of a class from it comes behind all
+    others: a few odd samples, and a class that is whole. Noise is no cluster, but belongs to the rest.
 
     A clear cut is no proof: it may be a Clever Hans, or two honest ways to be that class. Look at the mean
     relevances and at the samples.
@@ -158,7 +173,8 @@ def rank(
       prepare: from a batch of it to a batch, before the mean; it need not be that of `analyse`.
       labels: (N,) of the data set, for the purity of each cluster: what the samples are, if the classes
         are predictions; predictions or sources, if not. None for no purity.
-      embedding: where the criterion is computed.
+      embedding: where the criterion is computed: in all columns, or, if it is what was clustered, in
+        those that were.
       clustering: which clusters.
       least_share: in [0, 1].
       batch: samples at a time, >= 1.
@@ -202,14 +218,16 @@ def _of_class(analysis: Analysis, embedding: str, clustering: str) -> list[Candi
             raise ValueError(
                 f"{what} must be one of class {analysis.category}, got {name!r}: {near(name, known)}"
             )
-    points = analysis.embeddings[embedding].values
-    labels = analysis.clusterings[clustering].labels
+    points, made = analysis.embeddings[embedding].values, analysis.clusterings[clustering]
+    labels, used = made.labels, points
+    if made.of == embedding:
+        used = points[:, : used_columns(made, analysis.embeddings[embedding])]
     found = []
     for cluster in np.unique(labels[labels >= 0]).tolist():
         inside = labels == cluster
         distance = ((points[inside] - points[inside].mean(axis=0)) ** 2).sum(axis=1)
         rows = analysis.index[inside][np.argsort(distance, kind="stable")]
-        score = fisher_score(points, inside)
+        score = fisher_score(used, inside, unbiased=True)
         found.append(Candidate(analysis.category, cluster, score, inside.mean().item(), rows))
     return found
 

@@ -16,13 +16,14 @@ from jaxlrp.virelay.attribution import Attribution
 from jaxlrp.virelay.folder import check_target, write_whole
 from jaxlrp.virelay.labels import Classes, as_labels, label_map, valid_identifier
 from jaxlrp.virelay.lazy import Rows, as_rows
-from jaxlrp.virelay.pixels import Range, check_image_channels, check_size, size_of
+from jaxlrp.virelay.pixels import Allowed, Range, check_image_channels, check_size, size_of
 from jaxlrp.virelay.project import Part, analysis_files, project_file
 from jaxlrp.virelay.validate import (
     check_attribution,
     check_prediction,
     checked_analyses,
     rows_of,
+    rows_of_index,
     text,
 )
 from jaxlrp.virelay.write import write_analysis, write_attribution, write_dataset
@@ -44,6 +45,7 @@ def export_virelay(
     model: str = "model",
     dataset: str = "dataset",
     allow_zero: bool = False,
+    allow_negative: bool = False,
     batch_size: int | None = None,
     overwrite: bool = False,
 ) -> tuple[pathlib.Path, ...]:
@@ -73,6 +75,8 @@ def export_virelay(
       model: the name of the model.
       dataset: the name of the data set.
       allow_zero: whether a relevance may be zero everywhere, which the viewer shows black.
+      allow_negative: whether a relevance may be positive nowhere, which three of the viewer's colour maps
+        show wrongly: "gray-red", "black-green", "black-yellow". The other five are right.
       batch_size: how many rows are read at once, > 0. None: 16 MiB of relevance.
       overwrite: whether to replace an earlier export. A folder that holds anything else is never replaced.
 
@@ -134,7 +138,7 @@ def export_virelay(
         for part in parts:
             write_attribution(
                 folder / f"attribution{part.suffix}.h5", part.relevance, part.prediction,
-                true_labels, part.rows, channel_axis, allow_zero, size,
+                true_labels, part.rows, channel_axis, Allowed(allow_zero, allow_negative), size,
             )  # fmt: skip
             for file, group in zip(analysis_files(part), part.analyses.values(), strict=True):
                 write_analysis(folder / file, group, identifiers)
@@ -170,7 +174,8 @@ def _parts(
         check_prediction(prediction, relevance.shape[0])
         rows = rows_of(attribution, relevance, pictures)
         explained = np.arange(relevance.shape[0], dtype=np.uint32) if rows is None else rows
-        analyses = checked_analyses(attribution.analyses, list(identifiers), explained)
+        indexed = rows_of_index(attribution, rows)
+        analyses = checked_analyses(attribution.analyses, list(identifiers), explained, indexed)
         suffix = f"-{valid_identifier(attribution.method)}" if len(group) > 1 else ""
         if suffix.casefold() in [part.suffix.casefold() for part in parts]:
             raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from jaxlrp.virelay.lazy import Rows
@@ -9,6 +11,13 @@ from jaxlrp.virelay.lazy import Rows
 SMALLEST = 4  # pixels: the reader takes the smallest axis for the channels
 
 Range = tuple[float, float]
+
+
+class Allowed(NamedTuple):
+    """Which maps are written though the viewer shows them badly."""
+
+    zero: bool
+    negative: bool
 
 
 def size_of(source: Rows, name: str, channel_axis: int) -> tuple[int, int, int]:
@@ -77,7 +86,7 @@ def _to_levels(batch: np.ndarray, start: int, limits: Range) -> np.ndarray:
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def to_maps(batch: np.ndarray, start: int, channel_axis: int, allow_zero: bool) -> np.ndarray:
+def to_maps(batch: np.ndarray, start: int, channel_axis: int, allowed: Allowed) -> np.ndarray:
     """(b, 3, H, W) float32. Three channels stay; any others are summed into the first.
 
     The viewer adds the channels, so a zero in two of them changes nothing.
@@ -92,25 +101,34 @@ def to_maps(batch: np.ndarray, start: int, channel_axis: int, allow_zero: bool) 
         summed = batch if batch.ndim == 3 else batch.sum(axis=1, dtype=np.float64)
         maps = np.zeros((len(batch), 3, *batch.shape[-2:]), np.float32)
         maps[:, 0] = summed
-    _check_maps(maps, start, allow_zero)
+    _check_maps(maps, start, allowed)
     return maps
 
 
-def _check_maps(maps: np.ndarray, start: int, allow_zero: bool) -> None:
+def _check_maps(maps: np.ndarray, start: int, allowed: Allowed) -> None:
     finite = np.isfinite(maps).all(axis=(1, 2, 3))
     if not finite.all():
         raise ValueError(
             "relevance must be finite in float32, got NaN or infinity in "
             f"{_rows(np.logical_not(finite), start)}; "
-            "leave these out: relevance[keep], prediction[keep], rows=numpy.flatnonzero(keep)"
+            "leave these out: relevance[keep], prediction[keep], rows=numpy.flatnonzero(keep), "
+            "index_of='images'"
         )
-    largest: np.ndarray = np.abs(maps.sum(axis=1)).max(axis=(1, 2))
-    zero = largest == 0
-    if zero.any() and not allow_zero:
+    summed = maps.sum(axis=1)
+    zero = (summed == 0).all(axis=(1, 2))
+    if zero.any() and not allowed.zero:
         raise ValueError(
             f"relevance must not be zero everywhere (summed over channels), got that in "
             f"{_rows(zero, start)}: the viewer divides by its maximum; leave these out, or pass "
             "allow_zero=True and see them black"
+        )
+    negative = (summed <= 0).all(axis=(1, 2)) & ~zero
+    if negative.any() and not allowed.negative:
+        raise ValueError(
+            f"relevance must be positive somewhere (summed over channels), got it nowhere in "
+            f"{_rows(negative, start)}: the viewer's colour maps 'gray-red', 'black-green' and "
+            "'black-yellow' divide by its largest value; leave these out, or pass allow_negative=True and "
+            "choose one of the other five"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxlrp.virelay.labels import valid_identifier
 from jaxlrp.virelay.lazy import Rows
 
 _STRATEGIES = ("true_label", "predicted_label")
+_INDEXED = ("images", "relevance")
 _LARGEST_ROW = np.iinfo(np.uint32).max
 _LARGEST_ATTRIBUTE = 60_000  # bytes; HDF5 keeps attributes below 64 KiB
 
@@ -46,8 +48,8 @@ def item_name(name: Any, what: str) -> str:
     return found
 
 
-def as_index(rows: Any, name: str, total: int) -> np.ndarray:
-    """(n,) rows of the pictures, each once."""
+def as_index(rows: Any, name: str, total: int, of: str = "images") -> np.ndarray:
+    """(n,) rows of the pictures, or of the relevance, each once."""
     values = np.asarray(rows)
     if values.ndim != 1 or values.dtype.kind not in "iu" or not values.size:
         raise ValueError(
@@ -56,7 +58,7 @@ def as_index(rows: Any, name: str, total: int) -> np.ndarray:
         )
     if values.min() < 0 or values.max() >= min(total, _LARGEST_ROW):
         raise ValueError(
-            f"{name} must be rows of images, 0 to {total - 1}, got {values.min()} to {values.max()}"
+            f"{name} must be rows of {of}, 0 to {total - 1}, got {values.min()} to {values.max()}"
         )
     unique, counts = np.unique(values, return_counts=True)
     if unique.size != values.size:
@@ -81,6 +83,17 @@ def rows_of(attribution: Attribution, relevance: Rows, pictures: int) -> np.ndar
     return None if np.array_equal(rows, np.arange(m)) else rows
 
 
+def rows_of_index(attribution: Attribution, rows: np.ndarray | None) -> np.ndarray | None:
+    """The pictures by what `index` of the analyses counts; None if these are the pictures themselves."""
+    if attribution.index_of is None and rows is not None:
+        raise ValueError(
+            "index_of must be 'images' or 'relevance' where rows are not 0, 1, 2, ..., got None: of which "
+            "the index of the analyses are rows. That of jaxlrp.spray.analyse are rows of its relevance; "
+            "of a store use Attribution.of_store"
+        )
+    return rows if attribution.index_of == "relevance" else None
+
+
 def check_attribution(attribution: Attribution) -> None:
     if not isinstance(attribution, Attribution):
         raise TypeError(
@@ -92,6 +105,10 @@ def check_attribution(attribution: Attribution) -> None:
         raise ValueError(
             f"strategy must be {' or '.join(map(repr, _STRATEGIES))}, got {attribution.strategy!r}"
         )
+    if attribution.index_of not in (None, *_INDEXED):
+        raise ValueError(
+            f"index_of must be {' or '.join(map(repr, _INDEXED))}, got {attribution.index_of!r}"
+        )
 
 
 def check_prediction(prediction: Rows, m: int) -> None:
@@ -102,14 +119,18 @@ def check_prediction(prediction: Rows, m: int) -> None:
 
 
 def checked_analyses(
-    analyses: Mapping[str, Sequence[Analysis]], known: Sequence[int], explained: np.ndarray
+    analyses: Mapping[str, Sequence[Analysis]],
+    known: Sequence[int],
+    explained: np.ndarray,
+    indexed: np.ndarray | None = None,
 ) -> dict[str, list[Analysis]]:
-    """The analyses by the name to write, after checking each of them.
+    """The analyses by the name to write, with rows of pictures, after checking each of them.
 
     Args:
       analyses: as in `Attribution`.
       known: labels of the label map.
       explained: rows of pictures that have a relevance.
+      indexed: as `rows_of_index`.
     """
     if not isinstance(analyses, Mapping) or not analyses:
         raise ValueError(
@@ -135,11 +156,11 @@ def checked_analyses(
         if not group:
             raise ValueError(f"analyses[{given!r}] must hold at least one class, got none")
         _check_group(group, f"analyses[{given!r}]", known)
+        found[name] = []
         for analysis in group:
-            _check_analysis(
-                analysis, f"analyses[{given!r}] of label {analysis.category}", explained
-            )
-        found[name] = list(group)
+            where = f"analyses[{given!r}] of label {analysis.category}"
+            found[name].append(_of_pictures(analysis, where, indexed))
+            _check_analysis(found[name][-1], where, explained)
     return found
 
 
@@ -164,6 +185,13 @@ def _check_group(group: Sequence[Analysis], where: str, known: Sequence[int]) ->
                 )
             if not here:
                 raise ValueError(f"{where} must have at least one of {kind}, got none")
+
+
+def _of_pictures(analysis: Analysis, where: str, indexed: np.ndarray | None) -> Analysis:
+    if indexed is None:
+        return analysis
+    index = as_index(analysis.index, f"index of {where}", len(indexed), "relevance")
+    return dataclasses.replace(analysis, index=indexed[index])
 
 
 def _check_analysis(analysis: Analysis, where: str, explained: np.ndarray) -> None:
@@ -192,10 +220,8 @@ def _check_analysis(analysis: Analysis, where: str, explained: np.ndarray) -> No
 
 def _check_points(values: Any, where: str, n: int) -> None:
     points = np.asarray(values)
-    if points.ndim != 2 or len(points) != n or points.shape[1] < 2:
-        raise ValueError(
-            f"{where} must have shape ({n}, d) with d of at least 2, for two axes, got {points.shape}"
-        )
+    if points.ndim != 2 or len(points) != n or not points.shape[1]:
+        raise ValueError(f"{where} must have shape ({n}, d), d at least 1, got {points.shape}")
     if not np.isfinite(points.astype(np.float32)).all():
         raise ValueError(f"{where} must be finite, for the browser reads no NaN, got one")
 

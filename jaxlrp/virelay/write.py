@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
-from jaxlrp.spray.analysis import Analysis
+from jaxlrp.spray.analysis import Analysis, used_columns
 from jaxlrp.virelay.lazy import Rows, slices
-from jaxlrp.virelay.pixels import Range, to_maps, to_pixels
+from jaxlrp.virelay.pixels import Allowed, Range, to_maps, to_pixels
 
 _CHUNK = 1 << 17  # bytes: the viewer reads one row at a time, and unpacks a chunk for it
 
@@ -69,13 +70,13 @@ def write_attribution(
     labels: np.ndarray,
     rows: np.ndarray | None,
     channel_axis: int,
-    allow_zero: bool,
+    allowed: Allowed,
     size: int,
 ) -> None:
     """attribution.h5: attribution (M, 3, H, W) float32, prediction, label; index unless it is 0, 1, ..."""
     with h5py.File(path, "w") as file:
         write_rows(
-            file, "attribution", relevance, lambda b, at: to_maps(b, at, channel_axis, allow_zero),
+            file, "attribution", relevance, lambda b, at: to_maps(b, at, channel_axis, allowed),
             size, "relevance",
         )  # fmt: skip
         write_rows(file, "prediction", prediction, _to_prediction, size, "prediction")
@@ -108,28 +109,31 @@ def write_analysis(
 
 def _write_embeddings(group: h5py.Group, analysis: Analysis) -> None:
     for name, embedding in analysis.embeddings.items():
-        group[name] = np.asarray(embedding.values).astype(np.float32)
+        group[name] = _to_points(embedding.values)
         if embedding.eigenvalues is not None:
             # Largest first: the viewer draws them from the last to the first.
             ascending = np.sort(np.asarray(embedding.eigenvalues, np.float64))
             group[name].attrs["eigenvalue"] = ascending[::-1]
         if embedding.of is not None:
             group[name].attrs["embedding"] = embedding.of
-            group[name].attrs["index"] = _columns(analysis, embedding.of)
+            columns = np.shape(analysis.embeddings[embedding.of].values)[1]
+            group[name].attrs["index"] = np.arange(columns, dtype=np.uint32)
+
+
+def _to_points(values: ArrayLike) -> np.ndarray:
+    """(n, d) float32 that the viewer can draw, as the one point of a class of one sample."""
+    points = np.asarray(values).astype(np.float32)
+    points = np.pad(points, [(0, 0), (0, max(0, 2 - points.shape[1]))])  # it draws two columns
+    if not points[:, :2].any():
+        points[:, 0] = 1.0  # it divides by the largest coordinate, so not all may be at the origin
+    return points
 
 
 def _write_clusterings(group: h5py.Group, analysis: Analysis) -> None:
     for name, clustering in analysis.clusterings.items():
         group[name] = np.asarray(clustering.labels).astype(np.int32)
         group[name].attrs["embedding"] = clustering.of
-        group[name].attrs["index"] = _columns(analysis, clustering.of, clustering.k)
+        columns = used_columns(clustering, analysis.embeddings[clustering.of])
+        group[name].attrs["index"] = np.arange(columns, dtype=np.uint32)
         if clustering.k is not None:
             group[name].attrs["k"] = clustering.k
-
-
-def _columns(analysis: Analysis, embedding: str, k: int | None = None) -> np.ndarray:
-    """Columns that were used: of a spectral embedding, k clusters are made of the first k; else all."""
-    origin = analysis.embeddings[embedding]
-    d = np.shape(origin.values)[1]
-    first = d if k is None or origin.eigenvalues is None else min(k, d)
-    return np.arange(first, dtype=np.uint32)
