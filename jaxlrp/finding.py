@@ -45,6 +45,12 @@ class Finder:
         for op in self.live_ops:
             if op.outputs[0] in self.s.roots:
                 self.add(Group("embedding", (op,), (), op.outputs[0], str(op.primitive)))
+        for mixture in self.s.mixtures:
+            if mixture.end.outputs[0] in self.s.live:
+                values, name = mixture.values, str(mixture.product.primitive)
+                inputs = (mixture.exp.outputs[0], values)
+                output = mixture.end.outputs[0]
+                self.add(Group("attention", mixture.ops, inputs, output, name, signal=1))
         units = self._call_units()
         self._linear_layers(units)
         self._activations(units, merges=True)
@@ -229,7 +235,7 @@ class Finder:
             if op is None:
                 return False
             if op in self.s.softmax:
-                return op.primitive is P.DIV
+                return op.primitive in (P.DIV, P.MUL)
             moving = [v for v in op.inputs if v in self.s.dependent]
             if op.primitive not in P.STRUCTURAL | P.BILINEAR | {P.DIV} or len(moving) != 1:
                 return False

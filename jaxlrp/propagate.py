@@ -154,9 +154,9 @@ RECEIVED, PASSED, BIAS, STABILISER = range(4)
 
 
 def _account(shares: Shares, bias: Array | None, like: Array) -> Array:
-    to_bias = jnp.zeros(())
+    to_bias = jnp.real(jnp.asarray(shares.constant))
     if bias is not None and shares.bias is not None:
-        to_bias = jnp.sum(jnp.real(bias * shares.bias))
+        to_bias += jnp.sum(jnp.real(bias * shares.bias))
     return _entered(like, {BIAS: to_bias, STABILISER: jnp.real(jnp.asarray(shares.stabiliser))})
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxlrp import primitives as P
 from jaxlrp._compat import primitives as _named
 from jaxlrp.graph import Graph, Op, Value
+from jaxlrp.softmaxes import Mixture, mixtures, units
 
 Bounds = tuple[float, float]
 ANY: Bounds = (-math.inf, math.inf)
@@ -34,6 +35,7 @@ class Structure:
         the output leads through a cut.
       cuts: uses that carry no relevance: a normaliser's denominator, `stop_gradient`.
       softmax: the operations of softmax units, which autodiff treats as a whole.
+      mixtures: values that a softmax weighs, where it is normalised behind the product.
       dominator: for the result of an elementwise operation, the one value that it is a function of.
       bounds: what is known of the range of each value.
       random: values drawn at random, and what is made of them without the explained input.
@@ -47,6 +49,7 @@ class Structure:
     live: frozenset[Value]
     cuts: frozenset[Edge]
     softmax: frozenset[Op]
+    mixtures: tuple[Mixture, ...]
     dominator: Mapping[Value, Value]
     bounds: Mapping[Value, Bounds]
     random: frozenset[Value]
@@ -81,8 +84,9 @@ def analyse(
     explained = tuple(explained)
     dependent, roots = _dependence(graph, explained)
     dominator = _dominators(graph, dependent)
-    softmax = _softmax_units(graph, dependent)
-    cuts = _cuts(graph, dependent, dominator, softmax)
+    mixed = mixtures(graph, dependent)
+    softmax = units(graph, dependent) | {mixture.exp for mixture in mixed}
+    cuts = _cuts(graph, dependent, dominator, softmax | {mixture.end for mixture in mixed})
     live = _live(graph, dependent, cuts, graph.outputs if outputs is None else outputs)
     return Structure(
         graph=graph,
@@ -92,6 +96,7 @@ def analyse(
         live=live,
         cuts=cuts,
         softmax=softmax,
+        mixtures=mixed,
         dominator=dominator,
         bounds=_bounds(graph, dict(bounds or {})),
         random=_derived(
@@ -183,69 +188,18 @@ def _meet_all(values: list[Value], meet) -> Value | None:
     return found
 
 
-def _trace_back(
-    graph: Graph, value: Value, through: frozenset, dependent: frozenset[Value]
-) -> tuple[Op | None, list[Op]]:
-    """The operation that made `value`, and those with one moving operand that it was seen through."""
-    op, passed = graph.producer.get(value), []
-    while op is not None and op.primitive in through:
-        moving = [v for v in op.inputs if v in dependent]
-        if len(moving) != 1:
-            break
-        passed.append(op)
-        op = graph.producer.get(moving[0])
-    return op, passed
-
-
-def _softmax_units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
-    """Exponentials divided by their own sum, and logarithms of sums of exponentials.
-
-    The sum is over axes, or over segments: scattered to them, and gathered again.
-    """
-    unit: set[Op] = set()
-    look = P.SHAPE | P.VARY | P.PSUM | {P.BROADCAST, P.SELECT}
-    # `logsumexp` takes the magnitude of its sum; sums of segments are kept off zero by a maximum
-    on_sums = look | P.ADD | _named("abs") | {P.GATHER, P.MAX}
-    for op in graph.ops:
-        if op.outputs[0] not in dependent:
-            continue
-        if op.primitive in P.LOGSUMEXP:
-            unit.add(op)
-            continue
-        if op.primitive is P.DIV and op.inputs[1] in dependent:
-            total, passed = _trace_back(graph, op.inputs[1], on_sums, dependent)
-            terms, above = _trace_back(graph, op.inputs[0], look, dependent)
-        elif op.primitive is P.LOG:
-            total, passed = _trace_back(graph, op.inputs[0], on_sums, dependent)
-            terms, above = None, []
-        else:
-            continue
-        if total is None or total.primitive not in P.SCATTER | {P.REDUCE_SUM}:
-            continue
-        terms_of_sum = [v for v in total.inputs if v in dependent]
-        if len(terms_of_sum) != 1:
-            continue
-        exp, below = _trace_back(graph, terms_of_sum[0], look, dependent)
-        if exp is None or exp.primitive is not P.EXP:
-            continue
-        if op.primitive is P.DIV and terms is not exp:
-            continue
-        unit |= {op, exp, total, *passed, *above, *below}
-    return frozenset(unit)
-
-
 def _cuts(
     graph: Graph,
     dependent: frozenset[Value],
     dominator: Mapping[Value, Value],
-    softmax: frozenset[Op],
+    whole: frozenset[Op],
 ) -> frozenset[Edge]:
-    """Uses of dependent values that carry no relevance."""
+    """Uses of dependent values that carry no relevance, but in operations that are part of a whole."""
     cuts: set[Edge] = set()
     for op in graph.ops:
         if op.primitive is P.STOP_GRADIENT:
             cuts.add((op, 0))
-        if op.primitive not in (P.MUL, P.DIV) or op in softmax:
+        if op.primitive not in (P.MUL, P.DIV) or op in whole:
             continue
         a, b = op.inputs
         if a not in dependent or b not in dependent or op.outputs[0] in dominator:

@@ -78,6 +78,12 @@ def by_hand(x: jax.Array) -> jax.Array:
     return (e / e.sum(-1, keepdims=True)) @ v
 
 
+def times_inverse(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    e = jnp.exp(q @ k.T)
+    return (e * jnp.reciprocal(e.sum(axis=-1, keepdims=True))) @ v
+
+
 def half_precision_weights(x: jax.Array) -> jax.Array:
     q, k, v = (x @ w for w in W[:3])
     return jax.nn.softmax((q @ k.T).astype(jnp.float32)).astype(x.dtype) @ v
@@ -156,7 +162,7 @@ SPELLINGS = {
     for f in (
         plain, masked, added_mask, with_bias, einsum, values_first, by_hand,
         half_precision_weights, talking_heads, library, grouped, elementwise, linen_module, nnx_module,
-        rotary, windowed, cross, cached,
+        rotary, windowed, cross, cached, times_inverse,
     )
 }  # fmt: skip
 
@@ -343,9 +349,128 @@ def test_proportional_of_a_factor_that_is_broadcast():
     np.testing.assert_allclose(found.relevance, [[2 + 3, 3 + 9]], rtol=1e-9)
 
 
-def test_proportional_refuses_matrix_products():
-    explain = lrp.explain(plain, composites.by_kind(("product", "attention"), rules.Proportional()))
-    with pytest.raises(
-        ValueError, match=r"Proportional is for elementwise products, but 'dot_general"
-    ):
+def test_proportional_of_a_matrix_product():
+    """Term by term, in NumPy."""
+    a, b = normal(2, 3, 4), normal(2, 4, 2, seed=1)
+    r = normal(2, 3, 2, seed=2)
+    composite = composites.by_kind("product", rules.Proportional())
+    spellings = {
+        "bik,bkj->bij": (a, b),
+        "kbi,bjk->bij": (a.transpose(2, 0, 1), b.transpose(0, 2, 1)),
+    }
+    terms = np.asarray(a)[..., None] * np.asarray(b)[:, None]
+    sizes = np.abs(a)[..., None] + np.abs(b)[:, None]
+    carried = terms * (np.asarray(r) / terms.sum(2))[:, :, None]
+    of_a = (np.abs(a)[..., None] / sizes * carried).sum(3)
+    of_b = (np.abs(b)[:, None] / sizes * carried).sum(1)
+    for spec, (left, right) in spellings.items():
+        explain = lrp.explain(lambda a, b: jnp.einsum(spec, a, b), composite, argnums=(0, 1))  # noqa: B023
+        found = jax.jit(lambda a, b: explain(a, b, target=r).relevance)(left, right)  # noqa: B023
+        back = [found[0], found[1]] if spec.startswith("b") else [
+            found[0].transpose(1, 2, 0), found[1].transpose(0, 2, 1)
+        ]  # fmt: skip
+        np.testing.assert_allclose(back[0], of_a, rtol=1e-9)
+        np.testing.assert_allclose(back[1], of_b, rtol=1e-9)
+
+
+def test_proportional_of_attention_conserves():
+    composite = composites.by_kind(("product", "attention"), rules.Proportional())
+    ledger = lrp.check_conservation(plain, composite, normal(T, D), target=jnp.ones((T, D)))
+    kept = [e for e in ledger.entries.values() if e.kind in ("product", "attention")]
+    assert len(kept) == 2
+    assert all(abs(e.received - e.passed) < 1e-9 for e in kept)
+
+
+def test_proportional_refuses_what_is_no_product_of_two():
+    explain = lrp.explain(late, composites.by_kind("attention", rules.Proportional()))
+    with pytest.raises(ValueError, match=r"Proportional is for products of two values and for mat"):
         explain(normal(T, D), target=jnp.ones((T, D)))
+
+
+# Softmax weights that are normalised behind the product
+
+
+def late(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    s = jnp.where(CAUSAL, q @ k.T, -jnp.inf)
+    e = jnp.exp(s - lax.stop_gradient(s.max(axis=-1, keepdims=True)))
+    return (e @ v) / e.sum(axis=-1, keepdims=True)
+
+
+def late_by_elements(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    e = jnp.where(CAUSAL, jnp.exp(q @ k.T), 0.0)
+    return (e[:, :, None] * v).sum(1) / (e.sum(1)[:, None] + 1e-30)
+
+
+def late_times_inverse(x: jax.Array) -> jax.Array:
+    q, k, v = (x @ w for w in W[:3])
+    e = jnp.where(CAUSAL, jnp.exp(q @ k.T), 0.0)
+    return (e @ v) * (1.0 / e.sum(-1))[:, None]
+
+
+def late_heads(x: jax.Array) -> jax.Array:
+    q, k, v = (heads(x @ w) for w in W[:3])
+    e = jnp.exp(jnp.einsum("thd,shd->hts", q, k))
+    o = jnp.einsum("hts,shd->thd", e, v) / e.sum(-1).T[:, :, None]
+    return o.reshape(x.shape)
+
+
+def early_heads(x: jax.Array) -> jax.Array:
+    q, k, v = (heads(x @ w) for w in W[:3])
+    p = jax.nn.softmax(jnp.einsum("thd,shd->hts", q, k))
+    return jnp.einsum("hts,shd->thd", p, v).reshape(x.shape)
+
+
+SEND, RECEIVE = np.array([0, 1, 2, 3, 4, 0, 2]), np.array([1, 1, 0, 0, 2, 3, 4])
+
+
+def late_segments(x: jax.Array) -> jax.Array:
+    """Graph attention."""
+    h, scores = x @ W[0], jax.nn.leaky_relu((x @ W[1])[SEND, :1] + (x @ W[2])[RECEIVE, :1])
+    e = jnp.exp(scores)
+    total = jax.ops.segment_sum(e, RECEIVE, T)
+    return jax.ops.segment_sum(e * h[SEND], RECEIVE, T) / (total + 1e-30)
+
+
+def early_segments(x: jax.Array) -> jax.Array:
+    h, scores = x @ W[0], jax.nn.leaky_relu((x @ W[1])[SEND, :1] + (x @ W[2])[RECEIVE, :1])
+    e = jnp.exp(scores)
+    p = e / jax.ops.segment_sum(e, RECEIVE, T)[RECEIVE]
+    return jax.ops.segment_sum(p * h[SEND], RECEIVE, T)
+
+
+LATE = {
+    late: masked,
+    late_by_elements: masked,
+    late_times_inverse: masked,
+    late_heads: early_heads,
+    late_segments: early_segments,
+}
+PRESETS = {
+    "default": None,
+    "attnlrp": composites.attnlrp(),
+    "gamma": composites.attnlrp(gamma=0.25),
+    "cp_lrp": composites.cp_lrp(),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("fun", LATE, ids=lambda f: f.__name__)
+def test_a_softmax_normalised_behind_the_product(fun, preset):
+    x, composite = normal(T, D), PRESETS[preset]
+    ledger = lrp.check_conservation(fun, composite, x, target=lambda z: z)
+    assert [row.kind for row in lrp.plan(fun, None, x).rows].count("attention") == 1
+    assert "normaliser" not in kinds(fun, x)
+    assert abs(ledger.elsewhere) < 1e-9
+    found = [lrp.explain(f, composite)(x, target=lambda z: z).relevance for f in (fun, LATE[fun])]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-9)
+
+
+def test_a_sum_that_something_else_reads_stays_a_normaliser():
+    def shown(x: jax.Array) -> jax.Array:
+        e = jnp.exp(x @ W[0])
+        total = e.sum(axis=-1, keepdims=True)
+        return (e @ (x @ W[1]).T) / total + total
+
+    assert "normaliser" in kinds(shown, normal(T, D))

@@ -85,3 +85,74 @@ def test_stop_gradient_shows_up_elsewhere():
     ledger = lrp.check_conservation(lambda x: x + jax.lax.stop_gradient(x), None, jnp.ones(2))
     np.testing.assert_allclose([ledger.output, ledger.input], [4, 2])
     np.testing.assert_allclose(ledger.absorbed + ledger.elsewhere, 2)
+
+
+# Models in which equal numbers are subtracted: the exponential of nothing is a bias
+
+T, D = 6, 4
+INPUT = jax.random.normal(jax.random.key(0), (T, D))
+WEIGHTS = 0.7 * jax.random.normal(jax.random.key(1), (6, D, D))
+
+
+def state_space_dual(x):
+    """Mamba-2 as products of matrices: a decay of exp(0) to the same step."""
+    steps = jax.nn.softplus(x @ WEIGHTS[0])[:, 0]
+    decays = jnp.cumsum(-steps)
+    apart = jnp.where(jnp.tril(jnp.ones((T, T), bool)), decays[:, None] - decays, -jnp.inf)
+    q, k, v = x @ WEIGHTS[1], x @ WEIGHTS[2], (x @ WEIGHTS[3]) * steps[:, None]
+    return jnp.einsum("tn,sn,ts,sd->td", q, k, jnp.exp(apart), v)
+
+
+def time_mixing(x):
+    """RWKV-4 with its running maximum, from which what is the maximum is subtracted."""
+    k, v, r = x @ WEIGHTS[0], x @ WEIGHTS[1], jax.nn.sigmoid(x @ WEIGHTS[2])
+    decay, bonus = -jnp.exp(jnp.linspace(-1.0, 1.0, D)), jnp.linspace(0.0, 1.0, D)
+
+    def step(carry, now):
+        a, b, peak = carry
+        k, v = now
+        top = jnp.maximum(peak, bonus + k)
+        old, new = jnp.exp(peak - top), jnp.exp(bonus + k - top)
+        out = (old * a + new * v) / (old * b + new)
+        top = jnp.maximum(peak + decay, k)
+        old, new = jnp.exp(peak + decay - top), jnp.exp(k - top)
+        return (old * a + new * v, old * b + new, top), out
+
+    zero = jnp.zeros(D)
+    return r * jax.lax.scan(step, (zero, zero, jnp.full(D, -1e38)), (k, v))[1]
+
+
+def stabilised_gates(x):
+    """The cell of an xLSTM: gates of exponentials that share a maximum."""
+
+    def step(carry, x):
+        c, n, m = carry
+        i, f, z = x @ WEIGHTS[0], jax.nn.log_sigmoid(x @ WEIGHTS[1]), jnp.tanh(x @ WEIGHTS[2])
+        top = jnp.maximum(f + m, i)
+        new, old = jnp.exp(i - top), jnp.exp(f + m - top)
+        c, n = old * c + new * z, old * n + new
+        return (c, n, top), jax.nn.sigmoid(x @ WEIGHTS[3]) * c / n
+
+    zero = jnp.zeros(D)
+    return jax.lax.scan(step, (zero, zero, zero - 30.0), x)[1]
+
+
+def distances(x):
+    """A kernel of distances, each point's to itself among them."""
+    return jnp.exp(-jnp.square(x[:, None] - x).sum(-1)) @ x
+
+
+@pytest.mark.parametrize("preset", ["default", "attnlrp"])
+@pytest.mark.parametrize("model", [state_space_dual, time_mixing, stabilised_gates, distances])
+def test_equal_numbers_that_are_subtracted(model, preset):
+    composite = getattr(C, preset)()
+
+    def last(z):
+        return jnp.zeros_like(z).at[-1, 1].set(z[-1, 1])
+
+    ledger = lrp.check_conservation(model, composite, INPUT, target=last)
+    relevance = lrp.explain(model, composite)(INPUT, target=last).relevance
+    # float32: relevances of both signs that are a few times the output cancel to 1e-7 of themselves
+    scale = float(jnp.abs(relevance).sum() + abs(ledger.output))
+    assert abs(float(ledger.elsewhere)) < 1e-4 * scale
+    assert scale < 1e3 * abs(float(ledger.output))

@@ -775,9 +775,26 @@ def test_relu_rules() -> None:
 def test_pass_keeps_relevance_through_zeros() -> None:
     x = jnp.array([-3.0, 0.0, 2.0, -0.0])
     r = jnp.array([1.0, -2.0, 3.0, 4.0])
-    for f in (jax.nn.relu, jnp.cos, jax.nn.softplus, lambda x: jnp.tanh(x) ** 2):
+    for f in (jax.nn.relu, jnp.sin, jax.nn.gelu, lambda x: jnp.tanh(x) ** 2):
         found = lrp.explain(f, C.by_kind("activation", lrp.Pass()))(x, target=r).relevance
         close(found, r)
+
+
+@pytest.mark.parametrize("rule", [lrp.Pass(), R.DerivativeTimesRelevance()], ids=repr)
+def test_what_an_activation_gives_for_nothing_is_its_bias(rule: R.Rule) -> None:
+    """An input of zero made nothing of f(0); relevance handed to it would be divided by zero."""
+    x = jnp.array([-3.0, 0.0, 2.0, -0.0])
+    r = jnp.array([1.0, -2.0, 3.0, 4.0])
+    composite = C.by_kind("activation", rule)
+    for f in (jnp.cos, jax.nn.softplus, jnp.exp, jax.nn.sigmoid):
+        slope = 1.0 if rule == lrp.Pass() else jax.vmap(jax.grad(f))(x)
+        found = lrp.explain(f, composite)(x, target=r).relevance
+        close(found, jnp.where(x == 0, 0.0, slope * r))
+        (row,) = lrp.check_conservation(f, composite, x, target=r).entries.values()
+        close(row.bias, 2.0)
+    # a difference of like numbers, each of which would carry 1e18 times the relevance
+    found = lrp.explain(lambda x: jnp.exp(x - jax.lax.stop_gradient(x)) * x, composite)(x, target=r)
+    close(found.relevance, r)
 
 
 def test_derivative_times_relevance() -> None:

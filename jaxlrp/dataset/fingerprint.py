@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,20 +13,21 @@ from jax.experimental import multihost_utils
 
 from jaxlrp import _compat
 from jaxlrp.composites import default
-from jaxlrp.dataset.program import Call
+from jaxlrp.dataset import canonical
+from jaxlrp.dataset.canonical import without_addresses
+from jaxlrp.dataset.program import Call, Program
 from jaxlrp.dataset.reading import Spec
 from jaxlrp.explanation import asked
 from jaxlrp.graph import Graph
 from jaxlrp.planning import Plan, make_plan
 from jaxlrp.trace import trace
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _UNKNOWN = "not known"
 
 
 def described(value: Any, text: str | None = None) -> dict[str, str]:
     """Text and hash of a value: of its representation and of all arrays in it."""
-    shown = _ADDRESS.sub("", repr(value) if text is None else text)
+    shown = without_addresses(repr(value) if text is None else text)
     return {"text": shown, "digest": digest([shown, *jax.tree_util.tree_leaves_with_path(value)])}
 
 
@@ -40,21 +40,36 @@ class Parameters(NamedTuple):
 
 
 def parameters(leaves: Iterable[tuple[Any, Any]]) -> Parameters:
-    """Of (path, leaf) pairs. What is spread over processes is gathered, so all must call this."""
+    """Of (path, leaf) pairs."""
     found = list(leaves)
     held = [(path, leaf) for path, leaf in found if hasattr(leaf, "shape")]
-    rest = [_ADDRESS.sub("", repr(leaf)) for _, leaf in found if not hasattr(leaf, "shape")]
+    rest = [without_addresses(repr(leaf)) for _, leaf in found if not hasattr(leaf, "shape")]
     numbers = sum(int(np.prod(np.shape(leaf))) for _, leaf in held)
     return Parameters(numbers, len(held), digest([*rest, *held]))
 
 
 def of_arguments(call: Call) -> Parameters:
-    """Of all arguments but the explained one."""
-    return parameters(jax.tree_util.tree_leaves_with_path((call.args, dict(call.kwargs))))
+    """Of all arguments but the explained one.
+
+    What is spread over processes is gathered, array by array, so all must call this.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path((call.args, dict(call.kwargs)))
+    return parameters((path, _whole(leaf)) for path, leaf in leaves)
+
+
+def _whole(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+    return leaf
 
 
 def of_call(call: Call, spec: Spec, given: Parameters) -> dict[str, dict[str, str]]:
-    """Composite, plan and model of a function that explains, whose arguments are known."""
+    """Composite, plan and model of a function that explains, whose arguments are known.
+
+    Of a function that is not made by `jaxlrp.explain` little is known but its program.
+    """
     known = asked(call.explain)
     if known is None:
         name = getattr(call.explain, "__qualname__", type(call.explain).__qualname__)
@@ -67,9 +82,18 @@ def of_call(call: Call, spec: Spec, given: Parameters) -> dict[str, dict[str, st
     name = "an edited plan" if isinstance(composite, Plan) else composite.name or "composite"
     return {
         "composite": {"text": name, "digest": described(composite)["digest"]},
-        "plan": described(planned.rules, str(planned)),
+        "plan": described(planned.rules, _begun(planned, known.start)),
         "model": _model([given, parameters([*state, *enumerate(constants)])], operations),
     }
+
+
+def _begun(planned: Plan, start: str | None) -> str:
+    return str(planned) if start is None else f"begins at {start!r}\n{planned}"
+
+
+def of_program(planned: Program) -> dict[str, str]:
+    """What is computed of a batch, from the input to all that is stored of it."""
+    return {"text": f"{planned.equations} equations", "digest": planned.digest}
 
 
 def _look(call: Call, spec: Spec) -> tuple[Plan, list[Any], list[str]]:
@@ -105,29 +129,19 @@ def _model(parts: Sequence[Parameters], operations: Sequence[str] = ()) -> dict[
     text = f"{numbers:,} numbers in {arrays} arrays"
     if operations:
         text = f"{len(operations)} operations, {text}"
-    words = [_ADDRESS.sub("", word) for word in operations]
+    words = [without_addresses(word) for word in operations]
     return {"text": text, "digest": digest([*words, *(p.digest for p in parts)])}
 
 
 def digest(parts: Iterable[Any]) -> str:
-    """A hash of texts and of (path, array) pairs."""
+    """A hash of texts and of (path, leaf) pairs."""
     found = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, str):
             found.update(part.encode("utf-8"))
             continue
         path, leaf = part
-        array = _whole(leaf)
-        found.update(f"{path} {array.dtype} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+        found.update(str(path).encode())
+        for piece in canonical.array(leaf):
+            found.update(piece)
     return found.hexdigest()
-
-
-def _whole(leaf: Any) -> np.ndarray:
-    """A parameter on the host, gathered where it is spread over processes."""
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    array = np.asarray(leaf)
-    return np.frombuffer(repr(leaf).encode(), np.uint8) if array.dtype == object else array

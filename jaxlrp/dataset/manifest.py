@@ -22,7 +22,7 @@ from jaxlrp.dataset.reading import Spec
 
 FILE = "manifest.json"
 _FORMAT = "jaxlrp relevance"
-_VERSION = 1
+_VERSION = 2
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tensorstore")
 
 _ASKED = {
@@ -39,7 +39,7 @@ class Manifest:
     """What a store is. It is written once, before the first chunk.
 
     Attributes:
-      composite, plan, model, target, conditions: text and digest of each.
+      composite, plan, model, target, conditions, program: text and digest of each.
       spec: shape and dtype of a sample's input, target and further arguments.
       dtype: in which relevances are stored, None for their own.
       chunk: samples of a chunk.
@@ -57,6 +57,7 @@ class Manifest:
     model: Mapping[str, str]
     target: Mapping[str, str]
     conditions: Mapping[str, str]
+    program: Mapping[str, str]
     spec: Spec
     dtype: str | None
     chunk: int
@@ -91,6 +92,11 @@ class Manifest:
             mine, other = getattr(self, key), getattr(now, key)
             if mine != other and not (key == "members" and differ):  # these follow from all others
                 differ.append(f"{key} is {_brief(other)}, the store has {_brief(mine)}")
+        if not differ and self.program["digest"] != now.program["digest"]:
+            this, held = _short(now.program), _short(self.program)
+            ours, theirs = now.versions["jax"], self.versions["jax"]
+            why = "" if ours == theirs else f" of JAX {ours}, not {theirs}"
+            differ = [f"what is computed is {this}{why}, the store has {held}"]
         if differ:
             raise DifferentRunError(
                 f"the store {str(store)!r} cannot be resumed by another run: {'; '.join(differ)}. "

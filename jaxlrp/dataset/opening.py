@@ -162,6 +162,7 @@ def make_manifest(options: Options, planned: Program, chunk: int, batch: int) ->
         model=parts["model"],
         target=fingerprint.described(options.target),
         conditions=fingerprint.described(dict(named), ", ".join(named) or "none"),
+        program=fingerprint.of_program(planned),
         spec=planned.spec,
         dtype=options.dtype,
         chunk=chunk,

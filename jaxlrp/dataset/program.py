@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp import targets
+from jaxlrp import _compat, targets
+from jaxlrp.dataset import canonical
 from jaxlrp.dataset import policy as policies
 from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.policy import Conditions, Policy
@@ -113,6 +114,8 @@ class Program:
     Attributes:
       members: what is stored, by name.
       classes: how many the output has, where the source's targets are classes.
+      digest: a hash of the traced program; its parameters do not count.
+      equations: how many it has.
       traces: how often the program was traced for compilation.
       compilations: how often it was compiled.
     """
@@ -127,6 +130,8 @@ class Program:
     parameters: list[Any]
     members: dict[str, Member] = dataclasses.field(default_factory=dict)
     classes: int | None = None
+    digest: str = ""
+    equations: int = 0
     traces: int = 0
     compilations: int = 0
     axes: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -210,10 +215,13 @@ class Program:
         return found | _named("label", target)
 
     def look(self) -> None:
-        """Finds the members and the axis of the batch of each, by tracing with two batch sizes."""
-        small, large = (
-            jax.eval_shape(self._raw, self._abstract(), *self._structs(n)) for n in _TRIED
-        )
+        """Finds the members, the axis of the batch of each, and the digest, by tracing twice."""
+        shapes = []
+        for n in _TRIED:
+            traced, shape = _compat.make_jaxpr(self._raw, self._abstract(), *self._structs(n))
+            shapes.append(shape)
+        self.equations, self.digest = len(traced.eqns), canonical.program(traced)
+        small, large = shapes
         for name, a in small.items():
             self.axes[name] = _batch_axis(name, a.shape, large[name].shape)
             shape = list(a.shape)

@@ -22,11 +22,9 @@ from jaxlrp.rules.other import (
     LocalTaylor,
     Norm,
     Pass,
-    Proportional,
-    SignalTakesAll,
-    Uniform,
     WinnerTakesAll,
 )
+from jaxlrp.rules.products import Proportional, SignalTakesAll, Uniform
 
 __all__ = [
     "LRP0",

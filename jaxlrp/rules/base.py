@@ -25,12 +25,15 @@ class Shares(NamedTuple):
       inputs: one cotangent for each input of the layer.
       weight, bias: those of the folded weight and bias; None where the rule gives them nothing.
       stabiliser: the relevance, a scalar, that the stabiliser absorbs.
+      constant: the relevance, a scalar, that a constant inside the layer keeps, such as f(0) of an
+        activation; the ledger books it as a bias.
     """
 
     inputs: tuple[Array, ...]
     weight: Array | None = None
     bias: Array | None = None
     stabiliser: Array | float = 0.0
+    constant: Array | float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

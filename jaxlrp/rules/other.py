@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import jax
@@ -17,12 +16,12 @@ from jaxlrp.numerics import (
     as_stabiliser,
     check_at_least,
     checked,
+    tiny,
     to_gradient_form,
     to_relevance,
 )
 from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
 
-_PRODUCTS = frozenset({"product", "attention", "gate"})
 _ONE_TO_ONE = frozenset({"activation", "scale", "shift", "normaliser", "unsupported"})
 
 
@@ -43,7 +42,9 @@ class Gradient(Rule):
 class Pass(Rule):
     r"""The identity rule: each output hands its relevance to its one input.
 
-    R_in = R, in gradient form g_in = g s(y) / s(x). Conserves relevance, whatever f(0) is.
+    R_in = R, in gradient form g_in = g s(y) / s(x). Conserves relevance, whatever f(0) is, but where an
+    activation's input is zero and its output is not: nothing in the input made it, so f(0) keeps that
+    relevance as a bias does.
 
     Raises:
       ValueError: where the layer's input and output differ in shape.
@@ -64,8 +65,18 @@ class Pass(Rule):
                 f"into {z.shape}: give this layer another rule"
             )
         # the relevance first: s(z) / s(x) needs no g, and would be computed early and held till here
-        passed = to_gradient_form(x, to_relevance(z, g))
-        return Shares((passed, *map(jnp.zeros_like, inputs[1:])))
+        relevance, kept = to_relevance(z, g), 0.0
+        if layer.layer.kind == "activation":
+            relevance, kept = _arrives(x, z, relevance)
+        passed = to_gradient_form(x, relevance)
+        return Shares((passed, *map(jnp.zeros_like, inputs[1:])), constant=kept)
+
+
+def _arrives(x: Array, z: Array, relevance: Array) -> tuple[Array, Array]:
+    """The relevance of f(x) that goes on to x, and the sum of what f(0) keeps where x is zero."""
+    arrives = (jnp.abs(x) > tiny(x.dtype)) | (jnp.abs(z) <= tiny(z.dtype))
+    nothing = jnp.zeros_like(relevance)
+    return jnp.where(arrives, relevance, nothing), jnp.sum(jnp.where(arrives, nothing, relevance))
 
 
 @rule
@@ -85,8 +96,11 @@ class DerivativeTimesRelevance(Rule):
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs
         function = layer.function if layer.weight is None else lambda x: layer.op(x, layer.weight)
-        (relevance,) = jax.vjp(function, x)[1](to_relevance(z, g))
-        return Shares((to_gradient_form(x, relevance),))
+        relevance, kept = to_relevance(z, g), 0.0
+        if layer.layer.kind == "activation":
+            relevance, kept = _arrives(x, z, relevance)
+        (relevance,) = jax.vjp(function, x)[1](relevance)
+        return Shares((to_gradient_form(x, relevance),), constant=kept)
 
 
 class _ReLURule(Rule):
@@ -188,102 +202,6 @@ class WinnerTakesAll(Rule):
         if layer.layer.ops[0].primitive in P.SCATTER_MAXIMA | P.CUMULATIVE_MAXIMA:
             return Shares(jax.vjp(layer.function, *inputs)[1](g))
         return Shares(maxima.winner_takes_all(layer.layer, inputs, z, g))
-
-
-@rule
-class Uniform(Rule):
-    """A product of two values that both depend on the input: half of the relevance to each.
-
-    Of a product of n values along an axis (`jnp.prod`, `jnp.cumprod`) each gets a part in n.
-
-    References:
-      Achtibat et al. (2024), "AttnLRP", eq. 13, https://arxiv.org/abs/2402.05602
-    """
-
-    kinds: ClassVar[frozenset[str]] = _PRODUCTS
-
-    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        _, pull = jax.vjp(layer.function, *inputs)
-        return Shares(pull(g / _factors(layer, inputs, z)))
-
-
-def _factors(layer: BoundLayer, inputs: tuple[Array, ...], z: Array) -> float | Array:
-    """How many values each output is the product of."""
-    (op,) = layer.layer.ops
-    if op.primitive is P.REDUCE_PROD:
-        return float(math.prod(inputs[0].shape[axis] for axis in op.params["axes"]))
-    if op.primitive is P.CUMPROD:
-        axis = op.params["axis"]
-        count = jnp.arange(1, z.shape[axis] + 1, dtype=z.dtype)
-        count = count[::-1] if op.params["reverse"] else count
-        return count.reshape([-1 if d == axis else 1 for d in range(z.ndim)])
-    return 2.0
-
-
-@rule
-class SignalTakesAll(Rule):
-    """A product of a gate and a signal: all relevance to the signal, none to the gate.
-
-    The gate is the factor that is a bounded activation (a sigmoid, say), or softmax weights; it is
-    recognised by that. At attention this is CP-LRP. Of a product where neither factor is a gate, or
-    both are, the left one is taken for the signal.
-
-    Raises:
-      ValueError: at a product of all values along an axis, none of which is a gate.
-
-    References:
-      Arras et al. (2017), https://doi.org/10.18653/v1/W17-5221; Ali et al. (2022), "XAI for
-      transformers", https://doi.org/10.48550/arXiv.2202.07304
-    """
-
-    kinds: ClassVar[frozenset[str]] = _PRODUCTS
-
-    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        if len(inputs) == 1:
-            raise ValueError(
-                f"SignalTakesAll is for a gate and a signal, but {layer.layer.path!r} "
-                f"({layer.layer.name}) multiplies all values along an axis: give it Uniform()"
-            )
-        _, pull = jax.vjp(layer.function, *inputs)
-        return Shares(
-            tuple(
-                c if i == layer.layer.signal else jnp.zeros_like(c) for i, c in enumerate(pull(g))
-            )
-        )
-
-
-@rule
-class Proportional(Rule):
-    r"""An elementwise product of two values: relevance in proportion to their magnitudes.
-
-    y = a b,   R_a = |a| / (|a| + |b|) R,   R_b = |b| / (|a| + |b|) R
-
-    Half to each where both are zero. Conserves relevance. It depends on the units of the factors:
-    twice a and half of b are the same product, and get other shares.
-
-    Raises:
-      ValueError: at a matrix product, whose terms have no share of their own that could be summed.
-
-    References:
-      Arras et al. (2019), "Explaining and interpreting LSTMs", section 3.2 ("LRP-prop"),
-      https://doi.org/10.1007/978-3-030-28954-6_11
-    """
-
-    kinds: ClassVar[frozenset[str]] = _PRODUCTS
-
-    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        if layer.layer.ops[0].primitive is not P.MUL:
-            shapes = " and ".join(str(x.shape) for x in inputs)
-            raise ValueError(
-                f"Proportional is for elementwise products, but {layer.layer.path!r} "
-                f"({layer.layer.name}) makes {z.shape} of {shapes}: give it Uniform() or "
-                "SignalTakesAll()"
-            )
-        a, b = inputs
-        size = jnp.abs(a) + jnp.abs(b)
-        share = jnp.where(size > 0, jnp.abs(a) / jnp.where(size > 0, size, 1), 0.5)
-        _, pull = jax.vjp(layer.function, a, b)  # a factor of size one is broadcast
-        return Shares((pull(share * g)[0], pull((1 - share) * g)[1]))
 
 
 @rule
