@@ -45,7 +45,7 @@ def resume(out, *words):
 
 def truncate(out, number):
     chunk = out / "relevance" / "c" / str(number)
-    path = next(p for p in chunk.rglob("*") if p.is_file())
+    (path,) = [p for p in chunk.rglob("*") if p.is_file()]
     path.write_bytes(path.read_bytes()[:-3])
 
 
@@ -129,7 +129,7 @@ def test_resume_takes_the_place_that_was_given_last(photos, out):
 
 def test_an_altered_chunk_is_mended_unless_told_not_to_look(photos, out, capsys):
     assert begin(photos, out) == 0
-    path = next(p for p in (out / "relevance" / "c" / "1").rglob("*") if p.is_file())
+    (path,) = [p for p in (out / "relevance" / "c" / "1").rglob("*") if p.is_file()]
     path.write_bytes(bytes(path.stat().st_size))
     assert resume(out, "--no-verify") == 0
     assert not dataset.verify(out).ok
@@ -175,6 +175,7 @@ def sources(folder):
     numbers = np.ones((4, 4, 3, 3), np.float32)
     np.savez(folder / "a.npz", images=numbers)
     np.savez(folder / "more.npz", input=numbers, masks=numbers)
+    np.savez(folder / "ids.npz", input=numbers, id=np.arange(4) + 0.5)
     np.save(folder / "good.npy", numbers)
     np.save(folder / "flat.npy", np.ones((4, 5), np.float32))
     np.save(folder / "words.npy", np.array(["a", "b"]))
@@ -194,6 +195,7 @@ def sources(folder):
         ("good.npy", ["--target", "given"], "but the source gives none"),
         ("good.npy", ["--limit", "0"], "limit must be an integer >= 1, got 0"),
         ("flat.npy", [], "the model 'test_dataset:tiny' cannot be applied to inputs of ((1, 5), 'fl"),
+        ("ids.npz", [], "ids.npz': an id must be an integer or a string, got 0.5"),
         ("words.npy", [], "the first is 0: it holds <U1, which is no number"),
         ("junk.h5", [], "junk.h5' cannot be read as HDF5"),
         ("junk.npy", [], "junk.npy' is no .npy file of numbers"),

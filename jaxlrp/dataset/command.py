@@ -97,15 +97,22 @@ def _attribute(
     target = _target(asked["target"])
     net = model(asked["model"])
     chosen = composite(asked["composite"], net)
-    source = as_source(asked["source"])
-    pictures = _check(net, source, asked, target)
+    try:
+        source = as_source(asked["source"])
+    except TypeError as error:  # such as ids that are no ids
+        raise ValueError(f"{asked['source']!r}: {error}") from error
+
+    def prepare(image: np.ndarray) -> np.ndarray:
+        return np.asarray(net.preprocess(image))[0]
+
+    pictures = _check(net, source, prepare, asked, target)
     summary = dataset.attribute_dataset(
         lrp.explain(net.model.apply, chosen, argnums=1),
         source,
         asked["output"],
         args=(net.variables,),
         target=target,
-        prepare=(lambda image: np.asarray(net.preprocess(image))[0]) if pictures else None,
+        prepare=prepare if pictures else None,
         dims=("height", "width", "channel") if pictures else None,
         dtype=asked["dtype"],
         limit=asked["limit"],
@@ -118,7 +125,7 @@ def _attribute(
     print(summary)
 
 
-def _check(net: Any, source: Any, asked: dict[str, Any], target: Any) -> bool:
+def _check(net: Any, source: Any, prepare: Any, asked: dict[str, Any], target: Any) -> bool:
     """Whether a source holds pictures, which the model must prepare.
 
     Raises:
@@ -126,16 +133,15 @@ def _check(net: Any, source: Any, asked: dict[str, Any], target: Any) -> bool:
     """
     from jaxlrp.dataset import reading
 
-    spec = None
-    if not pathlib.Path(asked["source"]).is_dir():
+    pictures = pathlib.Path(asked["source"]).is_dir()
+    if not pictures:
         spec, _ = reading.usual(source, None, None)
-    pictures = spec is None or _is_picture(spec.input)
-    if spec is None or pictures:
-        inputs, extra = net.preprocess(np.zeros((256, 256, 3), np.uint8)), {}
-    else:
-        inputs, extra = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), (spec.input, spec.extra)
-        )
+        pictures = _is_picture(spec.input)
+    if pictures:
+        spec, _ = reading.usual(source, prepare, None)
+    inputs, extra = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), (spec.input, spec.extra)
+    )
     try:
         output = jax.eval_shape(
             lambda v, x, more: net.model.apply(v, x, **more), net.variables, inputs, extra
