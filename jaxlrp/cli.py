@@ -20,7 +20,7 @@ import numpy as np
 import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.dataset import command
-from jaxlrp.errors import near
+from jaxlrp.errors import NonFiniteError, UnsupportedError, near
 
 _SAMPLE = "sample:"
 _MODELS = {"efficientnet-lite0": "jaxlrp.pretrained:efficientnet_lite0"}
@@ -28,6 +28,10 @@ _MODELS = {"efficientnet-lite0": "jaxlrp.pretrained:efficientnet_lite0"}
 
 class CommandError(Exception):
     """A mistake in the command, told to the user in one line."""
+
+
+_TOLD = (CommandError, ImportError, ValueError, OSError, UnsupportedError, NonFiniteError)
+"""What speaks to the user. All else, such as a KeyError, is a defect and keeps its traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         return parsed.run(parsed) or 0
-    except (CommandError, ImportError, ValueError, OSError) as error:
-        print(f"jaxlrp: {error}", file=sys.stderr)
+    except _TOLD as error:
+        print(f"jaxlrp: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
 
 
@@ -123,11 +127,15 @@ def _read(name: str) -> np.ndarray:
         return _read_sample(name.removeprefix(_SAMPLE))
     from PIL import Image, UnidentifiedImageError
 
+    from jaxlrp.dataset.files import rgb
+
     try:
         with Image.open(name) as image:
-            return np.asarray(image.convert("RGB"))
+            return rgb(image)
     except FileNotFoundError:
         raise CommandError(f"there is no picture {name!r}") from None
+    except ValueError as error:
+        raise CommandError(f"{name!r}: {error}") from None
     except UnidentifiedImageError:
         raise CommandError(f"{name!r} is no picture that Pillow can read") from None
 

@@ -190,10 +190,11 @@ def steps() -> dict[str, Callable[[], None]]:
         found[f"{when} the group's metadata"] = _patch(os, "replace", 1, before)
         found[f"{when} the manifest is moved"] = _patch(os, "replace", 2, before)
         found[f"{when} the first array"] = _patch(store, "set_rows", 1, before)
-        found[f"{when} the run's line"] = _patch(journal.Journal, "append", 1, before)
+        found[f"{when} what is asked"] = _patch(journal.Journal, "append", 1, before)
+        found[f"{when} the run's line"] = _patch(journal.Journal, "append", 2, before)
         found[f"{when} the first file"] = _files(1, before)
         found[f"{when} the fourth file of the third chunk"] = _files(2 * 6 + 4, before)
-        found[f"{when} the third chunk's line"] = _patch(journal.Journal, "append", 4, before)
+        found[f"{when} the third chunk's line"] = _patch(journal.Journal, "append", 5, before)
         found[f"{when} the arrays are cut"] = _patch(store, "set_rows", 9, before)
         found[f"{when} the end"] = _patch(store, "finish", 1, before)
 
@@ -203,7 +204,7 @@ def steps() -> dict[str, Callable[[], None]]:
         def torn_later(self: Any, *args: Any, **kwargs: Any) -> None:
             nonlocal calls
             calls += 1
-            (_torn if calls == 6 else append)(self, *args, **kwargs)
+            (_torn if calls == 7 else append)(self, *args, **kwargs)
 
         journal.Journal.append = torn_later
 

@@ -80,6 +80,20 @@ def check(out: Path | str, count: int = 60) -> None:
     assert (opened["target"][:] == labels[order]).all()
 
 
+class Twice:
+    """Samples that are fetched one by one, of which the last has the id of the first."""
+
+    def __init__(self, count: int) -> None:
+        self._held = samples(count)
+
+    def __len__(self) -> int:
+        return len(self._held[0])
+
+    def __getitem__(self, i: int) -> tuple[int, np.ndarray, int]:
+        x, labels = self._held
+        return i % (len(self) - 1), x[i], labels[i]
+
+
 def split(parallel: int) -> tuple[Mesh, Any]:
     """A mesh over all devices that also cuts the hidden layer, and the weights cut by it."""
     devices = np.array(jax.devices()).reshape(-1, parallel)
@@ -105,6 +119,7 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--mesh", choices=("own", "all", "split"), default="own")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds to read a sample")
+    parser.add_argument("--twice", action="store_true", help="the last id is the first again")
     options = parser.parse_args()
     if options.processes > 1:
         jax.distributed.initialize(
@@ -117,6 +132,8 @@ def main() -> None:
     if options.mesh == "split":
         mesh, cut = split(2)
         changes |= {"mesh": mesh, "args": (cut,)}
+    if options.twice:
+        changes["source"] = Twice(options.samples)
     if options.pause:
         changes["prepare"] = lambda x: (time.sleep(options.pause), x)[1]
         changes["workers"] = 1

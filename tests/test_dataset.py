@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import h5py
@@ -30,7 +31,17 @@ from dataset_runs import (
 )
 from jaxlrp import baselines, dataset
 from jaxlrp.cli import main
-from jaxlrp.dataset import memory, progress, reading, threads
+from jaxlrp.dataset import (
+    memory,
+    placement,
+    policy,
+    program,
+    progress,
+    reading,
+    source,
+    store,
+    threads,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -247,6 +258,21 @@ def test_half_the_space_with_its_error(out, dtype, unit):
     assert "rounding" in str(summary)
 
 
+def test_a_store_states_its_error(out):
+    summary = attribute(out, dtype="bfloat16")
+    opened = dataset.open_relevance(out)
+    assert opened.error == summary.error > 0
+    assert f"rounding: at most {opened.error:.2g} of a sample's largest" in repr(opened)
+    attribute(out.with_name("whole"))
+    whole = dataset.open_relevance(out.with_name("whole"))
+    assert whole.error is None
+    assert "rounding" not in repr(whole)
+    # against the store that was not rounded, in units of each sample's largest relevance
+    exact, found = whole.relevance[:], opened.relevance[:].astype(np.float32)
+    worst = (np.abs(exact - found).max((1, 2)) / np.abs(exact).max((1, 2))).max()
+    np.testing.assert_allclose(opened.error, worst, rtol=1e-3)
+
+
 def test_a_relevance_beyond_float16_fails_alone(out):
     x, labels = samples(10)
     x[4] *= 1e6
@@ -342,6 +368,70 @@ def test_a_folder_of_pictures(out, tmp_path):
     assert "shape (8, 8)" in summary.failed["cat/c.jpg"]
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         dataset.images(out)
+
+
+def gradient(mode):
+    """Grey pixels from black to white, as Pillow holds them."""
+    steps = np.array([[0, 128, 257, 1000, 32768, 65535]] * 4)
+    dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    return Image.fromarray(steps.astype(dtype))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.ppm"])
+def test_16_bits_are_scaled_to_8(tmp_path, name):
+    gradient("I;16").convert("I" if name == "a.ppm" else "I;16").save(tmp_path / name)
+    (sample,) = dataset.images(tmp_path).fetch([0])
+    assert sample.input.dtype == np.uint8
+    assert sample.input.shape == (4, 6, 3)
+    wanted = [0, 0, 1, 4, 128, 255]  # rint(v / 257), by hand
+    assert sample.input[1].tolist() == [[v] * 3 for v in wanted]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_of_no_known_range_fail_with_the_reason(out, tmp_path, mode):
+    gradient(mode).save(tmp_path / "a.tif")
+    Image.new("RGB", (6, 4)).save(tmp_path / "b.png")
+    source = dataset.images(tmp_path, labels=lambda _: 0)
+    prepare = lambda image: image[:, :3, 0].astype(np.float32)  # noqa: E731
+    failed = attribute(out, source=source, prepare=prepare).failed
+    assert failed["a.tif"].startswith(f"ValueError: its pixels are of mode '{mode}', numbers of no")
+
+
+def test_pictures_of_python_need_to_be_prepared(out):
+    x, labels = samples(20)
+    with pytest.raises(
+        lrp.UnsupportedError, match=r"inputs of dtype uint8 and shape \(4, 3\).*prepare"
+    ):
+        attribute(out, source=(x.astype(np.uint8), labels))
+    attribute(out, source=(x.astype(np.uint8), labels), prepare=lambda a: a / np.float32(255))
+
+
+class Broken:
+    """A random-access source whose first 50 samples cannot be read."""
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, i):
+        if i < 50:
+            raise OSError("torn")
+        return i, samples(60)[0][i], samples(60)[1][i]
+
+
+def test_what_begins_with_broken_samples_is_looked_through(out, tmp_path):
+    summary = attribute(out, source=Broken())
+    assert (summary.samples, len(summary.failed)) == (10, 50)
+    for i in range(40):
+        (tmp_path / f"{i:03}.png").write_bytes(b"no picture")
+    Image.new("RGB", (3, 4), "red").save(tmp_path / "photo.png")
+    source = dataset.images(tmp_path, labels=lambda _: 0)
+    prepare = lambda image: image[..., 0].astype(np.float32)  # noqa: E731
+    summary = attribute(tmp_path / "pictures", source=source, prepare=prepare)
+    assert (summary.samples, len(summary.failed)) == (1, 40)
+    items = (Broken()[i] if i >= 50 else None for i in range(60))  # None: filtered by grain
+    assert attribute(tmp_path / "filtered", source=Broken(), limit=55).samples == 5
+    with pytest.raises(ValueError, match="no sample that can be read among its first 32"):
+        attribute(tmp_path / "stream", source=items)
 
 
 def test_what_fails_is_listed_and_the_others_go_on(out):
@@ -541,6 +631,68 @@ def test_writing_behind_raises_where_it_is_noticed():
         behind.finish()
 
 
+def test_reading_computing_and_writing_overlap(out, monkeypatch):
+    """By events, not by time: a batch is computed once the next is read, written once that is computed."""
+    x, labels = samples(80)
+    batches = 5
+    read = [threading.Event() for _ in range(batches)]
+    computed = [threading.Event() for _ in range(batches)]
+
+    def items():
+        for i in range(80):
+            if i % 16 == 15:
+                read[i // 16].set()
+            yield i, x[i], labels[i]
+
+    put, add = placement.Placement.put, store.Writer.add
+    begun, written = iter(range(batches)), iter(range(batches))
+    seen = []
+
+    def put_late(self, tree):
+        number = next(begun)
+        computed[number].set()
+        if number + 1 < batches:
+            seen.append(read[number + 1].wait(20))
+        return put(self, tree)
+
+    def add_late(self, *rows):
+        following = next(written) + 1
+        if following < batches:
+            seen.append(computed[following].wait(20))
+        add(self, *rows)
+
+    monkeypatch.setattr(placement.Placement, "put", put_late)
+    monkeypatch.setattr(store.Writer, "add", add_late)
+    attribute(out, source=items())
+    assert seen == [True] * 2 * (batches - 1)
+    monkeypatch.undo()
+    assert sorted(dataset.open_relevance(out).ids) == list(range(80))
+
+
+def test_the_batch_is_donated():
+    """Relevance has the input's shape: the program may write it where the input was."""
+    x, labels = samples(16)
+    w = weights()
+    called = program.call(lrp.explain(network, LRP0, argnums=1), (w,), None)
+    spec = reading.spec_of(dataset.Sample(0, x[0], labels[0]))
+    given = jax.ShapeDtypeStruct((2,), np.int32)
+    chosen = policy.policy(None, given, lambda: None)
+    placed = placement.place(jax.sharding.Mesh(jax.devices()[:1], ("batch",)), None)
+    planned = program.Program(
+        called, chosen, None, spec, placed, None, None, placed.parameters(called.parameters)
+    )
+    planned.look()
+    compiled = planned.compile(16)
+    assert "input_output_alias" in compiled.as_text().split("\n")[0]
+    assert compiled.memory_analysis().alias_size_in_bytes == x.nbytes
+    batch, *rest = placed.put((x, labels.astype(np.int32), {}))
+    result = compiled(planned.parameters, batch, tuple(rest))
+    assert batch.is_deleted()
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((planned.parameters, rest)))
+    wanted = relevance(w, x, labels)
+    np.testing.assert_allclose(result["relevance"], wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_threads_keep_the_order(out):
     x, labels = samples(40)
     import time
@@ -558,6 +710,32 @@ def test_part_of_several():
     owners = [[p.index for p in parts if p.has(i)] for i in range(30)]
     assert all(len(owner) == 1 for owner in owners)
     assert [owner for (owner,) in owners[:13]] == [0] * 4 + [1] * 4 + [2] * 4 + [0]
+
+
+def parts(items, count):
+    """What each of several processes reads of a source."""
+    return [
+        list(
+            reading.read(
+                source.as_source(items),
+                skip=lambda _: False,
+                part=reading.Part(p, count, 4),
+            )
+        )
+        for p in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_id_that_comes_twice_in_a_list_is_read_by_one_process(count):
+    x, labels = samples(24)
+    items = [(i % 20, x[i], labels[i]) for i in range(24)]  # 0 to 3 come again, in another part
+    found = [sample for part in parts(items, count) for sample in part]
+    good = [sample for sample in found if isinstance(sample, dataset.Sample)]
+    assert sorted(sample.id for sample in good) == list(range(20))
+    assert all((sample.input == x[sample.id]).all() for sample in good)
+    failed = sorted(sample.id for sample in found if not isinstance(sample, dataset.Sample))
+    assert failed == [f"{i} (again)" for i in range(4)]
 
 
 # Errors, progress, the command line
@@ -587,6 +765,8 @@ def test_part_of_several():
         ({"source": "nowhere"}, "no file or folder 'nowhere'"),
         ({"target": np.arange(60)}, "targets of each sample belong into the source"),
         ({"target": []}, "target is an empty list"),
+        ({"target": dataset.Top(9)}, "asks for more classes than there are"),
+        ({"source": samples(4)[0], "target": 9}, "target 9 is out of range: the output has 5"),
         ({"source": samples(4)[0], "target": None}, "target is missing"),
         ({"source": samples(4)[0], "target": dataset.Given()}, "but the source gives none"),
         ({"conditions": {"hidden": np.ones(16)}}, "conditions must be a list of conditions"),
@@ -600,7 +780,8 @@ def test_part_of_several():
 )
 def test_mistakes(out, changes, message):
     with pytest.raises(
-        (TypeError, ValueError, OSError, NotImplementedError), match=message.replace("(", r"\(")
+        (TypeError, ValueError, OSError, IndexError, NotImplementedError),
+        match=message.replace("(", r"\("),
     ):
         attribute(out, **changes)
 

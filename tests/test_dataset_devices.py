@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -87,6 +88,27 @@ def test_two_processes_one_killed(tmp_path):
     kill_one(out, 2, "--mesh", "own")
     finish(*group(out, 2))
     check(out)
+
+
+def test_an_id_in_the_parts_of_two_processes_is_listed(tmp_path):
+    """What neither of them can see while it reads is said at the end, once."""
+    out = tmp_path / "out"
+    for _ in range(2):
+        processes = group(out, 2, "--twice", "--samples", 16)
+        said = [process.communicate(timeout=300) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], said
+        assert all("failed      1\n  '0 (again)': a sample in the part of" in s for s, _ in said)
+        assert all("samples     16 (" in s for s, _ in said)  # of both processes together
+    opened = dataset.open_relevance(out)
+    assert opened.failed.keys() == {"0 (again)"}
+    assert dataset.verify(out).twice == (0,)
+    assert [r["id"] for r in failures(out)] == ["0 (again)"]
+
+
+def failures(out):
+    lines = [line for path in journal.paths(out) for line in path.read_text().splitlines()]
+    found = [json.loads(line.partition(" ")[2]) for line in lines]
+    return [line for line in found if line["kind"] == "failed"]
 
 
 def kill_one(out, count, *words, devices=1):

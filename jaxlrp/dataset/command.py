@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 import jaxlrp as lrp
@@ -42,13 +43,16 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
 
     resume = commands.add_parser("resume", help="go on with a store that `attribute` has begun")
     resume.add_argument("store")
-    resume.add_argument("--verify", action="store_true", help="compare all checksums first")
     resume.add_argument("--retry", action="store_true", help="try samples again that failed")
     resume.set_defaults(run=lambda a: _resume(a, model, composite))
 
     for command in (attribute, resume):
         command.add_argument("--batch-size", type=int, help="by default chosen by memory")
         command.add_argument("--quiet", action="store_true", help="a line now and then, for logs")
+        command.add_argument(
+            "--verify", action=argparse.BooleanOptionalAction, default=True,
+            help="compare all checksums of what is there first; else sizes of files alone",
+        )  # fmt: skip
 
     verify = commands.add_parser(
         "verify", help="compare a store with its checksums; status 1 if damaged"
@@ -86,28 +90,93 @@ def _attribute(
     **more: Any,
 ) -> None:
     from jaxlrp import dataset
+    from jaxlrp.dataset.source import as_source
 
     if arguments.quiet:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     target = _target(asked["target"])
     net = model(asked["model"])
-    pictures = pathlib.Path(asked["source"]).is_dir()
+    chosen = composite(asked["composite"], net)
+    try:
+        source = as_source(asked["source"])
+    except TypeError as error:  # such as ids that are no ids
+        raise ValueError(f"{asked['source']!r}: {error}") from error
+
+    def prepare(image: np.ndarray) -> np.ndarray:
+        return np.asarray(net.preprocess(image))[0]
+
+    pictures = _check(net, source, prepare, asked, target)
     summary = dataset.attribute_dataset(
-        lrp.explain(net.model.apply, composite(asked["composite"], net), argnums=1),
-        asked["source"],
+        lrp.explain(net.model.apply, chosen, argnums=1),
+        source,
         asked["output"],
         args=(net.variables,),
         target=target,
-        prepare=(lambda image: np.asarray(net.preprocess(image))[0]) if pictures else None,
+        prepare=prepare if pictures else None,
         dims=("height", "width", "channel") if pictures else None,
         dtype=asked["dtype"],
         limit=asked["limit"],
         batch_size=arguments.batch_size,
         progress="log" if arguments.quiet else "auto",
+        verify=arguments.verify,
         command=asked,
         **more,
     )
     print(summary)
+
+
+def _check(net: Any, source: Any, prepare: Any, asked: dict[str, Any], target: Any) -> bool:
+    """Whether a source holds pictures, which the model must prepare.
+
+    Raises:
+      ValueError: if the model takes no such inputs, or has no such class.
+    """
+    from jaxlrp.dataset import reading
+
+    pictures = pathlib.Path(asked["source"]).is_dir()
+    if not pictures:
+        spec, _ = reading.usual(source, None, None)
+        pictures = _is_picture(spec.input)
+    if pictures:
+        spec, _ = reading.usual(source, prepare, None)
+    inputs, extra = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), (spec.input, spec.extra)
+    )
+    try:
+        output = jax.eval_shape(
+            lambda v, x, more: net.model.apply(v, x, **more), net.variables, inputs, extra
+        )
+    except Exception as error:  # whatever a model says to inputs that it does not fit
+        found = jax.tree.map(lambda s: (s.shape, s.dtype.name), inputs)
+        more = f" and {', '.join(extra)}" if extra else ""
+        raise ValueError(
+            f"the model {asked['model']!r} cannot be applied to inputs of {found}{more}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    _check_classes(asked["target"], target, getattr(output, "shape", ()))
+    return pictures
+
+
+def _is_picture(given: Any) -> bool:
+    return (
+        getattr(given, "dtype", None) == np.uint8 and len(given.shape) == 3 and given.shape[-1] == 3
+    )
+
+
+def _check_classes(word: str, target: Any, shape: tuple[int, ...]) -> None:
+    from jaxlrp import dataset
+
+    classes = shape[-1] if len(shape) > 1 else None
+    if classes is None:
+        return
+    if isinstance(target, dataset.Top) and target.k > classes:
+        raise ValueError(f"--target {word}: the model has {classes} classes only")
+    asked = target if isinstance(target, list) else [target]
+    wrong = [t for t in asked if isinstance(t, int) and not 0 <= t < classes]
+    if wrong:
+        raise ValueError(
+            f"--target {wrong[0]} is out of range: the model has {classes} classes, 0 to {classes - 1}"
+        )
 
 
 def _target(word: str) -> Any:
@@ -129,9 +198,7 @@ def _target(word: str) -> Any:
 
 
 def _resume(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> None:
-    from jaxlrp.dataset import manifest
-
-    asked = manifest.read(pathlib.Path(arguments.store)).command
+    asked = _begun(pathlib.Path(arguments.store))
     if asked is None:
         raise ValueError(
             f"{arguments.store!r} was not begun from the command line: call attribute_dataset again "
@@ -139,8 +206,21 @@ def _resume(arguments: argparse.Namespace, model: Loader, composite: Chooser) ->
         )
     moved = {**asked, "output": arguments.store}
     _attribute(
-        moved, arguments, model, composite, verify=arguments.verify, retry=arguments.retry
+        moved, arguments, model, composite, retry=arguments.retry
     )  # fmt: skip
+
+
+def _begun(store: pathlib.Path) -> dict[str, Any] | None:
+    """What was asked for last, with the widest limit that was ever asked for."""
+    from jaxlrp.dataset import journal, manifest
+
+    first = manifest.read(store).command
+    state = journal.state(store)
+    commands = [first, *(line["command"] for line in state.asked)]
+    last = next((command for command in reversed(commands) if command is not None), None)
+    if last is None:
+        return None
+    return {**last, "limit": state.limit if state.asked else last["limit"]}
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from jaxlrp.dataset.manifest import Manifest
 from jaxlrp.dataset.opening import Options
 from jaxlrp.dataset.program import Program
 from jaxlrp.dataset.progress import Progress
-from jaxlrp.dataset.reading import HostBatch, Part
+from jaxlrp.dataset.reading import HostBatch, Part, Reach
 from jaxlrp.dataset.source import Failure, Stream
 from jaxlrp.dataset.store import Writer
 from jaxlrp.dataset.threads import Ahead, Behind
@@ -48,7 +48,8 @@ def begin(options: Options, held: Manifest, planned: Program, state: State) -> R
     total = None
     if not isinstance(options.source, Stream):
         done = len(state.ids) + (0 if options.retry else len(state.failed))
-        left = max(min(len(options.source), options.limit or len(options.source)) - done, 0)
+        left = min(len(options.source), options.limit or len(options.source)) - done
+        left = max(left, len(state.owed))
         total = -(-left // (1 if options.sharded else placement.parts))
     first = jax.process_index() == 0
     progress = Progress(options.progress if first else "none", total)
@@ -66,7 +67,7 @@ def compute(run: Run) -> float:
     )
     samples = reading.read(
         options.source, skip=done.__contains__, part=part, prepare=options.prepare,
-        limit=options.limit, workers=options.workers,
+        reach=Reach(options.limit, run.state.owed, run.state.limit), workers=options.workers,
     )  # fmt: skip
     size = run.manifest.batch
     ahead = Ahead(reading.batches(samples, run.manifest.spec, size, run.program.classes), 2)

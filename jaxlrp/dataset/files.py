@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,44 @@ def of_path(path: Path) -> Indexed:
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
     if path.suffix in (".h5", ".hdf5"):
-        return hdf5(path)
+        return _of_hdf5(path)
     if path.suffix == ".npy":
-        return arrays(np.load(path, mmap_mode="r"))
+        return arrays(_load(path, mmap_mode="r"))
     if path.suffix == ".npz":
-        with np.load(path) as held:
+        with _load(path) as held:
             found = dict(held)
+        if "input" not in found:
+            raise ValueError(
+                f"{str(path)!r} has no array 'input': it has {sorted(found)}; save the inputs under that "
+                "name, np.savez(path, input=...)"
+            )
         return arrays(found.pop("input"), found.pop("target", None), found.pop("id", None), **found)
     raise ValueError(
         f"{str(path)!r} is no source: expected a folder of pictures, or a file .h5, .hdf5, .npy or "
         ".npz"
     )
+
+
+def _of_hdf5(path: Path) -> Indexed:
+    try:
+        return hdf5(path)
+    except KeyError as error:
+        raise ValueError(
+            f"{str(path)!r}: {error.args[0]}; rename one, or give jaxlrp.dataset.hdf5(path, input=...) "
+            "as the source"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} cannot be read as HDF5: {error}") from error
+
+
+def _load(path: Path, **how: Any) -> Any:
+    """A NumPy file, or why it is none."""
+    try:
+        return np.load(path, **how)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{str(path)!r} is no {path.suffix} file of numbers that NumPy can read without pickle"
+        ) from error
 
 
 def images(
@@ -54,7 +82,8 @@ def images(
 
     Returns:
       A source: the id is the path below `folder`, with "/" between its parts, the input the picture,
-      (H, W, 3), uint8. A picture that cannot be read fails, and the others go on.
+      (H, W, 3), uint8; of pictures with 16 bits the whole range is scaled to 8. A picture that cannot be
+      read fails, and the others go on.
 
     Raises:
       FileNotFoundError: if there is no picture in the folder.
@@ -71,7 +100,7 @@ def images(
 
     def read(name: str) -> Sample:
         with image.open(root / name) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
+            pixels = rgb(opened)
         if labels is None:
             return Sample(name, pixels)
         return Sample(name, pixels, labels[name] if isinstance(labels, Mapping) else labels(name))
@@ -80,6 +109,27 @@ def images(
         return [read(ids[i]) for i in positions]
 
     return Indexed(f"pictures in {root}", ids, fetch, slow=True)
+
+
+def rgb(image: Any) -> np.ndarray:
+    """The pixels of a Pillow image, (H, W, 3), uint8.
+
+    Raises:
+      ValueError: if its pixels are numbers of no known range, which Pillow would cut at 255.
+    """
+    # PNG and PGM of 16 bits are mode "I" in some versions of Pillow, "I;16" in others
+    sixteen = image.mode.startswith("I;16") or (
+        image.mode == "I" and image.format in ("PNG", "PPM")
+    )
+    if sixteen:
+        grey = np.rint(np.asarray(image, np.float32) / 257).astype(np.uint8)  # 65535 = 257 * 255
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"its pixels are of mode {image.mode!r}, numbers of no known range: save it with 8 bits, or "
+            "give the numbers as an array"
+        )
+    return np.asarray(image.convert("RGB"))
 
 
 def hdf5(

@@ -6,6 +6,7 @@ either a chunk with its line, or files that no line speaks of and that a later r
 line may be torn; it is dropped when it is read, and cut off before the file is appended to.
 
 Lines, by their "kind":
+  asked   what a run was asked for, before it looks at what is there: limit, command
   run     a run began: versions, batch size, processes
   chunk   a chunk is whole: its number, the ids of its rows, size and checksum of each file
   failed  a sample has no relevance: its id, and why
@@ -99,6 +100,9 @@ class State:
     Attributes:
       chunks: by number, the line of each chunk that is there.
       failed: why, by id.
+      owed: ids of samples that were there, in chunks that were found damaged, and are not yet there
+        again.
+      asked: what each run was asked for, the earliest first.
       runs: the lines of the runs.
       run: the number of the last run, 0 if there was none.
       broken: how many lines cannot be read; a kill leaves one for each process at the most.
@@ -106,9 +110,17 @@ class State:
 
     chunks: dict[int, dict[str, Any]]
     failed: dict[Id, str]
+    owed: frozenset[Id]
+    asked: list[dict[str, Any]]
     runs: list[dict[str, Any]]
     run: int
     broken: int
+
+    @property
+    def limit(self) -> int | None:
+        """The widest that a run was asked for: no sample that was ever there is beyond it."""
+        limits = [line["limit"] for line in self.asked]
+        return None if not limits or None in limits else max(limits)
 
     @property
     def ids(self) -> list[Id]:
@@ -137,18 +149,28 @@ def state(store: Path) -> State:
     lines.sort(key=lambda line: (line["run"], line["kind"] != "void"))
     chunks: dict[int, dict[str, Any]] = {}
     failed: dict[Id, str] = {}
-    runs = []
+    owed: set[Id] = set()
     for line in lines:
         if line["kind"] == "chunk":
             chunks[line["chunk"]] = line
-        elif line["kind"] == "void":
-            chunks.pop(line["chunk"], None)
+        elif line["kind"] == "void" and line["chunk"] in chunks:
+            gone = chunks.pop(line["chunk"])["ids"]
+            owed.update(gone)
+            for name in gone:  # it may have failed before it was there: that is over
+                failed.pop(name, None)
         elif line["kind"] == "failed":
             failed[line["id"]] = line["reason"]
-        elif line["kind"] == "run":
-            runs.append(line)
+            owed.discard(line["id"])
     for line in chunks.values():
+        owed.difference_update(line["ids"])
         for name in line["ids"]:
             failed.pop(name, None)
-    run = max((line["run"] for line in lines), default=0)
-    return State(dict(sorted(chunks.items())), failed, runs, run, broken)
+    return State(
+        dict(sorted(chunks.items())),
+        failed,
+        frozenset(owed),
+        [line for line in lines if line["kind"] == "asked"],
+        [line for line in lines if line["kind"] == "run"],
+        max((line["run"] for line in lines), default=0),
+        broken,
+    )

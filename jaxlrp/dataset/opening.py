@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,7 +31,9 @@ from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.program import Program
 from jaxlrp.dataset.reading import Spec
 from jaxlrp.dataset.source import Source, Stream
+from jaxlrp.errors import UnsupportedError
 
+_LOG = logging.getLogger("jaxlrp.dataset")
 _CHUNK_BYTES = 2**24
 """Chunks hold at most so many bytes of relevance before compression, unless the user says."""
 
@@ -86,15 +89,30 @@ def open_store(options: Options) -> tuple[Manifest, Program, Source, int]:
         with full_disk_said(options.out):
             store.create(options.out, held.members, held.chunk, rows)
             held.write(options.out)
+        _note(options, 1)
         return held, planned, source, 0
     held = manifest.read(options.out)
     planned = make_program(options, held.spec)
     now = make_manifest(options, planned, options.chunk or held.chunk, held.batch)
     held.check_same(now, options.out)
     state = journal.state(options.out)
+    _note(options, state.run + 1)
+    if options.verify and state.chunks:
+        _LOG.info("comparing %d chunks with their checksums", len(state.chunks))
     found = verification.report(options.out, held, state, full=options.verify)
     verification.void(options.out, state, found.damaged)
     return held, planned, options.source, len(found.damaged)
+
+
+def _note(options: Options, run: int) -> None:
+    """Writes down what is asked for before any of it is done, so that a kill does not lose it."""
+    command = None if options.command is None else dict(options.command)
+    with full_disk_said(options.out):
+        lines = journal.Journal(options.out, 0, run)
+        try:
+            lines.append("asked", limit=options.limit, command=command)
+        finally:
+            lines.close()
 
 
 def make_program(options: Options, spec: Spec) -> Program:
@@ -116,8 +134,23 @@ def make_program(options: Options, spec: Spec) -> Program:
         call, chosen, options.conditions, spec, placement, options.dtype, options.dims,
         placement.parameters(call.parameters),
     )  # fmt: skip
-    planned.look()
+    try:
+        planned.look()
+    except UnsupportedError as error:
+        _check_numbers(spec.input, error)
+        raise
     return planned
+
+
+def _check_numbers(given: Any, error: UnsupportedError) -> None:
+    """Says that pictures must become numbers with a fraction, where that is why they are not explained."""
+    whole = [s for s in jax.tree.leaves(given) if jnp.issubdtype(s.dtype, jnp.unsignedinteger)]
+    if whole:
+        raise UnsupportedError(
+            f"the source gives inputs of dtype {whole[0].dtype} and shape {whole[0].shape}, as pictures "
+            "have, but relevance goes to floating-point inputs: give what the model expects, such as "
+            "prepare=lambda picture: picture.astype(np.float32) / 255"
+        ) from error
 
 
 def make_manifest(options: Options, planned: Program, chunk: int, batch: int) -> Manifest:

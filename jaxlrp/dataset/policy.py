@@ -58,6 +58,11 @@ class _Ranked(targets.Selection):
     k: int = dataclasses.field(metadata={"static": True})
 
     def weights(self, z: Array) -> Array:
+        if z.ndim < 2 or self.k > z.shape[-1]:
+            raise ValueError(
+                f"target=Top({self.k}) asks for more classes than there are: the output has shape "
+                f"{z.shape} for the batch, with its classes along the last axis; give a smaller k"
+            )
         _, index = jax.lax.top_k(z, self.k)
         return targets.class_cotangent(z, jnp.take(index, self.rank, axis=-1))
 

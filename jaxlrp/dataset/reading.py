@@ -16,7 +16,7 @@ from jaxlrp.dataset.source import Elements, Failure, Id, Indexed, Sample, Source
 
 _BLOCK = 32  # samples that are fetched in one go where that is cheap
 _PEEK = 9  # samples that are looked at to know the usual shape
-_TRIES = 32  # samples that are tried to find these
+_TRIES = 32  # samples that are tried to find these; of a stream, to find any
 
 
 class Spec(NamedTuple):
@@ -51,13 +51,38 @@ class Part:
         return (position // self.size) % self.of == self.index
 
 
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """How far into a source a run goes.
+
+    Attributes:
+      limit: how many samples count; None for all.
+      owed: ids of samples that count beyond it: they were there, and their chunk was damaged.
+      widest: how many samples counted in any run, so that no id of `owed` is beyond it.
+    """
+
+    limit: int | None = None
+    owed: frozenset[Id] = frozenset()
+    widest: int | None = None
+
+    @property
+    def end(self) -> int | None:
+        """How many samples are looked at."""
+        if not self.owed or self.limit is None:
+            return self.limit
+        return None if self.widest is None else max(self.limit, self.widest)
+
+    def has(self, position: int, name: Id) -> bool:
+        return self.limit is None or position < self.limit or name in self.owed
+
+
 def read(
     source: Source,
     *,
     skip: Callable[[Id], bool],
     part: Part,
     prepare: Callable[[Any], Any] | None = None,
-    limit: int | None = None,
+    reach: Reach = Reach(),
     workers: int = 4,
 ) -> Iterator[Sample | Failure]:
     """The samples of a source that are left to this process, in order.
@@ -67,15 +92,15 @@ def read(
       skip: whether a sample is done already.
       part: this process's share.
       prepare: from what the source gives to the input of the model, without a batch axis.
-      limit: how many samples of the source count at all.
+      reach: which samples of the source count at all.
       workers: threads that fetch and prepare, >= 1.
     """
     if isinstance(source, Indexed):
-        tasks = _indexed_tasks(source, skip, part, prepare, limit)
+        tasks = _indexed_tasks(source, skip, part, prepare, reach)
     elif isinstance(source, Elements):
-        tasks = _element_tasks(source.items, part, prepare, limit)
+        tasks = _element_tasks(source.items, part, prepare, reach)
     else:
-        tasks = _stream_tasks(source.items, skip, part, prepare, limit)
+        tasks = _stream_tasks(source.items, skip, part, prepare, reach)
     slow = prepare is not None or isinstance(source, Elements) or getattr(source, "slow", False)
     done = _in_threads(tasks, workers) if slow and workers > 1 else (task() for task in tasks)
     found = itertools.chain.from_iterable(done)
@@ -86,9 +111,10 @@ _Task = Callable[[], list[Sample | Failure]]
 
 
 def _indexed_tasks(
-    source: Indexed, skip: Callable[[Id], bool], part: Part, prepare: Any, limit: int | None
+    source: Indexed, skip: Callable[[Id], bool], part: Part, prepare: Any, reach: Reach
 ) -> Iterator[_Task]:
-    left = (i for i, name in enumerate(source.ids[:limit]) if not skip(name))
+    counted = enumerate(source.ids[: reach.end])
+    left = (i for i, name in counted if reach.has(i, name) and not skip(name))
     mine = (i for n, i in enumerate(left) if part.has(n))
     size = 1 if source.slow or prepare is not None else _BLOCK
     while block := list(itertools.islice(mine, size)):
@@ -104,17 +130,40 @@ def _fetch(source: Indexed, block: list[int], prepare: Any) -> list[Sample | Fai
         return [found for i in block for found in _fetch(source, [i], prepare)]
 
 
-def _element_tasks(items: Any, part: Part, prepare: Any, limit: int | None) -> Iterator[_Task]:
+def _element_tasks(items: Any, part: Part, prepare: Any, reach: Reach) -> Iterator[_Task]:
+    again = _repeated(items)
+
     def fetch(position: int) -> list[Sample | Failure]:
         try:
             item = items[position]
         except Exception as error:
-            return [Failure(f"item {position}", _reason(error))]
-        return [] if item is None else [_prepared(_element(item, position), prepare)]
+            found: Sample | Failure = Failure(f"item {position}", _reason(error))
+        else:
+            if item is None:
+                return []
+            found = _element(item, position)
+        if not reach.has(position, found.id):
+            return []
+        return [_again(found) if position in again else _prepared(found, prepare)]
 
-    for position in range(min(len(items), limit or len(items))):
+    for position in range(min(len(items), reach.end or len(items))):
         if part.has(position):
             yield lambda position=position: fetch(position)
+
+
+def _repeated(items: Any) -> frozenset[int]:
+    """Where ids come again, which may be in another process's part. Only a list is in memory whole."""
+    if not isinstance(items, (list, tuple)):
+        return frozenset()
+    seen: set[Id] = set()
+    again = []
+    for position, item in enumerate(items):
+        name = None if item is None else _element(item, position).id
+        if name in seen:
+            again.append(position)
+        elif name is not None:
+            seen.add(name)
+    return frozenset(again)
 
 
 def _sifted(
@@ -134,15 +183,15 @@ def _again(found: Sample | Failure) -> Failure:
 
 
 def _stream_tasks(
-    items: Iterable[Any], skip: Callable[[Id], bool], part: Part, prepare: Any, limit: int | None
+    items: Iterable[Any], skip: Callable[[Id], bool], part: Part, prepare: Any, reach: Reach
 ) -> Iterator[_Task]:
     seen: set[Id] = set()
     left = 0
-    for position, item in enumerate(itertools.islice(items, limit)):
+    for position, item in enumerate(itertools.islice(items, reach.end)):
         if item is None:  # filtered out by a grain transformation
             continue
         found = _element(item, position)
-        if skip(found.id):
+        if not reach.has(position, found.id) or skip(found.id):
             continue
         if found.id in seen:
             found = _again(found)
@@ -192,8 +241,11 @@ def usual(
 ) -> tuple[Spec, Source]:
     """The shape that most of the first samples have, and the source, from its beginning.
 
+    What begins with samples that cannot be read is looked through to the first that can; but of a
+    stream, whose items must be kept for the run itself, only the first items are looked at.
+
     Raises:
-      ValueError: if none of the first samples can be read, with the reason of the first.
+      ValueError: if there is no sample that can be read, with the reason of the first.
     """
     again = source
     if isinstance(source, Stream):
@@ -201,22 +253,26 @@ def usual(
         first = list(itertools.islice(items, _TRIES))
         again = dataclasses.replace(source, items=itertools.chain(first, items))
         source = dataclasses.replace(source, items=first)
-    tried = _TRIES if limit is None else min(limit, _TRIES)
     specs: list[Spec] = []
-    reasons: list[str] = []
-    whole = Part(0, 1, 1)
-    for found in read(
-        source, skip=lambda _: False, part=whole, prepare=prepare, limit=tried, workers=1
-    ):
+    reason = ""
+    samples = read(
+        source, skip=lambda _: False, part=Part(0, 1, 1), prepare=prepare, reach=Reach(limit), workers=1
+    )  # fmt: skip
+    for tried, found in enumerate(samples, 1):
         if isinstance(found, Failure):
-            reasons.append(f"{found.id!r}: {found.reason}")
+            reason = reason or f"; the first is {found.id!r}: {found.reason}"
             continue
-        specs.append(spec_of(found))
-        if len(specs) == _PEEK:
+        try:
+            specs.append(spec_of(found))
+        except TypeError as error:
+            reason = reason or f"; the first is {found.id!r}: {error}"
+        if specs and (tried >= _TRIES or len(specs) == _PEEK):
             break
     if not specs:
-        why = f"; the first is {reasons[0]}" if reasons else ""
-        raise ValueError(f"the source {source.text!r} has no sample that can be read{why}")
+        among = f" among its first {_TRIES}" if isinstance(again, Stream) else ""
+        raise ValueError(
+            f"the source {source.text!r} has no sample that can be read{among}{reason}"
+        )
     counted = collections.Counter(map(repr, specs))
     (most, _), *_ = counted.most_common(1)
     return next(spec for spec in specs if repr(spec) == most), again
@@ -229,6 +285,8 @@ def spec_of(sample: Sample) -> Spec:
 
 def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
     array = np.asarray(leaf)
+    if array.dtype.kind in "OSUMm":
+        raise TypeError(f"it holds {array.dtype}, which is no number")
     return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
 
 

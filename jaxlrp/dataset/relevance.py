@@ -105,6 +105,8 @@ class Relevance(Mapping[str, LazyArray]):
       path: the folder.
       manifest: what the numbers depend on: composite, plan, model, target policy, versions.
       failed: why samples have no relevance, by their id.
+      error: the greatest error of storing relevances in fewer bits, in units of the largest relevance of
+        the sample; None where they are stored as they are.
     """
 
     def __init__(self, path: Path) -> None:
@@ -112,6 +114,9 @@ class Relevance(Mapping[str, LazyArray]):
         self.manifest = manifest.read(path)
         state = journal.state(path)
         self.failed: dict[Id, str] = state.failed
+        self.error: float | None = None
+        if self.manifest.dtype is not None:
+            self.error = max((line["error"] for line in state.chunks.values()), default=0.0)
         self._ids = state.ids
         rows, chunk = state.rows(self.manifest.chunk), self.manifest.chunk
         length = int(rows[-1]) + 1 if len(rows) else 0
@@ -169,7 +174,10 @@ class Relevance(Mapping[str, LazyArray]):
 
     def __repr__(self) -> str:
         lines = [f"<relevances of {len(self._ids)} samples in {str(self.path)!r}>"]
-        return "\n".join([*lines, *(f"  {array!r}" for array in self._arrays.values())])
+        lines += [f"  {array!r}" for array in self._arrays.values()]
+        if self.error is not None:
+            lines.append(f"  rounding: at most {self.error:.2g} of a sample's largest relevance")
+        return "\n".join(lines)
 
 
 def open_relevance(path: str | os.PathLike[str]) -> Relevance:

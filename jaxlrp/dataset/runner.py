@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import time
@@ -15,8 +16,8 @@ from jax.sharding import Mesh
 
 from jaxlrp.dataset import fingerprint, journal, manifest, policy, program, store
 from jaxlrp.dataset.computing import Run, begin, compute
-from jaxlrp.dataset.durable import Lock
-from jaxlrp.dataset.errors import need
+from jaxlrp.dataset.durable import Lock, full_disk_said
+from jaxlrp.dataset.errors import DamagedError, need
 from jaxlrp.dataset.opening import (
     Options,
     choose_batch,
@@ -55,7 +56,7 @@ def attribute_dataset(
     limit: int | None = None,
     sharded: bool = False,
     retry: bool = False,
-    verify: bool = False,
+    verify: bool = True,
     progress: str = "auto",
     workers: int = 4,
     memory_fraction: float = 0.5,
@@ -92,11 +93,13 @@ def attribute_dataset(
       dims: names of the axes of one sample's relevance, such as ("height", "width", "channel").
       mesh: of the devices that compute a batch together; None for all of this process.
       batch_axes: the mesh's axes over which a batch is spread, its first by default.
-      limit: the first so many samples of the source only.
+      limit: the first so many samples of the source only. What was there beyond it and is damaged is
+        computed again all the same.
       sharded: the source gives each process its own samples, as a `grain` loader may; its ids must
         then be its own too. Otherwise every process is given the whole source, and reads its part.
       retry: try samples again that failed in an earlier run.
-      verify: compare all checksums of an existing store first. Without it only sizes are compared.
+      verify: compare all checksums of an existing store first, as fast as it can be read and hashed.
+        Without it only sizes of files are compared.
       progress: "bar", "log" (lines through `logging`), "none", or "auto": a bar on a terminal.
       workers: threads that read and prepare.
       memory_fraction: of the free memory that the program may need, where the batch size is chosen.
@@ -106,7 +109,9 @@ def attribute_dataset(
       A `Summary`: samples, failures with their reasons, conservation, throughput.
 
     Raises:
-      TypeError, ValueError: saying which argument is wrong.
+      TypeError, ValueError, IndexError: saying which argument is wrong.
+      DamagedError: if samples were in damaged chunks and could not be computed again, because the source
+        no longer has them or they fail now; all others are there. They are then listed as failed.
       DifferentRunError: if the store was begun with another model, composite or target policy.
       StoreLockedError: if another run writes to the store.
       StoreFullError: if the disk is full; what was committed is safe.
@@ -175,12 +180,46 @@ def _run(options: Options) -> Summary:
             run.progress.close()
         barrier("computed")
         if first:
+            _list_what_is_missing(run)
             store.finish(options.out, held.members, held.chunk, journal.state(options.out))
         barrier("finished")
+        _check_nothing_lost(run)
         return _summary(run, computed, mended, time.monotonic() - began)
     finally:
         if held_lock is not None:
             held_lock.release()
+
+
+def _list_what_is_missing(run: Run) -> None:
+    """After a run: lists what the source no longer gives, and ids that came in two processes' parts."""
+    state = journal.state(run.options.out)
+    counted = collections.Counter(state.ids)
+    found = dict.fromkeys(state.owed, "its chunk was damaged, and the source no longer gives it")
+    for name, times in counted.items():
+        if times > 1 and f"{name} (again)" not in state.failed:
+            found[f"{name} (again)"] = "a sample in the part of another process has the same id"
+    if not found:
+        return
+    with full_disk_said(run.options.out):
+        lines = journal.Journal(run.options.out, 0, run.journal.run)
+        try:
+            for name, reason in found.items():
+                lines.append("failed", id=name, reason=reason)
+        finally:
+            lines.close()
+
+
+def _check_nothing_lost(run: Run) -> None:
+    """Refuses to end well with fewer samples than there were."""
+    state = journal.state(run.options.out)
+    lost = sorted(run.state.owed.intersection(state.failed), key=str)
+    if lost:
+        raise DamagedError(
+            f"{len(lost)} samples of {str(run.options.out)!r} were in damaged chunks and could not be "
+            f"computed again; the first is {lost[0]!r}: {state.failed[lost[0]]}. They are listed as "
+            "failed, all others are there. Mend the source, then run again with retry=True "
+            "(resume --retry)"
+        )
 
 
 def _summary(run: Run, computed: float, mended: int, seconds: float) -> Summary:
@@ -193,7 +232,6 @@ def _summary(run: Run, computed: float, mended: int, seconds: float) -> Summary:
         residual = (float(np.median(values)), float(values.max())) if values.size else None
     new = len(state.ids) - len(run.state.ids)
     tally: Tally = run.writer.tally
-    rounded = run.options.dtype is not None
     return Summary(
         samples=len(state.ids),
         new=new,
@@ -203,7 +241,7 @@ def _summary(run: Run, computed: float, mended: int, seconds: float) -> Summary:
         compile_seconds=run.compile_seconds,
         throughput=new / computed if computed > 0 else 0.0,
         residual=residual,
-        error=max((c["error"] for c in state.chunks.values()), default=0.0) if rounded else None,
+        error=opened.error,
         batch=run.manifest.batch,
         devices=run.options.placement.mesh.size,
         traces=run.program.traces,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jaxlrp.dataset import journal, manifest, store
@@ -91,11 +92,14 @@ def verify(path: str | os.PathLike[str], *, mend: bool = False) -> Report:
 
 def report(folder: Path, held: Manifest, state: State, *, full: bool = True) -> Report:
     """What is wrong with a store; without `full` only sizes of files are looked at."""
-    damaged, metadata = {}, []
-    for number, line in state.chunks.items():
-        wrong = _wrong(folder, held, number, line, full)
-        if wrong:
-            damaged[number] = wrong
+
+    def wrong(number: int) -> str | None:
+        return _wrong(folder, held, number, state.chunks[number], full)
+
+    with ThreadPoolExecutor(_threads(), thread_name_prefix="jaxlrp-verify") as pool:
+        found = zip(state.chunks, pool.map(wrong, state.chunks), strict=True)
+        damaged = {number: what for number, what in found if what}
+    metadata = []
     for name, member in held.members.items():
         if not store.metadata_hold(folder, name, member, held.chunk):
             metadata.append(name)
@@ -110,6 +114,11 @@ def report(folder: Path, held: Manifest, state: State, *, full: bool = True) -> 
         metadata=tuple(metadata),
         orphans=len(store.orphans(folder, held.members, state)),
     )
+
+
+def _threads() -> int:
+    """Hashing gives way to other threads: as many as there are cores, and few enough for memory."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
 
 
 def _wrong(folder: Path, held: Manifest, number: int, line: dict, full: bool) -> str | None:
