@@ -47,7 +47,6 @@ def _initial(output: Any, target: Target, readout: str) -> Any:
                 "the target function must return relevance shaped like the output, "
                 f"{_describe(output)}, got {_describe(target)}"
             )
-        return jax.tree.map(lambda z, r: _like(z, r, readout), output, target)
     if target is None:
         return _whole(output)
     if single and _is_index(target, leaves[0]):
@@ -89,7 +88,8 @@ def _by_parts(output: Any, target: Any, readout: str) -> Any:
 def _of_part(z: Array, target: Any, readout: str) -> Any:
     if target is None:
         return jnp.zeros_like(z)
-    if z.ndim == 0 and isinstance(target, (int, float)) and not isinstance(target, bool):
+    number = _compat.is_array(target) or isinstance(target, (int, float))
+    if z.ndim == 0 and number and jnp.ndim(target) == 0 and not isinstance(target, bool):
         return _like(z, target, readout)  # a scalar has no classes: this is its relevance
     return _initial(z, target, readout)
 

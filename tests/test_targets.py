@@ -26,6 +26,7 @@ def test_arrays_and_functions_are_relevances():
     one_hot = jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
     np.testing.assert_allclose(begins(one_hot), one_hot, rtol=1e-6)
     np.testing.assert_allclose(begins(lambda z: z**2), Z**2, rtol=1e-6)
+    np.testing.assert_array_equal(begins(lambda z: z.argmin(-1)), [[0, -2, 0], [0, 0, -1]])
 
 
 def test_relevance_of_an_output_of_zero_is_not_lost():
@@ -109,6 +110,8 @@ def test_parts_of_other_containers_and_scalars():
     np.testing.assert_array_equal(found, [[0, -2, 0], [0, 4, 0]])
     total = lrp.explain(heads)(Z, target={"class": None, "box": [None, 11.0]}).relevance
     np.testing.assert_allclose(total, 2 * Z, rtol=1e-5)  # 11 of a sum of 5.5
+    counted = lrp.explain(heads)(Z, target={"class": None, "box": [None, jnp.array(11)]}).relevance
+    np.testing.assert_array_equal(counted, total)
 
 
 def test_parts_in_the_ledger():
