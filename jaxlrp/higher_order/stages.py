@@ -74,7 +74,8 @@ class Stages:
                 raise ValueError(
                     f"the layer {path!r} lies inside {around} and is met several times, while a walk has "
                     "one node at each layer: write the loop out (`for w in ws: ...` in place of "
-                    f"`lax.scan`), so that each step has a layer of its own, {path!r}, {path + ':1'!r}"
+                    "`lax.scan` or `nn.scan`), so that each step has a layer of its own; "
+                    "print(lrp.plan(...)) lists them"
                 )
 
     def nodes(self, args: tuple, kwargs: dict) -> list[int]:

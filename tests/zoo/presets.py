@@ -43,8 +43,12 @@ EVERYWHERE = ("gradient", "attnlrp", "cp_lrp")  # `test_zoo.test_presets` has th
 
 def applicable(entry: Entry) -> list[str]:
     """The presets that say something of an architecture."""
-    return [*ANY, *(CONVOLUTIONAL if entry.convolutional else ()), *(
-        ATTENTION if entry.attention else ())]  # fmt: skip
+    found = list(ANY)
+    if entry.convolutional:
+        found += CONVOLUTIONAL
+    if entry.attention:
+        found += ATTENTION
+    return found
 
 
 def rotated() -> dict[str, str]:

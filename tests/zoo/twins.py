@@ -107,9 +107,8 @@ def llama_in_linen_and_nnx(rng: np.random.Generator) -> Twins:
     p = v["params"]
     other = transformers_nnx.Llama(nnx.Rngs(0))
     width = transformers_nnx.WIDTH
-    neighbours = np.array(
-        [0, 2, 1, 3]
-    )  # where the halves' features lie if neighbours turn together
+    # in Linen features turn with those half a head on, in NNX with their neighbours
+    neighbours = np.array([0, 2, 1, 3])
     for i, layer in enumerate(other.layers):
         attention = p[f"GroupedAttention_{i}"]
         q, k, values = (attention[f"{name}_proj"]["kernel"] for name in "qkv")
