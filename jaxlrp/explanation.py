@@ -173,7 +173,9 @@ def explain(
       * an array of the output's shape (or a pytree like the output): that relevance;
       * a function from the output to such an array;
       * `targets.predicted`, `targets.Contrast(a, b)`, `targets.LogOdds(c)`;
-      * None, if the output has one value per example: that value.
+      * None, if the output has one value per example: that value;
+      * of an output that is a pytree, a pytree of the same structure with one of these for each
+        array, and None where no relevance begins.
 
       `condition` is a dictionary from layer paths to arrays that broadcast to the layer's output:
       the relevance there is multiplied by them.

@@ -36,8 +36,8 @@ class Row:
 class Plan:
     """Layers and their rules. A pytree whose leaves are the rules' hyperparameters.
 
-    `print(plan)` is a table; `plan["path"]` a rule; `plan.replace({...})` another plan, which
-    `attach` and `explain` take in place of a composite.
+    `print(plan)` is a table and a verdict; `plan["path"]` a rule; `plan.replace({...})` another plan,
+    which `attach` and `explain` take in place of a composite.
 
     Attributes:
       rules: one for each row.
@@ -126,6 +126,8 @@ class Plan:
         rendered = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
                     for line in lines]  # fmt: skip
         rendered.insert(1, "-" * max(map(len, rendered)))
+        if self.coverage.counts:
+            rendered.append(self.coverage.verdict)
         return "\n".join(rendered)
 
 

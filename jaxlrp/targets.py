@@ -13,7 +13,7 @@ from jax import Array
 from jaxlrp import _compat
 from jaxlrp.numerics import to_gradient_form
 
-Target = Any  # int | integer array | array like the output | callable | None
+Target = Any  # int | integer array | array like the output | callable | Selection | None | a pytree
 
 
 def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
@@ -31,7 +31,14 @@ def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
 
 
 def _initial(output: Any, target: Target, readout: str) -> Any:
+    leaves = jax.tree.leaves(output)
+    single = len(leaves) == 1 and jax.tree.structure(output) == jax.tree.structure(0)
     if isinstance(target, Selection):
+        if not single:
+            raise ValueError(
+                f"{target!r} speaks of one array, but the output is {_describe(output)}: give a target "
+                "for each of its parts, None for those at which no relevance begins"
+            )
         return target.weights(output)
     if callable(target):
         target = target(output)
@@ -40,19 +47,51 @@ def _initial(output: Any, target: Target, readout: str) -> Any:
                 "the target function must return relevance shaped like the output, "
                 f"{_describe(output)}, got {_describe(target)}"
             )
-    leaves = jax.tree.leaves(output)
-    single = len(leaves) == 1 and jax.tree.structure(output) == jax.tree.structure(0)
     if target is None:
         return _whole(output)
     if single and _is_index(target, leaves[0]):
         return class_cotangent(leaves[0], target)
+    if not single:
+        return _by_parts(output, target, readout)
     if jax.tree.structure(target) != jax.tree.structure(output):
         raise ValueError(
             f"the output is {_describe(output)}, which the target {_describe(target)} does not fit: "
-            "give a function from the output to relevance of the same structure, or explain a "
-            "function that returns the one output you mean"
+            "give class indices, an array of its shape, or a function from the output to that"
         )
-    return jax.tree.map(lambda z, r: _like(z, r, readout), output, target)
+    return _like(leaves[0], target, readout)
+
+
+def _by_parts(output: Any, target: Any, readout: str) -> Any:
+    """A target for each part of an output that is a pytree; none begins at those with None."""
+    try:
+        given = jax.tree.structure(output).flatten_up_to(target)
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"the output is {_describe(output)}, which the target {_describe(target)} does not fit: "
+            "give a target for each of its parts in a pytree of the same structure (None where no "
+            "relevance begins), a function from the output to relevance of the same structure, or "
+            "explain a function that returns the one output you mean"
+        ) from None
+    if all(part is None for part in given):
+        raise ValueError("target is None at every part of the output: relevance must begin at one")
+    parts, tree = jax.tree_util.tree_flatten_with_path(output)
+    found = []
+    for (path, z), part in zip(parts, given, strict=True):
+        try:
+            found.append(_of_part(z, part, readout))
+        except (TypeError, ValueError, IndexError) as error:
+            error.add_note(f"This is about target{jax.tree_util.keystr(path)}.")
+            raise
+    return jax.tree.unflatten(tree, found)
+
+
+def _of_part(z: Array, target: Any, readout: str) -> Any:
+    if target is None:
+        return jnp.zeros_like(z)
+    number = _compat.is_array(target) or isinstance(target, (int, float))
+    if z.ndim == 0 and number and jnp.ndim(target) == 0 and not isinstance(target, bool):
+        return _like(z, target, readout)  # a scalar has no classes: this is its relevance
+    return _initial(z, target, readout)
 
 
 def _whole(output: Any) -> Any:

@@ -66,6 +66,12 @@ def test_the_verdict():
     assert f"linear: {TREATMENTS['linear']}\n    transpose 1" in text
 
 
+def test_a_printed_plan_ends_with_the_verdict():
+    plan = lrp.plan(lambda x: jax.nn.relu(x @ W).T, None, X)
+    for printed in (str(plan), str(plan.replace({"relu": lrp.rules.Gradient()}))):
+        assert printed.splitlines()[-1] == plan.coverage.verdict
+
+
 def test_an_operation_with_a_rule_of_the_users_is_named():
     def rooted(x):
         return lax.linalg.cholesky(x, symmetrize_input=False) @ W

@@ -461,3 +461,46 @@ def test_pairs_of_pooled_features():
 def test_pairs_of_different_embeddings_are_refused():
     with pytest.raises(ValueError, match="both inputs must have as many outputs, got 2 and 3"):
         higher_order.pairs(lambda x: x * 2.0)(jnp.ones(2), jnp.ones(3))
+
+
+MIX = np.abs(normal(N, N, seed=5))
+DEEP = normal(3, D, D, seed=6)
+
+
+def scanned(x):
+    return jax.lax.scan(lambda h, w: (jax.nn.relu(MIX @ h @ w), None), x, DEEP)[0].sum()
+
+
+def written_out(x):
+    for w in DEEP:
+        x = jax.nn.relu(MIX @ x @ w)
+    return x.sum()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f, layers: higher_order.walks(f, layers)(
+            X, walks=np.array([[0] * (len(layers) + 1)])
+        ),
+        lambda f, layers: higher_order.walks(f, layers, from_input=False)(
+            X, walks=np.array([[0] * len(layers)])
+        ),
+        lambda f, layers: higher_order.top_walks(f, layers)(X),
+        lambda f, layers: higher_order.top_walks(f, layers, bounded=True)(X),
+    ],
+)
+def test_walks_through_a_layer_inside_a_scan_are_refused(call):
+    message = r"layer 'relu' lies inside `scan` .* write the loop out .* a layer of its own"
+    with pytest.raises(ValueError, match=message):
+        call(scanned, ["relu"])
+    call(written_out, ["relu", "relu:1", "relu:2"])  # the mend
+
+
+def test_sets_of_nodes_keep_to_every_step_of_a_scan():
+    sets = np.array([[True, True, False, True], [False, True, True, False]])
+    expected = higher_order.subgraph(written_out, ["relu", "relu:1", "relu:2"])(X, nodes=sets)
+    assert np.abs(expected).min() > 0.01
+    for axis in (0, -2):
+        found = higher_order.subgraph(scanned, ["relu"], node_axis=axis)(X, nodes=sets)
+        np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -26,6 +26,7 @@ def test_arrays_and_functions_are_relevances():
     one_hot = jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
     np.testing.assert_allclose(begins(one_hot), one_hot, rtol=1e-6)
     np.testing.assert_allclose(begins(lambda z: z**2), Z**2, rtol=1e-6)
+    np.testing.assert_array_equal(begins(lambda z: z.argmin(-1)), [[0, -2, 0], [0, 0, -1]])
 
 
 def test_relevance_of_an_output_of_zero_is_not_lost():
@@ -63,6 +64,118 @@ def test_selections_are_arguments_of_jit():
 def test_one_value_for_each_example_needs_no_target():
     np.testing.assert_array_equal(explain(jnp.array([2.0, 3.0])).relevance, [2.0, 3.0])
     np.testing.assert_array_equal(explain(jnp.array([[2.0], [3.0]])).relevance, [[2.0], [3.0]])
+
+
+def span(x):
+    """A question-answering head: scores of each position as start and as end."""
+    return x + 0.0, 2.0 * x
+
+
+def spans(target, x=Z):
+    """Relevance that begins at the starts and at the ends: they reach different inputs."""
+    result = lrp.explain(lambda pair: span(pair[0])[:1] + span(pair[1])[1:])((x, x), target=target)
+    return result.relevance
+
+
+def test_each_part_of_an_output_has_a_target_of_its_own():
+    starts, ends = jnp.array([2, 0]), jnp.array([1, 1])
+    at_start, at_end = [[0, 0, 3], [0.5, 0, 0]], [[0, -4, 0], [0, 8, 0]]
+    for found in (spans((starts, ends)), jax.jit(lambda a, b: spans((a, b)))(starts, ends)):
+        np.testing.assert_array_equal(found[0], at_start)
+        np.testing.assert_array_equal(found[1], at_end)
+    for target, first, second in [
+        ((2, targets.predicted), [[0, 0, 3], [0, 0, -1]], [[0, 0, 6], [0, 8, 0]]),
+        ((starts, targets.Contrast(ends, 0)), at_start, [[-2, -4, 0], [-1, 8, 0]]),
+        ((jnp.ones((2, 3)), lambda z: z * (z > 0)), np.ones((2, 3)), [[2, 0, 6], [1, 8, 0]]),
+        ((Z * 3, ends), Z * 3, at_end),
+    ]:
+        found = spans(target)
+        np.testing.assert_allclose(found[0], first, rtol=1e-6, err_msg=str(target))
+        np.testing.assert_allclose(found[1], second, rtol=1e-6, err_msg=str(target))
+
+
+def test_no_relevance_begins_at_a_part_without_a_target():
+    starts = jnp.array([2, 0])
+    for target, begun, silent in [((starts, None), 0, 1), ((None, 0), 1, 0)]:
+        found = spans(target)
+        assert np.abs(found[begun]).max() > 0
+        np.testing.assert_array_equal(found[silent], 0)
+
+
+def test_parts_of_other_containers_and_scalars():
+    def heads(x):
+        return {"class": x, "box": [2 * x, x.sum()]}
+
+    found = lrp.explain(heads)(Z, target={"class": 1, "box": [None, None]}).relevance
+    np.testing.assert_array_equal(found, [[0, -2, 0], [0, 4, 0]])
+    total = lrp.explain(heads)(Z, target={"class": None, "box": [None, 11.0]}).relevance
+    np.testing.assert_allclose(total, 2 * Z, rtol=1e-5)  # 11 of a sum of 5.5
+    counted = lrp.explain(heads)(Z, target={"class": None, "box": [None, jnp.array(11)]}).relevance
+    np.testing.assert_array_equal(counted, total)
+
+
+def test_parts_in_the_ledger():
+    w = jnp.array([[1.0, 2.0], [0.5, -1.0], [1.0, 1.0]])
+    ledger = lrp.check_conservation(lambda x: (x @ w, x @ w), None, Z, target=(0, None))
+    np.testing.assert_allclose(ledger.output, (Z @ w)[:, 0].sum(), rtol=1e-5)
+    np.testing.assert_allclose(ledger.input, ledger.output, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (
+            (0,),
+            ValueError,
+            r"give a target for each of its parts in a pytree of the same structure",
+        ),
+        ([0, 1], ValueError, r"the output is .*float32\[2, 3\].* which the target .* does not fit"),
+        (0, ValueError, r"for each of its parts"),
+        (targets.predicted, ValueError, r"Predicted\(\) speaks of one array, but the output is"),
+        ((None, None), ValueError, r"target is None at every part of the output"),
+        (None, TypeError, r"target is missing: the output is \('float32\[2, 3\]"),
+    ],
+)
+def test_errors_of_parts(target, error, message):
+    with pytest.raises(error, match=message):
+        spans(target)
+
+
+def test_an_error_in_a_part_names_it():
+    with pytest.raises(IndexError, match=r"target 3 is out of range") as caught:
+        spans((0, 3))
+    assert caught.value.__notes__ == ["This is about target[1]."]
+
+
+@pytest.mark.parametrize("position", [-1, 1])
+def test_the_next_token(position):
+    """Of (B, T, V) scores one position is chosen, in the function or in the target."""
+    rng = np.random.default_rng(0)
+    w = jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(2, 3, 4)), jnp.float32)
+
+    def decoder(x):
+        return jnp.cumsum(x, axis=1) @ w  # every position reads those before it
+
+    def chosen(x):
+        return decoder(x)[:, position]
+
+    right, wrong = jnp.array([4, 0]), jnp.array([1, 2])
+    seen = np.arange(3)[:, None] <= position % 3
+    rows = np.arange(2)
+    of = lambda token: np.asarray(x * w.T[token][:, None]) * seen  # noqa: E731
+    exact = lrp.composites.by_kind("dense", lrp.LRP0())
+    found = lrp.explain(chosen, exact)(x, target=right).relevance
+    np.testing.assert_allclose(found, of(right), rtol=1e-5)
+    found = lrp.explain(chosen, exact)(x, target=targets.Contrast(right, wrong)).relevance
+    np.testing.assert_allclose(found, of(right) - of(wrong), rtol=1e-4, atol=1e-6)
+
+    def contrast(z):
+        at = jnp.zeros_like(z).at[rows, position, right].set(z[rows, position, right])
+        return at.at[rows, position, wrong].set(-z[rows, position, wrong])
+
+    found = lrp.explain(decoder, exact)(x, target=contrast).relevance
+    np.testing.assert_allclose(found, of(right) - of(wrong), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,43 @@ def test_text_is_escaped(tmp_path):
     assert found.html in page
 
 
+def test_control_characters_are_shown_and_obeyed_by_no_terminal():
+    raw = [
+        "a\nb",
+        "\t",
+        "\x1b[2J",
+        "\x9b31m",
+        "\r\x00\x7f",
+        "\u202eevil",
+        "\u2028",
+        "\ud800",
+        "caf\u00e9",
+    ]
+    seen = [
+        r"a\nb",
+        r"\t",
+        r"\x1b[2J",
+        r"\x9b31m",
+        r"\r\x00\x7f",
+        r"\u202eevil",
+        r"\u2028",
+        r"\ud800",
+        "caf\u00e9",
+    ]
+    found = text(raw, np.ones(len(raw)), labels=["\x1b[1A\n:"])
+    assert [word for word, _, _ in spans(found)] == seen
+    assert shown(found) == " ".join([r"\x1b[1A\n:", *seen])
+    plain = re.sub(r"\x1b\[[\d;]*m", "", str(found))  # less the colours, which are ours
+    assert plain == shown(found)
+    assert plain.isprintable()
+    str(found).encode()
+
+
+def test_emoji_of_several_characters_stay_whole():
+    family = "\U0001f468\u200d\U0001f469"
+    assert [word for word, _, _ in spans(text([family], [1.0]))] == [family]
+
+
 def test_jax_arrays_and_bfloat16():
     assert len(spans(text(["a"], jnp.ones(1, jnp.bfloat16)))) == 1
 

@@ -18,9 +18,11 @@ from jax import Array, lax
 
 from jaxlrp.composites import Composite
 from jaxlrp.errors import near
-from jaxlrp.explanation import explain, plan
+from jaxlrp.explanation import explain
 from jaxlrp.numerics import check_count, widen
 from jaxlrp.planning import Plan
+from jaxlrp.taps import Blanks, blanks
+from jaxlrp.trace import source, trace
 
 
 class Arrived(NamedTuple):
@@ -48,14 +50,33 @@ class Stages:
     from_input: bool
     chunk: int
 
-    def shapes(self, args: tuple, kwargs: dict) -> list[tuple[int, ...]]:
-        """The shape of the output of each layer."""
-        planned = plan(self.fun, self.composite, *args, argnums=self.argnums, **kwargs)
-        shapes = {row.path: row.output_shape for row in planned.rows}
+    def _found(self, args: tuple, kwargs: dict) -> list[Blanks]:
+        """What is known of each layer."""
+        found = blanks(trace(source(self.fun, self.argnums, False), args, kwargs).network)
         for path in self.layers:
-            if path not in shapes:
-                raise ValueError(f"there is no layer {path!r}: {near(path, shapes)}")
-        return [shapes[path] for path in self.layers]
+            if path not in found:
+                raise ValueError(f"there is no layer {path!r}: {near(path, found)}")
+        return [found[path] for path in self.layers]
+
+    def shapes(self, args: tuple, kwargs: dict) -> list[tuple[int, ...]]:
+        """The shape of the output of each layer, of one step of a loop."""
+        return [it.graph.avals[it.layer.output].shape for it in self._found(args, kwargs)]
+
+    def check_single(self, args: tuple, kwargs: dict) -> None:
+        """Refuses layers that are met more than once: a walk has one node at each.
+
+        Raises:
+          ValueError: naming the layer.
+        """
+        for path, it in zip(self.layers, self._found(args, kwargs), strict=True):
+            if it.shape != it.graph.avals[it.layer.output].shape:
+                around = " and ".join(dict.fromkeys(f"`{op.primitive}`" for op in it.around))
+                raise ValueError(
+                    f"the layer {path!r} lies inside {around} and is met several times, while a walk has "
+                    "one node at each layer: write the loop out (`for w in ws: ...` in place of "
+                    "`lax.scan` or `nn.scan`), so that each step has a layer of its own; "
+                    "print(lrp.plan(...)) lists them"
+                )
 
     def nodes(self, args: tuple, kwargs: dict) -> list[int]:
         """How many nodes there are at the input, unless walks begin at a layer, and at each layer."""

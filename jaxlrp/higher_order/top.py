@@ -99,7 +99,7 @@ def top_walks(
       does not matter. With `bounded` there is one more for each feature of each node of each layer.
 
     Raises:
-      ValueError: if a path is unknown, an axis has no nodes, or a number is out of range.
+      ValueError: if a path is unknown or inside a scan, an axis has no nodes, or a number is out of range.
 
     References:
       Xiong et al. (2023), https://proceedings.mlr.press/v202/xiong23b.html, whose search is exact for
@@ -118,6 +118,7 @@ def top_walks(
     check_one_of("by", by, tuple(_ORDERS))
 
     def of_top(*args: Any, target: Any = None, **kwargs: Any) -> TopWalks:
+        stages.check_single(args, kwargs)
         stages.nodes(args, kwargs)
         most = _most(stages, args, kwargs) if bounded else None
         steps, relevance, bound = _search(stages, args, kwargs, target, beam, most)

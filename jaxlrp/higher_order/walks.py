@@ -54,7 +54,7 @@ def walks(
       block for each different end of a walk.
 
     Raises:
-      ValueError: if a path is unknown, an axis has no nodes, or a node is out of range.
+      ValueError: if a path is unknown or inside a scan, an axis has no nodes, or a node is out of range.
 
     References:
       Schnake et al. (2021), https://doi.org/10.1109/TPAMI.2021.3115452
@@ -71,6 +71,7 @@ def walks(
 
     def of_walks(*args: Any, walks: ArrayLike, target: Any = None, **kwargs: Any) -> Array:
         given = np.asarray(walks)
+        stages.check_single(args, kwargs)
         _check_walks(given, stages.nodes(args, kwargs), from_input)
         return _relevance(stages, args, kwargs, target, given)
 

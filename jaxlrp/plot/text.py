@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,10 @@ from numpy.typing import ArrayLike
 from jaxlrp.plot.normalise import as_colormap, as_real, symmetric_limit
 
 _CONTINUES = "##"  # BERT's mark of a piece that goes on with a word
+# Categories of characters that move the cursor, break lines or command a terminal, and the classes of
+# those that turn the direction of writing.
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _BEGINS = ("\u2581", "\u0120")  # SentencePiece's and GPT-2's marks of a piece that begins one
 
 
@@ -55,7 +60,7 @@ def text(
     """Colours tokens by their relevance: red for, blue against, and no colour at zero.
 
     Word pieces are put together: "##ing" goes on with a word (BERT), "▁play" and "Ġplay" begin
-    one (SentencePiece, GPT-2).
+    one (SentencePiece, GPT-2). Line breaks, tabs and other control characters are shown as escapes.
 
     Args:
       tokens: of a sentence, or of several.
@@ -135,26 +140,37 @@ def pieces(words: list[str]) -> list[tuple[str, bool]]:
     return found
 
 
+def visible(word: str) -> str:
+    r"""A token with its control characters as escapes, `\n`, `\x1b`: seen, and obeyed by no terminal."""
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in _UNSEEN or unicodedata.bidirectional(c) in _TURNING
+        else c
+        for c in word
+    )
+
+
 def _html_sentence(
     pieces: list[tuple[str, bool]], row: np.ndarray, colours: np.ndarray, label: str
 ) -> str:
-    parts = [f"<b>{html.escape(label)}</b> " if label else ""]
+    parts = [f"<b>{html.escape(visible(label))}</b> " if label else ""]
     for (word, spaced), value, colour in zip(pieces, row, colours, strict=True):
         style = (
             f"background:{to_hex(colour)};color:{_ink(colour)};border-radius:0.2em;padding:0.1em 0"
         )
         parts.append(" " if spaced else "")
-        parts.append(f'<span style="{style}" title="{value:+.3g}">{html.escape(word)}</span>')
+        shown = html.escape(visible(word))
+        parts.append(f'<span style="{style}" title="{value:+.3g}">{shown}</span>')
     return f'<p style="margin:0.2em 0">{"".join(parts)}</p>'
 
 
 def _terminal_sentence(pieces: list[tuple[str, bool]], colours: np.ndarray, label: str) -> str:
-    parts = [f"\x1b[1m{label}\x1b[0m " if label else ""]
+    parts = [f"\x1b[1m{visible(label)}\x1b[0m " if label else ""]
     for (word, spaced), colour in zip(pieces, colours, strict=True):
         red, green, blue = (round(255 * c) for c in colour[:3])
         ink = "30" if _ink(colour) == "#000" else "97"
         parts.append(" " if spaced else "")
-        parts.append(f"\x1b[{ink};48;2;{red};{green};{blue}m{word}\x1b[0m")
+        parts.append(f"\x1b[{ink};48;2;{red};{green};{blue}m{visible(word)}\x1b[0m")
     return "".join(parts)
 
 

@@ -12,16 +12,25 @@ import numpy as np
 from flax import linen as nn
 from flax import nnx
 
-from zoo import generative, graphs, recurrent, transformers_nnx, vision_linen
-from zoo.entries import linen, linen_variables, normal
+from zoo import generative, graphs, recurrent, transformers_linen, transformers_nnx, vision_linen
+from zoo.entries import linen, linen_variables, normal, tokens
 
 
 class Twins(NamedTuple):
-    """Functions that are one and the same, and an input."""
+    """Functions that are one and the same, and an input.
+
+    Attributes:
+      funs: the first is what the others are compared with.
+      x: of all of them.
+      rtol: how equal they are.
+      same_sums: whether their linear layers add up the same products. If not, only rules that are
+        linear in the contributions give the same relevance: epsilon does, gamma does not.
+    """
 
     funs: Sequence[Any]
     x: jax.Array
     rtol: float = 1e-8
+    same_sums: bool = True
 
 
 TWINS: dict[str, Callable[[np.random.Generator], Twins]] = {}
@@ -84,6 +93,79 @@ def vit_in_linen_and_nnx(rng: np.random.Generator) -> Twins:
     return Twins([functools.partial(vision_linen.ViT().apply, v), *models], x, 1e-6)
 
 
+def _in_evaluation(module: nnx.Module) -> nnx.Module:
+    module.eval()
+    return module
+
+
+@twins
+def llama_in_linen_and_nnx(rng: np.random.Generator) -> Twins:
+    """Attention by hand and fused, halves and neighbours rotated, gate and up apart and in one."""
+    ids = tokens(rng, 2, transformers_nnx.LENGTH)
+    model = transformers_linen.Decoder()
+    v = linen_variables(rng, model, ids)
+    p = v["params"]
+    other = transformers_nnx.Llama(nnx.Rngs(0))
+    width = transformers_nnx.WIDTH
+    # in Linen features turn with those half a head on, in NNX with their neighbours
+    neighbours = np.array([0, 2, 1, 3])
+    for i, layer in enumerate(other.layers):
+        attention = p[f"GroupedAttention_{i}"]
+        q, k, values = (attention[f"{name}_proj"]["kernel"] for name in "qkv")
+        values = {
+            "norm1": p[f"RMSNorm_{2 * i}"],
+            "norm2": p[f"RMSNorm_{2 * i + 1}"],
+            "q": {"kernel": q[..., neighbours].reshape(width, -1)},
+            "k": {"kernel": k[..., neighbours].reshape(width, -1)},
+            "v": {"kernel": values.reshape(width, -1)},
+            "o": {"kernel": attention["o_proj"]["kernel"].reshape(-1, width)},
+            "gate_up": {
+                "kernel": jnp.concatenate([p[f"{n}_{i}"]["kernel"] for n in ("gate", "up")], axis=1)
+            },
+            "down": p[f"down_{i}"],
+        }
+        _copy(layer, values)
+    _copy(other, {"embed": p["Embed_0"], "norm": p["RMSNorm_4"], "head": p["lm_head"]})
+    # `jax.nn.dot_product_attention` computes its softmax in float32
+    return Twins([functools.partial(model.apply, v), _in_evaluation(other)], ids, 1e-6)
+
+
+def _recurrent_twins(rng: np.random.Generator, cell: Any, other: Any, rename: Any) -> Twins:
+    """A recurrent layer in Linen, and in NNX with its weights under other names."""
+    x = recurrent.sequence(rng)
+    model = recurrent.Classifier(cell(recurrent.HIDDEN, param_dtype=recurrent.DTYPE))
+    v = linen_variables(rng, model, x)
+    p = v["params"]
+    (key,) = (key for key in p if key != "Dense_0")
+    twin = recurrent.NnxClassifier(other, nnx.Rngs(0))
+    _copy(twin.rnn.cell, rename(p[key]))
+    _copy(twin.head, p["Dense_0"])
+    return Twins([functools.partial(model.apply, v), _in_evaluation(twin)], x)
+
+
+@twins
+def lstm_in_linen_and_nnx(rng: np.random.Generator) -> Twins:
+    def rename(p):
+        return {"if_" if name == "if" else name: values for name, values in p.items()}
+
+    return _recurrent_twins(rng, nn.LSTMCell, nnx.LSTMCell, rename)
+
+
+@twins
+def gru_in_linen_and_nnx(rng: np.random.Generator) -> Twins:
+    """Gates apart, and from one fused kernel, which has no bias of the state."""
+
+    def rename(p):
+        p["hn"]["bias"] = jnp.zeros_like(p["hn"]["bias"])  # of the Linen module as well
+        join = lambda side, leaf: jnp.concatenate([p[side + g][leaf] for g in "rzn"], -1)  # noqa: E731
+        return {
+            "dense_i": {"kernel": join("i", "kernel"), "bias": join("i", "bias")},
+            "dense_h": {"kernel": join("h", "kernel")},
+        }
+
+    return _recurrent_twins(rng, nn.GRUCell, nnx.GRUCell, rename)
+
+
 @twins
 def lstm_fused_and_apart(rng: np.random.Generator) -> Twins:
     fused = nn.OptimizedLSTMCell(recurrent.HIDDEN, param_dtype=recurrent.DTYPE)
@@ -109,7 +191,8 @@ def experts_mixed_and_gathered(rng: np.random.Generator) -> Twins:
     x = normal(rng, 2, 5, 4)
     mixed, gathered = generative.TopExperts(), generative.TopExperts(gathered=True)
     v = linen_variables(rng, mixed, x)
-    return Twins([functools.partial(m.apply, v) for m in (mixed, gathered)], x)
+    # one sum over experts and hidden units, or a sum for each expert
+    return Twins([functools.partial(m.apply, v) for m in (mixed, gathered)], x, same_sums=False)
 
 
 @twins
@@ -207,7 +290,8 @@ def messages_by_segments_and_by_matrix(rng: np.random.Generator) -> Twins:
     segments = lambda h: graphs.gather_sum(h[graphs.SENDERS])  # noqa: E731
     matrix = lambda h: jnp.asarray(near) @ h  # noqa: E731
     funs = [functools.partial(network, gather) for gather in (segments, matrix)]
-    return Twins(funs, normal(rng, graphs.NODES, graphs.WIDTH))
+    # the matrix is a dense layer, segments are added up without one
+    return Twins(funs, normal(rng, graphs.NODES, graphs.WIDTH), same_sums=False)
 
 
 @twins
