@@ -220,7 +220,7 @@ def test_a_product_along_an_axis_gives_each_value_its_part() -> None:
     close(back, [1, 2, 3, 4, 5])
     for rule, message in (
         (lrp.rules.SignalTakesAll(), "is for a gate and a signal, but 'cumprod'"),
-        (lrp.rules.Proportional(), r"elementwise products, but 'cumprod' \(cumprod\) makes \(5,\)"),
+        (lrp.rules.Proportional(), r"matrix products, but 'cumprod' computes cumprod of \(5,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             relevance(lambda x: lax.cumprod(x), X, X, C.by_kind("product", rule))

@@ -31,13 +31,8 @@ ZOO: dict[str, Entry] = {
 
 # Also explained without `jit`, operation by operation, which costs seconds each.
 EAGER = frozenset(
-    {
-        "bert", "llama",  "fused_attention", "nnx_vit",  "vit",  
-        "map_head", "maxout", "lstm", "gru", "nnx_gru",
-        "neural_ode", "early_exit",  "mamba", "linear_attention", "gcn", "gin", 
-        "experts_top", "real_nvp",
-    }
-)  # fmt: skip
+    {"llama", "nnx_vit", "lstm", "nnx_gru", "early_exit", "mamba", "gcn", "experts_top"}
+)
 
 # `jax.nn.dot_product_attention`, which NNX uses too, has its weights in float32.
 SINGLE = frozenset(
