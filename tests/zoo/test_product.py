@@ -1,4 +1,4 @@
-"""Architectures times presets: one for each architecture by rotation, all of them with `-m slow`.
+"""Architectures times presets: one for every other architecture by rotation, all with `-m slow`.
 
 The slow ones also compare batch and singles and differentiate the explanation, as `test_zoo` does
 under the default composite.
@@ -98,7 +98,13 @@ def judged(name: str, preset: str, varied: bool) -> None:
     judge(found, known)
 
 
-@pytest.mark.parametrize(("name", "preset"), rotated().items())
+def _by_turns() -> Iterator[Any]:
+    """All of them take three minutes of a processor: every other one is slow."""
+    for i, pair in enumerate(rotated().items()):
+        yield pytest.param(*pair, marks=[pytest.mark.slow] if i % 2 else [])
+
+
+@pytest.mark.parametrize(("name", "preset"), list(_by_turns()))
 def test_rotated(name: str, preset: str) -> None:
     judged(name, preset, varied=False)
 
