@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +14,20 @@ from flax import linen as nn
 from flax import traverse_util
 
 Arrays = Mapping[str, np.ndarray]
+
+
+def package_folder(package: str, network: str, install: str) -> Path:
+    """Where a package with weights lies. Many cannot be imported without PyTorch, but they can be found.
+
+    Raises:
+      ImportError: if it is not installed, saying which network needs it and how to install it.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(
+            f"the weights of {network} are in a package that is not installed: {install}"
+        )
+    return Path(spec.submodule_search_locations[0])
 
 
 def to_linen(checkpoint: Arrays, scope: Callable[[str], str]) -> dict[str, np.ndarray]:

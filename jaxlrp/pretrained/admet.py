@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -167,13 +165,10 @@ def _shapes() -> Molecules:
 
 
 def _tensors(member: int) -> dict[str, np.ndarray]:
-    # The package cannot be imported without PyTorch, but it can be found.
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError(
-            f"the weights of admet are in a package that is not installed: {_INSTALL}"
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "resources/models/admet_classification"
+    folder = (
+        _weights.package_folder(_PACKAGE, "admet", _INSTALL)
+        / "resources/models/admet_classification"
+    )
     checkpoint = read_torch_checkpoint(folder / f"model_{member}.pt", part="state_dict")
     # Beside the network's there are weights of its loss and metrics.
     return {

@@ -12,9 +12,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -227,13 +225,7 @@ def pitch(logits: ArrayLike) -> np.ndarray:
 
 
 def _tensors(size: str) -> dict[str, np.ndarray]:
-    # The package cannot be imported without PyTorch, but it can be found.
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError(
-            f"the weights of CREPE are in a package that is not installed: {_INSTALL}"
-        )
-    folder = Path(spec.submodule_search_locations[0])
+    folder = _weights.package_folder(_PACKAGE, "CREPE", _INSTALL)
     checkpoint = read_torch_checkpoint(folder / "assets" / f"{size}.pth")
     # The kernels there have a second spatial axis, of length 1.
     return {name: value[..., 0] if value.ndim == 4 else value for name, value in checkpoint.items()}

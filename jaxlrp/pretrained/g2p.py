@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -248,11 +247,7 @@ _INDEX = {letter: i for i, letter in enumerate(LETTERS)}
 
 
 def _folder() -> Path:
-    # The package cannot be imported without its dependencies, but it can be found.
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError(f"the weights of g2p are in a package that is not installed: {_INSTALL}")
-    return Path(spec.submodule_search_locations[0])
+    return _weights.package_folder(_PACKAGE, "g2p", _INSTALL)
 
 
 def _variables(checkpoint: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

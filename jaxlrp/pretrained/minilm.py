@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -246,12 +245,7 @@ def _tokenise(
 
 
 def _folder() -> Path:
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError(
-            f"the weights of MiniLM are in a package that is not installed: {_INSTALL}"
-        )
-    return Path(spec.submodule_search_locations[0]) / "model"
+    return _weights.package_folder(_PACKAGE, "MiniLM", _INSTALL) / "model"
 
 
 def _variables(checkpoint: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

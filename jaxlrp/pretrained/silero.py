@@ -14,7 +14,6 @@ References:
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -192,13 +191,7 @@ def preprocess(audio: ArrayLike, frame: int = 512) -> np.ndarray:
 
 
 def _folder() -> Path:
-    # The package cannot be imported without PyTorch, but it can be found.
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError(
-            f"the weights of Silero VAD are in a package that is not installed: {_INSTALL}"
-        )
-    return Path(spec.submodule_search_locations[0]) / "data"
+    return _weights.package_folder(_PACKAGE, "Silero VAD", _INSTALL) / "data"
 
 
 def _variables(checkpoint: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
