@@ -24,28 +24,7 @@ import transformers  # noqa: F401  # before torchvision's stub, which it would l
 from torch import Tensor
 from torch.nn import functional as F
 
-
-def stub_torchvision() -> None:
-    """LXT and Zennit, which it needs, import torchvision for the names of a few classes alone."""
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        for name, classes in {
-            "torchvision": (),
-            "torchvision.ops": ("FrozenBatchNorm2d",),
-            "torchvision.ops.misc": ("FrozenBatchNorm2d",),
-            "torchvision.models": (),
-            "torchvision.models.resnet": ("Bottleneck", "BasicBlock"),
-            "torchvision.models.vision_transformer": (),
-        }.items():
-            module = sys.modules[name] = types.ModuleType(name)
-            for cls in classes:
-                setattr(module, cls, type(cls, (torch.nn.Module,), {}))
-            module.nn = torch.nn  # pyright: ignore
-            parent, _, child = name.rpartition(".")
-            if parent:
-                setattr(sys.modules[parent], child, module)
-
+from _torchvision_stub import stub_torchvision
 
 stub_torchvision()
 

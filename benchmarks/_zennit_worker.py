@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import types
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -21,27 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
-def stub_torchvision() -> None:
-    """Zennit imports torchvision for the names of a few classes alone: empty ones will do."""
-    try:
-        import torchvision  # noqa: F401
-    except ImportError:
-        for name, classes in {
-            "torchvision": (),
-            "torchvision.ops": ("FrozenBatchNorm2d",),
-            "torchvision.ops.misc": ("FrozenBatchNorm2d",),
-            "torchvision.models": (),
-            "torchvision.models.resnet": ("Bottleneck", "BasicBlock"),
-        }.items():
-            module = types.ModuleType(name)
-            for cls in classes:
-                setattr(module, cls, type(cls, (nn.Module,), {}))
-            sys.modules[name] = module
-            parent, _, child = name.rpartition(".")
-            if parent:
-                setattr(sys.modules[parent], child, module)
-
+from _torchvision_stub import stub_torchvision
 
 stub_torchvision()
 

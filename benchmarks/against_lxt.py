@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import numpy as np
 import jaxlrp as lrp
 from models import flatten
 from speed import build, cores, machine, markdown, number
+from torch_python import check_torch_python
 from transformer_models import TINY, Encoder, Size, inputs
 
 WORKER = Path(__file__).with_name("_lxt_worker.py")
@@ -39,28 +39,6 @@ INSTALL = (
     "pip install --no-deps --ignore-requires-python lxt==2.1 zennit==1.0.0"
 )
 Seconds = tuple[float, float]  # by the clock, and of the CPU in all threads
-
-
-def check_torch_python(python: str) -> str:
-    """The path of a Python that has torch, transformers, LXT and Zennit.
-
-    Raises:
-      SystemExit: saying what is missing.
-    """
-    found = shutil.which(python)
-    if found is None:
-        raise SystemExit(f"--torch-python {python}: there is no such program")
-    look = (
-        "import importlib.util as u; "
-        "print(*(n for n in ('torch', 'transformers', 'lxt', 'zennit') if not u.find_spec(n)))"
-    )
-    missing = subprocess.run([found, "-c", look], check=True, capture_output=True, text=True).stdout
-    if missing.strip():
-        raise SystemExit(
-            f"--torch-python {python}: this Python lacks {' and '.join(missing.split())}; install "
-            f"there: {INSTALL}"
-        )
-    return found
 
 
 @contextmanager
@@ -187,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     parser.add_argument("--quick", action="store_true", help="tiny models; times mean nothing")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     args = parser.parse_args(argv)
-    python = check_torch_python(args.torch_python)
+    python = check_torch_python(
+        args.torch_python, ("torch", "transformers", "lxt", "zennit"), INSTALL
+    )
     size, repeats = (TINY, 2) if args.quick else (Size(), args.repeats)
     settings = machine() | {"batch": args.batch, "repeats": repeats}
     print(", ".join(f"{key} {value}" for key, value in settings.items()))

@@ -9,7 +9,6 @@ zennit`), before jaxlrp runs in this one.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,30 +33,10 @@ from speed import (
     number,
     parser,
 )
+from torch_python import check_torch_python
 
 COMPOSITES = ("epsilon_plus", "epsilon_gamma_box")
 WORKER = Path(__file__).with_name("_zennit_worker.py")
-
-
-def check_torch_python(python: str) -> str:
-    """The path of a Python that has torch and zennit.
-
-    Raises:
-      SystemExit: saying what is missing.
-    """
-    found = shutil.which(python)
-    if found is None:
-        raise SystemExit(f"--torch-python {python}: there is no such program")
-    look = (
-        "import importlib.util as u; print(*(n for n in ('torch', 'zennit') if not u.find_spec(n)))"
-    )
-    missing = subprocess.run([found, "-c", look], check=True, capture_output=True, text=True).stdout
-    if missing.strip():
-        raise SystemExit(
-            f"--torch-python {python}: this Python lacks {' and '.join(missing.split())}; install "
-            "there: pip install torch zennit"
-        )
-    return found
 
 
 def zennit(case: Case, composites: Sequence[str], repeats: int, python: str) -> dict[str, Any]:
@@ -164,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         help="a Python that has torch and zennit; by default this one",
     )
     args = options.parse_args(argv)
-    python = check_torch_python(args.torch_python)
+    python = check_torch_python(args.torch_python, ("torch", "zennit"), "pip install torch zennit")
     size, batch, repeats = (32, 2, 3) if args.quick else (args.size, args.batch, args.repeats)
     settings = {"size": size, "batch": batch, "repeats": repeats, "quick": args.quick}
     result: dict[str, Any] = {"machine": machine(), "settings": settings, "models": {}}
