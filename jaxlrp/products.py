@@ -30,21 +30,26 @@ def bilinear(
     x, weight = _compat.alike(x, weight)
     if anchor.primitive is P.DOT and weight.ndim > 2:
         contracted, batch = anchor.params["dimension_numbers"]
-        if not any(batch) and _is_matrix(weight, contracted[1 - side]):
+        if not any(batch) and _order(weight, contracted[1 - side]) is not None:
             return _product(x, weight, contracted[side], contracted[1 - side], side, anchor)
     if anchor.primitive is P.CONV and side == 0:
         numbers = anchor.params["dimension_numbers"]
-        if _tiles(anchor) and _is_matrix(weight, numbers.rhs_spec[1:]):
+        if _tiles(anchor) and _order(weight, numbers.rhs_spec[1:]) is not None:
             return _over_patches(anchor, x, weight)
     operands = (x, weight) if side == 0 else (weight, x)
     (z,) = _compat.bind(anchor.eqn, (*operands, *extras), preferred_element_type=None)
     return z
 
 
-def _is_matrix(weight: Array, contracted: Sequence[int]) -> bool:
-    """Whether all contracted dimensions lie before all others, or behind them."""
+def _order(weight: Array, contracted: Sequence[int]) -> int | None:
+    """Which dimension of a matrix the contracted ones are: 0 if they lie before all others, 1 if behind.
+
+    None where they lie among them, so that the weight is no matrix.
+    """
     lie = [d in contracted for d, n in enumerate(weight.shape) if n != 1]
-    return lie in (sorted(lie), sorted(lie, reverse=True))
+    if lie == sorted(lie, reverse=True):
+        return 0
+    return 1 if lie == sorted(lie) else None
 
 
 def _product(
@@ -64,10 +69,10 @@ def _product(
     own = tuple(n for d, n in enumerate(weight.shape) if d not in of_weight)
     rows, columns = math.prod(weight.shape[d] for d in of_weight), math.prod(own)
     x = x.transpose(*free, *(d for _, d in pairs)).reshape(*kept, rows)
-    lie = [d in of_weight for d, n in enumerate(weight.shape) if n != 1]
-    first = lie == sorted(lie, reverse=True)
-    matrix = weight.reshape((rows, columns) if first else (columns, rows))
-    left, right = (x, len(free)), (matrix, 0 if first else 1)
+    order = _order(weight, of_weight)
+    assert order is not None  # `bilinear` has looked
+    matrix = weight.reshape((columns, rows) if order else (rows, columns))
+    left, right = (x, len(free)), (matrix, order)
     if side == 1:
         left, right = right, left
     dimensions = (((left[1],), (right[1],)), ((), ()))

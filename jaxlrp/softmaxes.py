@@ -71,15 +71,26 @@ def units(graph: Graph, dependent: frozenset[Value]) -> frozenset[Op]:
             if found is not None:
                 unit |= {op, found[0], *found[1]}
             continue
-        divided = _divided(graph, op, dependent)
-        if divided is None:
+        normalised = _normalised(graph, op, dependent)
+        if normalised is None:
             continue
-        numerator, denominator, inverse = divided
-        found = _sum_of_exp(graph, denominator, dependent)
+        numerator, exp, below = normalised
         terms, above = trace_back(graph, numerator, _LOOK, dependent)
-        if found is not None and terms is found[0]:
-            unit |= {op, *inverse, found[0], *found[1], *above}
+        if terms is exp:
+            unit |= {op, exp, *below, *above}
     return frozenset(unit)
+
+
+def _normalised(
+    graph: Graph, op: Op, dependent: frozenset[Value]
+) -> tuple[Value, Op, list[Op]] | None:
+    """(what is divided, the exponential by whose sum, the operations from it on); None if it is not."""
+    divided = _divided(graph, op, dependent)
+    if divided is None:
+        return None
+    numerator, denominator, inverse = divided
+    found = _sum_of_exp(graph, denominator, dependent)
+    return None if found is None else (numerator, found[0], [*found[1], *inverse])
 
 
 def _divided(
@@ -128,19 +139,18 @@ def mixtures(graph: Graph, dependent: frozenset[Value]) -> tuple[Mixture, ...]:
 
 def _mixtures(graph: Graph, dependent: frozenset[Value]) -> Iterator[Mixture]:
     for op in graph.ops:
-        divided = _divided(graph, op, dependent)
-        if divided is None:
+        normalised = _normalised(graph, op, dependent)
+        if normalised is None:
             continue
-        numerator, denominator, inverse = divided
-        found = _sum_of_exp(graph, denominator, dependent)
+        numerator, exp, of_sum = normalised
         mixed = _product(graph, numerator, dependent)
-        if found is None or mixed is None:
+        if mixed is None:
             continue
-        (exp, of_sum), (product, passed) = found, mixed
+        product, passed = mixed
         for side in (0, 1):
             maker, above = trace_back(graph, product.inputs[side], _LOOK, dependent)
             if maker is exp:
-                inside = {op, product, *passed, *above, *of_sum, *inverse}
+                inside = {op, product, *passed, *above, *of_sum}
                 ops = tuple(sorted(inside, key=lambda o: o.index))
                 if _is_closed(graph, ops):
                     yield Mixture(exp, product.inputs[1 - side], ops, product)

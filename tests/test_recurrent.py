@@ -55,16 +55,20 @@ class Scanned(nn.Module):
         return nn.RNN(self.cell, name="rnn")(x, initial_carry=carry)
 
 
+def unroll(cell: Any, x: jax.Array, carry: Any) -> jax.Array:
+    outputs = []
+    for t in range(x.shape[1]):
+        carry, y = cell(carry, x[:, t])
+        outputs.append(y)
+    return jnp.stack(outputs, axis=1)
+
+
 class Unrolled(nn.Module):
     cell: Any
 
     @nn.compact
     def __call__(self, x, carry):
-        outputs = []
-        for t in range(x.shape[1]):
-            carry, y = self.cell(carry, x[:, t])
-            outputs.append(y)
-        return jnp.stack(outputs, axis=1)
+        return unroll(self.cell, x, carry)
 
 
 class ScannedNNX(nnx.Module):
@@ -80,11 +84,7 @@ class UnrolledNNX(nnx.Module):
         self.cell = cell
 
     def __call__(self, x, carry):
-        outputs = []
-        for t in range(x.shape[1]):
-            carry, y = self.cell(carry, x[:, t])
-            outputs.append(y)
-        return jnp.stack(outputs, axis=1)
+        return unroll(self.cell, x, carry)
 
 
 Pair = tuple[Any, Any, jax.Array, Any]  # (scanned, unrolled, input, initial carry)

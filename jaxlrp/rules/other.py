@@ -65,15 +65,16 @@ class Pass(Rule):
                 f"into {z.shape}: give this layer another rule"
             )
         # the relevance first: s(z) / s(x) needs no g, and would be computed early and held till here
-        relevance, kept = to_relevance(z, g), 0.0
-        if layer.layer.kind == "activation":
-            relevance, kept = _arrives(x, z, relevance)
+        relevance, kept = _arriving(layer, x, z, g)
         passed = to_gradient_form(x, relevance)
         return Shares((passed, *map(jnp.zeros_like, inputs[1:])), constant=kept)
 
 
-def _arrives(x: Array, z: Array, relevance: Array) -> tuple[Array, Array]:
-    """The relevance of f(x) that goes on to x, and the sum of what f(0) keeps where x is zero."""
+def _arriving(layer: BoundLayer, x: Array, z: Array, g: Array) -> tuple[Array, Array | float]:
+    """The relevance of z that goes on to x, and the sum of what f(0) of an activation keeps."""
+    relevance = to_relevance(z, g)
+    if layer.layer.kind != "activation":
+        return relevance, 0.0
     arrives = (jnp.abs(x) > tiny(x.dtype)) | (jnp.abs(z) <= tiny(z.dtype))
     nothing = jnp.zeros_like(relevance)
     return jnp.where(arrives, relevance, nothing), jnp.sum(jnp.where(arrives, nothing, relevance))
@@ -96,9 +97,7 @@ class DerivativeTimesRelevance(Rule):
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs
         function = layer.function if layer.weight is None else lambda x: layer.op(x, layer.weight)
-        relevance, kept = to_relevance(z, g), 0.0
-        if layer.layer.kind == "activation":
-            relevance, kept = _arrives(x, z, relevance)
+        relevance, kept = _arriving(layer, x, z, g)
         (relevance,) = jax.vjp(function, x)[1](relevance)
         return Shares((to_gradient_form(x, relevance),), constant=kept)
 
