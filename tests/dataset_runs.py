@@ -36,9 +36,9 @@ def network(w: Any, x: Any) -> Any:
 
 
 def samples(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(count, *SHAPE)).astype(np.float32)
-    return x, rng.integers(0, CLASSES, count)
+    """More samples begin with the same: a run that is widened goes on with the same source."""
+    x = np.random.default_rng(seed).normal(size=(count, *SHAPE)).astype(np.float32)
+    return x, np.random.default_rng(seed + 1).integers(0, CLASSES, count)
 
 
 def relevance(w: dict[str, np.ndarray], x: np.ndarray, labels: np.ndarray) -> np.ndarray:
