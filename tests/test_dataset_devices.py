@@ -43,15 +43,14 @@ def finish(*processes):
         assert process.returncode == 0, wrong + said
 
 
-def group(out, count, *words, devices=1):
-    """Several processes that together are one run."""
+def group(out, count, *words, devices=1, last=()):
+    """Several processes that together are one run; `last` are further words for the last one alone."""
     with socket.socket() as found:
         found.bind(("localhost", 0))
         port = found.getsockname()[1]
-    return [
-        begin(out, "--processes", count, "--process", i, "--port", port, *words, devices=devices)
-        for i in range(count)
-    ]
+    shared = ("--processes", count, "--port", port, *words)
+    more = [()] * (count - 1) + [last]
+    return [begin(out, "--process", i, *shared, *more[i], devices=devices) for i in range(count)]
 
 
 def by_id(out):

@@ -1,4 +1,4 @@
-"""Stores that someone else made, and stores that lost a part: nothing runs, nothing is taken for healthy."""
+"""Stores that someone else made, and stores that lost a part: nothing runs, nothing passes as healthy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from jaxlrp.cli import main
 from jaxlrp.dataset import foreign, journal, lines, manifest
 from test_dataset_command import WORDS, begin, photos, resume, truncate  # noqa: F401
 
-MARKED = "import pathlib; pathlib.Path({0!r}).write_text('run')\ndef load(): raise SystemExit('run')\n"
+MARKED = (
+    "import pathlib; pathlib.Path({0!r}).write_text('run')\ndef load(): raise SystemExit('run')\n"
+)
 
 
 @pytest.fixture
@@ -53,7 +55,9 @@ def test_a_store_that_lost_its_manifest_takes_no_other_run(out):
     kept = (out / "manifest.json").read_text()
     (out / "manifest.json").unlink()
     for changes in ({"args": (weights(9),)}, {"target": 3}, {"chunk": 4}, {"dtype": "float16"}):
-        with pytest.raises(dataset.DifferentRunError, match="lost its manifest.*computed with another"):
+        with pytest.raises(
+            dataset.DifferentRunError, match=r"lost its manifest.*computed with another"
+        ):
             attribute(out, **changes)
     assert not (out / "manifest.json").exists()
     summary = attribute(out, batch_size=4)  # the same run writes it anew and computes nothing again
@@ -133,7 +137,9 @@ def test_a_built_in_model_is_not_asked_for_again(photos, out, capsys, monkeypatc
     assert dataset.verify(out).ok
 
 
-@pytest.mark.parametrize("name", ["../victim", "/tmp/victim", "relevance/../../victim", "journal", ".", ""])
+@pytest.mark.parametrize(
+    "name", ["../victim", "/tmp/victim", "relevance/../../victim", "journal", ".", ""]
+)
 def test_names_of_arrays_lead_nowhere(out, name):
     attribute(out, 8)
     member = {"shape": [4, 3], "dtype": "float32", "dims": ["sample", "a", "b"]}
@@ -240,7 +246,11 @@ def test_a_store_does_not_speak_to_the_terminal(photos, out, capsys):  # noqa: F
     bad = "\x1b]0;owned\x07"
     alter(out, source=bad, composite=held["composite"] | {"text": bad}, created=bad)
     add_line(out, kind="failed", id="x", reason=bad)
-    for words in (["info", str(out), "--plan"], ["verify", str(out)], ["resume", str(out), *WORDS[:2]]):
+    for words in (
+        ["info", str(out), "--plan"],
+        ["verify", str(out)],
+        ["resume", str(out), *WORDS[:2]],
+    ):
         main(words)
     said = capsys.readouterr()
     assert "\\x1b]0;owned\\x07" in said.out
@@ -312,7 +322,9 @@ def test_reading_what_cannot_be_read_says_what_to_do(out):
     held.unlink()
     held.mkdir()
     for run in (dataset.open_relevance, dataset.verify, lambda path: attribute(path, 8)):
-        with pytest.raises(dataset.DamagedError, match="the journal .* cannot be read: it is a folder"):
+        with pytest.raises(
+            dataset.DamagedError, match=r"the journal .* cannot be read: it is a folder"
+        ):
             run(out)
 
 
@@ -438,7 +450,9 @@ def test_the_source_is_compared(out):
         (x[::-1], labels), (x, (labels + 1) % 5), {"input": x, "target": labels, "id": np.arange(60)[::-1]},
         (flipped, labels), other, iter(other),
     ):  # fmt: skip
-        with pytest.raises(dataset.DifferentRunError, match="cannot be resumed with another source"):
+        with pytest.raises(
+            dataset.DifferentRunError, match="cannot be resumed with another source"
+        ):
             attribute(out, source=source)
     assert attribute(out, source=(x[:5], labels[:5])).new == 0
     more = {"input": x, "target": labels, "id": np.arange(60) + 100}
@@ -460,7 +474,12 @@ def test_a_sample_that_failed_may_be_mended(out):
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("", "it is empty"), ("{", "it is not JSON"), ("[]", "no checksum"), ("[" * 99_999, "not JSON")],
+    [
+        ("", "it is empty"),
+        ("{", "it is not JSON"),
+        ("[]", "no checksum"),
+        ("[" * 99_999, "not JSON"),
+    ],
 )
 def test_a_damaged_manifest_says_what_to_do(out, text, why):
     attribute(out, 8)

@@ -60,9 +60,12 @@ def check(found: Sequence[Mark], state: State, store: Path) -> None:
       DifferentRunError: naming the sample.
     """
     there = set(state.ids)
-    noted = {m.id: m.digest for m in _noted(state) if m.id in there}
-    common = [m for m in found if m.id in noted]
-    other = [m.id for m in common if m.digest != noted[m.id]]
+    noted: dict[Id, set[str]] = {}
+    for line in state.asked[-_RUNS:]:
+        noted |= _by_id([Mark(*m) for m in line.get("samples") or ()])  # the latest holds
+    now = _by_id(found)
+    common = [name for name in now if name in noted and name in there]
+    other = [name for name in common if not now[name] & noted[name]]
     if other:
         raise DifferentRunError(
             f"the store {str(store)!r} cannot be resumed with another source: for the sample "
@@ -70,6 +73,14 @@ def check(found: Sequence[Mark], state: State, store: Path) -> None:
             f"({len(other)} of {len(common)} samples that were compared differ). Give the same source, "
             "or another folder; new samples need new ids"
         )
+
+
+def _by_id(found: Sequence[Mark]) -> dict[Id, set[str]]:
+    """Hashes by id, of which there are several where an id comes again."""
+    by_id: dict[Id, set[str]] = {}
+    for m in found:
+        by_id.setdefault(m.id, set()).add(m.digest)
+    return by_id
 
 
 def _noted(state: State) -> list[Mark]:
