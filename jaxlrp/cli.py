@@ -21,6 +21,7 @@ import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.dataset import command
 from jaxlrp.dataset.foreign import printable
+from jaxlrp.dataset.resuming import how_to_go_on
 from jaxlrp.errors import NonFiniteError, UnsupportedError, near
 
 _SAMPLE = "sample:"
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(str(error))
         return 2
     except KeyboardInterrupt:
-        _tell(f"interrupted; {command.how_to_go_on(parsed, tuple(_MODELS))}")
+        _tell(f"interrupted; {how_to_go_on(parsed, tuple(_MODELS))}")
         return 130  # 128 and the number of the signal, as shells count
 
 

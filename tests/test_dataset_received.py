@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from dataset_runs import attribute, check, samples, weights
 from jaxlrp import dataset
 from jaxlrp.cli import main
-from jaxlrp.dataset import foreign, journal, lines, manifest
+from jaxlrp.dataset import foreign, journal, lines, manifest, resuming
 from test_dataset_command import WORDS, begin, photos, resume, truncate  # noqa: F401
 
 MARKED = (
@@ -124,6 +125,20 @@ def test_resume_does_not_import_what_a_store_names(photos, out, capsys, monkeypa
     assert "of which nothing is run" in capsys.readouterr().err
     assert not (out / "run").exists()
     assert "evil" not in sys.modules
+
+
+def test_nothing_is_found_inside_of_a_store(out, monkeypatch):
+    """Not what a command imports late either, such as tensorstore, where one stands in the store."""
+    out.mkdir()
+    (out / "evil.py").write_text(MARKED.format(str(out / "run")))
+    monkeypatch.chdir(out)
+    monkeypatch.syspath_prepend("")
+    before = list(sys.path)
+    assert importlib.util.find_spec("evil") is not None
+    with resuming.outside(out):
+        importlib.invalidate_caches()
+        assert importlib.util.find_spec("evil") is None
+    assert sys.path == before
 
 
 def test_a_built_in_model_is_not_asked_for_again(photos, out, capsys, monkeypatch):  # noqa: F811
@@ -389,6 +404,16 @@ def test_a_lost_journal_is_reported(out, how):
     check(out)
 
 
+@pytest.mark.parametrize("how", ["gone", "emptied"])
+def test_the_journal_of_one_chunk_is_no_kill(out, how):
+    attribute(out, 8)
+    (path,) = journal.paths(out)
+    path.unlink() if how == "gone" else path.write_bytes(b"")
+    assert "the journal of the first process is gone" in str(dataset.verify(out))
+    assert attribute(out, 8).new == 8
+    check(out, 8)
+
+
 def test_what_is_lost_can_be_given_up(out):
     attribute(out)
     (path,) = journal.paths(out)
@@ -427,10 +452,10 @@ def test_an_array_that_the_journal_does_not_name_is_reported(out):
     attribute(out, 16)
     held = json.loads((out / "manifest.json").read_text())
     more = {"shape": [], "dtype": "float32", "dims": ["sample"]}
-    alter(out, members=held["members"] | {"record.more": more}, other={"of": "a later version"})
+    alter(out, members=held["members"] | {"more": more}, other={"of": "a later version"})
     found = dataset.verify(out)
     assert set(found.damaged) == {0, 1}
-    assert found.metadata == ("record.more",)
+    assert found.metadata == ("more",)
     assert not found.ok
     with pytest.raises(dataset.DifferentRunError, match="members is"):
         attribute(out, 16)

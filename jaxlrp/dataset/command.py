@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import pathlib
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +13,7 @@ import numpy as np
 
 import jaxlrp as lrp
 from jaxlrp.dataset.foreign import printable
+from jaxlrp.dataset.resuming import begun, outside, refuse_code_inside
 
 Loader = Callable[[str], Any]
 """From the name of a model to a `jaxlrp.pretrained.Pretrained`."""
@@ -222,7 +219,7 @@ def _resume(
 ) -> None:
     store = pathlib.Path(arguments.store)
     with outside(store):
-        asked = _begun(store)
+        asked = begun(store)
         if asked is None:
             raise ValueError(
                 f"{arguments.store!r} was not begun from the command line: call attribute_dataset again "
@@ -235,75 +232,12 @@ def _resume(
                 "store may come from anyone: if you know this code, name it yourself with --model"
             )
         if named not in known:
-            _refuse_code_inside(store, named)
+            refuse_code_inside(store, named)
         source = asked["source"]
         if arguments.source is not None:
             source = str(pathlib.Path(arguments.source).resolve())
         moved = {**asked, "output": arguments.store, "model": named, "source": source}
         _attribute(moved, arguments, model, composite, retry=arguments.retry)
-
-
-def _refuse_code_inside(store: pathlib.Path, named: str) -> None:
-    """Refuses a model whose package is the store itself, or a folder in it."""
-    package = named.partition(":")[0].partition(".")[0]
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
-    inside = store.resolve()
-    if any(place and pathlib.Path(place).resolve().is_relative_to(inside) for place in places):
-        raise ValueError(
-            f"--model {named} lies in the store {str(store)!r}, of which nothing is run: if you know this "
-            "code, move it out of the store"
-        )
-
-
-@contextmanager
-def outside(store: pathlib.Path) -> Iterator[None]:
-    """Nothing is imported from inside of a store, also where one stands in it.
-
-    What Python imported before, such as `python -m jaxlrp` the package itself, it cannot undo.
-    """
-    inside = store.resolve()
-    kept = list(sys.path)
-    sys.path[:] = [p for p in kept if not pathlib.Path(p or ".").resolve().is_relative_to(inside)]
-    try:
-        yield
-    finally:
-        sys.path[:] = kept
-
-
-def how_to_go_on(arguments: argparse.Namespace, known: Sequence[str]) -> str:
-    """What to do after an interrupt, for any command."""
-    store = getattr(arguments, "output", None) or getattr(arguments, "store", None)
-    model = getattr(arguments, "model", None)
-    if store is None or not hasattr(arguments, "batch_size"):  # neither attribute nor resume
-        return "start the same command again"
-    if not (pathlib.Path(store) / "manifest.json").exists():
-        return "nothing was computed yet, start the same command again"
-    words = ["jaxlrp", "resume", str(store)]
-    words += ["--model", model] if model is not None and model not in known else []
-    return f"what was committed is safe, go on with: {shlex.join(words)}"
-
-
-def _begun(store: pathlib.Path) -> dict[str, Any] | None:
-    """What was asked for last, with the widest limit that was ever asked for."""
-    from jaxlrp.dataset import journal, lines, manifest
-    from jaxlrp.dataset.errors import DamagedError
-
-    first = manifest.read(store).command
-    state = journal.state(store)
-    commands = [first, *(line["command"] for line in state.asked)]
-    last = next((command for command in reversed(commands) if command is not None), None)
-    if last is None:
-        return None
-    if not lines.command(last):
-        raise DamagedError(
-            f"{str(store)!r} does not say what the command line was asked for in words that it takes: "
-            "give the same `attribute` command again, which goes on where it ended"
-        )
-    asked = {
-        key: last.get(key) for key in ("source", "output", "model", "composite", "target", "dtype")
-    }
-    return {**asked, "limit": state.limit if state.asked else last.get("limit")}
 
 
 def _verify(arguments: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """A store may come from anyone: what is read of it and written to it stays inside of it.
 
-Runs write regular files alone. A symbolic link in a store, a pipe or a device is none of ours: what it
-leads to is neither read nor written.
+Runs write regular files alone. A symbolic link, a pipe or a device in a store is none of ours: manifest,
+journals and checksums are not read through one, and nothing is written through one.
 """
 
 from __future__ import annotations

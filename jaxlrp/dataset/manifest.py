@@ -200,12 +200,12 @@ def _manifest(held: dict[str, Any]) -> Manifest:
     return Manifest(**held)
 
 
-_KINDS = ("relevance", "record", "output", "prediction", "target", "label", "residual")
+_TAKEN = ("journal", "zarr.json", FILE)
 
 
 def _member(name: str, held: Mapping[str, Any]) -> Member:
     """An array, whose name becomes a path below the store and nothing else."""
-    if name.partition(".")[0] not in _KINDS or any(c in name for c in "/\\\0"):
+    if not name or name.startswith(".") or name in _TAKEN or any(c in name for c in "/\\\0"):
         raise ValueError(f"{name!r} is the name of no array that a run writes")
     shape, dims = tuple(held["shape"]), tuple(held["dims"])
     if not all(type(n) is int and 0 <= n < 2**40 for n in shape):

@@ -218,7 +218,7 @@ def _check_analysis(analysis: Analysis, where: str, explained: np.ndarray) -> No
             )
         if labels.max() > _LARGEST_CLUSTER:
             raise ValueError(
-                f"{here} must be numbered up to {_LARGEST_CLUSTER}, got {labels.max()}; number the clusters "
+                f"{here} must be numbered up to {_LARGEST_CLUSTER}, got {labels.max()}; number them "
                 "anew, numpy.unique(labels, return_inverse=True)"
             )
         _check_origin(clustering.of, here, set(analysis.embeddings))
