@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -281,14 +282,12 @@ def test_ids_of_both_kinds_stay_what_they_are():
         (np.int16(256 + 3), "target 259 is out of range: 0 to 4"),
     ],
 )
-def test_labels_are_checked_before_they_are_cast(out, label, said, request):
+def test_labels_are_checked_before_they_are_cast(out, label, said):
     x, labels = samples(8)
     small = [(i, x[i], np.int8(labels[i])) for i in range(8)]
-    with jax.enable_x64(False):
-        items = [*small, ("bad", x[0], label)]
-        summary = attribute(out, source=items)
-        assert summary.failed == {"bad": said}
-        assert summary.samples == 8
+    summary = attribute(out, source=[*small, ("bad", x[0], label)])
+    assert summary.failed == {"bad": said}
+    assert summary.samples == 8
 
 
 def test_no_number_becomes_another_by_a_cast(out):
@@ -298,9 +297,8 @@ def test_no_number_becomes_another_by_a_cast(out):
     x = np.ones((4, 9))
     x[1] = 1e300
     n = np.array([1, 1, 2**32 + 1, 1])
-    with jax.enable_x64(False):
-        source = {"input": x, "n": n, "target": np.array([0, 0, 0, 2**31])}
-        failed = attribute(out, source=source, explain=explain, args=(table,)).failed
+    source = {"input": x, "n": n, "target": np.array([0, 0, 0, 2**31])}
+    failed = attribute(out, source=source, explain=explain, args=(table,)).failed
     assert failed == {
         1: "input holds 1e+300, beyond float32, -3.4e+38 to 3.4e+38",
         2: "arguments holds 4294967297, beyond int32, -2147483648 to 2147483647",
@@ -324,6 +322,13 @@ def test_a_label_of_an_output_with_one_class(out):
     w = np.ones((12, 1), np.float32)
     failed = attribute(out, source=(x, np.array([0, 1, 0, 0])), explain=explain, args=(w,)).failed
     assert failed == {1: "target 1 is out of range: 0 to 0"}
+    given = dataset.Given(lambda t: jnp.where(t > 0, 1.0, -1.0)[:, None])  # labels of two signs
+    source = (x, np.array([0, 1, 0, 2**32 + 3]))
+    made = {"explain": explain, "args": (w,), "target": given}
+    with jax.enable_x64(True):
+        assert attribute(out.with_name("made"), source=source, **made).samples == 4
+    opened = dataset.open_relevance(out.with_name("made"))
+    assert opened["target"][:].tolist() == opened["label"][:].tolist() == source[1].tolist()
 
 
 # What a user reads
@@ -392,7 +397,7 @@ def test_pictures_that_moved(photos, out, capsys):  # noqa: F811
     moved = photos.rename(photos.with_name("moved"))
     assert resume(out) == 2
     assert "there is no file or folder" in (said := capsys.readouterr().err)
-    assert "give its new place: resume STORE --source PLACE" in said
+    assert f"give its new place, jaxlrp resume {out} --source PLACE" in said
     assert begin(moved, out, "--limit", 3) == 0  # the widest
     (out / "relevance" / "c" / "0").rename(out / "gone")
     photos.symlink_to(moved)

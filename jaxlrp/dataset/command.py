@@ -134,10 +134,6 @@ def _source(place: str) -> Any:
 
     try:
         return as_source(place)
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{error}; if a store's source was moved, give its new place: resume STORE --source PLACE"
-        ) from error
     except TypeError as error:  # such as ids that are no ids
         raise ValueError(f"{place!r}: {error}") from error
 
@@ -236,6 +232,11 @@ def _resume(
         source = asked["source"]
         if arguments.source is not None:
             source = str(pathlib.Path(arguments.source).resolve())
+        if not pathlib.Path(source).exists():
+            raise ValueError(
+                f"there is no file or folder {source!r}, the source of {arguments.store!r}: if it was "
+                f"moved, give its new place, jaxlrp resume {arguments.store} --source PLACE"
+            )
         moved = {**asked, "output": arguments.store, "model": named, "source": source}
         _attribute(moved, arguments, model, composite, retry=arguments.retry)
 

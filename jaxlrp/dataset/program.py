@@ -212,7 +212,9 @@ class Program:
         if z is not None and z.ndim > 1 and z.shape[-1] > 1:
             found["prediction"] = jnp.argmax(z, axis=-1).astype(jnp.int32)
         if z is not None and self.policy.index is not None:
-            found["target"] = self.policy.index(target, z).astype(jnp.int32)
+            index = self.policy.index(target, z)
+            # what is no class yet is not known to fit
+            found["target"] = index if self.policy.made else index.astype(jnp.int32)
         return found | _named("label", target)
 
     def look(self) -> None:

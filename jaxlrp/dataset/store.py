@@ -20,6 +20,7 @@ overwrites them. A chunk's files are never touched after 3, but when `verify` fo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -292,7 +293,8 @@ def finish(path: Path, members: Mapping[str, Member], chunk: int, state: State) 
     """Makes the arrays as long as what is there, and removes files of which no line speaks."""
     set_metadata(path, members, chunk, state)
     for orphan in [*orphans(path, members, state), *_unfinished(path)]:
-        orphan.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what may not be removed is harmless
+            orphan.unlink(missing_ok=True)
 
 
 def set_metadata(path: Path, members: Mapping[str, Member], chunk: int, state: State) -> None:
