@@ -24,19 +24,19 @@ _KEPT = "\n\t"
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    how = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if path.is_symlink():
         raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
-    fd = os.open(path, os.O_RDONLY | how)
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-            raise OSError(errno.EINVAL, f"it is {kind}", str(path))
-        with open(fd, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(fd)
+    if path.is_dir():
+        raise OSError(errno.EISDIR, "it is a folder", str(path))
+    with open(path, "rb", opener=_open) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        yield file
+
+
+def _open(path: str, flags: int) -> int:
+    """Without following a link that came in between, and without waiting for what writes to a pipe."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
 def read(path: Path) -> bytes:
