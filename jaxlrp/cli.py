@@ -20,6 +20,8 @@ import numpy as np
 import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.dataset import command
+from jaxlrp.dataset.foreign import printable
+from jaxlrp.dataset.resuming import how_to_go_on
 from jaxlrp.errors import NonFiniteError, UnsupportedError, near
 
 _SAMPLE = "sample:"
@@ -41,15 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: the words after the program's name; those of the process by default.
 
     Returns:
-      The exit status: 0, 1 if `verify` finds damage, or 2 after a mistake, which is told on standard
-      error.
+      The exit status: 0, 1 if `verify` finds damage, 2 after a mistake, or 130 after an interrupt (Ctrl-C).
+      The last two are told on standard error, in one line.
     """
     parsed = _parser().parse_args(arguments)
     try:
         return parsed.run(parsed) or 0
     except _TOLD as error:
-        print(f"jaxlrp: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        _tell(str(error))
         return 2
+    except KeyboardInterrupt:
+        _tell(f"interrupted; {how_to_go_on(parsed, tuple(_MODELS))}")
+        return 130  # 128 and the number of the signal, as shells count
+
+
+def _tell(text: str) -> None:
+    """One line on standard error, with nothing in it that a terminal obeys."""
+    print(f"jaxlrp: {printable(' '.join(text.splitlines()))}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="print each layer of a model and its rule")
     plan.set_defaults(run=_plan)
 
-    command.add(commands, _model, _composite)
+    command.add(commands, _model, _composite, tuple(_MODELS))
     for picture in (explain, plan):
         picture.add_argument(
             "--model", default="efficientnet-lite0",
@@ -127,17 +137,17 @@ def _read(name: str) -> np.ndarray:
         return _read_sample(name.removeprefix(_SAMPLE))
     from PIL import Image, UnidentifiedImageError
 
-    from jaxlrp.dataset.files import rgb
+    from jaxlrp.dataset.files import picture
 
+    path = pathlib.Path(name)
+    if not (path.exists() or path.is_symlink()):
+        raise CommandError(f"there is no picture {name!r}")
     try:
-        with Image.open(name) as image:
-            return rgb(image)
-    except FileNotFoundError:
-        raise CommandError(f"there is no picture {name!r}") from None
-    except ValueError as error:
-        raise CommandError(f"{name!r}: {error}") from None
+        return picture(Image, path)
     except UnidentifiedImageError:
         raise CommandError(f"{name!r} is no picture that Pillow can read") from None
+    except (ValueError, OSError) as error:
+        raise CommandError(f"{name!r}: {error}") from None
 
 
 def _read_sample(name: str) -> np.ndarray:

@@ -36,9 +36,9 @@ def network(w: Any, x: Any) -> Any:
 
 
 def samples(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(count, *SHAPE)).astype(np.float32)
-    return x, rng.integers(0, CLASSES, count)
+    """More samples begin with the same: a run that is widened goes on with the same source."""
+    x = np.random.default_rng(seed).normal(size=(count, *SHAPE)).astype(np.float32)
+    return x, np.random.default_rng(seed + 1).integers(0, CLASSES, count)
 
 
 def relevance(w: dict[str, np.ndarray], x: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -110,6 +110,15 @@ def split(parallel: int) -> tuple[Mesh, Any]:
     return mesh, {name: put(a, specs[name]) for name, a in weights().items()}
 
 
+def _broken(count: int, at: int) -> Any:
+    """A stream that ends with an error."""
+    x, labels = samples(count)
+    for i in range(count):
+        if i == at:
+            raise OSError("the server is gone")
+        yield i, x[i], labels[i]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out")
@@ -119,6 +128,8 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--mesh", choices=("own", "all", "split"), default="own")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds to read a sample")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
+    parser.add_argument("--breaks", type=int, help="the sample whose reading ends the run")
     parser.add_argument("--twice", action="store_true", help="the last id is the first again")
     options = parser.parse_args()
     if options.processes > 1:
@@ -132,6 +143,10 @@ def main() -> None:
     if options.mesh == "split":
         mesh, cut = split(2)
         changes |= {"mesh": mesh, "args": (cut,)}
+    if options.seed:
+        changes["args"] = (weights(options.seed),)
+    if options.breaks is not None:
+        changes["source"] = _broken(options.samples, options.breaks)
     if options.twice:
         changes["source"] = Twice(options.samples)
     if options.pause:

@@ -735,7 +735,7 @@ def test_an_id_that_comes_twice_in_a_list_is_read_by_one_process(count):
     assert sorted(sample.id for sample in good) == list(range(20))
     assert all((sample.input == x[sample.id]).all() for sample in good)
     failed = sorted(sample.id for sample in found if not isinstance(sample, dataset.Sample))
-    assert failed == [f"{i} (again)" for i in range(4)]
+    assert failed == list(range(4))
 
 
 # Errors, progress, the command line
@@ -849,7 +849,7 @@ def test_the_command_line(out, tmp_path, capsys):
     damaged.write_bytes(damaged.read_bytes()[:-3])
     assert main(["verify", str(out)]) == 1
     assert "damaged 1" in capsys.readouterr().out
-    assert main(["resume", str(out), "--quiet", "--batch-size", "2"]) == 0
+    assert main(["resume", str(out), *words[:2], "--quiet", "--batch-size", "2"]) == 0
     assert "mended      1 chunks" in capsys.readouterr().out
     assert main(["verify", str(out)]) == 0
     assert main([*begin[:-1], "1"]) == 2

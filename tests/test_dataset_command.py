@@ -40,7 +40,7 @@ def begin(source, out, *words):
 
 
 def resume(out, *words):
-    return main(["resume", str(out), "--quiet", *words])
+    return main(["resume", str(out), "--model", "test_dataset:tiny", "--quiet", *words])
 
 
 def truncate(out, number):

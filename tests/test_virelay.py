@@ -506,6 +506,10 @@ REFUSED = {
         {"attributions": edited(clusterings={"c": Clustering(np.full(FEW, -2), "tsne")})},
         "integers, -1",
     ),
+    "high clusters": (
+        {"attributions": edited(clusterings={"c": Clustering(np.full(FEW, 2**32), "tsne")})},
+        "must be numbered up to 2147483647, got 4294967296",
+    ),
     "few clusters": (
         {"attributions": edited(clusterings={"c": Clustering(np.zeros(2, int), "tsne")})},
         f"must be {FEW} integers",
@@ -549,6 +553,7 @@ def test_rows_of_a_store_are_found_by_id():
     [
         (["a.png"], None, "ids must be given.*are names.*got 'a.png'"),
         (["a", "b"], ["a", "c"], r"ids must hold every id of the store, got none of 'b' \(1 are"),
+        ([1, 2**64], None, "ids must be given.*the store's 18446744073709551616 is the row of no"),
         (["a"], ["a", "b", "a"], "ids must differ, got 'a' for pictures 0 and 2"),
     ],
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 import jaxlrp as lrp
+from jaxlrp.dataset.foreign import printable
+from jaxlrp.dataset.resuming import begun, outside, refuse_code_inside
 
 Loader = Callable[[str], Any]
 """From the name of a model to a `jaxlrp.pretrained.Pretrained`."""
@@ -19,12 +21,13 @@ Chooser = Callable[[str, Any], lrp.Composite]
 """From the name of a composite and such a model to the composite."""
 
 
-def add(commands: Any, model: Loader, composite: Chooser) -> None:
+def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) -> None:
     """Adds the commands of data sets to those of the command line.
 
     Args:
       commands: what `argparse` gives for subcommands.
       model, composite: how names are looked up.
+      known: names of models that come with the package; any other names code.
     """
     attribute = commands.add_parser(
         "attribute", help="explain every picture of a folder, onto disk"
@@ -43,8 +46,13 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
 
     resume = commands.add_parser("resume", help="go on with a store that `attribute` has begun")
     resume.add_argument("store")
+    resume.add_argument(
+        "--model", help="the store's model, where it is none of this package: a store does not say what "
+        "code to run",
+    )  # fmt: skip
+    resume.add_argument("--source", help="where the source is now, if it was moved")
     resume.add_argument("--retry", action="store_true", help="try samples again that failed")
-    resume.set_defaults(run=lambda a: _resume(a, model, composite))
+    resume.set_defaults(run=lambda a: _resume(a, model, composite, known))
 
     for command in (attribute, resume):
         command.add_argument("--batch-size", type=int, help="by default chosen by memory")
@@ -90,17 +98,13 @@ def _attribute(
     **more: Any,
 ) -> None:
     from jaxlrp import dataset
-    from jaxlrp.dataset.source import as_source
 
     if arguments.quiet:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     target = _target(asked["target"])
     net = model(asked["model"])
     chosen = composite(asked["composite"], net)
-    try:
-        source = as_source(asked["source"])
-    except TypeError as error:  # such as ids that are no ids
-        raise ValueError(f"{asked['source']!r}: {error}") from error
+    source = _source(asked["source"])
 
     def prepare(image: np.ndarray) -> np.ndarray:
         return np.asarray(net.preprocess(image))[0]
@@ -122,7 +126,16 @@ def _attribute(
         command=asked,
         **more,
     )
-    print(summary)
+    print(printable(str(summary)))
+
+
+def _source(place: str) -> Any:
+    from jaxlrp.dataset.source import as_source
+
+    try:
+        return as_source(place)
+    except TypeError as error:  # such as ids that are no ids
+        raise ValueError(f"{place!r}: {error}") from error
 
 
 def _check(net: Any, source: Any, prepare: Any, asked: dict[str, Any], target: Any) -> bool:
@@ -197,53 +210,61 @@ def _target(word: str) -> Any:
     return classes[0] if len(classes) == 1 else classes
 
 
-def _resume(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> None:
-    asked = _begun(pathlib.Path(arguments.store))
-    if asked is None:
-        raise ValueError(
-            f"{arguments.store!r} was not begun from the command line: call attribute_dataset again "
-            "with the same arguments, which goes on where it ended"
-        )
-    moved = {**asked, "output": arguments.store}
-    _attribute(
-        moved, arguments, model, composite, retry=arguments.retry
-    )  # fmt: skip
-
-
-def _begun(store: pathlib.Path) -> dict[str, Any] | None:
-    """What was asked for last, with the widest limit that was ever asked for."""
-    from jaxlrp.dataset import journal, manifest
-
-    first = manifest.read(store).command
-    state = journal.state(store)
-    commands = [first, *(line["command"] for line in state.asked)]
-    last = next((command for command in reversed(commands) if command is not None), None)
-    if last is None:
-        return None
-    return {**last, "limit": state.limit if state.asked else last["limit"]}
+def _resume(
+    arguments: argparse.Namespace, model: Loader, composite: Chooser, known: Sequence[str]
+) -> None:
+    store = pathlib.Path(arguments.store)
+    with outside(store):
+        asked = begun(store)
+        if asked is None:
+            raise ValueError(
+                f"{arguments.store!r} was not begun from the command line: call attribute_dataset again "
+                "with the same arguments, which goes on where it ended"
+            )
+        named = arguments.model or asked["model"]
+        if arguments.model is None and named not in known:
+            raise ValueError(
+                f"{arguments.store!r} was begun with the model {named!r}, which is code to be run, and a "
+                "store may come from anyone: if you know this code, name it yourself with --model"
+            )
+        if named not in known:
+            refuse_code_inside(store, named)
+        source = asked["source"]
+        if arguments.source is not None:
+            source = str(pathlib.Path(arguments.source).resolve())
+        if not pathlib.Path(source).exists():
+            raise ValueError(
+                f"there is no file or folder {source!r}, the source of {arguments.store!r}: if it was "
+                f"moved, give its new place, jaxlrp resume {arguments.store} --source PLACE"
+            )
+        moved = {**asked, "output": arguments.store, "model": named, "source": source}
+        _attribute(moved, arguments, model, composite, retry=arguments.retry)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from jaxlrp import dataset
 
-    found = dataset.verify(arguments.store, mend=arguments.mend)
-    print(found)
+    with outside(pathlib.Path(arguments.store)):
+        found = dataset.verify(arguments.store, mend=arguments.mend)
+    print(printable(str(found)))
     return 0 if found.ok else 1
 
 
 def _info(arguments: argparse.Namespace) -> None:
     from jaxlrp import dataset
 
-    opened = dataset.open_relevance(arguments.store)
+    with outside(pathlib.Path(arguments.store)):
+        opened = dataset.open_relevance(arguments.store)
     held = opened.manifest
-    print(repr(opened))
-    print(f"composite  {held.composite['text']}")
-    print(f"target     {held.target['text']}")
-    print(f"model      {held.model['text']} ({held.model['digest'][:8]})")
-    print(f"source     {held.source}")
-    print(f"created    {held.created}, " + ", ".join(f"{k} {v}" for k, v in held.versions.items()))
-    print(f"failed     {len(opened.failed)}")
-    for name, why in list(opened.failed.items())[:10]:
-        print(f"  {name!r}: {why}")
-    if arguments.plan:
-        print(held.plan["text"])
+    said = [
+        repr(opened),
+        f"composite  {held.composite['text']}",
+        f"target     {held.target['text']}",
+        f"model      {held.model['text']} ({held.model['digest'][:8]})",
+        f"source     {held.source}",
+        f"created    {held.created}, " + ", ".join(f"{k} {v}" for k, v in held.versions.items()),
+        f"failed     {len(opened.failed)}",
+        *(f"  {name!r}: {why}" for name, why in list(opened.failed.items())[:10]),
+        *([held.plan["text"]] if arguments.plan else []),
+    ]
+    print(printable("\n".join(said)))

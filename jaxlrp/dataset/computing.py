@@ -41,10 +41,11 @@ def begin(options: Options, held: Manifest, planned: Program, state: State) -> R
     with full_disk_said(options.out):
         lines = Journal(options.out, jax.process_index(), state.run + 1)
         lines.append(
-            "run", versions=manifest.versions(), batch=held.batch, processes=jax.process_count()
-        )
+            "run", versions=manifest.versions(), batch=held.batch, processes=jax.process_count(),
+            store=held.identity, rows=held.chunk,
+        )  # fmt: skip
     free = store.free_chunks(state, placement.part, placement.parts)
-    writer = Writer(options.out, held.members, held.chunk, free, lines)
+    writer = Writer(options.out, held.members, held.chunk, free, lines, held.identity)
     total = None
     if not isinstance(options.source, Stream):
         done = len(state.ids) + (0 if options.retry else len(state.failed))
@@ -87,11 +88,12 @@ def _explain_all(run: Run, ahead: Ahead[HostBatch | Failure], behind: Behind[Any
     placement = run.options.placement
     compiled = None
     while True:
-        batch = next(ahead, None)
-        while isinstance(batch, Failure):
-            behind.put(batch)
-            batch = next(ahead, None)
-        if not placement.any(batch is not None):
+        batch, error = None, None
+        try:
+            batch = _next_batch(ahead, behind)
+        except Exception as found:  # told to the others first, which would wait for this process
+            error = found
+        if not placement.any(batch is not None, error):
             return
         if compiled is None:
             compiled = _compiled(run)
@@ -99,6 +101,14 @@ def _explain_all(run: Run, ahead: Ahead[HostBatch | Failure], behind: Behind[Any
         x, *rest = placement.put(values)
         result = compiled(run.program.parameters, x, tuple(rest))
         behind.put((() if batch is None else batch.ids, result))
+
+
+def _next_batch(ahead: Ahead[HostBatch | Failure], behind: Behind[Any]) -> HostBatch | None:
+    """The next samples to be explained; None at the end. Failures on the way are handed on."""
+    behind.check()
+    while isinstance(batch := next(ahead, None), Failure):
+        behind.put(batch)
+    return batch
 
 
 def _compiled(run: Run) -> Any:
@@ -127,7 +137,7 @@ def _keep(run: Run, item: Failure | tuple[tuple[Any, ...], dict[str, jax.Array]]
     if not run.options.placement.writes:
         return
     if isinstance(item, Failure):
-        run.writer.fail(item.id, item.reason)
+        run.writer.fail(item)
         run.progress.advance(0, 1)
         return
     ids, result = item
@@ -135,7 +145,7 @@ def _keep(run: Run, item: Failure | tuple[tuple[Any, ...], dict[str, jax.Array]]
     good = np.ones(len(ids), bool)
     for check, reason in _CHECKS.items():
         for i in np.flatnonzero(good & ~fetched[check]) if check in fetched else ():
-            run.writer.fail(ids[i], reason.format(dtype=run.options.dtype))
+            run.writer.fail(Failure(ids[i], reason.format(dtype=run.options.dtype)))
         good &= fetched.get(check, True)
     rows = {name: fetched[name] for name in run.manifest.members}
     if not good.all():

@@ -23,7 +23,10 @@ class DamagedError(StoreError):
 
 
 class DifferentRunError(ValueError):
-    """A run was to be resumed with another model, composite, target policy or source."""
+    """A run was to be resumed with another model, composite, target policy or source.
+
+    Of the source a few samples that are in the store are compared.
+    """
 
 
 def need(module: str, what: str) -> ModuleType:

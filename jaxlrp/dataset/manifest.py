@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxlrp.dataset import foreign
 from jaxlrp.dataset.durable import write_json
 from jaxlrp.dataset.errors import DamagedError, DifferentRunError, StoreError
 from jaxlrp.dataset.program import Member
@@ -69,6 +71,17 @@ class Manifest:
     created: str = dataclasses.field(default_factory=lambda: _now())
     command: Mapping[str, Any] | None = None
 
+    @property
+    def identity(self) -> str:
+        """A hash of all that its numbers depend on; each chunk's line in the journal has it too."""
+        held = [
+            *(getattr(self, key)["digest"] for key in (*_ASKED, "program")),
+            *(_tree(part) for part in self.spec),
+            self.dtype, self.chunk, list(self.condition_names),
+            {name: [list(m.shape), m.dtype, list(m.dims)] for name, m in self.members.items()},
+        ]  # fmt: skip
+        return _checksum(held)
+
     def write(self, store: Path) -> None:
         held = {"format": _FORMAT, "version": _VERSION} | {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self)
@@ -109,29 +122,108 @@ def read(store: Path) -> Manifest:
 
     Raises:
       StoreError: if the folder is no store.
-      DamagedError: if the manifest cannot be read.
+      DamagedError: if the manifest cannot be read, or says what none that was written says.
     """
     path = store / FILE
-    if not path.is_file():
+    if store.exists() and not store.is_dir():
+        raise StoreError(f"{str(store)!r} is a file, not the folder of a store: give that folder")
+    if not (path.exists() or path.is_symlink()):
         raise StoreError(f"{str(store)!r} holds no relevances: it has no {FILE}")
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        if held.pop("checksum") != _checksum(held):
-            raise ValueError("its checksum differs")
-        if held.pop("format") != _FORMAT or held.pop("version") != _VERSION:
+        held = _parsed(foreign.read(path))
+        if held.get("format") != _FORMAT or held.get("version") != _VERSION:
             raise StoreError(f"{str(path)!r} is of a format that this version does not read")
-        held["spec"] = Spec(*map(_untree, held["spec"]))
-        held["members"] = {
-            name: Member(tuple(m["shape"]), m["dtype"], tuple(m["dims"]))
-            for name, m in held["members"].items()
-        }
-        held["condition_names"] = tuple(held["condition_names"])
-        return Manifest(**held)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"the manifest {str(path)!r} is damaged: {error}") from error
+        return _manifest(held)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from error
+    except _WRONG as error:
+        raise _damaged(path, str(error)) from error
 
 
-def _checksum(held: Mapping[str, Any]) -> str:
+_WRONG = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    OverflowError,
+)
+
+
+def _damaged(path: Path, why: str) -> DamagedError:
+    return DamagedError(
+        f"the manifest {str(path)!r} is damaged: {why}. Put back a copy of the file. Without a copy, "
+        "remove it and start the same run on the store again: its journal tells whether the model and all "
+        "else are the same, the manifest is then written anew, and nothing is computed twice"
+    )
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    """The JSON of a manifest, whose checksum is right."""
+    if not data.strip():
+        raise ValueError("it is empty")
+    try:
+        held = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    if not isinstance(held, dict) or "checksum" not in held:
+        raise ValueError("it has no checksum")
+    if held.pop("checksum") != _checksum(held):
+        raise ValueError("its checksum differs")
+    return held
+
+
+def _manifest(held: dict[str, Any]) -> Manifest:
+    """A manifest of what JSON holds. What this version does not know of is left out."""
+    known = [f.name for f in dataclasses.fields(Manifest)]
+    missing = [name for name in known if name not in held]
+    if missing:
+        raise ValueError(f"it does not say {missing[0]!r}")
+    held = {name: held[name] for name in known}
+    held["spec"] = Spec(*map(_untree, held["spec"]))
+    held["members"] = {name: _member(name, m) for name, m in held["members"].items()}
+    held["condition_names"] = tuple(held["condition_names"])
+    for name in (*_ASKED, "program"):
+        words = held[name]
+        if not all(isinstance(words[part], str) for part in ("text", "digest")):
+            raise ValueError(f"{name} is no text with a digest")
+    for name in ("chunk", "batch"):
+        if type(held[name]) is not int or not 0 < held[name] < 2**40:
+            raise ValueError(f"{name} must be an integer >= 1, got {held[name]!r}")
+    if not isinstance(held["source"], str) or not isinstance(held["created"], str):
+        raise ValueError("source and created must be texts")
+    if not isinstance(held["versions"], dict):
+        raise ValueError("versions must be named")
+    return Manifest(**held)
+
+
+_TAKEN = ("journal", "zarr.json", FILE)
+
+
+def _member(name: str, held: Mapping[str, Any]) -> Member:
+    """An array, whose name becomes a path below the store and nothing else."""
+    if not name or name.startswith(".") or name in _TAKEN or any(c in name for c in "/\\\0"):
+        raise ValueError(f"{name!r} is the name of no array that a run writes")
+    shape, dims = tuple(held["shape"]), tuple(held["dims"])
+    if not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+        raise ValueError(f"the array {name!r} has the shape {shape}")
+    if len(dims) != len(shape) + 1 or not all(isinstance(d, str) for d in dims):
+        raise ValueError(f"the array {name!r} has the axes {dims} for the shape {shape}")
+    return Member(shape, _dtype(held["dtype"]).name, dims)
+
+
+def _dtype(name: Any) -> np.dtype:
+    """A dtype of numbers by its name."""
+    found = np.dtype(name) if isinstance(name, str) else None
+    if found is None or not (jnp.issubdtype(found, jnp.number) or found.kind == "b"):
+        raise ValueError(f"{name!r} is no dtype of numbers")
+    return found
+
+
+def _checksum(held: Any) -> str:
     return hashlib.blake2b(json.dumps(held, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -178,7 +270,7 @@ def _untree(held: Any) -> Any:
     if held is None:
         return None
     if "dtype" in held:
-        return jax.ShapeDtypeStruct(tuple(held["shape"]), np.dtype(held["dtype"]))
+        return jax.ShapeDtypeStruct(tuple(held["shape"]), _dtype(held["dtype"]))
     if "keys" in held:
         return {key: _untree(value) for key, value in held["keys"].items()}
     return (

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxlrp.dataset import (
+    comparing,
     durable,
     fingerprint,
+    foreign,
     journal,
     manifest,
     memory,
@@ -25,7 +27,8 @@ from jaxlrp.dataset import (
     verification,
 )
 from jaxlrp.dataset.durable import Lock, full_disk_said
-from jaxlrp.dataset.errors import StoreError
+from jaxlrp.dataset.errors import DifferentRunError, StoreError
+from jaxlrp.dataset.journal import State
 from jaxlrp.dataset.manifest import Manifest
 from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.program import Program
@@ -65,7 +68,13 @@ class Options:
 
 
 def lock(out: Path) -> Lock:
-    """Makes the folder, if it is not there, and locks it."""
+    """Makes the folder, if it is not there, and locks it.
+
+    Raises:
+      StoreError: if it cannot be made, is no store and not empty, or holds a symbolic link.
+    """
+    if out.exists() and not out.is_dir():
+        raise StoreError(f"{str(out)!r} is a file, a store is a folder: give another name")
     # A kill may leave a store without its manifest, but not without the file of the lock.
     ours = not out.exists() or (out / durable.LOCK).exists() or not any(out.iterdir())
     if not ours and not (out / manifest.FILE).exists():
@@ -73,44 +82,94 @@ def lock(out: Path) -> Lock:
             f"{str(out)!r} is no store of relevances and not empty: give another folder"
         )
     with full_disk_said(out):
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(
+                f"the folder {str(out)!r} cannot be made, for {error.filename!r} is no folder: give "
+                "another place"
+            ) from error
+        except PermissionError as error:
+            raise StoreError(
+                f"the folder {str(out)!r} cannot be made: you may not write to {str(out.parent)!r}"
+            ) from error
+        foreign.refuse_links(out, verification.TOP)
         return Lock(out)
 
 
 def open_store(options: Options) -> tuple[Manifest, Program, Source, int]:
     """In the first process: makes the store, or checks that it is the same run's, and mends it."""
-    if not (options.out / manifest.FILE).exists():
-        spec, source = reading.usual(options.source, options.prepare, options.limit)
-        planned = make_program(options, spec)
-        batch = choose_batch(options, planned)
-        held = make_manifest(options, planned, options.chunk or _chunk(planned, batch), batch)
-        length = 0 if isinstance(source, Stream) else len(source)
-        rows = min(length, options.limit or length)
-        with full_disk_said(options.out):
-            store.create(options.out, held.members, held.chunk, rows)
-            held.write(options.out)
-        _note(options, 1)
-        return held, planned, source, 0
-    held = manifest.read(options.out)
-    planned = make_program(options, held.spec)
-    now = make_manifest(options, planned, options.chunk or held.chunk, held.batch)
-    held.check_same(now, options.out)
     state = journal.state(options.out)
-    _note(options, state.run + 1)
+    source = options.source
+    if (options.out / manifest.FILE).exists():
+        held = manifest.read(options.out)
+        planned = make_program(options, held.spec)
+        now = make_manifest(options, planned, options.chunk or held.chunk, held.batch)
+        held.check_same(now, options.out)
+    else:
+        held, planned, source = _make(options, state)
+    foreign.refuse_links(options.out, held.members)
+    marks, source = comparing.marks(source, state)
+    comparing.check(marks, state, options.out)
+    _note(options, state.run + 1, marks)
     if options.verify and state.chunks:
         _LOG.info("comparing %d chunks with their checksums", len(state.chunks))
     found = verification.report(options.out, held, state, full=options.verify)
+    if found.lost:
+        _LOG.warning("%s; they are computed again", found.lost)
     verification.void(options.out, state, found.damaged)
-    return held, planned, options.source, len(found.damaged)
+    return held, planned, source, len(found.damaged)
 
 
-def _note(options: Options, run: int) -> None:
+def _make(options: Options, state: State) -> tuple[Manifest, Program, Source]:
+    """Makes a store; of one whose manifest was lost, the manifest that its journal speaks of."""
+    spec, source = reading.usual(options.source, options.prepare, options.limit)
+    planned = make_program(options, spec)
+    batch = choose_batch(options, planned)
+    before = next((line["rows"] for line in reversed(state.runs) if "rows" in line), None)
+    chunk = options.chunk or before or _chunk(planned, batch)
+    held = make_manifest(options, planned, chunk, batch)
+    if state.computed:
+        _check_identity(options.out, held, state)
+    length = 0 if isinstance(source, Stream) else len(source)
+    rows = max(min(length, options.limit or length), store.length_of(state, chunk))
+    foreign.refuse_links(options.out, held.members)
+    with full_disk_said(options.out):
+        store.create(options.out, held.members, held.chunk, rows)
+        held.write(options.out)
+    return held, planned, source
+
+
+def _check_identity(out: Path, held: Manifest, state: State) -> None:
+    """Refuses a store without its manifest, unless its journal says that all was the same.
+
+    Raises:
+      DifferentRunError: if it says something else, or nothing.
+    """
+    of = {line.get("store") for line in (*state.chunks.values(), *state.runs)}
+    if of == {held.identity}:
+        _LOG.warning("the manifest of %r was lost, and is written anew", str(out))
+        return
+    why = (
+        "by a version that did not note with what"
+        if None in of or not of
+        else "with another model, composite, policy, dtype, chunk or shape of samples, or by another "
+        "version of JAX"
+    )
+    raise DifferentRunError(
+        f"the store {str(out)!r} has lost its {manifest.FILE}, and its journal says that the "
+        f"{len(state.ids)} samples in it were computed {why}. Put back a copy of the file, start the run "
+        "that the store was begun with, or give another folder"
+    )
+
+
+def _note(options: Options, run: int, marks: list[comparing.Mark]) -> None:
     """Writes down what is asked for before any of it is done, so that a kill does not lose it."""
     command = None if options.command is None else dict(options.command)
     with full_disk_said(options.out):
         lines = journal.Journal(options.out, 0, run)
         try:
-            lines.append("asked", limit=options.limit, command=command)
+            lines.append("asked", limit=options.limit, command=command, samples=marks)
         finally:
             lines.close()
 

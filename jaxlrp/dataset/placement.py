@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxlrp.dataset.errors import (
+    DamagedError,
+    DifferentRunError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,11 +92,19 @@ class Placement:
         held = np.asarray(leaf)
         return jax.make_array_from_callback(held.shape, everywhere, lambda index: held[index])
 
-    def any(self, mine: bool) -> bool:
-        """Whether any process says yes. In lockstep, all must ask."""
-        if not self.lockstep:
-            return mine
-        return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))
+    def any(self, mine: bool, error: Exception | None = None) -> bool:
+        """Whether any process says yes, and none has failed. In lockstep, all must ask.
+
+        Args:
+          mine: what this process says.
+          error: why it cannot go on. It is raised here, once the others know; they get False.
+        """
+        said = [mine, error is not None]
+        if self.lockstep:
+            said = list(np.any(multihost_utils.process_allgather(np.asarray(said)), axis=0))
+        if error is not None:
+            raise error
+        return bool(said[0]) and not said[1]
 
 
 def place(mesh: Mesh | None, axes: str | Sequence[str] | None) -> Placement:
@@ -139,7 +156,49 @@ def _spanning(mesh: Mesh, names: tuple[str, ...], process: int) -> Placement:
     return Placement(mesh, names, groups.index(mine), len(groups), writer == process, True)
 
 
-def barrier(name: str) -> None:
-    """Waits until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"jaxlrp.dataset: {name}")
+_SAID = 4096  # bytes of a message that the others are told
+_KNOWN = {
+    kind.__name__: kind
+    for kind in (
+        DamagedError, DifferentRunError, FileNotFoundError, StoreError, StoreFullError,
+        StoreLockedError, TypeError, ValueError,
+    )
+}  # fmt: skip
+
+
+@contextmanager
+def together(stage: str) -> Iterator[None]:
+    """All processes end a stage together; what one raises, every one raises.
+
+    Without it the others would wait for one that has failed until JAX ends them.
+
+    Args:
+      stage: what is done, for the message of the others.
+
+    Raises:
+      StoreError: where another process has failed with an error that is none of ours.
+    """
+    error = None
+    try:
+        yield
+    except Exception as found:
+        error = found
+    said = b"" if error is None else f"{type(error).__name__}\0{error}".encode()[:_SAID]
+    told = _told(said)
+    if error is not None:
+        raise error
+    for process, word in enumerate(told):
+        if word:
+            name, _, text = word.decode(errors="ignore").partition("\0")
+            raise _KNOWN.get(name, StoreError)(
+                f"process {process} failed while {stage}: {name}: {text}"
+            )
+
+
+def _told(said: bytes) -> list[bytes]:
+    """What each process says."""
+    if jax.process_count() == 1:
+        return [said]
+    mine = np.zeros(_SAID, np.uint8)
+    mine[: len(said)] = np.frombuffer(said, np.uint8)
+    return [bytes(row).rstrip(b"\0") for row in multihost_utils.process_allgather(mine)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +79,8 @@ class Policy:
       index: from (given, output) to the classes that are explained, (B,) or (B, count); None where
         the targets are no classes.
       given: whether targets of the source are used as classes.
+      made: whether something else is made of them first, of which the classes are not known.
+      classes: those that are explained of every sample, where they are known.
     """
 
     choose: Callable[[Any], Any]
@@ -86,6 +88,8 @@ class Policy:
     stacked: bool
     index: Callable[[Any, Array], Array] | None
     given: bool = False
+    made: bool = False
+    classes: tuple[int, ...] = ()
 
 
 def policy(target: Any, given: Any, output: Callable[[], Any]) -> Policy:
@@ -117,7 +121,8 @@ def policy(target: Any, given: Any, output: Callable[[], Any]) -> Policy:
             lambda _: jax.tree.map(jnp.asarray, ranks), k, True,
             lambda _, z: jax.lax.top_k(z, k)[1],
         )  # fmt: skip
-    return Policy(lambda _: target, None, False, _index_of(target))
+    classes = (int(target),) if _is_int(target) else ()
+    return Policy(lambda _: target, None, False, _index_of(target), classes=classes)
 
 
 def _several(items: list[Any]) -> Policy:
@@ -130,7 +135,8 @@ def _several(items: list[Any]) -> Policy:
         )
     index = _indices([_index_of(item) for item in items])
     if all(_is_int(item) for item in items):
-        return Policy(lambda _: jnp.asarray(items), len(items), True, index)
+        classes = tuple(map(int, items))
+        return Policy(lambda _: _as_array(classes), len(items), True, index, classes=classes)
     return Policy(lambda _: list(items), len(items), False, index)
 
 
@@ -143,18 +149,23 @@ def _indices(found: list[Any]) -> Callable[[Any, Array], Array] | None:
 def _given(target: Given, given: Any, output: Callable[[], Any]) -> Policy:
     if given is None:
         raise ValueError("target=Given() asks for the source's targets, but the source gives none")
-    make = target.make or (lambda t: t)
+    made, make = target.make is not None, target.make or (lambda t: t)
     if not (hasattr(given, "dtype") and jnp.issubdtype(given.dtype, jnp.integer)):
         return Policy(make, None, False, None)
     if len(given.shape) == 1:
-        return Policy(make, None, False, lambda t, z: t, given=True)
+        return Policy(make, None, False, lambda t, z: t, given=True, made=made)
     shape = getattr(output(), "shape", None)
     if shape is None or given.shape == shape[:-1]:
-        return Policy(make, None, False, lambda t, z: t, given=shape is not None)
+        return Policy(make, None, False, lambda t, z: t, given=shape is not None, made=made)
     if given.shape[:-1] == shape[:-1]:
         many = given.shape[-1]
         return Policy(
-            lambda t: make(jnp.moveaxis(t, -1, 0)), many, True, lambda t, z: t, given=True
+            lambda t: make(jnp.moveaxis(t, -1, 0)),
+            many,
+            True,
+            lambda t, z: t,
+            given=True,
+            made=made,
         )
     raise ValueError(
         f"the source's targets have shape {given.shape[1:]} for each sample, which does not fit the "
@@ -162,13 +173,33 @@ def _given(target: Given, given: Any, output: Callable[[], Any]) -> Policy:
     )
 
 
-def _is_int(target: Any) -> bool:
+def _as_array(classes: tuple[int, ...]) -> Array:
+    """As JAX counts: one that does not fit becomes -1, and is refused once the classes are known."""
+    limits = jnp.iinfo(jnp.int32)
+    return jnp.asarray([c if limits.min <= c <= limits.max else -1 for c in classes], jnp.int32)
+
+
+def check_classes(asked: tuple[int, ...], classes: int) -> None:
+    """Refuses class indices that the output has not; traced ones would have no relevance.
+
+    Raises:
+      IndexError: naming the class.
+    """
+    wrong = [c for c in asked if not 0 <= c < classes]
+    if wrong:
+        raise IndexError(
+            f"target {wrong[0]} is out of range: the output has {classes} classes along its last axis, "
+            f"0 to {classes - 1}"
+        )
+
+
+def _is_int(target: Any) -> TypeGuard[int]:
     return isinstance(target, (int, np.integer)) and not isinstance(target, bool)
 
 
 def _index_of(target: Any) -> Callable[[Any, Array], Array] | None:
     if _is_int(target):
-        return lambda _, z: jnp.full(z.shape[:-1], target, jnp.int32)
+        return lambda _, z: jnp.broadcast_to(_as_array((target,)), z.shape[:-1])
     if isinstance(target, targets.Predicted):
         return lambda _, z: jnp.argmax(z, axis=-1)
     if isinstance(target, (targets.Contrast, targets.LogOdds)) and _is_int(target.target):

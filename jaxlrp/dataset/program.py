@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -185,7 +186,7 @@ class Program:
             result = self.call(args, x, target=chosen, **more)
             found = _named("relevance", result.relevance)
             for path, record in result.records.items():
-                found[f"record.{path.replace('/', '.')}"] = record.relevance
+                found[_record(path, found)] = record.relevance
             found |= {f"_{name}": leaf for name, leaf in _named("output", result.output).items()}
             if self.call.conserves and condition is None:
                 found["residual"] = _residual(result.output, chosen, result.relevance)
@@ -211,7 +212,9 @@ class Program:
         if z is not None and z.ndim > 1 and z.shape[-1] > 1:
             found["prediction"] = jnp.argmax(z, axis=-1).astype(jnp.int32)
         if z is not None and self.policy.index is not None:
-            found["target"] = self.policy.index(target, z).astype(jnp.int32)
+            index = self.policy.index(target, z)
+            # what is no class yet is not known to fit
+            found["target"] = index if self.policy.made else index.astype(jnp.int32)
         return found | _named("label", target)
 
     def look(self) -> None:
@@ -230,8 +233,10 @@ class Program:
                 tuple(shape), self._stored(name, a.dtype), self._dims(name, len(shape))
             )
         output = self.members.get("output")
-        if self.policy.given and output is not None and output.shape and output.shape[-1] > 1:
-            self.classes = output.shape[-1]
+        if output is not None and output.shape:
+            policies.check_classes(self.policy.classes, output.shape[-1])
+            if self.policy.given and (output.shape[-1] > 1 or not self.policy.made):
+                self.classes = output.shape[-1]
 
     def _structs(self, n: int) -> Any:
         spec = tuple(self.spec)
@@ -261,11 +266,23 @@ class Program:
 
 
 def _named(prefix: str, tree: Any) -> dict[str, Any]:
+    """Leaves by names that can be those of folders.
+
+    Raises:
+      UnsupportedError: if two leaves would have the same name.
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    keys = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves)
-    return {
-        f"{prefix}.{k}" if k else prefix: leaf for k, (_, leaf) in zip(keys, leaves, strict=True)
-    }
+    found: dict[str, Any] = {}
+    for path, leaf in leaves:
+        key = re.sub(r"[/\\\0]", ".", jax.tree_util.keystr(path, simple=True, separator="."))
+        name = f"{prefix}.{key}" if key else prefix
+        if name in found:
+            raise UnsupportedError(
+                f"two parts of {prefix} would be stored as {name!r}: give their keys names that differ in "
+                "more than '.' and '/'"
+            )
+        found[name] = leaf
+    return found
 
 
 def _batch_axis(name: str, small: tuple[int, ...], large: tuple[int, ...]) -> int:
@@ -277,6 +294,16 @@ def _batch_axis(name: str, small: tuple[int, ...], large: tuple[int, ...]) -> in
             f"shapes are {small} and {large}. Explain a function that gives each sample its own result"
         )
     return differ[0]
+
+
+def _record(path: str, found: Mapping[str, Any]) -> str:
+    """The name of a recorded layer's array."""
+    name = f"record.{path.replace('/', '.')}"
+    if name in found:
+        raise UnsupportedError(
+            f"two recorded layers would be stored as {name!r}, one of them is {path!r}: record one of them"
+        )
+    return name
 
 
 def _per_sample(a: Array) -> Array:

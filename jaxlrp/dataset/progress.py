@@ -23,7 +23,10 @@ class Summary:
     Attributes:
       samples: how many the store now holds.
       new: how many of them this run added.
-      failed: why samples have no relevance, by id; those of earlier runs too.
+      failed: why samples have no relevance, by id; those of earlier runs too. A sample whose id came before
+        is listed as "ID (again)", an item without an id as "item POSITION".
+      skipped: why, of what the source left out, by name: folders that cannot be read, files that are
+        no pictures.
       mended: how many chunks of earlier runs were found damaged, and computed again.
       seconds: the whole run took.
       compile_seconds: of these, tracing and compiling.
@@ -42,6 +45,7 @@ class Summary:
     samples: int
     new: int
     failed: Mapping[Id, str]
+    skipped: Mapping[str, str]
     mended: int
     seconds: float
     compile_seconds: float
@@ -58,13 +62,15 @@ class Summary:
         lines = [
             f"samples     {self.samples:,} ({self.new:,} new)",
             f"failed      {len(self.failed):,}",
-            *(f"  {name!r}: {why}" for name, why in list(self.failed.items())[:10]),
+            *_first(self.failed),
+        ]
+        if self.skipped:
+            lines += [f"skipped     {len(self.skipped):,}", *_first(self.skipped)]
+        lines += [
             f"time        {self.seconds:.1f} s, of which {self.compile_seconds:.1f} s to compile",
             f"throughput  {self.throughput:.1f} samples/s, batch {self.batch}, devices {self.devices}",
             f"written     {self.bytes / 2**20:.1f} MiB",
         ]
-        if len(self.failed) > 10:
-            lines.insert(12, f"  ... and {len(self.failed) - 10:,} more")
         if self.mended:
             lines.append(f"mended      {self.mended} chunks that were damaged")
         if self.residual is not None:
@@ -75,6 +81,12 @@ class Summary:
         if self.error is not None:
             lines.append(f"rounding    at most {self.error:.2g} of a sample's largest relevance")
         return "\n".join(lines)
+
+
+def _first(reasons: Mapping[Any, str], count: int = 10) -> list[str]:
+    lines = [f"  {name!r}: {why}" for name, why in list(reasons.items())[:count]]
+    more = len(reasons) - count
+    return [*lines, f"  ... and {more:,} more"] if more > 0 else lines
 
 
 class Progress:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxlrp.dataset.checking import checked
 from jaxlrp.dataset.source import Elements, Failure, Id, Indexed, Sample, Source, Stream, element
 
 _BLOCK = 32  # samples that are fetched in one go where that is cheap
@@ -72,7 +73,7 @@ class Reach:
             return self.limit
         return None if self.widest is None else max(self.limit, self.widest)
 
-    def has(self, position: int, name: Id) -> bool:
+    def has(self, position: int, name: Id | None) -> bool:
         return self.limit is None or position < self.limit or name in self.owed
 
 
@@ -137,7 +138,7 @@ def _element_tasks(items: Any, part: Part, prepare: Any, reach: Reach) -> Iterat
         try:
             item = items[position]
         except Exception as error:
-            found: Sample | Failure = Failure(f"item {position}", _reason(error))
+            found: Sample | Failure = Failure(None, _reason(error), position=position)
         else:
             if item is None:
                 return []
@@ -159,10 +160,11 @@ def _repeated(items: Any) -> frozenset[int]:
     again = []
     for position, item in enumerate(items):
         name = None if item is None else _element(item, position).id
+        if name is None:
+            continue
         if name in seen:
             again.append(position)
-        elif name is not None:
-            seen.add(name)
+        seen.add(name)
     return frozenset(again)
 
 
@@ -172,6 +174,9 @@ def _sifted(
     """Without what is done; an id that comes again fails."""
     seen: set[Id] = set()
     for found in samples:
+        if found.id is None:
+            yield found
+            continue
         if skip(found.id):
             continue
         yield _again(found) if found.id in seen else found
@@ -179,7 +184,7 @@ def _sifted(
 
 
 def _again(found: Sample | Failure) -> Failure:
-    return Failure(f"{found.id} (again)", "an earlier sample has the same id")
+    return Failure(found.id, "an earlier sample has the same id", again=True)
 
 
 def _stream_tasks(
@@ -191,11 +196,12 @@ def _stream_tasks(
         if item is None:  # filtered out by a grain transformation
             continue
         found = _element(item, position)
-        if not reach.has(position, found.id) or skip(found.id):
+        if not reach.has(position, found.id) or (found.id is not None and skip(found.id)):
             continue
         if found.id in seen:
             found = _again(found)
-        seen.add(found.id)
+        elif found.id is not None:
+            seen.add(found.id)
         left += 1
         if part.has(left - 1):
             yield lambda found=found: [_prepared(found, prepare)]
@@ -205,7 +211,7 @@ def _element(item: Any, position: int) -> Sample | Failure:
     try:
         return element(item, position)
     except (TypeError, ValueError) as error:
-        return Failure(f"item {position}", _reason(error))
+        return Failure(None, _reason(error), position=position)
 
 
 def _prepared(found: Sample | Failure, prepare: Callable[[Any], Any] | None) -> Sample | Failure:
@@ -260,7 +266,7 @@ def usual(
     )  # fmt: skip
     for tried, found in enumerate(samples, 1):
         if isinstance(found, Failure):
-            reason = reason or f"; the first is {found.id!r}: {found.reason}"
+            reason = reason or f"; the first is {found.name}: {found.reason}"
             continue
         try:
             specs.append(spec_of(found))
@@ -285,7 +291,7 @@ def spec_of(sample: Sample) -> Spec:
 
 def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
     array = np.asarray(leaf)
-    if array.dtype.kind in "OSUMm":
+    if array.dtype.kind in "OSUMm" or array.dtype.names is not None:
         raise TypeError(f"it holds {array.dtype}, which is no number")
     return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
 
@@ -318,35 +324,3 @@ def batches(
 def _stack(held: list[tuple[Id, Any]], size: int) -> HostBatch:
     rows = [row for _, row in held] + [held[-1][1]] * (size - len(held))
     return HostBatch(tuple(name for name, _ in held), jax.tree.map(lambda *a: np.stack(a), *rows))
-
-
-def checked(sample: Sample, spec: Spec, classes: int | None) -> tuple[Id, Any] | Failure:
-    """(id, (input, target, extra)) with the arrays that a spec asks for, or what is wrong."""
-    rows = []
-    for what, value, wanted in zip(
-        ("input", "target", "arguments"), (sample.input, sample.target, dict(sample.extra)), spec,
-        strict=True,
-    ):  # fmt: skip
-        if jax.tree.structure(value) != jax.tree.structure(wanted):
-            return Failure(
-                sample.id,
-                f"{what} is {jax.tree.structure(value)}, others have {jax.tree.structure(wanted)}",
-            )
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(value)]
-        for leaf, like in zip(leaves, jax.tree.leaves(wanted), strict=True):
-            if leaf.shape != like.shape or not np.can_cast(leaf.dtype, like.dtype, "same_kind"):
-                return Failure(
-                    sample.id,
-                    f"{what} has shape {leaf.shape} and dtype {leaf.dtype}, expected {like.shape} "
-                    f"and {like.dtype}",
-                )
-        cast = [
-            leaf.astype(like.dtype, copy=False)
-            for leaf, like in zip(leaves, jax.tree.leaves(wanted), strict=True)
-        ]
-        rows.append(jax.tree.unflatten(jax.tree.structure(wanted), cast))
-    if classes is not None:
-        wrong = [int(t) for t in np.ravel(rows[1]) if not 0 <= t < classes]
-        if wrong:
-            return Failure(sample.id, f"target {wrong[0]} is out of range: 0 to {classes - 1}")
-    return sample.id, tuple(rows)

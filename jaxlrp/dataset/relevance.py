@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxlrp.dataset import journal, manifest
 from jaxlrp.dataset.errors import DamagedError
+from jaxlrp.dataset.manifest import Manifest
 from jaxlrp.dataset.program import Member
 from jaxlrp.dataset.source import Id
 from jaxlrp.dataset.store import open_array
@@ -80,7 +81,9 @@ class LazyArray:
         part = self._array[int(rows[0]) : int(rows[-1]) + 1] if joined else self._array[rows]
         try:
             return part.read().result()
-        except ValueError as error:
+        except (
+            Exception
+        ) as error:  # tensorstore has errors of several kinds for what it cannot read
             raise DamagedError(
                 f"{self._name!r} cannot be read: {error}. Find what is damaged with "
                 "jaxlrp.dataset.verify(path, mend=True), then resume the run"
@@ -113,7 +116,8 @@ class Relevance(Mapping[str, LazyArray]):
         self.path = path
         self.manifest = manifest.read(path)
         state = journal.state(path)
-        self.failed: dict[Id, str] = state.failed
+        _check_journal(path, state, self.manifest)
+        self.failed: dict[Id, str] = state.listed
         self.error: float | None = None
         if self.manifest.dtype is not None:
             self.error = max((line["error"] for line in state.chunks.values()), default=0.0)
@@ -180,6 +184,16 @@ class Relevance(Mapping[str, LazyArray]):
         return "\n".join(lines)
 
 
+def _check_journal(path: Path, state: journal.State, held: Manifest) -> None:
+    """Refuses a store that would look empty because its journals are gone."""
+    chunks = (path / name / "c" for name in held.members)
+    if not state.run and any(folder.is_dir() and any(folder.iterdir()) for folder in chunks):
+        raise DamagedError(
+            f"the store {str(path)!r} has chunks, but no journal says of which samples: put back "
+            f"its folder {journal.FOLDER!r}, or start the run on it again, which computes all samples again"
+        )
+
+
 def open_relevance(path: str | os.PathLike[str]) -> Relevance:
     """Opens what `attribute_dataset` has written; also while a run still writes.
 
@@ -193,6 +207,7 @@ def open_relevance(path: str | os.PathLike[str]) -> Relevance:
 
     Raises:
       StoreError: if the folder is no store.
-      DamagedError: if its manifest cannot be read. A damaged chunk raises where it is read.
+      DamagedError: if its manifest or a journal cannot be read, or its journals are gone. A damaged
+        chunk raises where it is read.
     """
     return Relevance(Path(path))

@@ -26,7 +26,7 @@ from jaxlrp.dataset.opening import (
     make_program,
     open_store,
 )
-from jaxlrp.dataset.placement import barrier, place
+from jaxlrp.dataset.placement import place, together
 from jaxlrp.dataset.progress import Summary
 from jaxlrp.dataset.relevance import open_relevance
 from jaxlrp.dataset.source import as_source
@@ -112,7 +112,9 @@ def attribute_dataset(
       TypeError, ValueError, IndexError: saying which argument is wrong.
       DamagedError: if samples were in damaged chunks and could not be computed again, because the source
         no longer has them or they fail now; all others are there. They are then listed as failed.
-      DifferentRunError: if the store was begun with another model, composite or target policy.
+      DifferentRunError: if the store was begun with another model, composite or target policy, or if
+        the source gives other data for a sample that is in the store. Of the source a few samples are
+        compared, as they are before `prepare`.
       StoreLockedError: if another run writes to the store.
       StoreFullError: if the disk is full; what was committed is safe.
 
@@ -130,59 +132,84 @@ def attribute_dataset(
       ...     done.samples, np.rint(opened.relevance[:]).astype(int).tolist()
       (2, [[2, 2], [6, 1]])
     """
+    with together("looking at its arguments"):
+        options = _options(
+            explain, source, out, args, kwargs, policy.conditions(conditions), target=target,
+            prepare=prepare, batch_size=batch_size, chunk=chunk, dtype=dtype,
+            dims=None if dims is None else tuple(dims), mesh=mesh, batch_axes=batch_axes, limit=limit,
+            sharded=sharded, retry=retry, verify=verify, progress=progress, workers=workers,
+            memory_fraction=memory_fraction, command=command,
+        )  # fmt: skip
+    arguments = fingerprint.of_arguments(options.call)  # gathers over processes
+    return _run(dataclasses.replace(options, arguments=arguments))
+
+
+def _options(
+    explain: Any,
+    source: Any,
+    out: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    conditions: policy.Conditions | None,
+    *,
+    mesh: Mesh | None,
+    batch_axes: str | Sequence[str] | None,
+    **given: Any,
+) -> Options:
+    """Checks what the user gave."""
     called = program.call(explain, tuple(args), kwargs)
-    for name, value in (("batch_size", batch_size), ("chunk", chunk), ("limit", limit)):
-        if value is not None:
-            check_count(name, value)
-    check_count("workers", workers)
-    for name, word, known in (("dtype", dtype, _DTYPES), ("progress", progress, _PROGRESS)):
+    for name in ("batch_size", "chunk", "limit"):
+        if given[name] is not None:
+            check_count(name, given[name])
+    check_count("workers", given["workers"])
+    for name, known in (("dtype", _DTYPES), ("progress", _PROGRESS)):
+        word = given[name]
         if word not in known and not (word is None and name == "dtype"):
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {word!r}")
-    if not 0 < memory_fraction <= 1:
-        raise ValueError(f"memory_fraction must be > 0 and <= 1, got {memory_fraction}")
+    if not 0 < given["memory_fraction"] <= 1:
+        raise ValueError(f"memory_fraction must be > 0 and <= 1, got {given['memory_fraction']}")
     need("tensorstore", "writing relevances")
-    options = Options(
-        called, as_source(source), Path(out), target, policy.conditions(conditions), prepare,
-        batch_size, chunk, dtype, None if dims is None else tuple(dims), place(mesh, batch_axes),
-        limit, sharded, retry, verify, progress, workers, memory_fraction, command,
-        fingerprint.of_arguments(called),
-    )  # fmt: skip
-    if options.placement.lockstep and batch_size is None:
+    placement = place(mesh, batch_axes)
+    if placement.lockstep and given["batch_size"] is None:
         raise ValueError("batch_size must be given where the mesh spans several processes")
-    return _run(options)
+    return Options(
+        call=called, source=as_source(source), out=Path(out), conditions=conditions,
+        placement=placement, arguments=fingerprint.Parameters(0, 0, ""), **given,
+    )  # fmt: skip
 
 
 def _run(options: Options) -> Summary:
     began = time.monotonic()
     first = jax.process_index() == 0
     held_lock = None
+    mended, source = 0, options.source
     try:
-        if first:
-            held_lock = lock(options.out)
-            held, planned, source, mended = open_store(options)
-            held_lock.share()
-        barrier("opened")
-        if not first:
-            held_lock = Lock(options.out, shared=True)
-            held = manifest.read(options.out)
-            planned, source = make_program(options, held.spec), options.source
-            held.check_same(make_manifest(options, planned, held.chunk, held.batch), options.out)
-            mended = 0
-        if options.batch_size is not None:  # another one than the store was begun with is no matter
-            held = dataclasses.replace(held, batch=choose_batch(options, planned))
-        state = journal.state(options.out)
-        barrier("read")
-        run = begin(dataclasses.replace(options, source=source), held, planned, state)
+        with together("opening the store"):
+            if first:
+                held_lock = lock(options.out)
+                held, planned, source, mended = open_store(options)
+                held_lock.share()
+        with together("joining the run"):
+            if not first:
+                held_lock = Lock(options.out, shared=True)
+                held = manifest.read(options.out)
+                planned = make_program(options, held.spec)
+                now = make_manifest(options, planned, held.chunk, held.batch)
+                held.check_same(now, options.out)
+            if options.batch_size is not None:  # another one than before is no matter
+                held = dataclasses.replace(held, batch=choose_batch(options, planned))
+            state = journal.state(options.out)
+        with together("beginning the run"):
+            run = begin(dataclasses.replace(options, source=source), held, planned, state)
         try:
-            computed = compute(run)
+            with together("computing"):
+                computed = compute(run)
         finally:
             run.journal.close()
             run.progress.close()
-        barrier("computed")
-        if first:
-            _list_what_is_missing(run)
-            store.finish(options.out, held.members, held.chunk, journal.state(options.out))
-        barrier("finished")
+        with together("ending the run"):
+            if first:
+                _end(run)
         _check_nothing_lost(run)
         return _summary(run, computed, mended, time.monotonic() - began)
     finally:
@@ -190,23 +217,37 @@ def _run(options: Options) -> Summary:
             held_lock.release()
 
 
+def _end(run: Run) -> None:
+    """In the first process, when all have computed their part."""
+    out, held = run.options.out, run.manifest
+    _list_what_is_missing(run)
+    state = journal.state(out)
+    store.finish(out, held.members, held.chunk, state)
+    _append(run, [("end", {"chunks": len(state.chunks)})])
+
+
 def _list_what_is_missing(run: Run) -> None:
     """After a run: lists what the source no longer gives, and ids that came in two processes' parts."""
     state = journal.state(run.options.out)
+    gone = "its chunk was damaged, and the source no longer gives it"
+    lines = [("failed", {"id": name, "reason": gone}) for name in state.owed]
+    twice = "a sample in the part of another process has the same id"
     counted = collections.Counter(state.ids)
-    found = dict.fromkeys(state.owed, "its chunk was damaged, and the source no longer gives it")
-    for name, times in counted.items():
-        if times > 1 and f"{name} (again)" not in state.failed:
-            found[f"{name} (again)"] = "a sample in the part of another process has the same id"
-    if not found:
+    again = [name for name, times in counted.items() if times > 1 and name not in state.again]
+    lines += [("again", {"id": name, "reason": twice}) for name in again]
+    _append(run, lines)
+
+
+def _append(run: Run, lines: list[tuple[str, dict[str, Any]]]) -> None:
+    if not lines:
         return
     with full_disk_said(run.options.out):
-        lines = journal.Journal(run.options.out, 0, run.journal.run)
+        held = journal.Journal(run.options.out, 0, run.journal.run)
         try:
-            for name, reason in found.items():
-                lines.append("failed", id=name, reason=reason)
+            for kind, fields in lines:
+                held.append(kind, **fields)
         finally:
-            lines.close()
+            held.close()
 
 
 def _check_nothing_lost(run: Run) -> None:
@@ -235,7 +276,8 @@ def _summary(run: Run, computed: float, mended: int, seconds: float) -> Summary:
     return Summary(
         samples=len(state.ids),
         new=new,
-        failed=state.failed,
+        failed=state.listed,
+        skipped=dict(getattr(run.options.source, "skipped", {})),
         mended=mended,
         seconds=seconds,
         compile_seconds=run.compile_seconds,

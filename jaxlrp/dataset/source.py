@@ -31,10 +31,24 @@ class Sample(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A sample that cannot be explained, and why."""
+    """A sample that cannot be explained, and why.
 
-    id: Id
+    Attributes:
+      id: None of an item whose id is not known.
+      reason: why.
+      again: whether the id is that of an earlier sample, so that it does not name this one.
+      position: in the source, of an item whose id is not known.
+    """
+
+    id: Id | None
     reason: str
+    again: bool = False
+    position: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return repr(f"item {self.position}" if self.id is None else self.id)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,12 +60,14 @@ class Indexed:
       ids: of every sample, in order.
       fetch: from several numbers to as many samples; may raise.
       slow: whether fetching one is worth a thread, as decoding a picture is.
+      skipped: why, of what the source left out before it had an id, by name.
     """
 
     text: str
     ids: Sequence[Id]
     fetch: Callable[[Sequence[int]], list[Sample]]
     slow: bool = False
+    skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -215,7 +231,10 @@ def checked_ids(ids: Sequence[Any], length: int) -> Sequence[Id]:
     """Ids of one kind, none twice."""
     if isinstance(ids, range):
         return ids
-    names = [canonical(name) for name in np.asarray(ids).tolist()]
+    # a list of Python's own is not made an array, which would make one kind of all its ids
+    names = [
+        canonical(name) for name in (ids if isinstance(ids, list) else np.asarray(ids).tolist())
+    ]
     if len(names) != length:
         raise ValueError(f"there must be one id for each of the {length} samples, got {len(names)}")
     if len(set(names)) != length:

@@ -20,6 +20,7 @@ overwrites them. A chunk's files are never touched after 3, but when `verify` fo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -30,12 +31,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxlrp.dataset import foreign
 from jaxlrp.dataset.durable import full_disk_said, write_json
-from jaxlrp.dataset.errors import need
+from jaxlrp.dataset.errors import StoreError, need
 from jaxlrp.dataset.journal import Journal, State
 from jaxlrp.dataset.program import Member
-from jaxlrp.dataset.source import Id
+from jaxlrp.dataset.source import Failure, Id
 
+GROUP = "/"
+"""The group's name in reports, as Zarr calls it."""
+_METADATA = "zarr.json"
+_GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+_TRIED = 100  # chunks in whose place something may stand that cannot be removed
 _LEVEL = 1  # of Zstandard: faster than any disk, and nearly as small as with more
 
 
@@ -87,15 +94,30 @@ def files(name: str, member: Member, chunk: int) -> str:
 
 def create(path: Path, members: Mapping[str, Member], chunk: int, rows: int) -> None:
     """Makes the group and its arrays, of which nothing is filled. Doing it again changes nothing."""
-    write_json(path / "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": {}})
+    set_group(path)
     for name, member in members.items():
         (path / name).mkdir(exist_ok=True)
         set_rows(path, name, member, chunk, rows)
 
 
+def set_group(path: Path) -> None:
+    """Writes the metadata of the group that holds the arrays."""
+    foreign.clear(path, path / _METADATA)
+    write_json(path / _METADATA, _GROUP)
+
+
+def group_holds(path: Path) -> bool:
+    """Whether the metadata of the group are those that were written."""
+    try:
+        return json.loads(foreign.read(path / _METADATA)) == _GROUP
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
 def set_rows(path: Path, name: str, member: Member, chunk: int, rows: int) -> None:
     """Writes a member's metadata, as tensorstore spells them, with so many rows."""
     ts = need("tensorstore", "writing relevances")
+    foreign.clear(path, path / name / _METADATA)
     memory = ts.open(
         {
             "driver": "zarr3",
@@ -106,19 +128,21 @@ def set_rows(path: Path, name: str, member: Member, chunk: int, rows: int) -> No
         context=ts.Context(),
     ).result()
     kvstore = ts.KvStore.open({"driver": "file", "path": f"{path / name}/"}).result()
-    kvstore.write("zarr.json", memory.kvstore["zarr.json"]).result()
+    kvstore.write(_METADATA, memory.kvstore[_METADATA]).result()
 
 
-def metadata_hold(path: Path, name: str, member: Member, chunk: int) -> bool:
-    """Whether a member's metadata on disk are those that were written, its length apart."""
+def metadata_hold(path: Path, name: str, member: Member, chunk: int, rows: int | None) -> bool:
+    """Whether a member's metadata on disk are those that were written, for `rows` if these are known."""
     try:
-        found = json.loads((path / name / "zarr.json").read_bytes())
+        found = json.loads(foreign.read(path / name / _METADATA))
+        if rows is not None and found["shape"][0] != rows:
+            return False
         return all(
             found[key] == value
             for key, value in metadata(member, found["shape"][0], chunk).items()
             if key != "codecs"
         ) and [c["name"] for c in found["codecs"]] == ["bytes", "zstd", "crc32c"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return False
 
 
@@ -170,6 +194,7 @@ class Writer:
       chunk: rows of a chunk.
       free: the numbers of chunks that this process may write, ascending.
       journal: of this process.
+      identity: of the store, see `Manifest.identity`.
     """
 
     def __init__(
@@ -179,11 +204,12 @@ class Writer:
         chunk: int,
         free: Iterator[int],
         journal: Journal,
+        identity: str,
     ) -> None:
         ts = need("tensorstore", "writing relevances")
         self.tally = Tally()
         self._path, self._members, self._chunk = path, members, chunk
-        self._free, self._journal = free, journal
+        self._free, self._journal, self._identity = free, journal, identity
         self._encoders = {name: _Encoder(member, chunk) for name, member in members.items()}
         with full_disk_said(path):
             self._files = ts.KvStore.open({"driver": "file", "path": f"{path}/"}).result()
@@ -200,10 +226,16 @@ class Writer:
         while len(self._ids) >= self._chunk:
             self._commit(self._chunk)
 
-    def fail(self, name: Id, reason: str) -> None:
+    def fail(self, failure: Failure) -> None:
         """Lists a sample that has no relevance."""
         with full_disk_said(self._path):
-            self._journal.append("failed", id=name, reason=reason, sync=False)
+            if failure.id is None:
+                self._journal.append(
+                    "unread", position=failure.position, reason=failure.reason, sync=False
+                )
+            else:
+                kind = "again" if failure.again else "failed"
+                self._journal.append(kind, id=failure.id, reason=failure.reason, sync=False)
         self.tally.failed += 1
 
     def finish(self) -> None:
@@ -212,7 +244,7 @@ class Writer:
             self._commit(len(self._ids))
 
     def _commit(self, count: int) -> None:
-        number = next(self._free)
+        number = self._number()
         encoded: dict[str, bytes] = {}
         for name, parts in self._held.items():
             whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -227,11 +259,28 @@ class Writer:
             for write in writes:
                 write.result()
             ids, self._ids = self._ids[:count], self._ids[count:]
-            self._journal.append("chunk", chunk=number, ids=ids, files=sums, error=self._error)
+            self._journal.append(
+                "chunk", chunk=number, ids=ids, files=sums, error=self._error, store=self._identity
+            )
         self.tally.samples += count
         self.tally.bytes += sum(map(len, encoded.values()))
         self.tally.error = max(self.tally.error, self._error)
         self._error = 0.0
+
+    def _number(self) -> int:
+        """The next chunk whose files can be written. A folder in the place of one is removed.
+
+        Raises:
+          StoreError: if there is none among the next few.
+        """
+        for number in itertools.islice(self._free, _TRIED):
+            paths = (self._path / files(name, m, number) for name, m in self._members.items())
+            if all(foreign.clear(self._path, path) for path in paths):
+                return number
+        raise StoreError(
+            f"no chunk can be written to {str(self._path)!r}: make its folders writable, then start the "
+            "same run again"
+        )
 
 
 def free_chunks(state: State, part: int, parts: int) -> Iterator[int]:
@@ -242,13 +291,26 @@ def free_chunks(state: State, part: int, parts: int) -> Iterator[int]:
 
 def finish(path: Path, members: Mapping[str, Member], chunk: int, state: State) -> None:
     """Makes the arrays as long as what is there, and removes files of which no line speaks."""
-    rows = state.rows(chunk)
-    length = int(rows[-1]) + 1 if len(rows) else 0
+    set_metadata(path, members, chunk, state)
+    for orphan in [*orphans(path, members, state), *_unfinished(path)]:
+        with contextlib.suppress(OSError):  # what may not be removed is harmless
+            orphan.unlink(missing_ok=True)
+
+
+def set_metadata(path: Path, members: Mapping[str, Member], chunk: int, state: State) -> None:
+    """Writes the metadata of the group and of all arrays anew."""
+    length = length_of(state, chunk)
     with full_disk_said(path):
+        if not group_holds(path):
+            set_group(path)
         for name, member in members.items():
             set_rows(path, name, member, chunk, length)
-    for orphan in [*orphans(path, members, state), *_unfinished(path)]:
-        orphan.unlink(missing_ok=True)
+
+
+def length_of(state: State, chunk: int) -> int:
+    """Rows of the arrays: up to the last one that holds a sample."""
+    rows = state.rows(chunk)
+    return int(rows[-1]) + 1 if len(rows) else 0
 
 
 def _unfinished(path: Path) -> list[Path]:
@@ -263,5 +325,15 @@ def orphans(path: Path, members: Mapping[str, Member], state: State) -> list[Pat
         for name, member in members.items()
         for number in state.chunks
     }
-    found = (p for name in members for p in (path / name / "c").rglob("*"))
-    return [p for p in found if p.is_file() and p not in known]
+    found = (p for name in members for p in foreign.tree(path / name / "c")[0])
+    return [p for p in found if p not in known]
+
+
+def numbers(path: Path, members: Mapping[str, Member], found: list[Path]) -> set[int]:
+    """The numbers of the chunks that files belong to."""
+    parts = [p.relative_to(path).parts for p in found]
+    return {
+        int(p[2])
+        for p in parts
+        if len(p) > 2 and p[2].isdecimal() and "/".join(p) == files(p[0], members[p[0]], int(p[2]))
+    }

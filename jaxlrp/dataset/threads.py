@@ -90,15 +90,18 @@ class Behind(Generic[T]):
 
     def put(self, item: T) -> None:
         """Hands an item over; raises what an earlier one raised."""
+        self.check()
+        self._queue.put(item)
+
+    def check(self) -> None:
+        """Raises what an item raised."""
         if self._error is not None:
             raise self._error
-        self._queue.put(item)
 
     def finish(self) -> None:
         """Waits until all items are done; raises what one of them raised."""
         self.close()
-        if self._error is not None:
-            raise self._error
+        self.check()
 
     def close(self) -> None:
         """Waits until all items are done, or one has failed; raises nothing."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jaxlrp.dataset import journal, manifest, store
+from jaxlrp.dataset import durable, foreign, journal, manifest, store
 from jaxlrp.dataset.durable import Lock, full_disk_said
 from jaxlrp.dataset.journal import Journal, State
 from jaxlrp.dataset.manifest import Manifest
@@ -25,8 +26,12 @@ class Report:
       twice: ids of samples that are there more than once.
       broken: lines of the journals that cannot be read. A kill leaves one for each process at the most;
         the samples of a broken line are computed again.
-      metadata: arrays whose zarr.json is not what was written; the next run writes it anew.
+      metadata: arrays whose zarr.json is not what was written, "/" for the group that holds them; the next
+        run, and `mend`, write it anew.
       orphans: files that no journal speaks of, which a kill leaves and the next run removes.
+      lost: what the journals no longer say, "" if nothing is known to be lost. The next run computes
+        these samples again.
+      links: symbolic links, which no run makes or follows. A run refuses a store that has one.
     """
 
     samples: int
@@ -37,11 +42,14 @@ class Report:
     broken: int
     metadata: tuple[str, ...]
     orphans: int
+    lost: str = ""
+    links: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether every chunk that the journals name is as it was written, and every line whole."""
-        return not (self.damaged or self.twice or self.broken or self.metadata)
+        """Whether every chunk that the journals name is as it was written, and no line is missing."""
+        wrong = (self.damaged, self.twice, self.broken, self.metadata, self.lost, self.links)
+        return not any(wrong)
 
     def __str__(self) -> str:
         lines = [
@@ -55,10 +63,21 @@ class Report:
             )
         if self.broken:
             lines.append(f"broken   {self.broken} lines of the journals")
+        if self.lost:
+            lines.append(f"lost     {self.lost}")
+        if self.links:
+            lines.append(
+                f"links    {', '.join(map(repr, self.links))}: a run makes and follows none"
+            )
         if self.metadata:
             lines.append(f"metadata altered: zarr.json of {', '.join(self.metadata)}")
         if self.orphans:
-            lines.append(f"orphans  {self.orphans} files of no chunk, left by a kill, harmless")
+            why = (
+                "of chunks whose lines are lost"
+                if self.lost
+                else "of no chunk, left by a kill, harmless"
+            )
+            lines.append(f"orphans  {self.orphans} files {why}")
         return "\n".join(lines)
 
 
@@ -73,21 +92,46 @@ def verify(path: str | os.PathLike[str], *, mend: bool = False) -> Report:
       A `Report`. With `mend` it says what was damaged before.
 
     Raises:
-      StoreError: if the folder is no store.
+      StoreError: if the folder is no store, or, with `mend`, holds a symbolic link.
+      DamagedError: if its manifest or a journal cannot be read.
       StoreLockedError: with `mend`, if a run writes to it.
     """
     folder = Path(path)
     held = manifest.read(folder)
     if not mend:
         return report(folder, held, journal.state(folder))
+    foreign.refuse_links(folder, ours(held))
     lock = Lock(folder)
     try:
         state = journal.state(folder)
         found = report(folder, held, state)
         void(folder, state, found.damaged)
+        _give_up(folder, held, found)
         return found
     finally:
         lock.release()
+
+
+def ours(held: Manifest) -> tuple[str, ...]:
+    """The names in a store that runs write."""
+    return (*TOP, *held.members)
+
+
+TOP = (durable.LOCK, durable.OWNER, manifest.FILE, journal.FOLDER, "zarr.json")
+"""Those of any store."""
+
+
+def _give_up(folder: Path, held: Manifest, found: Report) -> None:
+    """Writes metadata anew, and notes that lost lines are known to be lost. While the store is locked."""
+    state = journal.state(folder)
+    if found.metadata or found.lost or found.broken:
+        store.set_metadata(folder, held.members, held.chunk, state)
+    if found.lost or found.broken:
+        lines = Journal(folder, 0, state.run + 1)
+        try:
+            lines.append("end", chunks=len(state.chunks))
+        finally:
+            lines.close()
 
 
 def report(folder: Path, held: Manifest, state: State, *, full: bool = True) -> Report:
@@ -99,21 +143,53 @@ def report(folder: Path, held: Manifest, state: State, *, full: bool = True) -> 
     with ThreadPoolExecutor(_threads(), thread_name_prefix="jaxlrp-verify") as pool:
         found = zip(state.chunks, pool.map(wrong, state.chunks), strict=True)
         damaged = {number: what for number, what in found if what}
-    metadata = []
-    for name, member in held.members.items():
-        if not store.metadata_hold(folder, name, member, held.chunk):
-            metadata.append(name)
     counted = collections.Counter(state.ids)
+    orphans = store.orphans(folder, held.members, state)
+    links = [link for name in ours(held) for link in foreign.tree(folder / name)[1]]
     return Report(
         samples=len(counted),
-        failed=len(state.failed),
+        failed=len(state.listed),
         chunks=len(state.chunks),
         damaged=damaged,
         twice=tuple(name for name, times in counted.items() if times > 1),
         broken=state.broken,
-        metadata=tuple(metadata),
-        orphans=len(store.orphans(folder, held.members, state)),
+        metadata=_metadata(folder, held, state, damaged),
+        orphans=len(orphans),
+        lost=_lost(state, store.numbers(folder, held.members, orphans)),
+        links=tuple(str(link.relative_to(folder)) for link in links),
     )
+
+
+def _metadata(
+    folder: Path, held: Manifest, state: State, damaged: dict[int, str]
+) -> tuple[str, ...]:
+    # While a run goes on, and where a kill ended it, arrays may be longer or shorter than what is there.
+    known = state.ended and not damaged and not state.short
+    rows = store.length_of(state, held.chunk) if known else None
+    return (
+        *(() if store.group_holds(folder) else (store.GROUP,)),
+        *(
+            name
+            for name, member in held.members.items()
+            if not store.metadata_hold(folder, name, member, held.chunk, rows)
+        ),
+    )
+
+
+def _lost(state: State, orphans: set[int]) -> str:
+    """What the journals must have said and do not say any more.
+
+    A kill leaves the files of one chunk of each process without a line, and no more.
+    """
+    unexplained = orphans - state.voided
+    if not state.asked and not state.ended and (unexplained or state.runs or state.chunks):
+        return "the journal of the first process is gone or was emptied: its samples are unknown"
+    if state.short:
+        return f"the lines of {state.short} chunks are gone, which the last run had written"
+    writers = max((line["processes"] for line in state.runs), default=1)
+    if not state.ended and len(unexplained) > writers:
+        return f"the lines of {len(unexplained) - writers} chunks or more are gone, their files are there"
+    return ""
 
 
 def _threads() -> int:
@@ -122,18 +198,36 @@ def _threads() -> int:
 
 
 def _wrong(folder: Path, held: Manifest, number: int, line: dict, full: bool) -> str | None:
+    if line.get("store", held.identity) != held.identity:
+        return "it was computed for another manifest: by another model, composite or policy"
+    if len(line["ids"]) > held.chunk:
+        return f"it names {len(line['ids'])} samples, a chunk has {held.chunk} rows"
+    if set(line["files"]) != set(held.members):
+        other = sorted(set(line["files"]) ^ set(held.members))
+        return f"{other[0]}: journal and manifest do not name the same arrays"
     for name, member in held.members.items():
         size, expected = line["files"][name]
         path = folder / store.files(name, member, number)
         try:
-            found = path.stat().st_size
-        except OSError:
-            return f"{name}: the file is missing"
-        if found != size:
-            return f"{name}: {found} bytes, {size} were written"
-        if full and store.checksum(path.read_bytes()) != expected:
-            return f"{name}: the checksum differs"
+            what = _wrong_file(path, size, expected, full)
+        except (FileNotFoundError, NotADirectoryError):
+            what = "the file is missing"
+        except OSError as error:
+            what = f"the file cannot be read: {error.strerror or error}"
+        if what:
+            return f"{name}: {what}"
     return None
+
+
+def _wrong_file(path: Path, size: int, expected: str, full: bool) -> str:
+    """What is wrong with one file of a chunk, "" if nothing; raises what keeps it from being read."""
+    found = path.lstat()
+    if stat.S_ISREG(found.st_mode) and found.st_size != size:
+        return f"{found.st_size} bytes, {size} were written"
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        return f"the file cannot be read: it is {kind}"
+    return "the checksum differs" if full and foreign.checksum(path) != expected else ""
 
 
 def void(folder: Path, state: State, damaged: dict[int, str]) -> None:

@@ -108,6 +108,13 @@ def _rows_by_id(stored: Sequence[int | str], pictures: Sequence[int | str] | Non
                 "ids must be given, the id of each picture in the order of images, for those of the "
                 f"store are names, which do not tell the row of a picture, got {names[0]!r}"
             )
+        largest = np.iinfo(np.int64).max
+        beyond = [number for number in map(int, stored) if not 0 <= number <= largest]
+        if beyond:
+            raise ValueError(
+                f"ids must be given, the id of each picture in the order of images, for the store's "
+                f"{beyond[0]} is the row of no picture"
+            )
         return np.array(stored, np.int64)
     places: dict[int | str, int] = {}
     for row, name in enumerate(pictures):

@@ -16,6 +16,7 @@ from jaxlrp.virelay.lazy import Rows
 _STRATEGIES = ("true_label", "predicted_label")
 _INDEXED = ("images", "relevance")
 _LARGEST_ROW = np.iinfo(np.uint32).max
+_LARGEST_CLUSTER = np.iinfo(np.int32).max  # clusters are stored so
 _LARGEST_ATTRIBUTE = 60_000  # bytes; HDF5 keeps attributes below 64 KiB
 
 
@@ -214,6 +215,11 @@ def _check_analysis(analysis: Analysis, where: str, explained: np.ndarray) -> No
             raise ValueError(
                 f"{here} must be {len(index)} integers, -1 (noise) or more, got {labels.dtype} of shape "
                 f"{labels.shape}"
+            )
+        if labels.max() > _LARGEST_CLUSTER:
+            raise ValueError(
+                f"{here} must be numbered up to {_LARGEST_CLUSTER}, got {labels.max()}; number them "
+                "anew, numpy.unique(labels, return_inverse=True)"
             )
         _check_origin(clustering.of, here, set(analysis.embeddings))
 
