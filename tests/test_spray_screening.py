@@ -66,9 +66,9 @@ def test_a_wave_over_the_whole_image_is_found_in_the_frequency_domain_alone(foun
 
 
 def test_controls_are_not_surprising():
-    """Six classes without any pattern, in twelve data sets: at most one false alarm."""
+    """Six classes without any pattern, in ten data sets: at most one false alarm."""
     alarms = 0
-    for seed in range(1, 13):
+    for seed in range(1, 11):
         r, _ = waves(seed, 0.0)
         domains = {"pooled": spray.Pooled(4), "spectrum": spray.Spectrum(4)}
         screening = spray.screen(r, LABELS, key=KEY, domains=domains, settings=NO_VIEWS)
@@ -186,11 +186,10 @@ def test_domains_of_signals_and_their_axes():
     assert spray.Pooled(5)(r, None).shape == (3, 5)
     assert spray.Spectrum(6)(r, None).shape == (3, 3)
     pictures = r.reshape(3, 2, 5, 2)
-    np.testing.assert_allclose(
-        spray.Spectrum(99, axes=(2,))(pictures, None) ** 2,
-        np.abs(np.fft.rfft(pictures, axis=2)) / np.abs(np.fft.rfft(pictures, axis=2)).sum((1, 2, 3), keepdims=True),
-        rtol=1e-5,
-    )  # fmt: skip
+    magnitudes = np.abs(np.fft.rfft(pictures, axis=2))
+    expected = magnitudes / magnitudes.sum((1, 2, 3), keepdims=True)
+    found = spray.Spectrum(99, axes=(2,))(pictures, None)
+    np.testing.assert_allclose(found**2, expected, rtol=1e-5)
     with pytest.raises(ValueError, match="axes must be different ones from 1 to 1"):
         spray.Pooled(axes=(2,))(r, None)
     with pytest.raises(ValueError, match="axes must be one axis or two"):

@@ -2,7 +2,8 @@
 
 One explanation is a picture. Of a thousand, some are alike: the model sees these samples for the same
 reason. SpRAy finds such groups, class by class, and ranks them by how clearly they are cut off from the
-rest of their class; a group that looks at a watermark is one.
+rest of their class; a group that looks at a watermark is one. `screen` does so in several domains, and
+says which groups are surprising next to what honest classes show.
 
 The distances are computed by JAX, clusterings and views by scikit-learn and umap-learn, which are extras:
 ``pip install "jaxlrp[spray]"`` and ``"jaxlrp[umap]"``.

@@ -66,7 +66,7 @@ def surprise(scores: ArrayLike, controls: ArrayLike | None = None) -> tuple[np.n
         if known.size and len(null) < MIN_CONTROLS:
             raise ValueError(f"controls must hold at least {MIN_CONTROLS} scores, got {len(null)}")
         for i in known:
-            t[i], p[i] = _compared(logs[i], null)
+            t[i], p[i] = _compared(float(logs[i]), null)
         return t, p
     if len(known) <= MIN_CONTROLS:
         return t, p
@@ -75,7 +75,7 @@ def surprise(scores: ArrayLike, controls: ArrayLike | None = None) -> tuple[np.n
     for place, i in enumerate(order):
         # Those that may stand out are compared with what lies below them, all others with the rest.
         null = order[place + 1 :] if place < outliers else order[order != i]
-        t[i], p[i] = _compared(logs[i], logs[null])
+        t[i], p[i] = _compared(float(logs[i]), logs[null])
     # A class stands out if one below it does.
     first = order[:outliers]
     p[first] = np.minimum.accumulate(p[first][::-1])[::-1]
