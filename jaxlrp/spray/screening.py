@@ -118,7 +118,7 @@ def screen(
     domains: Mapping[str, Domain] | None = None,
     stored: Mapping[str, Any] | None = None,
     controls: Sequence[Screening] = (),
-    alpha: float = 0.05,
+    alpha: float = 0.01,
     max_samples: int = 5000,
     settings: Settings | None = None,
     classes: Sequence[int] | None = None,
@@ -150,7 +150,7 @@ def screen(
       stored: further domains by name: relevance (N, ...) of the same samples that was computed in them,
         such as that of `jaxlrp.inspection.inspect`; read as `Raw` reads it.
       controls: screenings of data in which nothing is suspected, with the same domains and settings.
-      alpha: probability of one false alarm or more in the whole screening, in (0, 1).
+      alpha: probability of one false alarm or more in the whole screening, in (0, 1), if log F is normal.
       max_samples: of a class; of a larger one so many are drawn at random, which bounds the time.
       settings: as in `analyse`; None for its defaults with principal components as the only view. The
         clustering that comes first is ranked.
