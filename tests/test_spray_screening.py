@@ -1,5 +1,7 @@
 """Screening in several domains: what is surprising, what is not, and what it does to predictions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,17 +54,45 @@ def found():
 # --- the whole ------------------------------------------------------------------------------------
 
 
-def test_a_wave_over_the_whole_image_is_found_in_the_frequency_domain_alone(found):
+def test_a_wave_over_the_whole_image_is_found_in_the_domains_of_frequencies_alone(found):
     _, screening, seen = found
-    (first,) = screening.surprising
+    first, second = screening.surprising
     assert (first.category, first.domain) == (2, "frequency")
+    assert (second.category, second.domain) == (2, "fine")
     assert screening.classes[0] == 2
-    assert sorted(first.rows.tolist()) == MARKED.tolist()
-    assert list(screening.analyses) == ["raw", "pooled", "spectrum", "frequency"]
-    assert [c.category for c in seen] == [2]  # only what is surprising is changed
+    assert sorted(first.rows.tolist()) == sorted(second.rows.tolist()) == MARKED.tolist()
+    assert list(screening.analyses) == ["raw", "pooled", "spectrum", "frequency", "fine", "log"]
+    assert len(screening.findings) == 6 * CLASSES
+    p = spray.surprise([f.fisher for f in screening.findings if f.domain == "fine"])[
+        1
+    ].min()  # before the correction
+    np.testing.assert_allclose(second.p_value, 6 * CLASSES * p)
+    assert [c.category for c in seen] == [2, 2]  # only what is surprising is changed
     line = str(screening).splitlines()[1]
     for words in ("frequency", "*", "class output 4 (rest 1)", "class output 1, 5.0% of its"):
         assert words in line
+
+
+def test_components_of_a_domain_are_those_of_each_class():
+    """The points of a class are its leading principal components: as if they had been stored."""
+    r, x = waves(0, 0.5)
+    fine = spray.Frequency(cells=None, components=5)
+    points = np.asarray(
+        dataclasses.replace(fine, components=None)(jnp.asarray(r), jnp.asarray(x))
+    ).reshape(len(r), -1)
+    reduced = np.zeros((len(r), 5))
+    for c in range(CLASSES):
+        of_class = slice(c * SIZE, (c + 1) * SIZE)
+        centered = points[of_class] - points[of_class].mean(0)
+        reduced[of_class] = centered @ np.linalg.svd(centered, full_matrices=False)[2][:5].T
+    kwargs = {"key": KEY, "settings": NO_VIEWS}
+    told = spray.screen(r, LABELS, inputs=x, domains={"fine": fine}, **kwargs)
+    domains = {"fine": lambda values, _: values}
+    same = spray.screen(reduced, LABELS, domains=domains, **kwargs)
+    scores = [
+        [f.fisher for f in sorted(s.findings, key=lambda f: f.category)] for s in (told, same)
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-3)
 
 
 def test_controls_are_not_surprising():
@@ -185,6 +215,14 @@ def test_the_frequency_domain_is_that_of_the_inspection_layer():
     windows = windows.reshape(2, 4, 2, 2, 3).sum(2)
     expected = np.sqrt(windows / windows.sum((1, 2, 3), keepdims=True))
     np.testing.assert_allclose(domain(jnp.asarray(r), jnp.asarray(x)), expected, rtol=1e-4)
+    fine = spray.Frequency(cells=None)(jnp.asarray(r), jnp.asarray(x))
+    magnitudes = np.abs(relevance)
+    np.testing.assert_allclose(
+        fine**2, magnitudes / magnitudes.sum((1, 2, 3), keepdims=True), rtol=1e-4, atol=1e-7
+    )
+    log = spray.Frequency(cells=None, log=True)(jnp.asarray(r), jnp.asarray(x))
+    mean = magnitudes.mean((1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(log, np.log(magnitudes + 0.01 * mean), rtol=1e-4, atol=1e-4)
 
 
 def test_domains_of_signals_and_their_axes():

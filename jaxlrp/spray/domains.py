@@ -22,16 +22,24 @@ from jaxlrp.spray.preprocess import l1_normalise, pool
 
 Domain = Callable[[Array, Array | None], Array]
 
+_FAINT = 0.01  # of the mean: what is below it is alike in logarithms
+
 
 def default_domains(*, inputs: bool) -> Mapping[str, Domain]:
-    """The domains that `screen` reads: "raw", "pooled", "spectrum", and with inputs "frequency".
+    """The domains that `screen` reads: "raw", "pooled", "spectrum", and with inputs "frequency",
+    "fine" and "log".
 
     Example:
       >>> list(default_domains(inputs=False))
       ['raw', 'pooled', 'spectrum']
     """
     found: dict[str, Domain] = {"raw": Raw(), "pooled": Pooled(), "spectrum": Spectrum()}
-    return found | {"frequency": Frequency()} if inputs else found
+    if not inputs:
+        return found
+    fine = Frequency(cells=None, components=10)
+    return found | {
+        "frequency": Frequency(), "fine": fine, "log": dataclasses.replace(fine, log=True)
+    }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +116,18 @@ class Frequency:
     them: if it got (x - mean) / std, these. What the network hardly uses may show too, since z is that
     of the input.
 
+    With every frequency for itself, a pattern of one frequency is not diluted by those beside it. But of
+    hundreds of dimensions most are noise, which hides who is near to whom; `components` takes it away.
+
+    Roots of shares show what is there. What is missing, as after a strong compression, is near zero in
+    any case, and shows in log(|R_z| + 0.01 mean |R_z|), which is not divided by the sum: here it counts how
+    much relevance there is.
+
     Attributes:
-      cells, axes: as of `Spectrum`; one axis or two.
+      cells, axes: as of `Spectrum`; one axis or two. `cells` None keeps every frequency.
       floor: entries of x with |x| <= floor max|x| are left out, >= 0: c is not known there.
+      components: `screen` keeps so many principal components of each class, >= 1; None for all dimensions.
+      log: logarithms instead of roots of shares.
 
     References:
       Vielhaben et al. (2024), https://doi.org/10.1016/j.patcog.2024.110309
@@ -121,12 +138,16 @@ class Frequency:
       [[0.0, 0.0, 1.0]]
     """
 
-    cells: int = 8
+    cells: int | None = 8
     axes: tuple[int, ...] | None = None
     floor: float = 0.01
+    components: int | None = None
+    log: bool = False
 
     def __post_init__(self) -> None:
-        check_count("cells", self.cells)
+        for name in ("cells", "components"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         check_at_least("floor", self.floor, 0.0)
         if self.axes is not None and len(self.axes) not in (1, 2):
             raise ValueError(f"axes must be one axis or two, got {self.axes}")
@@ -148,7 +169,7 @@ class Frequency:
         kept = jnp.where(jnp.abs(x) > self.floor * largest, widen(relevance), 0)
         transform = DFT() if len(axes) == 1 else DFT2()
         found = decompose(transform, x, kept.astype(x.dtype), axis=axes)
-        return _shares(jnp.abs(found.relevance), self.cells, axes)
+        return _shares(jnp.abs(found.relevance), self.cells, axes, self.log)
 
 
 def _space(relevance: Array, axes: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -171,7 +192,15 @@ def _gridded(values: Array, cells: int, axes: tuple[int, ...], half: int | None 
     return pool(values, windows)
 
 
-def _shares(magnitudes: Array, cells: int, axes: tuple[int, ...]) -> Array:
+def _shares(
+    magnitudes: Array, cells: int | None, axes: tuple[int, ...], log: bool = False
+) -> Array:
     """Roots of the shares of bands of frequencies; the last of the axes holds half of them."""
-    centered: Any = jnp.fft.fftshift(magnitudes, axes=axes[:-1])
-    return jnp.sqrt(l1_normalise(_gridded(centered, cells, axes, half=axes[-1])))
+    bands: Any = magnitudes
+    if cells is not None:
+        centered: Any = jnp.fft.fftshift(magnitudes, axes=axes[:-1])
+        bands = _gridded(centered, cells, axes, half=axes[-1])
+    if not log:
+        return jnp.sqrt(l1_normalise(bands))
+    mean = bands.mean(axis=tuple(range(1, bands.ndim)), keepdims=True)
+    return jnp.log(jnp.maximum(bands + _FAINT * mean, jnp.finfo(bands.dtype).tiny))

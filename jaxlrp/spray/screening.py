@@ -130,7 +130,8 @@ def screen(
 
     In each domain each class is analysed as by `analyse`, and its clearest cut is scored as by `rank`. The
     score is compared with those of the other classes in the same domain, or with `controls`: see
-    `surprise`. The p-values are multiplied by the number of classes and domains tested (Bonferroni).
+    `surprise`. The p-values are multiplied by the number of classes and domains tested (Bonferroni). A
+    domain with an attribute `components` is reduced to as many principal components of each class.
 
     The other classes are a null distribution if most of them are honest. A pattern in most classes
     makes no class stand out; for that, screen data that are known to be clean, and give the result
@@ -141,8 +142,8 @@ def screen(
       relevance: (N, ...), as in `analyse`. Read once for each domain.
       labels: (N,) or (N, classes), as in `analyse`.
       key: a `jax.random.key`: the same key gives the same result.
-      inputs: (N, ...) of the same shape and order, what the network got; for the domain "frequency". None
-        for the domains that do not need it.
+      inputs: (N, ...) of the same shape and order, what the network got; for the domains "frequency",
+        "fine" and "log". None for the domains that do not need it.
       outputs: (N, classes) of the network, for the effect on predictions; None for no effects.
       changed: for each surprising finding called with its `Candidate`; returns (size, classes), the outputs
         for `candidate.rows` after the pattern that you suspect was removed. Needs `outputs`.
@@ -256,13 +257,21 @@ def _analysed(
 ) -> tuple[Analysis, ...]:
     wanted = np.unique(np.concatenate(list(sampled.values())))
     points = source.points(wanted, batch)
-    return tuple(
-        analyse_points(
-            points[np.searchsorted(wanted, index)], c, index,
-            key=seeds.named(key, f"class {c}"), settings=settings,
-        )
-        for c, index in sampled.items()
-    )  # fmt: skip
+    kept = getattr(source.domain, "components", None)
+    found = []
+    for c, index in sampled.items():
+        of_class = points[np.searchsorted(wanted, index)]
+        of_class = _leading(of_class, kept, seeds.named(key, f"components of {c}"))
+        named = seeds.named(key, f"class {c}")
+        found.append(analyse_points(of_class, c, index, key=named, settings=settings))
+    return tuple(found)
+
+
+def _leading(points: np.ndarray, components: int | None, key: Array) -> np.ndarray:
+    """The principal components of the points of a class, all that there are if they are few."""
+    if components is None or components >= min(points.shape):
+        return points
+    return PCA(dimensions=components)(points, key).astype(points.dtype)
 
 
 def _findings(
