@@ -2,7 +2,8 @@
 
 One explanation is a picture. Of a thousand, some are alike: the model sees these samples for the same
 reason. SpRAy finds such groups, class by class, and ranks them by how clearly they are cut off from the
-rest of their class; a group that looks at a watermark is one.
+rest of their class; a group that looks at a watermark is one. `screen` does so in several domains, and
+says which groups are surprising next to what honest classes show.
 
 The distances are computed by JAX, clusterings and views by scikit-learn and umap-learn, which are extras:
 ``pip install "jaxlrp[spray]"`` and ``"jaxlrp[umap]"``.
@@ -15,7 +16,10 @@ References:
 from jaxlrp.spray.analyse import Settings, analyse, analyse_points
 from jaxlrp.spray.analysis import Analysis, Clustering, Embedding
 from jaxlrp.spray.clusters import DBSCAN, HDBSCAN, Agglomerative, KMeans
+from jaxlrp.spray.domains import Frequency, Pooled, Raw, Spectrum, default_domains
+from jaxlrp.spray.effects import Effect, effect
 from jaxlrp.spray.neighbours import Neighbours, graph, neighbours
+from jaxlrp.spray.null import surprise
 from jaxlrp.spray.preprocess import (
     absolute,
     compose,
@@ -27,6 +31,8 @@ from jaxlrp.spray.preprocess import (
 )
 from jaxlrp.spray.ranking import Candidate, Ranking, fisher_score, rank
 from jaxlrp.spray.report import report
+from jaxlrp.spray.screening import Finding, Screening, screen
+from jaxlrp.spray.screening_report import screening_report
 from jaxlrp.spray.spectral import eigengap, spectral
 from jaxlrp.spray.views import PCA, TSNE, UMAP
 
@@ -40,15 +46,24 @@ __all__ = [
     "Analysis",
     "Candidate",
     "Clustering",
+    "Effect",
     "Embedding",
+    "Finding",
+    "Frequency",
     "KMeans",
     "Neighbours",
+    "Pooled",
     "Ranking",
+    "Raw",
+    "Screening",
     "Settings",
+    "Spectrum",
     "absolute",
     "analyse",
     "analyse_points",
     "compose",
+    "default_domains",
+    "effect",
     "eigengap",
     "features",
     "fisher_score",
@@ -59,6 +74,9 @@ __all__ = [
     "rank",
     "report",
     "resize",
+    "screen",
+    "screening_report",
     "spectral",
     "sum_channels",
+    "surprise",
 ]

@@ -124,8 +124,8 @@ def analyse(
     extras.scikit_learn("cluster")
     if any(isinstance(view, UMAP) for view in settings.views.values()):
         extras.umap()
-    members = _members(labels, relevance, classes, rows)
-    wanted = np.unique(np.concatenate(list(members.values())))
+    of_class = members(labels, relevance, classes, rows)
+    wanted = np.unique(np.concatenate(list(of_class.values())))
     points = features(relevance, prepare, rows=wanted, batch=batch)
     return tuple(
         analyse_points(
@@ -135,7 +135,7 @@ def analyse(
             key=jax.random.fold_in(key, category),
             settings=settings,
         )
-        for category, index in members.items()
+        for category, index in of_class.items()
     )
 
 
@@ -215,7 +215,7 @@ def _with_views(
     return found
 
 
-def _members(labels: Any, relevance: Any, classes: Any, rows: Any) -> dict[int, np.ndarray]:
+def members(labels: Any, relevance: Any, classes: Any, rows: Any) -> dict[int, np.ndarray]:
     """The rows of each class, ascending."""
     labels = np.asarray(labels)
     total = relevance.shape[0] if getattr(relevance, "shape", ()) else len(labels)

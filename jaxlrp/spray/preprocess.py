@@ -185,7 +185,12 @@ def compose(*steps: Step) -> Composition:
 
 
 def features(
-    relevance: Any, prepare: Step = l1_normalise, *, rows: Any = None, batch: int = 256
+    relevance: Any,
+    prepare: Callable[..., Array] = l1_normalise,
+    *,
+    inputs: Any = None,
+    rows: Any = None,
+    batch: int = 256,
 ) -> np.ndarray:
     """Prepares relevance batch by batch and lays each sample out as a point.
 
@@ -195,7 +200,10 @@ def features(
     Args:
       relevance: anything with a `shape` that is sliced along its first axis: NumPy, JAX, Zarr, HDF5, a
         store of relevances.
-      prepare: from a batch (n, ...) to a batch, traceable; see `compose`.
+      prepare: from a batch (n, ...) to a batch, traceable; see `compose`. With `inputs`, it is called with
+        a batch of both.
+      inputs: (N, ...), what was explained, in the order of `relevance` and sliced as it is; None for
+        relevance alone.
       rows: (m,) integers, which samples; None for all.
       batch: samples at a time, >= 1, in one compiled call.
 
@@ -215,7 +223,7 @@ def features(
     if not rows.size:
         raise ValueError(f"rows must name at least one of the {total} samples, got none")
     found: np.ndarray | None = None
-    for where, values in prepared(relevance, prepare, rows, batch):
+    for where, values in prepared(relevance, prepare, rows, batch, inputs):
         points = values.reshape(len(values), -1)
         if found is None:
             found = np.empty((len(rows), points.shape[1]), points.dtype)
@@ -225,7 +233,7 @@ def features(
 
 
 def prepared(
-    relevance: Any, prepare: Step, rows: np.ndarray, batch: int
+    relevance: Any, prepare: Callable[..., Array], rows: np.ndarray, batch: int, inputs: Any = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Reads and prepares the batches that hold a row that is asked for.
 
@@ -233,18 +241,29 @@ def prepared(
       (where, values): positions in `rows`, and those samples prepared, finite.
     """
     check_count("batch", batch)
-    compiled = jax.jit(lambda r: _checked(prepare(r), r.shape[0]))
+    sources = [relevance] if inputs is None else [relevance, inputs]
+    if len({length(source) for source in sources}) > 1:
+        raise ValueError(
+            f"inputs must have the {length(relevance)} samples of relevance, in its order, got "
+            f"{length(inputs)}"
+        )
+    compiled = jax.jit(lambda *parts: _checked(prepare(*parts), batch))
     order = np.argsort(rows, kind="stable")
     for start in range(0, length(relevance), batch):
         first, last = np.searchsorted(rows[order], [start, start + batch])
         if first == last:
             continue
-        part = np.asarray(relevance[start : start + batch])
-        filling = [(0, batch - len(part))] + [(0, 0)] * (part.ndim - 1)
         where = order[first:last]
-        values = np.asarray(compiled(np.pad(part, filling)))[rows[where] - start]
+        parts = [_filled(source[start : start + batch], batch) for source in sources]
+        values = np.asarray(compiled(*parts))[rows[where] - start]
         _check_finite(values, rows[where])
         yield where, values
+
+
+def _filled(part: Any, batch: int) -> np.ndarray:
+    """The last slice made as long as the others: all compile once."""
+    part = np.asarray(part)
+    return np.pad(part, [(0, batch - len(part))] + [(0, 0)] * (part.ndim - 1))
 
 
 def _checked(values: Array, samples: int) -> Array:

@@ -203,7 +203,7 @@ def rank(
     if labels is not None:
         found = [dataclasses.replace(c, purity=_purity(labels, c.rows)) for c in found]
     if relevance is not None:
-        means = _means(relevance, [c.rows for c in found], prepare, batch)
+        means = cluster_means(relevance, [c.rows for c in found], prepare, batch)
         found = [dataclasses.replace(c, mean=mean) for c, mean in zip(found, means, strict=True)]
     found.sort(key=lambda c: _order(c, least_share))
     return Ranking(tuple(found), embedding, clustering)
@@ -248,7 +248,7 @@ def _purity(labels: Any, rows: np.ndarray) -> float:
     return float(np.unique(labels[rows], return_counts=True)[1].max() / len(rows))
 
 
-def _means(
+def cluster_means(
     relevance: Any, groups: list[np.ndarray], prepare: Step, batch: int
 ) -> list[np.ndarray | None]:
     """The mean prepared relevance of each group of rows, read once."""

@@ -32,7 +32,7 @@ _HOW_TO_READ = (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Pictures:
+class Pictures:
     """Where the pictures of a sample come from."""
 
     relevance: Any
@@ -101,12 +101,12 @@ def report(
     missing = [c for c in ranking.classes if c not in by_class]
     if missing:
         raise ValueError(f"analyses must hold every class of ranking, got none of {missing[0]}")
-    called = _names(names, ranking.classes)
-    pictures = _Pictures(relevance, inputs, prepare, draw or figures.draw_sample)
+    called = class_names(names, ranking.classes)
+    pictures = Pictures(relevance, inputs, prepare, draw or figures.draw_sample)
     parts = [text("p", _HOW_TO_READ), _overview(ranking, by_class, called)]
     for category in ranking.classes[:classes]:
         analysis = by_class[category]
-        parts += _section(analysis, ranking, called[category], view, examples, pictures)
+        parts += section(analysis, ranking, called[category], view, examples, pictures)
     left = len(ranking.classes) - classes
     if left > 0:
         parts.append(text("p", f"{left} more classes are not shown with pictures."))
@@ -115,7 +115,7 @@ def report(
     return target
 
 
-def _names(names: Any, classes: Sequence[int]) -> dict[int, str]:
+def class_names(names: Any, classes: Sequence[int]) -> dict[int, str]:
     if names is None:
         return {c: f"class {c}" for c in classes}
     try:
@@ -137,7 +137,7 @@ def _overview(ranking: Ranking, by_class: Mapping[int, Analysis], called: Mappin
                 called[category],
                 samples,
                 len(all_of_it),
-                _number(first.fisher),
+                number(first.fisher),
                 first.cluster,
                 f"{first.size} ({first.share:.1%})",
                 _purity(first),
@@ -147,13 +147,13 @@ def _overview(ranking: Ranking, by_class: Mapping[int, Analysis], called: Mappin
     return table(head, rows)
 
 
-def _section(
+def section(
     analysis: Analysis,
     ranking: Ranking,
     name: str,
     view: str | None,
     examples: int,
-    pictures: _Pictures,
+    pictures: Pictures,
 ) -> list[str]:
     from jaxlrp.spray import figures
 
@@ -167,7 +167,7 @@ def _section(
         figure_tag(overview, f"eigenvalues and {shown} of {name}"),
     ]
     for found in ranking.of(analysis.category):
-        facts = f"{found.size} samples ({found.share:.1%}), Fisher {_number(found.fisher)}"
+        facts = f"{found.size} samples ({found.share:.1%}), Fisher {number(found.fisher)}"
         if found.purity is not None:
             facts += f", purity {_purity(found)}"
         parts.append(text("h3", f"Cluster {found.cluster}: {facts}"))
@@ -180,7 +180,7 @@ def _section(
     return parts
 
 
-def _strip(found: Candidate, examples: int, pictures: _Pictures) -> list[Panel]:
+def _strip(found: Candidate, examples: int, pictures: Pictures) -> list[Panel]:
     """(title, relevance, input) of the mean and of the most typical samples."""
     panels: list[Panel] = [] if found.mean is None else [("mean", found.mean, None)]
     if pictures.relevance is None:
@@ -194,7 +194,7 @@ def _strip(found: Candidate, examples: int, pictures: _Pictures) -> list[Panel]:
     return panels
 
 
-def _number(score: float) -> str:
+def number(score: float) -> str:
     return f"{score:.3g}" if score < 1000 else "≥ 1000"
 
 
