@@ -122,7 +122,10 @@ class Attribution:
         )
 
     def _read(self, a: Array, g: Array) -> Array:
-        return g if self.plan.readout == "gradient" else to_relevance(a, g).astype(_real(a))
+        if self.plan.readout == "gradient":
+            return g
+        relevance = _compat.freely(to_relevance, jnp.asarray(a), g)
+        return _compat.placed_as(relevance.astype(_real(a)), a)
 
     def _relevance(self, g: Any, embeddings: list[Layer], activations: Mapping[str, Array]) -> Any:
         traced = self.traced
@@ -151,7 +154,8 @@ class Attribution:
                 f"with that of the integer input, {tokens.shape}: explain the function of the "
                 "embedded input instead"
             )
-        return relevance.sum(axis=tuple(range(tokens.ndim, relevance.ndim)))
+        axes = tuple(range(tokens.ndim, relevance.ndim))
+        return _compat.placed_as(_compat.freely(lambda r: r.sum(axis=axes), relevance), tokens)
 
     def _embeddings(self) -> list[Layer]:
         traced = self.traced

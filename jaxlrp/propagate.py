@@ -62,27 +62,24 @@ def call(
             # behind a barrier: else the compiler keeps parts of the first evaluation for the second
             inputs, g = lax.optimization_barrier((inputs, g))
             z = layer.forward(inputs, kept)
-        wide_inputs = tuple(map(widen, inputs))
-        weight, bias = (None, None) if folded is None else map(widen, folded)
-        bound = BoundLayer(
-            layer, weight, bias, _wide_function(layer, kept), kept or (),
-            layer.nonnegative, rectified,
-        )  # fmt: skip
-        z, g = widen(z), widen(g)
-        rule = rebuild(traced, g.dtype)
-        shares = rule.backward(bound, wide_inputs, z, g)
-        account = None
-        if ledger is not None:
-            account = _account(shares, bias, ledger)
-        return (
-            _zeros(traced),
-            tuple(c.astype(x.dtype) for c, x in zip(shares.inputs, inputs, strict=True)),
-            _zeros(operands_like),
-            _parameter_cotangents(shares, folded),
-            account,
-        )
+        function = _wide_function(layer, kept, inputs)
 
-    operands_like = tuple(map(_Like, operands))
+        def shared(traced, inputs, kept, folded, z, g):
+            weight, bias = (None, None) if folded is None else map(widen, folded)
+            bound = BoundLayer(
+                layer, weight, bias, function, kept or (), layer.nonnegative, rectified
+            )
+            z, g = widen(z), widen(g)
+            rule = rebuild(traced, g.dtype)
+            shares = rule.backward(bound, tuple(map(widen, inputs)), z, g)
+            account = None if ledger is None else _account(shares, bias, ledger)
+            return shares.inputs, _parameter_cotangents(shares, folded), account
+
+        found = _compat.freely(shared, traced, inputs, kept, folded, z, g)
+        to_inputs, to_parameters, to_ledger = _typed_as(found, (inputs, folded, ledger))
+        return _zeros(traced), to_inputs, _zeros(operands_like), to_parameters, to_ledger
+
+    operands_like = tuple(map(jax.typeof, operands))
     function.defvjp(forward, backward)
     return function(traced, inputs, operands, folded, ledger)
 
@@ -100,41 +97,44 @@ def hold_fixed(layer: Layer, inputs: tuple[Array, ...], operands: tuple[Any, ...
 
     def backward(operands, g):
         pull = jax.linear_transpose(lambda *inputs: layer.forward(inputs, operands), *types)
-        return pull(g), _zeros(operands)
+        return _typed_as(pull(g), types), _zeros(operands)
 
     function.defvjp(lambda inputs, operands: (layer.forward(inputs, operands), operands), backward)
     return function(inputs, operands)
 
 
-class _Like:
-    """Shape and dtype of an operand, so that its value need not be kept for the backward pass."""
-
-    def __init__(self, value: Any) -> None:
-        self.shape, self.dtype = jnp.shape(value), jnp.result_type(value)
-        self.varying = _compat.varying(value)
-
-
-def _varying(leaf: Any) -> frozenset[str]:
-    return leaf.varying if isinstance(leaf, _Like) else _compat.varying(leaf)
-
-
 def _zeros(tree: Any) -> Any:
+    """Cotangents of zero for values, or for their types alone, whose values need not be kept."""
+
     def zero(leaf: Any) -> Any:
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return _compat.zeros(leaf.shape, leaf.dtype, _varying(leaf))
-        return np.zeros(leaf.shape, jax.dtypes.float0)
+        aval = _compat.type_of(leaf)
+        if jnp.issubdtype(aval.dtype, jnp.inexact):
+            return _compat.zeros_typed(aval)
+        return np.zeros(aval.shape, jax.dtypes.float0)
 
     return jax.tree.map(zero, tree)
 
 
-def _wide_function(layer: Layer, operands: tuple[Any, ...] | None) -> Callable[..., Array]:
-    """The layer's function of wide inputs; its own operations run in the dtypes of the model."""
+def _typed_as(cotangents: Any, primals: Any) -> Any:
+    """Cotangents of the types of their primals: dtype, and how they lie on a mesh."""
+
+    def one(primal: Any, cotangent: Any) -> Any:
+        return _compat.placed_as(cotangent.astype(primal.dtype), primal)
+
+    return jax.tree.map(one, primals, cotangents)
+
+
+def _wide_function(
+    layer: Layer, operands: tuple[Any, ...] | None, like: tuple[Array, ...]
+) -> Callable[..., Array]:
+    """The layer's function of wide inputs; its own operations run in the types of the model."""
+    forward = _compat.as_traced(lambda *inputs: layer.forward(inputs, operands), like)
 
     def function(*inputs: Array) -> Array:
         if operands is None:
             raise TypeError(f"{layer!r} is linear: use `op`, `weight` and `bias`")
         narrow = tuple(x.astype(d) for x, d in zip(inputs, layer.input_dtypes, strict=True))
-        return widen(layer.forward(narrow, operands))
+        return widen(forward(*narrow))
 
     return function
 
@@ -144,7 +144,7 @@ def _parameter_cotangents(shares: Shares, folded: tuple[Array, Array] | None) ->
         return None
     given = (shares.weight, shares.bias)
     return tuple(
-        jnp.zeros_like(p) if c is None else c.astype(p.dtype)
+        jnp.zeros_like(p) if c is None else c
         for c, p in zip(given, folded, strict=True)
     )
 
@@ -181,8 +181,11 @@ def book(a: Array, account: Array, column: int) -> Array:
 
     def backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
         a, account = residuals
-        amount = jnp.sum(to_relevance(widen(a), widen(g)))
-        return g, _entered(account, {column: amount})
+
+        def entry(a: Array, g: Array, account: Array) -> Array:
+            return _entered(account, {column: jnp.sum(to_relevance(widen(a), widen(g)))})
+
+        return g, _typed_as(_compat.freely(entry, a, g, account), account)
 
     booked.defvjp(lambda a, account: (a, (a, account)), backward)
     return booked(a, account)
@@ -204,7 +207,8 @@ def mask(a: Array, weights: Array) -> Array:
 
 
 def _mask_backward(weights: Array, g: Array) -> tuple[Array, Array]:
-    return (g * weights).astype(g.dtype), jnp.zeros_like(weights)
+    masked = _compat.freely(jnp.multiply, g, weights)
+    return _typed_as(masked, g), _zeros(weights)
 
 
 mask.defvjp(lambda a, weights: (a, weights), _mask_backward)
