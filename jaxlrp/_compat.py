@@ -6,6 +6,7 @@ parameters of an equation whose spelling has changed between the versions that w
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -152,11 +153,6 @@ def zeros(shape: Sequence[int], dtype: Any, axes: frozenset[str] = frozenset()) 
     return varied(jnp.zeros(shape, dtype), axes)
 
 
-def zeros_typed(aval: Any) -> Array:
-    """Zeros of a type: its shape, its dtype, and how it lies on the mesh."""
-    return typed_as(jnp.zeros(aval.shape, aval.dtype), aval)
-
-
 def varied(value: Array, axes: frozenset[str]) -> Array:
     """A value as one that varies along at least these axes of the mesh around it."""
     missing = tuple(sorted(axes - varying(value)))
@@ -176,6 +172,11 @@ def placed_as(value: Array, other: Any) -> Array:
     return _resharded(value, type_of(other).sharding)
 
 
+def cotangent_of(value: Array, primal: Any) -> Array:
+    """A cotangent with the explicit sharding that is asked for that of a value, or of its type."""
+    return _resharded(value, type_of(primal).to_ct_aval().sharding)
+
+
 def laid_along(value: Array, aval: Any) -> Array:
     """A value that broadcasts to a type, with the type's explicit sharding where they share an axis."""
     sharding = aval.sharding
@@ -187,6 +188,19 @@ def laid_along(value: Array, aval: Any) -> Array:
         )
     ]
     return _resharded(value, sharding.update(spec=partition(spec)))
+
+
+def on_mesh_of(tree: Any) -> contextlib.AbstractContextManager[Any]:
+    """Sets the mesh on which some of these arrays lie with explicit shardings, where none is set.
+
+    Inside a trace the mesh is known: there it does nothing.
+    """
+    if core.trace_state_clean() and jax.sharding.get_abstract_mesh().empty:
+        for value in jax.tree.leaves(tree):
+            mesh = getattr(getattr(value, "sharding", None), "mesh", None)
+            if isinstance(mesh, jax.sharding.Mesh) and mesh.abstract_mesh.explicit_axes:
+                return jax.set_mesh(mesh)
+    return contextlib.nullcontext()
 
 
 def laid_out(value: Array, ahead: Sequence[str | None], aval: Any) -> Array:

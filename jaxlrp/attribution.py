@@ -124,8 +124,11 @@ class Attribution:
     def _read(self, a: Array, g: Array) -> Array:
         if self.plan.readout == "gradient":
             return g
-        relevance = _compat.freely(to_relevance, jnp.asarray(a), g)
-        return _compat.placed_as(relevance.astype(_real(a)), a)
+
+        def read(a: Array, g: Array) -> Array:
+            return to_relevance(a, g).astype(_real(a))
+
+        return _compat.placed_as(_compat.freely(read, jnp.asarray(a), g), a)
 
     def _relevance(self, g: Any, embeddings: list[Layer], activations: Mapping[str, Array]) -> Any:
         traced = self.traced

@@ -19,7 +19,7 @@ from jaxlrp.numerics import to_relevance, widen
 from jaxlrp.planning import Plan, make_plan
 from jaxlrp.rules import Epsilon, Pass, Rule
 from jaxlrp.taps import Taps, axes_around, empty_ledger
-from jaxlrp.trace import source, trace
+from jaxlrp.trace import Traced, source, trace
 
 
 @jax.tree_util.register_dataclass
@@ -160,8 +160,14 @@ def check_conservation(
       >>> float(ledger.output), round(float(ledger.input), 3)
       (10.0, 9.0)
     """
-    argnums = max(len(args) - 1, 0) if argnums is None else argnums
-    traced = trace(source(fun, argnums, False), args, kwargs)
+    held = source(fun, max(len(args) - 1, 0) if argnums is None else argnums, False)
+    with _compat.on_mesh_of((held.state, args, kwargs)):
+        return _checked(trace(held, args, kwargs), composite, target, zero_bias)
+
+
+def _checked(
+    traced: Traced, composite: Composite | Plan | None, target: Any, zero_bias: bool
+) -> Ledger:
     network = traced.network
     planned = make_plan(network, composite)
     if zero_bias:
@@ -213,7 +219,10 @@ def _sum(parts: list[Array]) -> Array:
 
 
 def _total(a: Array, g: Array, axes: frozenset[str]) -> Array:
-    total = jnp.sum(to_relevance(widen(jnp.asarray(a)), widen(g)))
+    def summed(a: Array, g: Array) -> Array:
+        return jnp.sum(to_relevance(widen(a), widen(g)))
+
+    total = _compat.freely(summed, jnp.asarray(a), g)
     return _compat.summed_to(total, axes)
 
 

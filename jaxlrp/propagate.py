@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from jaxlrp import _compat
@@ -77,9 +76,8 @@ def call(
 
         found = _compat.freely(shared, traced, inputs, kept, folded, z, g)
         to_inputs, to_parameters, to_ledger = _typed_as(found, (inputs, folded, ledger))
-        return _zeros(traced), to_inputs, _zeros(operands_like), to_parameters, to_ledger
+        return None, to_inputs, None, to_parameters, to_ledger
 
-    operands_like = tuple(map(jax.typeof, operands))
     function.defvjp(forward, backward)
     return function(traced, inputs, operands, folded, ledger)
 
@@ -97,29 +95,21 @@ def hold_fixed(layer: Layer, inputs: tuple[Array, ...], operands: tuple[Any, ...
 
     def backward(operands, g):
         pull = jax.linear_transpose(lambda *inputs: layer.forward(inputs, operands), *types)
-        return _typed_as(pull(g), types), _zeros(operands)
+        return _typed_as(pull(g), types), None
 
     function.defvjp(lambda inputs, operands: (layer.forward(inputs, operands), operands), backward)
     return function(inputs, operands)
 
 
-def _zeros(tree: Any) -> Any:
-    """Cotangents of zero for values, or for their types alone, whose values need not be kept."""
-
-    def zero(leaf: Any) -> Any:
-        aval = _compat.type_of(leaf)
-        if jnp.issubdtype(aval.dtype, jnp.inexact):
-            return _compat.zeros_typed(aval)
-        return np.zeros(aval.shape, jax.dtypes.float0)
-
-    return jax.tree.map(zero, tree)
-
-
 def _typed_as(cotangents: Any, primals: Any) -> Any:
-    """Cotangents of the types of their primals: dtype, and how they lie on a mesh."""
+    """Cotangents of the types of their primals: dtype, and how they lie on a mesh. None is zero."""
 
     def one(primal: Any, cotangent: Any) -> Any:
-        return _compat.placed_as(cotangent.astype(primal.dtype), primal)
+        if cotangent is None:
+            return None
+        if cotangent.dtype != primal.dtype:
+            cotangent = _compat.freely(lambda c: c.astype(primal.dtype), cotangent)
+        return _compat.cotangent_of(cotangent, primal)
 
     return jax.tree.map(one, primals, cotangents)
 
@@ -142,11 +132,7 @@ def _wide_function(
 def _parameter_cotangents(shares: Shares, folded: tuple[Array, Array] | None) -> Any:
     if folded is None:
         return None
-    given = (shares.weight, shares.bias)
-    return tuple(
-        jnp.zeros_like(p) if c is None else c
-        for c, p in zip(given, folded, strict=True)
-    )
+    return shares.weight, shares.bias
 
 
 # The columns of an account.
@@ -208,7 +194,7 @@ def mask(a: Array, weights: Array) -> Array:
 
 def _mask_backward(weights: Array, g: Array) -> tuple[Array, Array]:
     masked = _compat.freely(jnp.multiply, g, weights)
-    return _typed_as(masked, g), _zeros(weights)
+    return _typed_as(masked, g), None
 
 
 mask.defvjp(lambda a, weights: (a, weights), _mask_backward)

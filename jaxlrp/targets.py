@@ -27,9 +27,7 @@ def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
     Raises:
       TypeError, ValueError, IndexError: saying what fits this output.
     """
-    return jax.tree.map(
-        _compat.typed_as, _compat.freely(_initial, output, target, readout), output
-    )
+    return jax.tree.map(_compat.typed_as, _compat.freely(_initial, output, target, readout), output)
 
 
 def _initial(output: Any, target: Target, readout: str) -> Any:

@@ -1,6 +1,6 @@
 """Functions whose types hold shardings; `test_shard_map.py` runs it in a process of eight devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -26,8 +26,14 @@ def make_mesh(data: AxisType = AxisType.Explicit, model: AxisType = AxisType.Exp
 MESH = make_mesh()
 
 
-def draw(seed: int, *shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+def draw(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
 
 
 def on(*axes: Any) -> dict[str, Any]:
@@ -123,21 +129,21 @@ LAYERS = {
     "bias": (draw(22, 3, 8), PS(None, MODEL)),
     "one": (draw(23, 6, 4), PS()),
     "two": (draw(24, 6, 4), PS()),
-    "flag": (jnp.float32(-1), PS()),
+    "flag": (np.float64(-1), PS()),
 }
 
 
 def automatic(p: dict, x: jax.Array) -> jax.Array:
     """A part in which the compiler chooses the shardings."""
 
-    def inside(h: jax.Array) -> jax.Array:
-        z = (h.reshape(-1, 2, 3) @ p["small"]).reshape(-1, 6)
-        return jax.nn.relu(z + 0.5) @ p["inner"]
+    def inside(h: jax.Array, small: jax.Array, inner: jax.Array) -> jax.Array:
+        z = (h.reshape(-1, 2, 3) @ small).reshape(-1, 6)
+        return jax.nn.relu(z + 0.5) @ inner
 
     if not jax.sharding.get_abstract_mesh().empty:
-        p = p | {k: v for k, v in p.items()}
         inside = jax.sharding.auto_axes(inside, out_sharding=PS(DATA, MODEL))
-    return jnp.dot(jax.nn.gelu(inside(x) + p["shift"]), p["out"], **on(DATA, None))
+    h = jax.nn.gelu(inside(x, p["small"], p["inner"]) + p["shift"])
+    return jnp.dot(h, p["out"], **on(DATA, None))
 
 
 AUTOMATIC = {
@@ -158,11 +164,16 @@ LOOKUP = {
     "positions": (draw(30, 5, 6), PS(None, MODEL)),
     "out": (draw(31, 6, 4), PS(MODEL)),
 }
-TOKENS = jnp.asarray(np.random.default_rng(32).integers(0, 10, (8, 5)))
+TOKENS = np.random.default_rng(32).integers(0, 10, (8, 5))
 
 CASES: dict[str, tuple[Callable, dict, jax.Array, PS]] = {
     "dense": (dense, DENSE, draw(33, 8, 6), PS(DATA)),
-    "dense_sharded_input": (dense, {**DENSE, "hidden": (DENSE["hidden"][0], PS(None, MODEL))}, draw(33, 8, 6), PS(DATA)),
+    "dense_sharded_input": (
+        dense,
+        {**DENSE, "hidden": (DENSE["hidden"][0], PS(None, MODEL))},
+        draw(33, 8, 6),
+        PS(DATA),
+    ),
     "resharded": (resharded, DENSE | {"plain_bias": (draw(2, 8), PS())}, draw(34, 8, 6), PS(DATA)),
     "conv": (conv, CONV, draw(35, 4, 9, 8, 2), PS(DATA)),
     "attention": (attention, ATTENTION, draw(36, 8, 5, 6), PS(DATA)),
@@ -175,7 +186,7 @@ COMPOSITES = {
     "default": None,
     "lrp0": C.by_kind("dense", lrp.LRP0()),
     "epsilon": C.all_epsilon(0.1),
-    "gamma": C.by_kind(("dense", "conv"), lrp.Gamma(jnp.float32(0.25))),
+    "gamma": C.by_kind(("dense", "conv"), lrp.Gamma(np.float64(0.25))),
     "attnlrp": C.attnlrp(),
     "flat": C.epsilon_plus_flat(),
 }
@@ -184,22 +195,22 @@ COMPOSITES = {
 def placed(name: str, mesh: Mesh | None) -> tuple[Callable, dict, jax.Array]:
     fun, parameters, x, spec = CASES[name]
     if mesh is None:
-        return fun, {k: v for k, (v, _) in parameters.items()}, x
+        return fun, {k: jnp.asarray(v) for k, (v, _) in parameters.items()}, jnp.asarray(x)
     p = {k: jax.device_put(v, NamedSharding(mesh, s)) for k, (v, s) in parameters.items()}
     return fun, p, jax.device_put(x, NamedSharding(mesh, spec))
 
 
 def close(actual: Any, expected: Any) -> None:
-    # float32, sums in another order
-    scale = np.abs(expected).max(initial=0.0)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-5 * scale)
+    # float64, sums in another order
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("composite", COMPOSITES)
 @pytest.mark.parametrize("name", CASES)
 def test_relevance(name: str, composite: str) -> None:
     options: dict[str, Any] = {"argnums": 1, "record": "*", "parameters": 0}
-    if composite == "default": options.pop("parameters")
+    if composite == "default":
+        options.pop("parameters")
     fun, p, x = placed(name, None)
     explain = lambda p, x, t: lrp.explain(fun, COMPOSITES[composite], **options)(p, x, target=t)
     expected = jax.jit(explain)(p, x, 1)
