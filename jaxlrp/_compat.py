@@ -169,12 +169,12 @@ def typed_as(value: Array, other: Any) -> Array:
 
 def placed_as(value: Array, other: Any) -> Array:
     """A value with the explicit sharding of `other`, a value or a type, where that has one."""
-    return _resharded(value, type_of(other).sharding)
+    return resharded(value, type_of(other).sharding)
 
 
 def cotangent_of(value: Array, primal: Any) -> Array:
     """A cotangent with the explicit sharding that is asked for that of a value, or of its type."""
-    return _resharded(value, type_of(primal).to_ct_aval().sharding)
+    return resharded(value, type_of(primal).to_ct_aval().sharding)
 
 
 def laid_along(value: Array, aval: Any) -> Array:
@@ -187,7 +187,7 @@ def laid_along(value: Array, aval: Any) -> Array:
             value.shape, aval.shape[ahead:], tuple(sharding.spec)[ahead:], strict=True
         )
     ]
-    return _resharded(value, sharding.update(spec=partition(spec)))
+    return resharded(value, sharding.update(spec=partition(spec)))
 
 
 def on_mesh_of(tree: Any) -> contextlib.AbstractContextManager[Any]:
@@ -215,7 +215,7 @@ def laid_out(value: Array, ahead: Sequence[str | None], aval: Any) -> Array:
         axes if known.issuperset(axes if isinstance(axes, tuple) else (axes,)) else None
         for axes in (*ahead, *aval.sharding.spec)
     ]
-    return _resharded(value, jax.sharding.NamedSharding(mesh, partition(spec)))
+    return resharded(value, jax.sharding.NamedSharding(mesh, partition(spec)))
 
 
 def type_of(value: Any) -> Any:
@@ -223,13 +223,14 @@ def type_of(value: Any) -> Any:
     return value if isinstance(value, core.AbstractValue) else jax.typeof(value)
 
 
-def _resharded(value: Array, sharding: Any) -> Array:
+def resharded(value: Array, sharding: Any) -> Array:
+    """A value with another sharding, if the mesh of that or of the value has explicit axes."""
     held = jax.typeof(value).sharding
     if held == sharding or not (held.mesh.explicit_axes or sharding.mesh.explicit_axes):
         return value
     if sharding.mesh.empty:
         return value
-    with jax.sharding.use_abstract_mesh(sharding.mesh):
+    with jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh):
         return jax.sharding.reshard(value, sharding)
 
 
@@ -272,7 +273,7 @@ def _freed(tree: Any) -> Any:
         if not _is_array(value):
             return value
         mesh = _automatic(jax.typeof(value).sharding.mesh)
-        return _resharded(value, jax.sharding.NamedSharding(mesh, partition(())))
+        return resharded(value, jax.sharding.NamedSharding(mesh, partition(())))
 
     return jax.tree.map(one, tree)
 

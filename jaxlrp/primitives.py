@@ -86,8 +86,8 @@ STRUCTURAL = (
     | COLLECTIVES
     | primitives(
         "slice", "dynamic_slice", "dynamic_update_slice", "rev", "split", "stack", "unstack",
-        "tile", "fft", "real", "imag", "complex", "conj", "optimization_barrier", "device_put", "sort", "top_k", "approx_top_k",
-        "reduce_precision", "name", "stop_gradient",
+        "tile", "fft", "real", "imag", "complex", "conj", "optimization_barrier",
+        "device_put", "sort", "top_k", "approx_top_k", "reduce_precision", "name", "stop_gradient",
     )
 )  # fmt: skip
 

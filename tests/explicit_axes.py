@@ -1,5 +1,9 @@
-"""Functions whose types hold shardings; `test_shard_map.py` runs it in a process of eight devices."""
+"""What holds where shardings are types; `test_shard_map.py` runs it in a process of eight devices.
 
+The numbers are those of one device: float64, equal to 1e-9.
+"""
+
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,18 +16,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as PS
 
 import jaxlrp as lrp
+from explicit_cases import CASES, DATA, MODEL, Case, dense
 from jaxlrp import composites as C
+from jaxlrp import rules as R
 
 assert jax.device_count() == 8, "run me through test_shard_map.py"
-
-DATA, MODEL = "data", "model"
 
 
 def make_mesh(data: AxisType = AxisType.Explicit, model: AxisType = AxisType.Explicit) -> Mesh:
     return jax.make_mesh((4, 2), (DATA, MODEL), axis_types=(data, model))
-
-
-MESH = make_mesh()
 
 
 @pytest.fixture(autouse=True)
@@ -32,198 +33,246 @@ def double() -> Iterator[None]:
         yield
 
 
-def draw(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
+def own(layer: R.BoundLayer, x: jax.Array, relevance: jax.Array) -> jax.Array:
+    """A user's rule, which knows nothing of meshes and merges sharded dimensions."""
+    s = (relevance / (layer.op(x, layer.weight) + layer.bias + 1e-3)).reshape(-1)
+    return (x * layer.transpose(s.reshape(relevance.shape), x)).reshape(-1).reshape(x.shape)
 
 
-def on(*axes: Any) -> dict[str, Any]:
-    """The sharding that an operation is asked for; none where no mesh is around, on one device."""
-    return {} if jax.sharding.get_abstract_mesh().empty else {"out_sharding": PS(*axes)}
-
-
-def moved(x: jax.Array, *axes: Any) -> jax.Array:
-    return x if jax.sharding.get_abstract_mesh().empty else jax.sharding.reshard(x, PS(*axes))
-
-
-# Each case: a function of (parameters, x), the parameters with their specs, and x with its own.
-
-
-def dense(p: dict, x: jax.Array) -> jax.Array:
-    """Hidden units on the devices of "model": columns of one kernel, rows of the next."""
-    h = jax.nn.relu(x @ p["hidden"] + p["hidden_bias"])
-    return jnp.dot(h, p["out"], **on(DATA, None)) + p["out_bias"]
-
-
-DENSE = {
-    "hidden": (draw(1, 6, 8), PS(None, MODEL)),
-    "hidden_bias": (draw(2, 8), PS(MODEL)),
-    "out": (draw(3, 8, 4), PS(MODEL)),
-    "out_bias": (draw(4, 4), PS()),
-}
-
-
-def resharded(p: dict, x: jax.Array) -> jax.Array:
-    """A bias behind a `reshard`, an `einsum` and an activation of its own layout."""
-    h = moved(x @ p["hidden"], DATA, None) + p["plain_bias"]
-    h = jax.nn.silu(moved(h, None, MODEL))
-    return jnp.einsum("nh,ho->no", h, p["out"], **on(DATA, None)) + p["out_bias"]
-
-
-def conv(p: dict, x: jax.Array) -> jax.Array:
-    """Data-parallel: convolution, BatchNorm, pools, a patch convolution and a dense layer of pixels."""
-    numbers = ("NHWC", "HWIO", "NHWC")
-    z = lax.conv_general_dilated(x, p["kernel"], (1, 1), "SAME", dimension_numbers=numbers)
-    h = jax.nn.relu((z - p["mean"]) * lax.rsqrt(p["variance"] + 1e-3) + p["shift"])
-    h = lax.reduce_window(h, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-    h = lax.conv_general_dilated(h, p["patches"], (2, 2), "VALID", dimension_numbers=numbers)
-    return h.max(axis=(1, 2)) @ p["out"] + h.mean(axis=(1, 2)) @ p["out"]
-
-
-CONV = {
-    "kernel": (draw(5, 3, 3, 2, 4), PS()),
-    "mean": (draw(6, 4), PS()),
-    "variance": (draw(7, 4) ** 2, PS()),
-    "shift": (draw(8, 4), PS()),
-    "patches": (draw(9, 2, 2, 4, 6), PS()),
-    "out": (draw(10, 6, 4), PS()),
-}
-
-
-def attention(p: dict, x: jax.Array) -> jax.Array:
-    """Heads on the devices of "model", RMSNorm before, residual and gated units behind."""
-    normed = x * lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5) * p["scale"]
-    q, k, v = (jnp.einsum("nte,ehd->nthd", normed, p[name]) for name in ("q", "k", "v"))
-    weights = jax.nn.softmax(jnp.einsum("nthd,nshd->nhts", q, k) / 2.0, axis=-1)
-    mixed = jnp.einsum("nhts,nshd->nthd", weights, v)
-    h = x + jnp.einsum("nthd,hde->nte", mixed, p["o"], **on(DATA, None, None)) + p["bias"]
-    gated = jax.nn.sigmoid(h @ p["gate"]) * jnp.tanh(h @ p["up"])
-    return (h + jnp.dot(gated, p["down"], **on(DATA, None, None))).mean(1)
-
-
-ATTENTION = {
-    "scale": (draw(11, 6), PS()),
-    **{n: (draw(12 + i, 6, 4, 3), PS(None, MODEL)) for i, n in enumerate("qkv")},
-    "o": (draw(15, 4, 3, 6), PS(MODEL)),
-    "bias": (draw(16, 6), PS()),
-    "gate": (draw(17, 6, 8), PS(None, MODEL)),
-    "up": (draw(18, 6, 8), PS(None, MODEL)),
-    "down": (draw(19, 8, 6), PS(MODEL)),
-}
-
-
-def layers(p: dict, x: jax.Array) -> jax.Array:
-    """A scan over rematerialised layers, each sharded, a branch, and a maximum over sharded units."""
-
-    def step(h: jax.Array, layer: tuple) -> tuple[jax.Array, None]:
-        up, down, bias = layer
-        return h + jnp.dot(jnp.tanh(h @ up + bias), down, **on(DATA, None)), None
-
-    h, _ = lax.scan(jax.checkpoint(step), x, (p["up"], p["down"], p["bias"]))
-    h = lax.cond(p["flag"] > 0, lambda h: h @ p["one"], lambda h: jax.nn.relu(h) @ p["two"], h)
-    return jnp.stack([h.max(axis=-1), h.sum(axis=-1), jnp.maximum(h[:, 0], h[:, 1])], axis=1)
-
-
-LAYERS = {
-    "up": (draw(20, 3, 6, 8), PS(None, None, MODEL)),
-    "down": (draw(21, 3, 8, 6), PS(None, MODEL)),
-    "bias": (draw(22, 3, 8), PS(None, MODEL)),
-    "one": (draw(23, 6, 4), PS()),
-    "two": (draw(24, 6, 4), PS()),
-    "flag": (np.float64(-1), PS()),
-}
-
-
-def automatic(p: dict, x: jax.Array) -> jax.Array:
-    """A part in which the compiler chooses the shardings."""
-
-    def inside(h: jax.Array, small: jax.Array, inner: jax.Array) -> jax.Array:
-        z = (h.reshape(-1, 2, 3) @ small).reshape(-1, 6)
-        return jax.nn.relu(z + 0.5) @ inner
-
-    if not jax.sharding.get_abstract_mesh().empty:
-        inside = jax.sharding.auto_axes(inside, out_sharding=PS(DATA, MODEL))
-    h = jax.nn.gelu(inside(x, p["small"], p["inner"]) + p["shift"])
-    return jnp.dot(h, p["out"], **on(DATA, None))
-
-
-AUTOMATIC = {
-    "small": (draw(25, 3, 3), PS()),
-    "inner": (draw(26, 6, 8), PS()),
-    "shift": (draw(27, 8), PS(MODEL)),
-    "out": (draw(28, 8, 4), PS(MODEL)),
-}
-
-
-def lookup(p: dict, tokens: jax.Array) -> jax.Array:
-    h = p["table"].at[tokens].get(**on(DATA, None, MODEL)) + p["positions"]
-    return jnp.einsum("nte,eo->no", jnp.tanh(h), p["out"], **on(DATA, None))
-
-
-LOOKUP = {
-    "table": (draw(29, 10, 6), PS(None, MODEL)),
-    "positions": (draw(30, 5, 6), PS(None, MODEL)),
-    "out": (draw(31, 6, 4), PS(MODEL)),
-}
-TOKENS = np.random.default_rng(32).integers(0, 10, (8, 5))
-
-CASES: dict[str, tuple[Callable, dict, jax.Array, PS]] = {
-    "dense": (dense, DENSE, draw(33, 8, 6), PS(DATA)),
-    "dense_sharded_input": (
-        dense,
-        {**DENSE, "hidden": (DENSE["hidden"][0], PS(None, MODEL))},
-        draw(33, 8, 6),
-        PS(DATA),
-    ),
-    "resharded": (resharded, DENSE | {"plain_bias": (draw(2, 8), PS())}, draw(34, 8, 6), PS(DATA)),
-    "conv": (conv, CONV, draw(35, 4, 9, 8, 2), PS(DATA)),
-    "attention": (attention, ATTENTION, draw(36, 8, 5, 6), PS(DATA)),
-    "layers": (layers, LAYERS, draw(37, 8, 6), PS(DATA)),
-    "automatic": (automatic, AUTOMATIC, draw(38, 8, 6), PS(DATA)),
-    "lookup": (lookup, LOOKUP, TOKENS, PS(DATA)),
-}
-
-COMPOSITES = {
+WEIGHTS = ("dense", "conv")
+PRODUCTS = ("attention", "gate", "product")
+COMPOSITES: dict[str, C.Composite | None] = {
     "default": None,
-    "lrp0": C.by_kind("dense", lrp.LRP0()),
+    "lrp0": C.composite(C.by_kind(WEIGHTS, R.LRP0()), C.by_kind("normaliser", R.Gradient())),
     "epsilon": C.all_epsilon(0.1),
-    "gamma": C.by_kind(("dense", "conv"), lrp.Gamma(np.float64(0.25))),
-    "attnlrp": C.attnlrp(),
+    "zplus": C.composite(C.by_kind(WEIGHTS, R.ZPlus()), C.by_kind(PRODUCTS, R.SignalTakesAll())),
+    "gamma": C.by_kind(WEIGHTS, R.Gamma(np.float64(0.25))),
     "flat": C.epsilon_plus_flat(),
+    "squares": C.composite(C.first(R.ZBox(-5.0, 5.0)), C.by_kind(WEIGHTS, R.WSquare())),
+    "attnlrp": C.attnlrp(),
+    "signs": C.composite(
+        C.by_kind(WEIGHTS, R.AlphaBeta()),
+        C.by_kind(PRODUCTS, R.Proportional()),
+        C.by_kind("activation", R.DerivativeTimesRelevance()),
+        C.by_kind(("sum", "pool"), R.Norm()),
+    ),
+    "guided": C.composite(C.by_kind("activation", R.GuidedBackprop()), C.all_epsilon(0.1)),
+    "local": C.composite(C.by_kind("normaliser", R.LocalTaylor()), C.all_epsilon(0.1)),
+    "own": C.by_kind(WEIGHTS, R.Custom(own)),
 }
-
-
-def placed(name: str, mesh: Mesh | None) -> tuple[Callable, dict, jax.Array]:
-    fun, parameters, x, spec = CASES[name]
-    if mesh is None:
-        return fun, {k: jnp.asarray(v) for k, (v, _) in parameters.items()}, jnp.asarray(x)
-    p = {k: jax.device_put(v, NamedSharding(mesh, s)) for k, (v, s) in parameters.items()}
-    return fun, p, jax.device_put(x, NamedSharding(mesh, spec))
+BY_TURNS = [
+    ("dense", "gamma"), ("resharded", "flat"), ("wide", "squares"), ("conv", "zplus"),
+    ("local", "local"), ("attention", "attnlrp"), ("attention", "signs"), ("layers", "default"),
+    ("automatic", "own"), ("lookup", "lrp0"), ("mapped", "epsilon"), ("unreduced", "guided"),
+]  # fmt: skip
+REST = [
+    pytest.param(case, name, marks=pytest.mark.slow)
+    for case in CASES for name in COMPOSITES
+    if (case, name) not in BY_TURNS and name != "local"
+]  # fmt: skip
 
 
 def close(actual: Any, expected: Any) -> None:
-    # float64, sums in another order
-    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12 * np.abs(expected).max())
+    expected = np.asarray(expected)
+    floor = 1e-11 * np.abs(expected).max(initial=0.0)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=floor)
 
 
-@pytest.mark.parametrize("composite", COMPOSITES)
-@pytest.mark.parametrize("name", CASES)
-def test_relevance(name: str, composite: str) -> None:
-    options: dict[str, Any] = {"argnums": 1, "record": "*", "parameters": 0}
-    if composite == "default":
-        options.pop("parameters")
-    fun, p, x = placed(name, None)
-    explain = lambda p, x, t: lrp.explain(fun, COMPOSITES[composite], **options)(p, x, target=t)
-    expected = jax.jit(explain)(p, x, 1)
-    with jax.set_mesh(MESH):
-        fun, p, x = placed(name, MESH)
-        found = jax.jit(explain)(p, x, 1)
-        assert jax.typeof(found.relevance).sharding == jax.typeof(x).sharding
-    close(found.output, expected.output)
-    close(found.relevance, expected.relevance)
-    assert set(found.records) == set(expected.records)
-    for path, record in expected.records.items():
-        close(found.records[path].relevance, record.relevance)
-    if found.parameters is not None:
-        jax.tree.map(close, found.parameters, expected.parameters)
-        for k, v in p.items():
-            assert jax.typeof(found.parameters[k]).sharding == jax.typeof(v).sharding
+def placed(case: Case, mesh: Mesh | None) -> tuple[dict, jax.Array]:
+    """Parameters and input: on one device, or where the case wants them on a mesh."""
+
+    def put(a: Any, spec: PS) -> jax.Array:
+        return jnp.asarray(a) if mesh is None else jax.device_put(a, NamedSharding(mesh, spec))
+
+    return {k: put(v, s) for k, (v, s) in case.parameters.items()}, put(case.x, case.spec)
+
+
+def compare(case: Case | str, run: Callable, mesh: Mesh | None = None) -> tuple[Any, dict, Any]:
+    """`run(function, parameters, x)`, compiled, is on a mesh what it is on one device."""
+    case = CASES[case] if isinstance(case, str) else case
+    compiled = jax.jit(lambda p, x: run(case.fun, p, x))
+    expected = compiled(*placed(case, None))
+    mesh = mesh or make_mesh()
+    with jax.set_mesh(mesh):
+        p, x = placed(case, mesh)
+        found = compiled(p, x)
+    jax.tree.map(close, found, expected)
+    return found, p, x
+
+
+def sharding(a: jax.Array) -> Any:
+    return jax.typeof(a).sharding
+
+
+@pytest.mark.parametrize(("case", "name"), BY_TURNS + REST)
+def test_relevance_is_that_of_one_device(case: str, name: str) -> None:
+    record = "*" if case != "mapped" else ()  # there records have the mesh ahead
+    options = {} if name == "own" else {"parameters": 0}
+    explain = {"composite": COMPOSITES[name], "argnums": 1, "record": record, **options}
+
+    def run(fun: Callable, p: dict, x: jax.Array) -> tuple:
+        found = lrp.explain(fun, **explain)(p, x, target=1)
+        inside = {k: (r.relevance, r.activation) for k, r in found.records.items()}
+        return found.output, found.relevance, found.parameters, inside
+
+    (_, relevance, parameters, inside), p, x = compare(case, run)
+    assert bool(jnp.abs(relevance).max() > 1e-6)
+    assert sharding(relevance) == sharding(x)
+    for key, a in (parameters or {}).items():
+        assert sharding(a) == sharding(p[key])
+    for r, a in inside.values():
+        assert sharding(r) == sharding(a)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["layers", "automatic", "lookup", "mapped", pytest.param("attention", marks=pytest.mark.slow)],
+)
+def test_the_ledger(case: str) -> None:
+    def run(fun: Callable, p: dict, x: jax.Array) -> dict:
+        ledger = lrp.check_conservation(fun, C.attnlrp(), p, x, target=1)
+        rows = {k: (e.received, e.passed, e.bias) for k, e in ledger.entries.items()}
+        return rows | {"": (ledger.output, ledger.input)}
+
+    compare(case, run)
+
+
+@pytest.mark.parametrize(("case", "path"), [("layers", "up"), ("automatic", "up")])
+def test_a_condition_and_a_start(case: str, path: str) -> None:
+    def run(fun: Callable, p: dict, x: jax.Array) -> tuple:
+        mask = jnp.arange(8) % 3 == 0
+        held = lrp.explain(fun, argnums=1)(p, x, target=1, condition={path: mask * 1.0})
+        begun = lrp.explain(fun, argnums=1, start=path)(p, x, target=lambda z: z * mask)
+        return held.relevance, begun.relevance
+
+    compare(case, run)
+
+
+@pytest.mark.parametrize("case", ["automatic", pytest.param("attention", marks=pytest.mark.slow)])
+def test_derivatives_of_attach_and_of_an_explanation(case: str) -> None:
+    def run(fun: Callable, p: dict, x: jax.Array) -> tuple:
+        chosen = jax.nn.one_hot(1, fun(p, x).shape[-1])
+
+        def attached(p: dict, x: jax.Array) -> jax.Array:
+            return (lrp.attach(fun, C.attnlrp(), argnums=1)(p, x) * chosen).sum()
+
+        def loss(p: dict, x: jax.Array) -> jax.Array:
+            explain = lrp.explain(fun, COMPOSITES["gamma"], argnums=1)
+            return jnp.sin(explain(p, x, target=1).relevance).sum()
+
+        return jax.grad(attached, argnums=(0, 1))(p, x), jax.grad(loss, argnums=(0, 1))(p, x)
+
+    compare(case, run)
+
+
+def test_targets() -> None:
+    labels, wanted = np.arange(8) % 4, np.random.default_rng(0).normal(size=(8, 4))
+
+    def put(a: np.ndarray, spec: PS) -> jax.Array:
+        mesh = jax.sharding.get_abstract_mesh()
+        return jnp.asarray(a) if mesh.empty else jax.sharding.reshard(a, spec)
+
+    def run(fun: Callable, p: dict, x: jax.Array) -> list:
+        explain = lrp.explain(fun, COMPOSITES["epsilon"], argnums=1)
+        targets = [
+            put(labels, PS(DATA)), put(labels, PS(MODEL)), put(wanted, PS(MODEL, DATA)), wanted,
+            lambda z: z * 2, lrp.targets.predicted, lrp.targets.LogOdds(2),
+            lrp.targets.Contrast(put(labels, PS(DATA)), 1),
+        ]  # fmt: skip
+        each = [explain(p, x, target=target).relevance for target in targets]
+        over = jax.vmap(lambda t: explain(p, x, target=t).relevance)(jnp.arange(4))
+        return [*each, over, lax.map(lambda t: explain(p, x, target=t).relevance, jnp.arange(4))]
+
+    compare("dense", run)
+
+
+def relevance(fun: Callable, p: dict, x: jax.Array) -> jax.Array:
+    explain = lrp.explain(fun, C.attnlrp(), argnums=1, record="*")
+    return explain(p, x, target=1).relevance
+
+
+@pytest.mark.parametrize("explicit", [DATA, MODEL])
+def test_a_mesh_of_which_one_axis_is_explicit(explicit: str) -> None:
+    kinds = [AxisType.Explicit if axis == explicit else AxisType.Auto for axis in (DATA, MODEL)]
+    compare("attention", relevance, make_mesh(*kinds))
+
+
+def test_an_explicit_part_of_an_automatic_function() -> None:
+    def fun(p: dict, x: jax.Array) -> jax.Array:
+        inner = dense
+        if not jax.sharding.get_abstract_mesh().empty:
+            specs = {k: s for k, (_, s) in CASES["dense"].parameters.items()}
+            inner = jax.sharding.explicit_axes(dense, in_sharding=(specs, PS(DATA)))
+        return jnp.tanh(inner({k: p[k] for k in CASES["dense"].parameters}, x * 2)) @ p["last"]
+
+    last = (np.random.default_rng(5).normal(size=(4, 4)), PS())
+    case = Case(fun, CASES["dense"].parameters | {"last": last}, CASES["dense"].x)
+    compare(case, relevance, make_mesh(AxisType.Auto, AxisType.Auto))
+
+
+def test_a_bias_behind_a_constraint_belongs_to_its_layer() -> None:
+    def fun(p: dict, x: jax.Array) -> jax.Array:
+        z = x @ p["hidden"]
+        if not jax.sharding.get_abstract_mesh().empty:
+            z = lax.with_sharding_constraint(z, PS(DATA, MODEL))
+        return jax.nn.relu(z + p["hidden_bias"]) @ p["out"]
+
+    def run(fun: Callable, p: dict, x: jax.Array) -> jax.Array:
+        assert [row.kind for row in lrp.plan(fun, None, p, x).rows] == [
+            "dense",
+            "activation",
+            "dense",
+        ]
+        return lrp.explain(fun, COMPOSITES["flat"], argnums=1)(p, x, target=1).relevance
+
+    mesh = make_mesh(AxisType.Auto, AxisType.Auto)
+    compare(CASES["dense"]._replace(fun=fun), run, mesh)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("around", [True, False], ids=["mesh set", "mesh of the arguments"])
+def test_without_a_mesh_around_and_without_jit(compiled: bool, around: bool) -> None:
+    def fun(p: dict, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(x @ p["hidden"] + p["hidden_bias"]).max(axis=1)
+
+    def run(p: dict, x: jax.Array) -> tuple:
+        ledger = lrp.check_conservation(fun, COMPOSITES["epsilon"], p, x)
+        return relevance(lambda p, x: fun(p, x)[:, None] * jnp.ones(2), p, x), ledger.input
+
+    case, mesh = CASES["dense"], make_mesh()
+    expected = run(*placed(case, None))
+    with jax.set_mesh(mesh) if around else contextlib.nullcontext():
+        p, x = placed(case, mesh)
+        found = (jax.jit(run) if compiled else run)(p, x)
+    jax.tree.map(close, found, expected)
+    assert sharding(found[0]) == sharding(x)
+
+
+def test_an_explanation_mapped_over_the_mesh() -> None:
+    case = CASES["dense"]
+    expected = relevance(dense, *placed(case, None))
+
+    def local(p: dict, x: jax.Array) -> jax.Array:
+        return relevance(dense, p, x)
+
+    mesh = make_mesh()
+    with jax.set_mesh(mesh):
+        p, x = placed(case, None)
+        x = jax.device_put(x, NamedSharding(mesh, PS(DATA)))
+        mapped = jax.shard_map(local, in_specs=(PS(), PS(DATA)), out_specs=PS(DATA))
+        close(jax.jit(mapped)(p, x), expected)
+
+
+def test_bfloat16() -> None:
+    def run(p: dict, x: jax.Array) -> tuple:
+        p, x = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (p, x))
+        found = lrp.explain(dense, COMPOSITES["epsilon"], argnums=1, parameters=0)(p, x, target=1)
+        return found.relevance, found.parameters
+
+    expected, mesh = jax.jit(run)(*placed(CASES["dense"], None)), make_mesh()
+    with jax.set_mesh(mesh):
+        found = jax.jit(run)(*placed(CASES["dense"], mesh))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == jnp.bfloat16
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-2 * np.abs(b).max())
