@@ -133,7 +133,7 @@ def shard_map(
     )
 
 
-def partition(axes: Sequence[str | None]) -> jax.sharding.PartitionSpec:
+def partition(axes: Sequence[Any]) -> jax.sharding.PartitionSpec:
     """The leading dimensions of an array laid out along axes of a mesh."""
     return jax.sharding.PartitionSpec(*axes)
 

@@ -118,12 +118,13 @@ def _wide_function(
     layer: Layer, operands: tuple[Any, ...] | None, like: tuple[Array, ...]
 ) -> Callable[..., Array]:
     """The layer's function of wide inputs; its own operations run in the types of the model."""
-    forward = _compat.as_traced(lambda *inputs: layer.forward(inputs, operands), like)
 
     def function(*inputs: Array) -> Array:
-        if operands is None:
+        held = operands
+        if held is None:
             raise TypeError(f"{layer!r} is linear: use `op`, `weight` and `bias`")
         narrow = tuple(x.astype(d) for x, d in zip(inputs, layer.input_dtypes, strict=True))
+        forward = _compat.as_traced(lambda *inputs: layer.forward(inputs, held), like)
         return widen(forward(*narrow))
 
     return function
@@ -192,9 +193,8 @@ def mask(a: Array, weights: Array) -> Array:
     return a
 
 
-def _mask_backward(weights: Array, g: Array) -> tuple[Array, Array]:
-    masked = _compat.freely(jnp.multiply, g, weights)
-    return _typed_as(masked, g), None
+def _mask_backward(weights: Array, g: Array) -> tuple[Array, None]:
+    return _typed_as(_compat.freely(jnp.multiply, g, weights), g), None
 
 
 mask.defvjp(lambda a, weights: (a, weights), _mask_backward)

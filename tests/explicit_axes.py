@@ -5,7 +5,7 @@ The numbers are those of one device: float64, equal to 1e-9.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -202,7 +202,7 @@ def test_an_explicit_part_of_an_automatic_function() -> None:
         inner = dense
         if not jax.sharding.get_abstract_mesh().empty:
             specs = {k: s for k, (_, s) in CASES["dense"].parameters.items()}
-            inner = jax.sharding.explicit_axes(dense, in_sharding=(specs, PS(DATA)))
+            inner = cast(Any, jax.sharding.explicit_axes)(dense, in_sharding=(specs, PS(DATA)))
         return jnp.tanh(inner({k: p[k] for k in CASES["dense"].parameters}, x * 2)) @ p["last"]
 
     last = (np.random.default_rng(5).normal(size=(4, 4)), PS())

@@ -1,7 +1,7 @@
 """Functions that say how their values lie on a mesh, and nothing of it where there is none."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +161,7 @@ def automatic(p: dict, x: jax.Array) -> jax.Array:
         return jax.nn.gelu((h.reshape(-1, 2, 3) @ w + 0.5).reshape(-1, 6))
 
     if explicit():
-        inside = jax.sharding.auto_axes(inside, out_sharding=PS(DATA, None))
+        inside = cast(Any, jax.sharding.auto_axes(inside, out_sharding=PS(DATA, None)))
     h, _ = lax.scan(lambda h, w: (h + inside(h, w), None), x, p["small"])
     return jnp.dot(jax.nn.relu(h @ p["up"] + p["shift"]), p["out"], **on(DATA, None))
 
@@ -203,10 +203,11 @@ def mapped(p: dict, x: jax.Array) -> jax.Array:
 
 def unreduced(p: dict, x: jax.Array) -> jax.Array:
     """A kernel whose gradient is left to be reduced, and a product that is."""
-    w, asked = p["w"], {}
+    w = p["w"]
+    asked: dict[str, Any] = {}
     if explicit():
-        w = jax.sharding.reshard(w, PS(None, None, reduced={DATA}))
-        asked = {"out_sharding": PS(DATA, None, unreduced={MODEL})}
+        w = jax.sharding.reshard(w, PS(None, None, reduced=frozenset({DATA})))
+        asked = {"out_sharding": PS(DATA, None, unreduced=frozenset({MODEL}))}
     h = jax.nn.relu(jax.nn.relu(x @ w) @ p["up"])
     return moved(jnp.dot(h, p["down"], **asked), DATA, None) + p["bias"]
 

@@ -39,6 +39,9 @@ class Shares(NamedTuple):
 class BoundLayer:
     """A layer with its values: what a rule works with.
 
+    On a mesh with explicit axes they are automatic here: no operation of a rule must say how its result is
+    sharded, and what it returns is put where the layer's inputs and parameters lie.
+
     Attributes:
       layer: what is known of it (`kind`, `path`, `module`, shapes, `depth`, ...).
       weight: the folded weight of a linear layer, else None. Same layout as the user's kernel.
