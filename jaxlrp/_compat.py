@@ -218,6 +218,14 @@ def laid_out(value: Array, ahead: Sequence[str | None], aval: Any) -> Array:
     return resharded(value, jax.sharding.NamedSharding(mesh, partition(spec)))
 
 
+def seen_around(value: Array) -> Array:
+    """A value from inside `jax.sharding.auto_axes` as the explicit mesh around it sees it: unsharded."""
+    held, around = jax.typeof(value).sharding.mesh, jax.sharding.get_abstract_mesh()
+    if held.empty or held.explicit_axes or not around.explicit_axes:
+        return value
+    return resharded(value, jax.sharding.NamedSharding(around, partition(())))
+
+
 def type_of(value: Any) -> Any:
     """The type of a value; a type is its own."""
     return value if isinstance(value, core.AbstractValue) else jax.typeof(value)

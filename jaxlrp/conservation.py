@@ -219,10 +219,7 @@ def _sum(parts: list[Array]) -> Array:
 
 
 def _total(a: Array, g: Array, axes: frozenset[str]) -> Array:
-    def summed(a: Array, g: Array) -> Array:
-        return jnp.sum(to_relevance(widen(a), widen(g)))
-
-    total = _compat.freely(summed, jnp.asarray(a), g)
+    total = jnp.sum(to_relevance(widen(jnp.asarray(a)), widen(g)))
     return _compat.summed_to(total, axes)
 
 

@@ -92,7 +92,7 @@ def interpret(
                 out = propagate.book(out, account, propagate.RECEIVED)
             if node.path in taps.masks:
                 weights = jnp.broadcast_to(taps.masks[node.path], out.shape)
-                out = propagate.mask(out, _compat.placed_as(weights.astype(out.dtype), out))
+                out = propagate.mask(out, weights.astype(out.dtype))
             if node.path in taps.outputs:
                 out = propagate.tap(out, _compat.placed_as(taps.outputs[node.path], out))
                 activations.outputs[node.path] = out

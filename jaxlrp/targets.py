@@ -27,7 +27,8 @@ def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
     Raises:
       TypeError, ValueError, IndexError: saying what fits this output.
     """
-    return jax.tree.map(_compat.typed_as, _initial(output, target, readout), output)
+    seen = jax.tree.map(_compat.seen_around, output)
+    return jax.tree.map(_compat.typed_as, _initial(seen, target, readout), output)
 
 
 def _initial(output: Any, target: Target, readout: str) -> Any:
@@ -50,7 +51,7 @@ def _initial(output: Any, target: Target, readout: str) -> Any:
     if target is None:
         return _whole(output)
     if single and _is_index(target, leaves[0]):
-        return _compat.freely(class_cotangent, leaves[0], target)
+        return class_cotangent(leaves[0], target)
     if not single:
         return _by_parts(output, target, readout)
     if jax.tree.structure(target) != jax.tree.structure(output):

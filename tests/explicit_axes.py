@@ -137,13 +137,16 @@ def test_the_ledger(case: str) -> None:
     compare(case, run)
 
 
-@pytest.mark.parametrize(("case", "path"), [("layers", "up"), ("automatic", "up")])
-def test_a_condition_and_a_start(case: str, path: str) -> None:
-    def run(fun: Callable, p: dict, x: jax.Array) -> tuple:
-        mask = jnp.arange(8) % 3 == 0
+@pytest.mark.parametrize(
+    ("case", "path", "units"), [("layers", "up", 8), ("automatic", "small", 3)]
+)
+def test_a_condition_and_a_start(case: str, path: str, units: int) -> None:
+    def run(fun: Callable, p: dict, x: jax.Array) -> list:
+        mask = jnp.arange(units) % 3 == 0
         held = lrp.explain(fun, argnums=1)(p, x, target=1, condition={path: mask * 1.0})
-        begun = lrp.explain(fun, argnums=1, start=path)(p, x, target=lambda z: z * mask)
-        return held.relevance, begun.relevance
+        begun = lrp.explain(fun, argnums=1, start=path)
+        targets = (1, lambda z: z * mask, lrp.targets.predicted)
+        return [held.relevance, *(begun(p, x, target=target).relevance for target in targets)]
 
     compare(case, run)
 
@@ -176,7 +179,7 @@ def test_targets() -> None:
         explain = lrp.explain(fun, COMPOSITES["epsilon"], argnums=1)
         targets = [
             put(labels, PS(DATA)), put(labels, PS(MODEL)), put(wanted, PS(MODEL, DATA)), wanted,
-            lambda z: z * 2, lrp.targets.predicted, lrp.targets.LogOdds(2),
+            lambda z: z * 2, lrp.targets.predicted, lrp.targets.LogOdds(put(labels, PS(MODEL))),
             lrp.targets.Contrast(put(labels, PS(DATA)), 1),
         ]  # fmt: skip
         each = [explain(p, x, target=target).relevance for target in targets]

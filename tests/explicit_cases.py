@@ -57,8 +57,9 @@ DENSE = {
 
 
 def resharded(p: dict, x: jax.Array) -> jax.Array:
-    """A bias behind a `reshard`, an activation in another layout, an `einsum` that is told its own."""
-    h = moved(x @ p["hidden"], DATA, None) + p["hidden_bias"]
+    """A bias, one for each example, behind a `reshard`; an activation in another layout."""
+    bias = jnp.broadcast_to(p["hidden_bias"], (8, 8), **on(DATA, None))
+    h = moved(x @ p["hidden"], DATA, None) + bias
     h = jax.nn.silu(moved(h, None, MODEL))
     return jnp.einsum("nh,ho->no", h, p["out"], **on(DATA, None)) + p["out_bias"]
 
