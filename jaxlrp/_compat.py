@@ -173,8 +173,19 @@ def placed_as(value: Array, other: Any) -> Array:
 
 
 def cotangent_of(value: Array, primal: Any) -> Array:
-    """A cotangent with the explicit sharding that is asked for that of a value, or of its type."""
-    return resharded(value, type_of(primal).to_ct_aval().sharding)
+    """A cotangent with the explicit sharding of a value, or of its type.
+
+    Raises:
+      NotImplementedError: if the value is `reduced` along an axis of the mesh: JAX 0.10 counts what is
+        replicated once for each device where it becomes unreduced.
+    """
+    sharding = type_of(primal).sharding
+    if sharding.spec.reduced:
+        raise NotImplementedError(
+            f"a layer reads a value of sharding {sharding.spec}, whose cotangent is unreduced: leave "
+            "`reduced=` out of its PartitionSpec in what is explained"
+        )
+    return resharded(value, sharding)
 
 
 def laid_along(value: Array, aval: Any) -> Array:

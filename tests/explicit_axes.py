@@ -279,3 +279,16 @@ def test_bfloat16() -> None:
         assert a.dtype == jnp.bfloat16
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
         np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-2 * np.abs(b).max())
+
+
+def test_a_reduced_kernel_is_refused() -> None:
+    mesh = make_mesh()
+    with jax.set_mesh(mesh):
+        p, x = placed(CASES["unreduced"], mesh)
+
+        def fun(p: dict, x: jax.Array) -> jax.Array:
+            w = jax.sharding.reshard(p["w"], PS(None, None, reduced=frozenset({DATA})))
+            return jax.nn.relu(x @ w)
+
+        with pytest.raises(NotImplementedError, match=r"leave `reduced=` out of its PartitionSpec"):
+            jax.jit(lambda p, x: relevance(fun, p, x))(p, x)

@@ -203,11 +203,10 @@ def mapped(p: dict, x: jax.Array) -> jax.Array:
 
 
 def unreduced(p: dict, x: jax.Array) -> jax.Array:
-    """A kernel whose gradient is left to be reduced, and a product that is."""
+    """A product whose sum over devices comes later."""
     w = p["w"]
     asked: dict[str, Any] = {}
     if explicit():
-        w = jax.sharding.reshard(w, PS(None, None, reduced=frozenset({DATA})))
         asked = {"out_sharding": PS(DATA, None, unreduced=frozenset({MODEL}))}
     h = jax.nn.relu(jax.nn.relu(x @ w) @ p["up"])
     return moved(jnp.dot(h, p["down"], **asked), DATA, None) + p["bias"]
