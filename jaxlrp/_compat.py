@@ -6,6 +6,7 @@ parameters of an equation whose spelling has changed between the versions that w
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax._src import core, source_info_util  # no public way to a user's source line
+from jax._src import pjit as pjit_internal
 from jax._src import shard_map as shard_map_internal
 from jax._src.lax import lax as lax_internal
 from jax._src.lax import parallel
@@ -28,8 +30,9 @@ Literal = jex.Literal
 Primitive = jex.Primitive
 JaxprEqn = Any
 
-# `shard_map`, casts between its types, and grouped products are exported under no public name.
-_UNEXPORTED = (core, lax_internal, parallel, shard_map_internal)
+# `shard_map`, casts between its types, `reshard` and grouped products are exported under no public
+# name.
+_UNEXPORTED = (core, lax_internal, parallel, shard_map_internal, pjit_internal)
 _LIBRARIES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (jax, flax))
 _HERE = os.path.dirname(__file__) + os.sep
 
@@ -48,8 +51,28 @@ def primitives(*names: str) -> frozenset[Primitive]:
     return frozenset(p for p in map(primitive, names) if p is not None)
 
 
-def bind(eqn: JaxprEqn, inputs: Sequence[Any], **changes: Any) -> list[Any]:
-    """Applies the primitive of an equation to other inputs, with some parameters changed."""
+def bind(eqn: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
+    """Evaluates an equation, under the types of the mesh's axes under which it was traced.
+
+    They differ from those around it inside `jax.sharding.auto_axes` and `explicit_axes`.
+    """
+    mesh = eqn.ctx.cur_abstract_mesh
+    if mesh == jax.sharding.get_abstract_mesh():
+        return _bind(eqn, inputs)
+    with jax.sharding.use_abstract_mesh(mesh):
+        return _bind(eqn, inputs)
+
+
+def bind_freely(eqn: JaxprEqn, inputs: Sequence[Any], **changes: Any) -> list[Any]:
+    """Applies the primitive of an equation inside `freely`, with some parameters changed.
+
+    The sharding that the equation asks of its result is that of the forward pass.
+    """
+    asked = {key: None for key in ("out_sharding", "sharding") if key in eqn.params}
+    return _bind(eqn, inputs, **asked, **changes)
+
+
+def _bind(eqn: JaxprEqn, inputs: Sequence[Any], **changes: Any) -> list[Any]:
     params = eqn.primitive.get_bind_params({**eqn.params, **changes})
     subfuns, params = params if isinstance(params, tuple) else ((), params)
     result = eqn.primitive.bind(*subfuns, *inputs, **params)
@@ -110,15 +133,14 @@ def shard_map(
     )
 
 
-def partition(axes: Sequence[str | None]) -> jax.sharding.PartitionSpec:
+def partition(axes: Sequence[Any]) -> jax.sharding.PartitionSpec:
     """The leading dimensions of an array laid out along axes of a mesh."""
     return jax.sharding.PartitionSpec(*axes)
 
 
 def varying(value: Any) -> frozenset[str]:
     """The axes of the mesh along which a value, or a value of this type, varies in a `shard_map`."""
-    aval = value if hasattr(value, "mat") else jax.typeof(value)
-    return frozenset(getattr(aval, "mat", aval).varying)
+    return frozenset(type_of(value).mat.varying)
 
 
 def varying_around(aval: Any) -> frozenset[str]:
@@ -137,17 +159,142 @@ def varied(value: Array, axes: frozenset[str]) -> Array:
     return lax.pcast(value, missing, to="varying") if missing else value
 
 
-def typed_as(value: Array, other: Array) -> Array:
-    """A value that lies on the mesh as `other` does: with its axes, or its explicit sharding."""
+def typed_as(value: Array, other: Any) -> Array:
+    """A value that lies on the mesh as `other` does, a value or a type.
+
+    That is: it varies along the same axes, or has the same explicit sharding.
+    """
     return placed_as(varied(value, varying(other)), other)
 
 
-def placed_as(value: Array, other: Array) -> Array:
-    """A value with the explicit sharding of `other`, where it has one."""
-    sharding = jax.typeof(other).sharding
-    if not sharding.mesh.explicit_axes or jax.typeof(value).sharding == sharding:
+def placed_as(value: Array, other: Any) -> Array:
+    """A value with the explicit sharding of `other`, a value or a type, where that has one."""
+    return resharded(value, type_of(other).sharding)
+
+
+def cotangent_of(value: Array, primal: Any) -> Array:
+    """A cotangent with the explicit sharding of a value, or of its type.
+
+    Raises:
+      NotImplementedError: if the value is `reduced` along an axis of the mesh: JAX 0.10 counts what is
+        replicated once for each device where it becomes unreduced.
+    """
+    sharding = type_of(primal).sharding
+    if sharding.spec.reduced:
+        raise NotImplementedError(
+            f"a layer reads a value of sharding {sharding.spec}, whose cotangent is unreduced: leave "
+            "`reduced=` out of its PartitionSpec in what is explained"
+        )
+    return resharded(value, sharding)
+
+
+def laid_along(value: Array, aval: Any) -> Array:
+    """A value that broadcasts to a type, with the type's explicit sharding where they share an axis."""
+    sharding = aval.sharding
+    ahead = len(aval.shape) - value.ndim
+    spec = [
+        axes if n == whole else None
+        for n, whole, axes in zip(
+            value.shape, aval.shape[ahead:], tuple(sharding.spec)[ahead:], strict=True
+        )
+    ]
+    return resharded(value, sharding.update(spec=partition(spec)))
+
+
+def on_mesh_of(tree: Any) -> contextlib.AbstractContextManager[Any]:
+    """Sets the mesh on which some of these arrays lie with explicit shardings, where none is set.
+
+    Inside a trace the mesh is known: there it does nothing.
+    """
+    if core.trace_state_clean() and jax.sharding.get_abstract_mesh().empty:
+        for value in jax.tree.leaves(tree):
+            mesh = getattr(getattr(value, "sharding", None), "mesh", None)
+            if isinstance(mesh, jax.sharding.Mesh) and mesh.abstract_mesh.explicit_axes:
+                return jax.set_mesh(mesh)
+    return contextlib.nullcontext()
+
+
+def laid_out(value: Array, ahead: Sequence[str | None], aval: Any) -> Array:
+    """A value with the explicit sharding of a type, behind dimensions laid along some axes ahead.
+
+    What the mesh around the program knows to be explicit counts; inside, the axes may be of other types.
+    """
+    around = jax.sharding.get_abstract_mesh()
+    mesh = aval.sharding.mesh if around.empty else around
+    known = set(mesh.explicit_axes)
+    spec = [
+        axes if known.issuperset(axes if isinstance(axes, tuple) else (axes,)) else None
+        for axes in (*ahead, *aval.sharding.spec)
+    ]
+    return resharded(value, jax.sharding.NamedSharding(mesh, partition(spec)))
+
+
+def seen_around(value: Array) -> Array:
+    """A value from inside `jax.sharding.auto_axes` as the explicit mesh around it sees it: unsharded."""
+    held, around = jax.typeof(value).sharding.mesh, jax.sharding.get_abstract_mesh()
+    if held.empty or held.explicit_axes or not around.explicit_axes:
         return value
-    return jax.sharding.reshard(value, sharding)
+    return resharded(value, jax.sharding.NamedSharding(around, partition(())))
+
+
+def type_of(value: Any) -> Any:
+    """The type of a value; a type is its own."""
+    return value if isinstance(value, core.AbstractValue) else jax.typeof(value)
+
+
+def resharded(value: Array, sharding: Any) -> Array:
+    """A value with another sharding, if the mesh of that or of the value has explicit axes."""
+    held = jax.typeof(value).sharding
+    if held == sharding or not (held.mesh.explicit_axes or sharding.mesh.explicit_axes):
+        return value
+    if sharding.mesh.empty:
+        return value
+    with jax.sharding.use_abstract_mesh(sharding.mesh.abstract_mesh):
+        return jax.sharding.reshard(value, sharding)
+
+
+def freely(fun: Callable[..., Any], *args: Any) -> Any:
+    """`fun(*args)`, the compiler choosing how what it computes lies on the mesh.
+
+    Operations on arrays of explicit sharding must say how their results are sharded, or fail, and rules
+    multiply, slice and reshape what the user's own operations were written for. So explicit axes of the
+    mesh are automatic ones inside. The result is left so: see `typed_as`.
+    """
+    meshes = (jax.typeof(a).sharding.mesh for a in jax.tree.leaves(args) if _is_array(a))
+    mesh = next((mesh for mesh in meshes if not mesh.empty), None)
+    around = jax.sharding.get_abstract_mesh()
+    if mesh is None or not (mesh.explicit_axes or around.explicit_axes):
+        return fun(*args)
+    with jax.sharding.use_abstract_mesh(_automatic(mesh)):
+        return fun(*_freed(args))
+
+
+def as_traced(fun: Callable[..., Array], like: Sequence[Any]) -> Callable[..., Array]:
+    """A function of the program, for use inside `freely`; its arguments must be of the types of `like`."""
+    return lambda *args: _freed(fun(*map(placed_as, args, like)))
+
+
+def _automatic(mesh: Any) -> Any:
+    explicit = mesh.explicit_axes
+    if not explicit:
+        return mesh
+    return mesh.update_axis_types(dict.fromkeys(explicit, jax.sharding.AxisType.Auto))
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, jax.Array)
+
+
+def _freed(tree: Any) -> Any:
+    """Values whose explicit shardings are forgotten."""
+
+    def one(value: Any) -> Any:
+        if not _is_array(value):
+            return value
+        mesh = _automatic(jax.typeof(value).sharding.mesh)
+        return resharded(value, jax.sharding.NamedSharding(mesh, partition(())))
+
+    return jax.tree.map(one, tree)
 
 
 def alike(*values: Array) -> tuple[Array, ...]:

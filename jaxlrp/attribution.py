@@ -122,7 +122,13 @@ class Attribution:
         )
 
     def _read(self, a: Array, g: Array) -> Array:
-        return g if self.plan.readout == "gradient" else to_relevance(a, g).astype(_real(a))
+        if self.plan.readout == "gradient":
+            return g
+
+        def read(a: Array, g: Array) -> Array:
+            return to_relevance(a, g).astype(_real(a))
+
+        return _compat.placed_as(_compat.freely(read, jnp.asarray(a), g), a)
 
     def _relevance(self, g: Any, embeddings: list[Layer], activations: Mapping[str, Array]) -> Any:
         traced = self.traced
@@ -151,7 +157,8 @@ class Attribution:
                 f"with that of the integer input, {tokens.shape}: explain the function of the "
                 "embedded input instead"
             )
-        return relevance.sum(axis=tuple(range(tokens.ndim, relevance.ndim)))
+        axes = tuple(range(tokens.ndim, relevance.ndim))
+        return _compat.placed_as(_compat.freely(lambda r: r.sum(axis=axes), relevance), tokens)
 
     def _embeddings(self) -> list[Layer]:
         traced = self.traced

@@ -19,7 +19,7 @@ from jaxlrp.numerics import to_relevance, widen
 from jaxlrp.planning import Plan, make_plan
 from jaxlrp.rules import Epsilon, Pass, Rule
 from jaxlrp.taps import Taps, axes_around, empty_ledger
-from jaxlrp.trace import source, trace
+from jaxlrp.trace import Traced, source, trace
 
 
 @jax.tree_util.register_dataclass
@@ -160,8 +160,14 @@ def check_conservation(
       >>> float(ledger.output), round(float(ledger.input), 3)
       (10.0, 9.0)
     """
-    argnums = max(len(args) - 1, 0) if argnums is None else argnums
-    traced = trace(source(fun, argnums, False), args, kwargs)
+    held = source(fun, max(len(args) - 1, 0) if argnums is None else argnums, False)
+    with _compat.on_mesh_of((held.state, args, kwargs)):
+        return _checked(trace(held, args, kwargs), composite, target, zero_bias)
+
+
+def _checked(
+    traced: Traced, composite: Composite | Plan | None, target: Any, zero_bias: bool
+) -> Ledger:
     network = traced.network
     planned = make_plan(network, composite)
     if zero_bias:

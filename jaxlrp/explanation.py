@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jaxlrp import _compat
 from jaxlrp.attribution import Attribution, Explanation, check_finite
 from jaxlrp.composites import Composite
 from jaxlrp.interpreter import Rules, interpret
@@ -198,13 +199,14 @@ def explain(
     def explained(
         *args: Any, target: Any = None, condition: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Explanation:
-        traced = trace(held, args, kwargs)
-        planned = make_plan(traced.network, composite)
-        setup = Attribution(held, traced, planned, patterns, start, positions, args)
-        result = setup.run(target, condition or {})
-        if debug:
-            check_finite(held, planned, args, kwargs, target, condition)
-        return result
+        with _compat.on_mesh_of((held.state, args, kwargs)):
+            traced = trace(held, args, kwargs)
+            planned = make_plan(traced.network, composite)
+            setup = Attribution(held, traced, planned, patterns, start, positions, args)
+            result = setup.run(target, condition or {})
+            if debug:
+                check_finite(held, planned, args, kwargs, target, condition)
+            return result
 
     return mark(explained, argnums, Asked(held, composite, start))
 

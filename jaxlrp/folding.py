@@ -44,7 +44,7 @@ class Absorbed:
 
     @property
     def reshapes(self) -> bool:
-        return self.constant is None and self.op.primitive not in (P.NEG, P.CONVERT, P.COPY)
+        return self.constant is None and self.op.primitive not in P.SAME | {P.NEG}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,11 +75,20 @@ class LinearForm:
         z = bilinear(self.anchor, self.side, x, weight, extras)
         for link in self.chain:
             if link.reshapes:
-                (z,) = _compat.bind(link.op.eqn, [z])
+                (z,) = _compat.bind_freely(link.op.eqn, [z])
         return z
 
     def fold(self, env: Env) -> tuple[Array, Array]:
         """The folded weight and bias: (kernel's shape, broadcastable to z)."""
+        weight, bias = _compat.freely(self._fold, {v: env[v] for v in self.constants})
+        z = (self.chain[-1].op if self.chain else cast(Op, self.anchor)).eqn.outvars[0].aval
+        if self.kernel is None:
+            weight = _compat.laid_along(weight, z)
+        else:
+            weight = _compat.placed_as(weight, env[self.kernel])
+        return weight, _compat.laid_along(bias, z)
+
+    def _fold(self, env: Env) -> tuple[Array, Array]:
         dtype = wide(*(jnp.result_type(env[v]) for v in self.constants))
         bias, scale = jnp.zeros((), dtype), None
         undo: list[Callable[[Array], Array]] = []
@@ -156,7 +165,7 @@ def _compact(constant: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _reshape_compact(op: Op, link: Absorbed, value: Array) -> Array:
-    if value.ndim == 0 or op.primitive in (P.CONVERT, P.COPY):
+    if value.ndim == 0 or op.primitive in P.SAME:
         return value
     value = jnp.broadcast_to(value, link.before)
     if op.primitive is P.TRANSPOSE:
@@ -166,7 +175,7 @@ def _reshape_compact(op: Op, link: Absorbed, value: Array) -> Array:
 
 def _inverse(op: Op, link: Absorbed) -> Callable[[Array], Array]:
     def inverse(value: Array) -> Array:
-        if value.ndim == 0 or op.primitive in (P.CONVERT, P.COPY):
+        if value.ndim == 0 or op.primitive in P.SAME:
             return value
         value = jnp.broadcast_to(value, link.after)
         if op.primitive is P.TRANSPOSE:
@@ -352,7 +361,7 @@ def _reshaped(graph: Graph, op: Op, dims: list[Dim]) -> list[Dim] | None:
     """The dimensions after a change of shape, or None where features and others would mix."""
     if op.primitive is P.CONVERT:
         return dims if jnp.issubdtype(op.params["new_dtype"], jnp.floating) else None
-    if op.primitive is P.COPY:
+    if op.primitive in P.SAME:
         return dims
     if op.primitive is P.TRANSPOSE:
         return [dims[p] for p in op.params["permutation"]]

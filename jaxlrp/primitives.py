@@ -40,6 +40,7 @@ DIV = primitive("div")
 NEG = primitive("neg")
 CONVERT = primitive("convert_element_type")
 COPY = primitive("copy")
+PLACED = primitives("reshard", "sharding_constraint", "layout_constraint")
 SELECT = primitive("select_n")
 RESHAPE = primitive("reshape")
 TRANSPOSE = primitive("transpose")
@@ -69,8 +70,11 @@ CUMPROD = primitive("cumprod")
 REDUCE_PROD = primitive("reduce_prod")
 CONCATENATE = primitive("concatenate")
 
+# The value itself, in another dtype or elsewhere on the devices.
+SAME = frozenset({CONVERT, COPY}) | PLACED
+
 # Rearrange values without computing any: one factor, one value in, the same value out.
-SHAPE = frozenset({RESHAPE, TRANSPOSE, SQUEEZE, CONVERT, COPY})
+SHAPE = frozenset({RESHAPE, TRANSPOSE, SQUEEZE}) | SAME
 
 # Linear in all of their inexact operands together: autodiff is LRP-0 and exact.
 STRUCTURAL = (
@@ -82,9 +86,8 @@ STRUCTURAL = (
     | COLLECTIVES
     | primitives(
         "slice", "dynamic_slice", "dynamic_update_slice", "rev", "split", "stack", "unstack",
-        "tile", "fft", "real", "imag", "complex", "conj", "sharding_constraint",
-        "optimization_barrier", "device_put", "sort", "top_k", "approx_top_k",
-        "reduce_precision", "name", "stop_gradient",
+        "tile", "fft", "real", "imag", "complex", "conj", "optimization_barrier",
+        "device_put", "sort", "top_k", "approx_top_k", "reduce_precision", "name", "stop_gradient",
     )
 )  # fmt: skip
 
@@ -132,7 +135,7 @@ COMPARISONS = primitives(
 )  # fmt: skip
 
 # Elementwise and affine where at most one operand depends on the input.
-AFFINE = frozenset({SUB, MUL, DIV, NEG, CONVERT, COPY, SELECT}) | ADD
+AFFINE = frozenset({SUB, MUL, DIV, NEG, SELECT}) | ADD | SAME
 
 ELEMENTWISE = NONLINEAR | AFFINE
 

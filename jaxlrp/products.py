@@ -37,7 +37,7 @@ def bilinear(
         if _tiles(anchor) and _order(weight, numbers.rhs_spec[1:]) is not None:
             return _over_patches(anchor, x, weight)
     operands = (x, weight) if side == 0 else (weight, x)
-    (z,) = _compat.bind(anchor.eqn, (*operands, *extras), preferred_element_type=None)
+    (z,) = _compat.bind_freely(anchor.eqn, (*operands, *extras), preferred_element_type=None)
     return z
 
 

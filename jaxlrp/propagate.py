@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from jaxlrp import _compat
@@ -62,27 +61,23 @@ def call(
             # behind a barrier: else the compiler keeps parts of the first evaluation for the second
             inputs, g = lax.optimization_barrier((inputs, g))
             z = layer.forward(inputs, kept)
-        wide_inputs = tuple(map(widen, inputs))
-        weight, bias = (None, None) if folded is None else map(widen, folded)
-        bound = BoundLayer(
-            layer, weight, bias, _wide_function(layer, kept), kept or (),
-            layer.nonnegative, rectified,
-        )  # fmt: skip
-        z, g = widen(z), widen(g)
-        rule = rebuild(traced, g.dtype)
-        shares = rule.backward(bound, wide_inputs, z, g)
-        account = None
-        if ledger is not None:
-            account = _account(shares, bias, ledger)
-        return (
-            _zeros(traced),
-            tuple(c.astype(x.dtype) for c, x in zip(shares.inputs, inputs, strict=True)),
-            _zeros(operands_like),
-            _parameter_cotangents(shares, folded),
-            account,
-        )
+        function = _wide_function(layer, kept, inputs)
 
-    operands_like = tuple(map(_Like, operands))
+        def shared(traced, inputs, kept, folded, z, g):
+            weight, bias = (None, None) if folded is None else map(widen, folded)
+            bound = BoundLayer(
+                layer, weight, bias, function, kept or (), layer.nonnegative, rectified
+            )
+            z, g = widen(z), widen(g)
+            rule = rebuild(traced, g.dtype)
+            shares = rule.backward(bound, tuple(map(widen, inputs)), z, g)
+            account = None if ledger is None else _account(shares, bias, ledger)
+            return shares.inputs, _parameter_cotangents(shares, folded), account
+
+        found = _compat.freely(shared, traced, inputs, kept, folded, z, g)
+        to_inputs, to_parameters, to_ledger = _typed_as(found, (inputs, folded, ledger))
+        return None, to_inputs, None, to_parameters, to_ledger
+
     function.defvjp(forward, backward)
     return function(traced, inputs, operands, folded, ledger)
 
@@ -100,41 +95,37 @@ def hold_fixed(layer: Layer, inputs: tuple[Array, ...], operands: tuple[Any, ...
 
     def backward(operands, g):
         pull = jax.linear_transpose(lambda *inputs: layer.forward(inputs, operands), *types)
-        return pull(g), _zeros(operands)
+        return _typed_as(pull(g), types), None
 
     function.defvjp(lambda inputs, operands: (layer.forward(inputs, operands), operands), backward)
     return function(inputs, operands)
 
 
-class _Like:
-    """Shape and dtype of an operand, so that its value need not be kept for the backward pass."""
+def _typed_as(cotangents: Any, primals: Any) -> Any:
+    """Cotangents of the types of their primals: dtype, and how they lie on a mesh. None is zero."""
 
-    def __init__(self, value: Any) -> None:
-        self.shape, self.dtype = jnp.shape(value), jnp.result_type(value)
-        self.varying = _compat.varying(value)
+    def one(primal: Any, cotangent: Any) -> Any:
+        if cotangent is None:
+            return None
+        if cotangent.dtype != primal.dtype:
+            cotangent = _compat.freely(lambda c: c.astype(primal.dtype), cotangent)
+        return _compat.cotangent_of(cotangent, primal)
 
-
-def _varying(leaf: Any) -> frozenset[str]:
-    return leaf.varying if isinstance(leaf, _Like) else _compat.varying(leaf)
-
-
-def _zeros(tree: Any) -> Any:
-    def zero(leaf: Any) -> Any:
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return _compat.zeros(leaf.shape, leaf.dtype, _varying(leaf))
-        return np.zeros(leaf.shape, jax.dtypes.float0)
-
-    return jax.tree.map(zero, tree)
+    return jax.tree.map(one, primals, cotangents)
 
 
-def _wide_function(layer: Layer, operands: tuple[Any, ...] | None) -> Callable[..., Array]:
-    """The layer's function of wide inputs; its own operations run in the dtypes of the model."""
+def _wide_function(
+    layer: Layer, operands: tuple[Any, ...] | None, like: tuple[Array, ...]
+) -> Callable[..., Array]:
+    """The layer's function of wide inputs; its own operations run in the types of the model."""
 
     def function(*inputs: Array) -> Array:
-        if operands is None:
+        held = operands
+        if held is None:
             raise TypeError(f"{layer!r} is linear: use `op`, `weight` and `bias`")
         narrow = tuple(x.astype(d) for x, d in zip(inputs, layer.input_dtypes, strict=True))
-        return widen(layer.forward(narrow, operands))
+        forward = _compat.as_traced(lambda *inputs: layer.forward(inputs, held), like)
+        return widen(forward(*narrow))
 
     return function
 
@@ -142,11 +133,7 @@ def _wide_function(layer: Layer, operands: tuple[Any, ...] | None) -> Callable[.
 def _parameter_cotangents(shares: Shares, folded: tuple[Array, Array] | None) -> Any:
     if folded is None:
         return None
-    given = (shares.weight, shares.bias)
-    return tuple(
-        jnp.zeros_like(p) if c is None else c.astype(p.dtype)
-        for c, p in zip(given, folded, strict=True)
-    )
+    return shares.weight, shares.bias
 
 
 # The columns of an account.
@@ -181,8 +168,11 @@ def book(a: Array, account: Array, column: int) -> Array:
 
     def backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
         a, account = residuals
-        amount = jnp.sum(to_relevance(widen(a), widen(g)))
-        return g, _entered(account, {column: amount})
+
+        def entry(a: Array, g: Array, account: Array) -> Array:
+            return _entered(account, {column: jnp.sum(to_relevance(widen(a), widen(g)))})
+
+        return g, _typed_as(_compat.freely(entry, a, g, account), account)
 
     booked.defvjp(lambda a, account: (a, (a, account)), backward)
     return booked(a, account)
@@ -203,8 +193,8 @@ def mask(a: Array, weights: Array) -> Array:
     return a
 
 
-def _mask_backward(weights: Array, g: Array) -> tuple[Array, Array]:
-    return (g * weights).astype(g.dtype), jnp.zeros_like(weights)
+def _mask_backward(weights: Array, g: Array) -> tuple[Array, None]:
+    return _typed_as(_compat.freely(jnp.multiply, g, weights), g), None
 
 
 mask.defvjp(lambda a, weights: (a, weights), _mask_backward)

@@ -68,7 +68,7 @@ def is_nonlinear(structure: Structure, ops: Sequence[Op]) -> bool:
 
 def is_relu(structure: Structure, source: Value, ops: Sequence[Op]) -> bool:
     """`max(x, 0)`, perhaps clipped from above."""
-    ops = [op for op in ops if op.primitive not in (P.CONVERT, P.COPY)]
+    ops = [op for op in ops if op.primitive not in P.SAME]
     if not ops or ops[0].primitive is not P.MAX:
         return False
     zero = [v for v in ops[0].inputs if v not in structure.dependent]

@@ -342,7 +342,7 @@ _INTERVALS = {
     **dict.fromkeys(
         P.SHAPE | P.VARY | (P.MAXIMA - P.SCATTER_MAXIMA) | {P.BROADCAST, P.STOP_GRADIENT}
         | _named("slice", "dynamic_slice", "rev", "split", "tile", "unstack", "name",
-                       "reduce_precision", "sharding_constraint"),
+                       "reduce_precision"),
         _same,
     ),
     P.CONCATENATE: _union,

@@ -82,8 +82,10 @@ class Blanks:
         return self._zeros(self.graph.avals[self.layer.output])
 
     def _zeros(self, aval: Any) -> Array:
-        shape = (*_leading(aval, self.around), *aval.shape)
-        return _compat.zeros(shape, aval.dtype, _compat.varying_around(aval))
+        leading = _leading(aval, self.around)
+        axes = [axis for op in self.around for axis in _leading_axes(aval, op)]
+        blank = _compat.zeros((*leading, *aval.shape), aval.dtype, _compat.varying_around(aval))
+        return _compat.laid_out(blank, axes, aval)
 
 
 def blanks(network: Network) -> dict[str, Blanks]:
@@ -135,6 +137,13 @@ def _placed(
         elif isinstance(node, Body):
             for body in node.bodies:
                 yield from _placed(body, (*around, node.op))
+
+
+def _leading_axes(aval: Any, op: Op) -> tuple[str | None, ...]:
+    """The axes of the mesh along which the dimensions lie that an operation around a layer adds."""
+    if op.primitive is P.SHARD_MAP:
+        return shards(aval, op)
+    return (None,) if op.primitive is P.SCAN else ()
 
 
 def _leading(aval: Any, around: tuple[Op, ...]) -> tuple[int, ...]:

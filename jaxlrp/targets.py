@@ -27,7 +27,8 @@ def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
     Raises:
       TypeError, ValueError, IndexError: saying what fits this output.
     """
-    return jax.tree.map(_compat.typed_as, _initial(output, target, readout), output)
+    seen = jax.tree.map(_compat.seen_around, output)
+    return jax.tree.map(_compat.typed_as, _initial(seen, target, readout), output)
 
 
 def _initial(output: Any, target: Target, readout: str) -> Any:
@@ -39,7 +40,7 @@ def _initial(output: Any, target: Target, readout: str) -> Any:
                 f"{target!r} speaks of one array, but the output is {_describe(output)}: give a target "
                 "for each of its parts, None for those at which no relevance begins"
             )
-        return target.weights(output)
+        return _compat.freely(lambda target, z: target.weights(z), target, output)
     if callable(target):
         target = target(output)
         if jax.tree.structure(target) != jax.tree.structure(output):
@@ -156,7 +157,7 @@ def _like(z: Array, relevance: Any, readout: str) -> Array:
             "or be class indices of an integer dtype"
         )
     relevance = jnp.asarray(relevance).astype(z.dtype)
-    return relevance if readout == "gradient" else to_gradient_form(z, relevance)
+    return relevance if readout == "gradient" else _compat.freely(to_gradient_form, z, relevance)
 
 
 def _describe(tree: Any) -> str:

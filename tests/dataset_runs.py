@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import jaxlrp as lrp
 from jaxlrp import dataset
@@ -33,6 +33,12 @@ def weights(seed: int = 0) -> dict[str, np.ndarray]:
 def network(w: Any, x: Any) -> Any:
     hidden = jax.nn.relu(x.reshape(x.shape[0], -1) @ w["hidden"] + w["bias"])
     return hidden @ w["out"]
+
+
+def typed_network(w: Any, x: Any) -> Any:
+    """The same, on a mesh whose axes are explicit."""
+    hidden = jax.nn.relu(x.reshape(x.shape[0], -1) @ w["hidden"] + w["bias"])
+    return jax.numpy.dot(hidden, w["out"], out_sharding=PartitionSpec("batch", None))
 
 
 def samples(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -94,10 +100,10 @@ class Twice:
         return i % (len(self) - 1), x[i], labels[i]
 
 
-def split(parallel: int) -> tuple[Mesh, Any]:
+def split(parallel: int, kind: AxisType = AxisType.Auto) -> tuple[Mesh, Any]:
     """A mesh over all devices that also cuts the hidden layer, and the weights cut by it."""
     devices = np.array(jax.devices()).reshape(-1, parallel)
-    mesh = Mesh(devices, ("batch", "model"))
+    mesh = Mesh(devices, ("batch", "model"), axis_types=(kind, kind))
     specs = {
         "hidden": PartitionSpec(None, "model"),
         "bias": PartitionSpec("model"),
@@ -126,7 +132,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process", type=int, default=0)
     parser.add_argument("--port", type=int)
-    parser.add_argument("--mesh", choices=("own", "all", "split"), default="own")
+    parser.add_argument("--mesh", choices=("own", "all", "split", "typed"), default="own")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds to read a sample")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--breaks", type=int, help="the sample whose reading ends the run")
@@ -147,6 +153,11 @@ def main() -> None:
         changes["args"] = (weights(options.seed),)
     if options.breaks is not None:
         changes["source"] = _broken(options.samples, options.breaks)
+    if options.mesh == "typed":
+        mesh, cut = split(2, AxisType.Explicit)
+        jax.set_mesh(mesh)
+        explain = lrp.explain(typed_network, LRP0, argnums=1)
+        changes |= {"mesh": mesh, "args": (cut,), "explain": explain}
     if options.twice:
         changes["source"] = Twice(options.samples)
     if options.pause:

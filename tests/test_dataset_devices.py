@@ -58,9 +58,9 @@ def by_id(out):
     return opened.relevance[:][np.argsort(opened.ids)]
 
 
-@pytest.mark.parametrize("mesh", ["own", "split"])
+@pytest.mark.parametrize("mesh", ["own", "split", "typed"])
 def test_eight_devices_are_equal_to_one(tmp_path, mesh):
-    """A batch cut in eight; or in four, with the hidden layer cut in two."""
+    """A batch cut in eight; or in four, with the hidden layer cut in two, in its type as well."""
     running = begin(tmp_path / "eight", "--mesh", mesh, devices=8)
     attribute(tmp_path / "one")
     finish(running)
@@ -156,5 +156,11 @@ def test_where_a_process_is():
     mesh = Mesh(np.array(jax.devices()).reshape(-1, 1), ("data", "model"))
     assert placement.place(mesh, None).axes == ("data",)
     assert placement.place(mesh, ("data", "model")).axes == ("data", "model")
+    typed = jax.make_mesh((1, 1), ("data", "model"), devices=jax.devices()[:1])
+    assert not placement.place(typed, None).explicit
+    with jax.set_mesh(typed):
+        assert placement.place(None, None).explicit
+        assert placement.place(None, None).mesh == placement.place(typed, None).mesh == typed
+        assert not placement.place(mesh, None).explicit
     with pytest.raises(ValueError, match="batch_axes names 'x', but the mesh has"):
         placement.place(mesh, "x")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.core import primitives as exported
 
 import jaxlrp as lrp
@@ -94,6 +95,7 @@ LINEAR: dict[str, Callable[[jax.Array], jax.Array]] = {
     "reduce_precision": lambda x: lax.reduce_precision(x, 11, 52),
     "optimization_barrier": lambda x: lax.optimization_barrier(x) * 2,
     "device_put": lambda x: jax.device_put(x) * 2,
+    "layout_constraint": lambda x: with_layout_constraint(x, Layout((0,))) * 2,
     "name": lambda x: checkpoint_name(x, "x") * 2,
     "dot": lambda x: x @ M,
     "dot_preferred": lambda x: lax.dot_general(
@@ -333,9 +335,9 @@ def test_every_supported_primitive_has_a_case() -> None:
     cases.append((lambda x: lax.ragged_dot(x, EXPERTS, GROUPS), TOKENS))
     tested = functools.reduce(set.union, (seen(f, x) for f, x in cases))
     # on a mesh: test_shard_map.py; in test_structure.py: stop_gradient and masks;
-    elsewhere = P.COLLECTIVES | {P.STOP_GRADIENT}
+    elsewhere = P.COLLECTIVES | {P.STOP_GRADIENT} | P.PLACED
     names = {
-        "sharding_constraint": "changes no value", "add_any": "made by derivatives",
+        "add_any": "made by derivatives",
         "one_minus_square": "made by derivatives", "polynomial": "made by the compiler",
         "eq_to": "made by sorts", "le_to": "made by sorts", "lt_to": "made by sorts",
     }  # fmt: skip

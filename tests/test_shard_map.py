@@ -1,18 +1,28 @@
-"""Functions mapped over the devices of a mesh."""
+"""Functions on a mesh of devices: mapped over it, and with shardings as types."""
 
 import os
 import pathlib
 import subprocess
 import sys
 
+import pytest
 
-def test_on_eight_devices() -> None:
+
+@pytest.mark.parametrize(
+    ("file", "marked"),
+    [
+        ("eight_devices.py", "not slow"),
+        ("explicit_axes.py", "not slow"),
+        pytest.param("explicit_axes.py", "slow", marks=pytest.mark.slow),
+    ],
+)
+def test_on_eight_devices(file: str, marked: str) -> None:
     """How many devices a CPU simulates is settled before JAX starts: hence a process of its own."""
     here = pathlib.Path(__file__).parent
     flags = os.environ.get("XLA_FLAGS", "")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider",
-         str(here / "eight_devices.py")],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", marked,
+         str(here / file)],
         env=os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8"},
         cwd=here.parent,
         capture_output=True,

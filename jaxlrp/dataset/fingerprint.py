@@ -65,9 +65,10 @@ def _whole(leaf: Any) -> Any:
     return leaf
 
 
-def of_call(call: Call, spec: Spec, given: Parameters) -> dict[str, dict[str, str]]:
+def of_call(call: Call, batch: Spec, given: Parameters) -> dict[str, dict[str, str]]:
     """Composite, plan and model of a function that explains, whose arguments are known.
 
+    `batch` is what the smallest batch is traced as.
     Of a function that is not made by `jaxlrp.explain` little is known but its program.
     """
     known = asked(call.explain)
@@ -76,7 +77,7 @@ def of_call(call: Call, spec: Spec, given: Parameters) -> dict[str, dict[str, st
         text = f"{getattr(call.explain, '__module__', '')}.{name}"
         nothing = {"text": f"{_UNKNOWN}: {text}", "digest": digest([text])}
         return {"composite": nothing, "plan": nothing, "model": _model([given])}
-    planned, constants, operations = _look(call, spec)
+    planned, constants, operations = _look(call, batch)
     state = jax.tree_util.tree_leaves_with_path(known.source.state)
     composite = default() if known.composite is None else known.composite
     name = "an edited plan" if isinstance(composite, Plan) else composite.name or "composite"
@@ -96,7 +97,7 @@ def of_program(planned: Program) -> dict[str, str]:
     return {"text": f"{planned.equations} equations", "digest": planned.digest}
 
 
-def _look(call: Call, spec: Spec) -> tuple[Plan, list[Any], list[str]]:
+def _look(call: Call, batch: Spec) -> tuple[Plan, list[Any], list[str]]:
     """The plan, the constants that the function closes over, and its operations."""
     known = asked(call.explain)
     assert known is not None
@@ -109,8 +110,7 @@ def _look(call: Call, spec: Spec) -> tuple[Plan, list[Any], list[str]]:
         constants = [v for k, v in graph.constants.items() if k not in graph.literals]
         found.append((make_plan(network, known.composite), constants, _operations(graph)))
 
-    one = jax.tree.map(lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), spec)
-    jax.eval_shape(look, one.input, one.extra)
+    jax.eval_shape(look, batch.input, batch.extra)
     planned, constants, operations = found[0]
     kept = [c for c in constants if _compat.is_array(c) and not _compat.is_traced(c)]
     return planned, kept, operations

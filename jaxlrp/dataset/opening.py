@@ -177,7 +177,7 @@ def _note(options: Options, run: int, marks: list[comparing.Mark]) -> None:
 def make_program(options: Options, spec: Spec) -> Program:
     """The program for samples of a shape, looked at but not yet compiled."""
     call, placement = options.call, options.placement
-    given = jax.tree.map(lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype), spec)
+    given = placement.structs(2, spec)
 
     def output() -> Any:
         def nothing(z: Any) -> Any:
@@ -214,7 +214,9 @@ def _check_numbers(given: Any, error: UnsupportedError) -> None:
 
 def make_manifest(options: Options, planned: Program, chunk: int, batch: int) -> Manifest:
     named = options.conditions or {}
-    parts = fingerprint.of_call(options.call, planned.spec, options.arguments)
+    parts = fingerprint.of_call(
+        options.call, options.placement.structs(1, planned.spec), options.arguments
+    )
     return Manifest(
         composite=parts["composite"],
         plan=parts["plan"],

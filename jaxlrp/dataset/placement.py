@@ -52,6 +52,24 @@ class Placement:
         whole = math.prod(self.mesh.shape[axis] for axis in self.axes)
         return whole // (self.parts if self.lockstep else 1)
 
+    @property
+    def explicit(self) -> bool:
+        """Whether shardings are part of the types that a function sees."""
+        return bool(self.mesh.abstract_mesh.explicit_axes)
+
+    def struct(self, shape: tuple[int, ...], dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        """What an array is traced as.
+
+        Shardings stay out of it where axes are automatic: JAX cannot `vmap` the transpose of a grouped
+        convolution whose arguments are traced as living on a mesh.
+        """
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding if self.explicit else None)
+
+    def structs(self, n: int, spec: Any) -> Any:
+        """What a batch of n samples is traced as; of explicit sharding, n for each of its pieces."""
+        n *= self.whole(self.shards) if self.explicit else 1
+        return jax.tree.map(lambda s: self.struct((n, *s.shape), s.dtype, self.batch), spec)
+
     def put(self, tree: Any) -> Any:
         """This process's samples of a batch, on the devices."""
         if self.mesh.size == 1:
@@ -111,7 +129,8 @@ def place(mesh: Mesh | None, axes: str | Sequence[str] | None) -> Placement:
     """Finds this process's place.
 
     Args:
-      mesh: None for the devices of this process, each process for itself.
+      mesh: None for the devices of this process, each process for itself, or for the mesh of explicit
+        axes that `jax.set_mesh` has set.
       axes: the mesh's axes over which a batch is spread, its first one by default.
 
     Raises:
@@ -119,6 +138,8 @@ def place(mesh: Mesh | None, axes: str | Sequence[str] | None) -> Placement:
         share some samples only.
     """
     process, processes = jax.process_index(), jax.process_count()
+    if mesh is None and jax.sharding.get_abstract_mesh().explicit_axes:
+        mesh = jax.sharding.get_mesh()
     if mesh is None:
         local = Mesh(np.array(jax.local_devices()), ("batch",))
         return Placement(local, ("batch",), process, processes, True, False)
@@ -128,7 +149,8 @@ def place(mesh: Mesh | None, axes: str | Sequence[str] | None) -> Placement:
     unknown = [name for name in names if name not in mesh.axis_names]
     if unknown:
         raise ValueError(f"batch_axes names {unknown[0]!r}, but the mesh has {mesh.axis_names}")
-    mesh = Mesh(mesh.devices, mesh.axis_names)  # of automatic axes, whatever the user's are
+    if not is_around(mesh):  # then of automatic axes, whatever the user's are
+        mesh = Mesh(mesh.devices, mesh.axis_names)
     owners = {device.process_index for device in mesh.devices.flat}
     if owners == {process}:
         return Placement(mesh, names, process, processes, True, False)
@@ -137,6 +159,12 @@ def place(mesh: Mesh | None, axes: str | Sequence[str] | None) -> Placement:
             f"the mesh has no device of process {process}: a mesh is of this process's devices, or of all"
         )
     return _spanning(mesh, names, process)
+
+
+def is_around(mesh: Mesh) -> bool:
+    """Whether a mesh with explicit axes is the one that `jax.set_mesh` has set."""
+    abstract = mesh.abstract_mesh
+    return bool(abstract.explicit_axes) and jax.sharding.get_abstract_mesh() == abstract
 
 
 def _spanning(mesh: Mesh, names: tuple[str, ...], process: int) -> Placement:

@@ -24,7 +24,7 @@ from jaxlrp.explanation import asked, explains
 from jaxlrp.numerics import tiny, to_relevance
 
 SAMPLE, TARGET, CONDITION = "sample", "target", "condition"
-_TRIED = (2, 3)  # batch sizes by whose difference the axis of the batch is told
+_TRIED = (2, 3)  # samples on each device, by whose difference the axis of the batch is told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,10 +144,11 @@ class Program:
             self.traces += 1
             return self._step(parameters, x, *rest)
 
-        x, *rest = self._structs(self.placement.whole(size))
-        # Shardings are handed over apart from the shapes: JAX cannot `vmap` the transpose of a grouped
-        # convolution whose arguments are traced as living on a mesh.
-        batch, placed = self.placement.batch, [leaf.sharding for leaf in self.parameters]
+        spec, struct = tuple(self.spec), self.placement.struct
+        whole = self.placement.whole(size)
+        batch = self.placement.batch
+        x, *rest = jax.tree.map(lambda s: struct((whole, *s.shape), s.dtype, batch), spec)
+        placed = [leaf.sharding for leaf in self.parameters]
         donated = jax.jit(
             step, donate_argnums=1, in_shardings=(placed, batch, batch), out_shardings=batch
         )
@@ -159,10 +160,16 @@ class Program:
         return compiled
 
     def _abstract(self) -> list[Any]:
-        return [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in self.parameters]
+        struct = self.placement.struct
+        return [struct(leaf.shape, leaf.dtype, leaf.sharding) for leaf in self.parameters]
 
     def _step(self, parameters: list[Any], x: Any, target: Any, extra: Any) -> dict[str, Array]:
-        raw = self._raw(parameters, x, target, extra)
+        result = _compat.freely(self._checked, self._raw(parameters, x, target, extra), x)
+        batch = self.placement.batch
+        return {name: _compat.resharded(a, batch) for name, a in result.items()}
+
+    def _checked(self, raw: dict[str, Array], x: Any) -> dict[str, Array]:
+        """What is stored, the axis of the batch first, and what is wrong with it."""
         found = {name: jnp.moveaxis(a, self.axes[name], 0) for name, a in raw.items()}
         stored = {name: _cast(a, self.members[name].dtype) for name, a in found.items()}
         relevances = [name for name in stored if name.startswith(("relevance", "record."))]
@@ -210,9 +217,9 @@ class Program:
         found |= {k.removeprefix("_"): a for k, a in outputs.items()}
         z = found.get("output")
         if z is not None and z.ndim > 1 and z.shape[-1] > 1:
-            found["prediction"] = jnp.argmax(z, axis=-1).astype(jnp.int32)
+            found["prediction"] = _compat.freely(_greatest, z)
         if z is not None and self.policy.index is not None:
-            index = self.policy.index(target, z)
+            index = _compat.freely(self.policy.index, target, z)
             # what is no class yet is not known to fit
             found["target"] = index if self.policy.made else index.astype(jnp.int32)
         return found | _named("label", target)
@@ -220,13 +227,15 @@ class Program:
     def look(self) -> None:
         """Finds the members, the axis of the batch of each, and the digest, by tracing twice."""
         shapes = []
-        for n in _TRIED:
-            traced, shape = _compat.make_jaxpr(self._raw, self._abstract(), *self._structs(n))
+        tried = [self.placement.structs(n, tuple(self.spec)) for n in _TRIED]
+        for structs in tried:
+            traced, shape = _compat.make_jaxpr(self._raw, self._abstract(), *structs)
             shapes.append(shape)
+        sizes = tuple(jax.tree.leaves(structs)[0].shape[0] for structs in tried)
         self.equations, self.digest = len(traced.eqns), canonical.program(traced)
         small, large = shapes
         for name, a in small.items():
-            self.axes[name] = _batch_axis(name, a.shape, large[name].shape)
+            self.axes[name] = _batch_axis(name, a.shape, large[name].shape, sizes)
             shape = list(a.shape)
             shape.pop(self.axes[name])
             self.members[name] = Member(
@@ -237,10 +246,6 @@ class Program:
             policies.check_classes(self.policy.classes, output.shape[-1])
             if self.policy.given and (output.shape[-1] > 1 or not self.policy.made):
                 self.classes = output.shape[-1]
-
-    def _structs(self, n: int) -> Any:
-        spec = tuple(self.spec)
-        return jax.tree.map(lambda s: jax.ShapeDtypeStruct((n, *s.shape), s.dtype), spec)
 
     def _stored(self, name: str, dtype: Any) -> str:
         if not jnp.issubdtype(dtype, jnp.floating):
@@ -285,12 +290,18 @@ def _named(prefix: str, tree: Any) -> dict[str, Any]:
     return found
 
 
-def _batch_axis(name: str, small: tuple[int, ...], large: tuple[int, ...]) -> int:
+def _greatest(z: Array) -> Array:
+    return jnp.argmax(z, axis=-1).astype(jnp.int32)
+
+
+def _batch_axis(
+    name: str, small: tuple[int, ...], large: tuple[int, ...], tried: tuple[int, ...]
+) -> int:
     pairs = list(zip(small, large, strict=True))
     differ = [i for i, (a, b) in enumerate(pairs) if a != b]
-    if len(differ) != 1 or pairs[differ[0]] != _TRIED:
+    if len(differ) != 1 or pairs[differ[0]] != tried:
         raise UnsupportedError(
-            f"{name!r} has no axis of the batch: for batches of {_TRIED[0]} and {_TRIED[1]} samples its "
+            f"{name!r} has no axis of the batch: for batches of {tried[0]} and {tried[1]} samples its "
             f"shapes are {small} and {large}. Explain a function that gives each sample its own result"
         )
     return differ[0]
@@ -334,12 +345,13 @@ def _error(exact: Array, stored: Array) -> Array:
 
 def _residual(output: Any, target: Any, relevance: Any) -> Array:
     """|begun - arrived| / |begun| of each sample."""
-    cotangent = targets.initial(output, target)
-    begun = jax.tree.map(to_relevance, output, cotangent)
 
     def total(tree: Any) -> Array:
         parts = [_per_sample(a).sum(axis=1) for a in jax.tree.leaves(tree)]
         return sum(parts[1:], parts[0])
 
-    whole = total(begun)
-    return jnp.abs(whole - total(relevance)) / jnp.abs(whole)
+    def residual(output: Any, cotangent: Any, relevance: Any) -> Array:
+        whole = total(jax.tree.map(to_relevance, output, cotangent))
+        return jnp.abs(whole - total(relevance)) / jnp.abs(whole)
+
+    return _compat.freely(residual, output, targets.initial(output, target), relevance)

@@ -91,7 +91,8 @@ def attribute_dataset(
       dtype: "float16" or "bfloat16" to store relevances in half the space. The summary says what it
         costs. None for their own.
       dims: names of the axes of one sample's relevance, such as ("height", "width", "channel").
-      mesh: of the devices that compute a batch together; None for all of this process.
+      mesh: of the devices that compute a batch together; None for all of this process, or for the mesh with
+        explicit axes that `jax.set_mesh` has set. Axes are automatic in the run unless it is that mesh.
       batch_axes: the mesh's axes over which a batch is spread, its first by default.
       limit: the first so many samples of the source only. What was there beyond it and is damaged is
         computed again all the same.

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlrp import _compat
-from jaxlrp.graph import evaluate
 from jaxlrp.layers import KINDS, Layer
 from jaxlrp.numerics import to_gradient_form, to_relevance, widen
 
@@ -39,6 +38,9 @@ class Shares(NamedTuple):
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundLayer:
     """A layer with its values: what a rule works with.
+
+    On a mesh with explicit axes they are automatic here: no operation of a rule must say how its result is
+    sharded, and what it returns is put where the layer's inputs and parameters lie.
 
     Attributes:
       layer: what is known of it (`kind`, `path`, `module`, shapes, `depth`, ...).
@@ -99,7 +101,7 @@ class BoundLayer:
     def window_sum(self, summands: Array) -> Array:
         """The sum over the window of a local response normalisation."""
         assert self.layer.local is not None
-        (result,) = _compat.bind(self.layer.local.window.eqn, [summands])
+        (result,) = _compat.bind_freely(self.layer.local.window.eqn, [summands])
         return result
 
     def local_functions(self, dtype: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
@@ -109,7 +111,9 @@ class BoundLayer:
 
         def run(ops: tuple, env: dict[Any, Any]) -> dict[Any, Any]:
             env.update(zip(self.layer.operands, map(_wide_operand, self.operands), strict=True))
-            evaluate(ops, env)
+            for op in ops:
+                results = _compat.bind_freely(op.eqn, [env[v] for v in op.inputs])
+                env.update(zip(op.outputs, results, strict=True))
             return env
 
         def phi(x: Array) -> Array:
