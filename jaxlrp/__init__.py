@@ -4,7 +4,7 @@ from jaxlrp import baselines, composites, higher_order, inspection, rules, targe
 from jaxlrp.attribution import Explanation, Record
 from jaxlrp.composites import Composite
 from jaxlrp.conservation import Ledger, check_conservation
-from jaxlrp.errors import NonFiniteError, TrainingModeError, UnsupportedError
+from jaxlrp.errors import GrowthWarning, NonFiniteError, TrainingModeError, UnsupportedError
 from jaxlrp.explanation import attach, explain, plan
 from jaxlrp.planning import Plan
 from jaxlrp.rules import (
@@ -32,6 +32,7 @@ __all__ = [
     "Explanation",
     "Flat",
     "Gamma",
+    "GrowthWarning",
     "Ledger",
     "NonFiniteError",
     "Norm",

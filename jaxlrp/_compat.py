@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax._src import core, source_info_util  # no public way to a user's source line
+from jax._src import custom_batching as batching_internal
 from jax._src import pjit as pjit_internal
 from jax._src import shard_map as shard_map_internal
 from jax._src.lax import lax as lax_internal
@@ -30,9 +31,11 @@ Literal = jex.Literal
 Primitive = jex.Primitive
 JaxprEqn = Any
 
-# `shard_map`, casts between its types, `reshard` and grouped products are exported under no public
-# name.
-_UNEXPORTED = (core, lax_internal, parallel, shard_map_internal, pjit_internal)
+# `shard_map`, casts between its types, `reshard`, grouped products and calls with a batching rule of their
+# own are exported under no public name.
+_UNEXPORTED = (
+    core, lax_internal, parallel, shard_map_internal, pjit_internal, batching_internal,
+)  # fmt: skip
 _LIBRARIES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (jax, flax))
 _HERE = os.path.dirname(__file__) + os.sep
 
@@ -81,7 +84,7 @@ def _bind(eqn: JaxprEqn, inputs: Sequence[Any], **changes: Any) -> list[Any]:
 
 def call_body(eqn: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
     """The body of a call-like equation and the constants it closes over."""
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call"):
         body = eqn.params.get(key)
         if body is not None:
             return open_jaxpr(body)

@@ -10,23 +10,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from jaxlrp import _compat, propagate
 from jaxlrp import primitives as P
-from jaxlrp.graph import Call, Env, Graph, Op, Step, Value, evaluate
+from jaxlrp.dependence import carrying
+from jaxlrp.discrete import evaluate, lifted, raw
+from jaxlrp.graph import Call, Env, Graph, Op, Step, Value
 from jaxlrp.layers import Account, Body, Booked, Layer, Network, Node, Plain
 from jaxlrp.naming import place
 from jaxlrp.rules import Rule
-from jaxlrp.structure import is_inexact
+from jaxlrp.softmaxes import shift
 
 # Kinds of accounts, and why relevance ends there.
 KINDS = {
     "softmax": "its first-order expansion, x (R - s sum R), does not conserve (AttnLRP, Prop. 3.1)",
     "constant": "values that do not depend on the input, joined to those that do, keep their share",
     "carry": "the state that a loop over time begins with, not made of the input, keeps what comes to it",
-    "stopped": "relevance ends at a `stop_gradient` of the function",
+    "stopped": "values that a `stop_gradient`, a comparison or another cut made constants keep their share",
     "autodiff": "not linear, and left to autodiff",
 }
 
@@ -44,7 +47,11 @@ def audit(network: Network, rules: Mapping[str, Rule], outputs: Iterable[Value])
 
 
 def evaluate_booked(
-    node: Booked, env: Env, inside: dict[Account, Env], ledger: Mapping[str, Array]
+    node: Booked,
+    env: Env,
+    inside: dict[Account, Env],
+    ledger: Mapping[str, Array],
+    live: frozenset[Value],
 ) -> None:
     """Evaluates a node, and books what goes into its account and what comes out of it.
 
@@ -54,17 +61,18 @@ def evaluate_booked(
       inside: for each account, values as the operations of that account see them, so that nothing
         is booked on the way from one to the next.
       ledger: the accounts.
+      live: the values that carry relevance.
     """
     account, inner = ledger[node.account.path], inside.setdefault(node.account, {})
     for v in node.sources - set(inner):
         inner[v] = propagate.book(env[v], account, propagate.PASSED)
-    held = {v: lax.stop_gradient(env[v]) for v in node.cut}
+    held = {v: lax.stop_gradient(raw(env[v])) for v in node.cut}
     local = {v: inner.get(v, env[v]) for step in node.steps for v in step.inputs if v in env} | held
-    evaluate(node.steps, local)
+    evaluate(node.steps, local, live | set(node.outputs))
     for v in (v for step in node.steps for v in step.outputs):
         inner[v] = env[v] = local[v]
     for v in node.outputs:
-        env[v] = propagate.book(env[v], account, propagate.RECEIVED)
+        env[v] = propagate.book(lifted(env[v]), account, propagate.RECEIVED)
 
 
 class _Auditor:
@@ -102,6 +110,8 @@ class _Auditor:
             return [node]
         if node.cut:
             return [self._stopped(node)]
+        if node.scaled is not None:
+            return [node]
         found = [self._operation(op) for op in self._opened(node.steps)]
         return [node] if all(isinstance(n, Plain) for n in found) else found
 
@@ -157,7 +167,11 @@ class _Auditor:
     def _kind(self, op: Op) -> str | None:
         """Why a single operation loses relevance; None where it hands on all of it."""
         if op.primitive in P.STRUCTURAL:
-            return "constant" if any(map(self._is_constant, op.inputs)) else None
+            constants = [v for i in carrying(op) if self._is_constant(v := op.inputs[i])]
+            if not constants:
+                return None
+            touched = self.network.structure.dependence.touched
+            return "stopped" if any(v in touched for v in constants) else "constant"
         moving = [i for i, v in enumerate(op.inputs) if v in self.network.dependent]
         if op.primitive in P.BILINEAR and len(moving) == 1:
             return None
@@ -169,9 +183,13 @@ class _Auditor:
         """Whether a value can take relevance and hands none on."""
         return (
             value not in self.network.dependent
-            and is_inexact(self.graph, value)
+            and self._is_number(value)
             and not (self.keeps_zero and _is_zero(self.graph, value))
         )
+
+    def _is_number(self, value: Value) -> bool:
+        dtype = getattr(self.graph.avals[value], "dtype", None)
+        return dtype is not None and jnp.issubdtype(dtype, jnp.number)
 
     def _is_reached(self, step: Step) -> bool:
         return any(v in self.reached for v in step.outputs)
@@ -193,7 +211,7 @@ class _Auditor:
     def _row(self, unit: frozenset[Op]) -> Account:
         if unit not in self.rows:
             end = max(unit, key=lambda op: op.index)
-            name = "logsumexp" if end.primitive is P.LOG else "softmax"
+            name = "logsumexp" if any(op.primitive is P.LOG for op in unit) else "softmax"
             self.rows[unit] = self._account(end, "softmax", name)
         return self.rows[unit]
 
@@ -244,27 +262,11 @@ def _softmax_units(network: Network) -> dict[Op, frozenset[Op]]:
             if maker in found and maker.primitive not in (P.DIV, P.LOG):
                 unit |= found[maker]
         if op.primitive is P.EXP:
-            unit |= _shift(graph, op)
+            unit.update(shift(graph, graph.producer.get(op.inputs[0])))
         for member in unit:
             found[member] = unit
     units = {id(unit): frozenset(unit) for unit in found.values()}
     return {op: units[id(unit)] for op, unit in found.items()}
-
-
-def _shift(graph: Graph, exp: Op) -> set[Op]:
-    """The operations that subtract a value from the scores which `stop_gradient` holds fixed."""
-    sub = graph.producer.get(exp.inputs[0])
-    if sub is None or sub.primitive is not P.SUB:
-        return set()
-    ops, value = {sub}, sub.inputs[1]
-    while (op := graph.producer.get(value)) is not None:
-        ops.add(op)
-        if op.primitive is P.STOP_GRADIENT:
-            return ops
-        if op.primitive not in P.SHAPE | {P.BROADCAST, P.GATHER}:
-            break
-        value = op.inputs[0]
-    return set()
 
 
 def _is_zero(graph: Graph, value: Value) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +13,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import _compat, targets
-from jaxlrp.errors import NonFiniteError, UnsupportedError, near
+from jaxlrp.dependence import cuts_before, is_inexact
+from jaxlrp.discrete import carrier, is_discrete, lifted, raw, with_carrier
+from jaxlrp.errors import GrowthWarning, NonFiniteError, near, where
+from jaxlrp.growth import growth_warning
 from jaxlrp.interpreter import Rules, interpret
-from jaxlrp.layers import Layer
-from jaxlrp.numerics import to_relevance
+from jaxlrp.numerics import to_relevance, widen
 from jaxlrp.planning import Plan
 from jaxlrp.taps import Taps, blanks
 from jaxlrp.trace import Source, Traced, trace
@@ -47,6 +50,8 @@ class Explanation:
       aux: the auxiliary output, with `has_aux`.
       records: what `record=` asked for, by layer path.
       parameters: with `parameters=`, the relevance of those arguments, of their structure.
+      gains: with `debug=True`, the sum of |R| at the output of each layer in units of that at the output
+        of the function, by path; of a layer in a scan, in the step where it is greatest.
     """
 
     output: Any
@@ -54,6 +59,7 @@ class Explanation:
     aux: Any = None
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
     parameters: Any = None
+    gains: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,13 +85,11 @@ class Attribution:
     def run(self, target: Any, condition: Mapping[str, Any]) -> Explanation:
         """One forward pass and one pass of relevance; see `explain` for target and condition."""
         traced = self.traced
-        embeddings = self._embeddings()
         self._check_depends()
         recorded = self._recorded()
         masks = {path: self._mask(path, m) for path, m in condition.items()}
-        floats = [n for n in traced.explained if jnp.issubdtype(_dtype(traced, n), jnp.inexact)]
         weights = self._parameter_values()
-        tapped = dict.fromkeys([*recorded, *(layer.path for layer in embeddings)])
+        tapped = dict.fromkeys(recorded)
         if self.start is not None:
             tapped[self._known(self.start)] = None
         blank = blanks(traced.network)
@@ -94,17 +98,18 @@ class Attribution:
 
         def forward(variables: dict[str, Any]) -> tuple[Any, Any]:
             values = list(traced.values)
-            for n, value in (variables["explained"] | variables["parameters"]).items():
-                values[n] = value
+            for n, value in (variables["parameters"] | variables["explained"]).items():
+                values[n] = with_carrier(lifted(values[n]), value)
             taps = Taps(outputs=variables["taps"], masks=masks)
-            outputs, activations = interpret(traced.network, rules, values, taps)
+            found, activations = interpret(traced.network, rules, values, taps)
+            outputs = list(map(raw, found))
             output = jax.tree.unflatten(traced.output_tree, outputs[: traced.n_outputs])
             held = activations.outputs
             rest = (output, outputs[traced.n_outputs :], held)
             return (output if self.start is None else held[self.start]), rest
 
         variables = {
-            "explained": {n: traced.values[n] for n in floats},
+            "explained": {n: carrier(lifted(traced.values[n])) for n in traced.explained},
             "parameters": {n: traced.values[n] for n in weights},
             "taps": deltas,
         }
@@ -112,7 +117,7 @@ class Attribution:
         (g,) = pull(targets.initial(begun, target, self.plan.readout))
         return Explanation(
             output=output,
-            relevance=self._relevance(g, embeddings, activations),
+            relevance=self._relevance(g["explained"]),
             aux=None if traced.aux_tree is None else jax.tree.unflatten(traced.aux_tree, aux),
             records={
                 path: Record(self._read(activations[path], g["taps"][path]), activations[path])
@@ -126,60 +131,41 @@ class Attribution:
             return g
 
         def read(a: Array, g: Array) -> Array:
-            return to_relevance(a, g).astype(_real(a))
+            return (
+                to_relevance(widen(a), g) if is_discrete(a) else to_relevance(a, g).astype(_real(a))
+            )
 
         return _compat.placed_as(_compat.freely(read, jnp.asarray(a), g), a)
 
-    def _relevance(self, g: Any, embeddings: list[Layer], activations: Mapping[str, Array]) -> Any:
-        traced = self.traced
-        found: list[Array] = []
-        for n in traced.explained:
-            if n in g["explained"]:
-                found.append(self._read(traced.values[n], g["explained"][n]))
-                continue
-            token = traced.network.graph.inputs[n]
-            parts = [
-                self._per_token(layer, traced.values[n], activations, g)
-                for layer in embeddings
-                if traced.network.roots[layer.output] == token
-            ]
-            found.append(sum(parts[1:], parts[0]))
-        relevance = jax.tree.unflatten(traced.argument_tree, found)
-        return relevance[0] if self.source.single else relevance
-
-    def _per_token(
-        self, layer: Layer, tokens: Array, activations: Mapping[str, Array], g: Any
-    ) -> Array:
-        relevance = self._read(activations[layer.path], g["taps"][layer.path])
-        if relevance.shape[: tokens.ndim] != tokens.shape:
-            raise UnsupportedError(
-                f"the embedding at {layer.path!r} has shape {relevance.shape}, which does not begin "
-                f"with that of the integer input, {tokens.shape}: explain the function of the "
-                "embedded input instead"
-            )
-        axes = tuple(range(tokens.ndim, relevance.ndim))
-        return _compat.placed_as(_compat.freely(lambda r: r.sum(axis=axes), relevance), tokens)
-
-    def _embeddings(self) -> list[Layer]:
-        traced = self.traced
-        layers = [la for la in traced.network.layers() if la.kind == "embedding"]
-        reached = {traced.network.roots[layer.output] for layer in layers}
-        for n in traced.explained:
-            value = traced.network.graph.inputs[n]
-            if not jnp.issubdtype(_dtype(traced, n), jnp.inexact) and value not in reached:
-                raise TypeError(
-                    f"the explained argument has dtype {_dtype(traced, n)} and is looked up in no "
-                    "embedding: relevance needs a floating-point input; pass x.astype('float32')"
-                )
-        return layers
+    def _relevance(self, g: Mapping[int, Array]) -> Any:
+        read = {n: self._read(self.traced.values[n], g[n]) for n in self.traced.explained}
+        found = self.traced.arguments(self.args, self.source.argnums, read)
+        return found[0] if self.source.single else found
 
     def _check_depends(self) -> None:
         network = self.traced.network
-        if not any(v in network.live for v in network.graph.outputs[: self.traced.n_outputs]):
-            raise ValueError(
-                f"the output does not depend on the explained argument (argnums="
-                f"{self.source.argnums}): name the argument that holds the input"
+        outputs = network.graph.outputs[: self.traced.n_outputs]
+        floats = [v for v in outputs if is_inexact(network.graph, v)]
+        if any(v in network.live for v in floats):
+            return
+        if outputs and not floats:
+            dtypes = sorted({str(network.graph.avals[v].dtype) for v in outputs})
+            raise TypeError(
+                f"the output has dtype {', '.join(dtypes)}: relevance begins at a floating-point output; "
+                "explain the function that gives scores, or cast the output, f(x).astype('float32')"
             )
+        cuts = cuts_before(network.structure.dependence, outputs)
+        what = f"the explained argument (argnums={self.source.argnums})"
+        if cuts:
+            listed = "; ".join(f"`{op.primitive}` {where('', op.source)}" for op in cuts[:3])
+            raise ValueError(
+                f"the output depends on {what} only through operations that carry no relevance: {listed}. "
+                "Comparisons, positions of maxima, casts to booleans and `stop_gradient` are constants: "
+                "explain the function of what comes after them, or replace them by a smooth function"
+            )
+        raise ValueError(
+            f"the output does not depend on {what}: name the argument that holds the input"
+        )
 
     def _known(self, path: str) -> str:
         paths = self.plan.paths
@@ -215,11 +201,6 @@ class Attribution:
 
     def _parameter_values(self) -> list[int]:
         """Which traced values are parameters whose relevance is asked for."""
-        starts, n = [], len(jax.tree.leaves(self.source.state))
-        for arg in self.args:
-            size = sum(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(arg))
-            starts.append(range(n, n + size))
-            n += size
         if not self.parameters:
             return []
         for rule, row in zip(self.plan.rules, self.plan.rows, strict=True):
@@ -228,26 +209,21 @@ class Attribution:
                     f"parameters={self.parameters} asks for the relevance of parameters, of which the "
                     f"rule {rule!r} at {row.path!r} says nothing"
                 )
-        wanted = [n for i in self.parameters for n in starts[i]]
-        return [n for n in wanted if jnp.issubdtype(_dtype(self.traced, n), jnp.inexact)]
+        return [
+            n
+            for n, (argument, _) in enumerate(self.traced.places)
+            if argument in self.parameters and jnp.issubdtype(_dtype(self.traced, n), jnp.inexact)
+        ]
 
     def _parameter_relevance(self, g: Mapping[int, Array]) -> Any:
         if not self.parameters:
             return None
-        n = len(jax.tree.leaves(self.source.state))
-        found = []
-        for i, arg in enumerate(self.args):
-            leaves, tree = jax.tree.flatten(arg)
-            read = []
-            for leaf in leaves:
-                if not hasattr(leaf, "dtype"):
-                    read.append(leaf)
-                    continue
-                read.append(leaf * g[n] if n in g else jnp.zeros(jnp.shape(leaf)))
-                n += 1
-            if i in self.parameters:
-                found.append(jax.tree.unflatten(tree, read))
-        return found[0] if len(found) == 1 else tuple(found)
+        read = {
+            n: value * g[n] if n in g else jnp.zeros(jnp.shape(value))
+            for n, value in enumerate(self.traced.values)
+        }
+        found = self.traced.arguments(self.args, self.parameters, read)
+        return found[0] if len(found) == 1 else found
 
 
 def _dtype(traced: Traced, n: int) -> Any:
@@ -260,8 +236,14 @@ def _real(a: Array) -> Any:
 
 def check_finite(
     held: Source, planned: Plan, args: tuple, kwargs: dict, target: Any, condition: Any
-) -> None:
+) -> dict[str, float]:
     """Raises at the first layer whose activation or relevance is not finite. For `debug=True`.
+
+    Returns:
+      The gain of each layer: its sum of |R|, in units of the initial relevance's.
+
+    Warns:
+      GrowthWarning: where relevance grew beyond bounds.
 
     Raises:
       NonFiniteError: naming the layer.
@@ -293,6 +275,22 @@ def check_finite(
             f"layer's output is finite: it is made by the first layer, {paths[0]!r} with "
             f"{planned[paths[0]]!r}"
         )
+    begun = targets.initial(result.output, target, planned.readout)
+    sizes = jax.tree.map(
+        lambda z, g: float(jnp.abs(to_relevance(z, g)).sum()), result.output, begun
+    )
+    start = sum(jax.tree.leaves(sizes))
+    found = {row.path: _size(records[row.path].relevance, row.loops) for row in planned.rows}
+    gains = {path: size / start for path, size in found.items() if start}
+    if said := growth_warning(dict(reversed(gains.items()))):
+        warnings.warn(said, GrowthWarning, stacklevel=3)
+    return gains
+
+
+def _size(relevance: Array, loops: int) -> float:
+    """The sum of |R|, in the step of the scans around where it is greatest."""
+    axes = tuple(range(loops, relevance.ndim))
+    return float(jnp.max(jnp.abs(relevance).sum(axes)))
 
 
 def _is_finite(a: Any) -> bool:

@@ -12,6 +12,7 @@ from jax import lax
 
 from jaxlrp import _compat
 from jaxlrp import primitives as P
+from jaxlrp.discrete import lifted, raw
 from jaxlrp.layers import Body, Network
 from jaxlrp.taps import Activations, Taps, placements
 
@@ -46,15 +47,19 @@ def _remat(node: Body, interpret: Interpret, rules: Any, inputs: list, taps: Tap
 def _scan(node: Body, interpret: Interpret, rules: Any, inputs: list, taps: Taps) -> Result:
     (body,), params = node.bodies, node.op.params
     consts, carries = _compat.scan_counts(node.op.eqn)
+    graph, live = body.graph, body.live
+    begun = inputs[consts : consts + carries]
+    pairs = zip(graph.inputs[consts : consts + carries], graph.outputs, strict=False)
+    carried = [a in live or b in live for a, b in pairs]
 
     def turn(carry, slices):
         xs, taps = slices
         outs, activations = interpret(body, rules, [*inputs[:consts], *carry, *xs], taps)
-        return outs[:carries], (outs[carries:], activations)
+        return _alike(outs[:carries], carried), (outs[carries:], activations)
 
     carry, (ys, activations) = lax.scan(
         turn,
-        inputs[consts : consts + carries],
+        _alike(begun, carried),
         (inputs[consts + carries :], taps.of(body)),
         length=params["length"],
         reverse=params["reverse"],
@@ -66,7 +71,10 @@ def _scan(node: Body, interpret: Interpret, rules: Any, inputs: list, taps: Taps
 def _cond(node: Body, interpret: Interpret, rules: Any, inputs: list, taps: Taps) -> Result:
     """Of a branch that is not taken, relevance and activation are zero."""
     index, *operands = inputs
+    index = raw(index)
     inside = [taps.of(body) for body in node.bodies]
+    outputs = range(len(node.op.outputs))
+    carried = [any(b.graph.outputs[i] in b.live for b in node.bodies) for i in outputs]
 
     def branch(i: int) -> Callable[..., Result]:
         def run(operands: list, inside: list[Taps]) -> Result:
@@ -75,11 +83,17 @@ def _cond(node: Body, interpret: Interpret, rules: Any, inputs: list, taps: Taps
             for held in inside:
                 activations.outputs.update(jax.tree.map(jnp.zeros_like, dict(held.outputs)))
             activations.update(found)
-            return outs, activations
+            return _alike(outs, carried), activations
 
         return run
 
     return lax.switch(index, [branch(i) for i in range(len(node.bodies))], operands, inside)
+
+
+def _alike(values: list[Any], carried: list[bool]) -> list[Any]:
+    """Values that carry relevance where they do in another step, or in another branch."""
+    pairs = zip(values, carried, strict=True)
+    return [lifted(value) if carries else raw(value) for value, carries in pairs]
 
 
 def _shard_map(node: Body, interpret: Interpret, rules: Any, inputs: list, taps: Taps) -> Result:

@@ -13,12 +13,14 @@ from jax import Array
 
 from jaxlrp import _compat, accounts, targets
 from jaxlrp.composites import Composite
+from jaxlrp.discrete import carrier, lifted, raw, with_carrier
+from jaxlrp.growth import growth_warning
 from jaxlrp.interpreter import Rules, interpret
 from jaxlrp.layers import LINEAR_KINDS
 from jaxlrp.numerics import to_relevance, widen
 from jaxlrp.planning import Plan, make_plan
 from jaxlrp.rules import Epsilon, Pass, Rule
-from jaxlrp.taps import Taps, axes_around, empty_ledger
+from jaxlrp.taps import COLUMNS, MAGNITUDE, Taps, axes_around, empty_ledger
 from jaxlrp.trace import Traced, source, trace
 
 
@@ -35,6 +37,7 @@ class Entry:
       bias: what its bias kept, or constants that it joins to what depends on the input.
       stabiliser: what its stabiliser kept.
       rule: the rest: what the rule itself made or lost, such as z+ where nothing is positive.
+      magnitude: the sum of |R| over its output; of a layer in a scan, of the step where it is greatest.
       kind: of the layer, see `jaxlrp.layers.KINDS`, or what else it is: "softmax", "constant",
         "carry", "stopped", "autodiff".
       reason: why relevance may end there.
@@ -44,6 +47,7 @@ class Entry:
     passed: Array
     bias: Array
     stabiliser: Array
+    magnitude: Array
     kind: str = dataclasses.field(default="", metadata={"static": True})
 
     @property
@@ -62,12 +66,17 @@ class Ledger:
     Attributes:
       output: the relevance that the output began with, a sum over everything.
       input: the relevance that arrived at the explained argument.
+      magnitude: the sum of |R| over the output.
       entries: by path, in the order of evaluation: layers, and what keeps relevance between them.
+      cuts: the operations whose results are constants although they read the input, each with its path
+        and source line: comparisons, positions of maxima, `stop_gradient`.
     """
 
     output: Array
     input: Array
+    magnitude: Array
     entries: dict[str, Entry]
+    cuts: tuple[str, ...] = ()
 
     @property
     def absorbed(self) -> Array:
@@ -78,6 +87,17 @@ class Ledger:
     def elsewhere(self) -> Array:
         """What no entry accounts for: the rounding of floats."""
         return self.output - self.input - self.absorbed
+
+    @property
+    def gains(self) -> dict[str, Array]:
+        """By path, the sum of |R| at its output in units of that at the output of the function."""
+        return {path: e.magnitude / self.magnitude for path, e in self.entries.items()}
+
+    @property
+    def warning(self) -> str:
+        """Where relevance grew beyond `LIMIT` times its start, and what to do; "" where it did not."""
+        gains = {path: float(gain) for path, gain in reversed(self.gains.items())}
+        return growth_warning(gains)
 
     @property
     def residual(self) -> Array:
@@ -102,10 +122,13 @@ class Ledger:
         rendered.insert(1, "-" * len(rendered[0]))
         kinds = dict.fromkeys(e.kind for e in shown.values() if e.kind in accounts.KINDS)
         rendered += [f"{kind}: {accounts.KINDS[kind]}" for kind in kinds]
+        if self.cuts:
+            rendered.append(f"constants although they read the input: {'; '.join(self.cuts)}")
         rendered.append(
             f"output {float(self.output):.6g}, input {float(self.input):.6g}, "
             f"absorbed {float(self.absorbed):.6g}, elsewhere {float(self.elsewhere):.3g}"
         )
+        rendered += filter(None, [self.warning])
         return "\n".join(rendered)
 
     def _is_shown(self, entry: Entry) -> bool:
@@ -114,17 +137,19 @@ class Ledger:
         return entry.kind not in accounts.KINDS or kept > 1e-6 * abs(float(self.output))
 
 
-def _parts(ledger: Ledger) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+def _parts(ledger: Ledger) -> tuple[list[tuple[Any, Any]], Any]:
     entries = [(jax.tree_util.DictKey(path), entry) for path, entry in ledger.entries.items()]
     sides = [
-        (jax.tree_util.GetAttrKey(name), getattr(ledger, name)) for name in ("output", "input")
+        (jax.tree_util.GetAttrKey(name), getattr(ledger, name))
+        for name in ("output", "input", "magnitude")
     ]
-    return sides + entries, tuple(ledger.entries)
+    return sides + entries, (tuple(ledger.entries), ledger.cuts)
 
 
-def _joined(paths: tuple[str, ...], parts: Any) -> Ledger:
-    output, arrived, *entries = parts
-    return Ledger(output, arrived, dict(zip(paths, entries, strict=True)))
+def _joined(held: Any, parts: Any) -> Ledger:
+    paths, cuts = held
+    output, arrived, magnitude, *entries = parts
+    return Ledger(output, arrived, magnitude, dict(zip(paths, entries, strict=True)), cuts)
 
 
 # Not as a dataclass, whose dictionary JAX would sort by path.
@@ -174,18 +199,17 @@ def _checked(
         planned = _without_bias(planned)
     rules = Rules.planned(planned)
     audited = accounts.audit(network, rules.of, network.graph.outputs[: traced.n_outputs])
-    floats = [n for n in traced.explained if jnp.issubdtype(traced.values[n].dtype, jnp.inexact)]
     variables = {
-        "explained": {n: traced.values[n] for n in floats},
+        "explained": {n: carrier(lifted(traced.values[n])) for n in traced.explained},
         "ledger": empty_ledger(audited),
     }
 
     def forward(variables: dict[str, Any]) -> Any:
         values = list(traced.values)
         for n, value in variables["explained"].items():
-            values[n] = value
+            values[n] = with_carrier(lifted(values[n]), value)
         outputs, _ = interpret(audited, rules, values, Taps(ledger=variables["ledger"]))
-        return jax.tree.unflatten(traced.output_tree, outputs[: traced.n_outputs])
+        return jax.tree.unflatten(traced.output_tree, list(map(raw, outputs[: traced.n_outputs])))
 
     output, pull = jax.vjp(forward, variables)
     whole = jax.tree.map(jnp.ones_like, output)
@@ -193,33 +217,35 @@ def _checked(
     (g,) = pull(begun)
     kinds = {la.path: la.kind for la in network.layers()} | audited.accounts()
     entries = {
-        path: _entry(jnp.sum(booked.reshape(-1, 4), axis=0), kinds[path], rules.of.get(path))
+        path: _entry(booked.reshape(-1, COLUMNS), kinds[path], rules.of.get(path))
         for path, booked in ((path, g["ledger"][path]) for path in variables["ledger"])
     }
     axes = axes_around(network)
     at_input = [_total(traced.values[n], c, axes) for n, c in g["explained"].items()]
-    at_input += [e.received for e in entries.values() if e.kind == "embedding"]
     totals = jax.tree.map(functools.partial(_total, axes=axes), output, begun)
-    return Ledger(_sum(jax.tree.leaves(totals)), _sum(at_input), entries)
+    sizes = jax.tree.map(functools.partial(_total, axes=axes, magnitude=True), output, begun)
+    total, size = _sum(jax.tree.leaves(totals)), _sum(jax.tree.leaves(sizes))
+    return Ledger(total, _sum(at_input), size, entries, planned.coverage.cuts)
 
 
 def _entry(booked: Array, kind: str, rule: Rule | None) -> Entry:
-    received, passed, bias, stabiliser = booked
-    if kind == "embedding":
-        passed = received
-    elif kind in ("constant", "carry") or (
+    """Of an account, one row for each step of the scans around it."""
+    received, passed, bias, stabiliser, _ = jnp.sum(booked, axis=0)
+    magnitude = jnp.max(booked[:, MAGNITUDE])
+    if kind in ("constant", "stopped", "carry") or (
         kind in LINEAR_KINDS and rule is not None and rule.is_autodiff
     ):
         bias = received - passed  # of LRP-0 all that does not arrive is the bias's
-    return Entry(received, passed, bias, stabiliser, kind)
+    return Entry(received, passed, bias, stabiliser, magnitude, kind)
 
 
 def _sum(parts: list[Array]) -> Array:
     return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
 
 
-def _total(a: Array, g: Array, axes: frozenset[str]) -> Array:
-    total = jnp.sum(to_relevance(widen(jnp.asarray(a)), widen(g)))
+def _total(a: Array, g: Array, axes: frozenset[str], magnitude: bool = False) -> Array:
+    relevance = to_relevance(widen(jnp.asarray(a)), widen(g))
+    total = jnp.sum(jnp.abs(relevance) if magnitude else relevance)
     return _compat.summed_to(total, axes)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import jax.numpy as jnp
 
 from jaxlrp import _compat
 from jaxlrp import primitives as P
+from jaxlrp.dependence import inner_inputs
+from jaxlrp.depths import Counted
 from jaxlrp.errors import TrainingModeError, where
 from jaxlrp.finding import Finder, Group
-from jaxlrp.graph import Graph, Op, Value, call_sizes, flatten, regroup
-from jaxlrp.layers import PARAMETERISED_KINDS, Body, Layer, LocalForm, Network, Node, Plain
+from jaxlrp.graph import Graph, Op, Value, call_sizes, regroup
+from jaxlrp.layers import PARAMETERISED_KINDS, Body, Layer, LocalForm, Network, Node, Plain, Renamed
 from jaxlrp.naming import Namer, parameter_names
-from jaxlrp.structure import ANY, Bounds, Structure, analyse, is_inexact
+from jaxlrp.structure import ANY, Structure, analyse, is_inexact
 
 
 def network(
@@ -19,31 +24,62 @@ def network(
     explained: Iterable[Value],
     namer: Namer,
     labels: Mapping[Value, str],
-    *,
-    bounds: Mapping[Value, Bounds] | None = None,
     outputs: Iterable[Value] | None = None,
-    depth: int = 0,
-    height: int = 0,
 ) -> Network:
     """Finds the layers of a graph.
 
     Args:
       graph: the graph.
       explained: its inputs whose relevance is asked for.
-      namer: gives paths; shared with the graphs around this one.
+      namer: gives paths.
       labels: names of the inputs that are parameters.
-      bounds: what is known of the range of the inputs.
       outputs: the outputs that carry relevance; all by default.
-      depth, height: of the graph itself where it is the body of another's operation.
 
     Raises:
       TrainingModeError: if the function was traced in training mode.
     """
-    structure = analyse(graph, explained, bounds, outputs)
+    outputs = graph.outputs if outputs is None else tuple(outputs)
+    found = _find(analyse(graph, explained, outputs=outputs), namer)
+    return _assemble(
+        found,
+        namer,
+        labels,
+        dict.fromkeys(found.structure.dependence.explained, 0.0),
+        dict.fromkeys(outputs, 0.0),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Found:
+    """A structure with its operations in groups, bodies of control flow included."""
+
+    structure: Structure
+    groups: list[Group]
+    bodies: Mapping[Op, tuple[_Found, ...]]
+    counted: Counted
+
+
+def _find(structure: Structure, namer: Namer) -> _Found:
     _refuse_training_mode(structure, namer)
-    finder = Finder(structure)
-    groups = finder.find()
-    return _Assembler(structure, groups, namer, labels, depth, height).assemble()
+    groups = Finder(structure).find()
+    bodies = {
+        op: tuple(_find(body, namer) for body in inner) for op, inner in structure.bodies.items()
+    }
+    anchors = {group.ops[0] for group in groups if group.kind in PARAMETERISED_KINDS}
+    inner = {op: tuple(body.counted for body in found) for op, found in bodies.items()}
+    return _Found(structure, groups, bodies, Counted(structure, anchors, inner))
+
+
+def _assemble(
+    found: _Found,
+    namer: Namer,
+    labels: Mapping[Value, str],
+    depths: Mapping[Value, float],
+    heights: Mapping[Value, float],
+    loops: int = 0,
+    repeats: int = 1,
+) -> Network:
+    return _Assembler(found, namer, labels, depths, heights, loops, repeats).assemble()
 
 
 def _refuse_training_mode(structure: Structure, namer: Namer) -> None:
@@ -53,15 +89,15 @@ def _refuse_training_mode(structure: Structure, namer: Namer) -> None:
             continue
         path, module = namer.module(op)
         place = where(path or "", op.source)
-        shape = graph.shape(op.outputs[0])
         masks = op.inputs[:1] if op.primitive is P.SELECT else op.inputs
-        if op.primitive in (P.SELECT, P.MUL) and any(
-            v in structure.random and graph.shape(v) == shape for v in masks
+        if op.primitive in (P.SELECT, P.MUL, P.DIV) and any(
+            _drops_at_random(structure, v) for v in masks
         ):
             raise TrainingModeError(
                 f"the function masks values at random {place}, as dropout does in training mode; "
                 "an explanation needs the model in evaluation mode: pass `deterministic=True` or "
-                "`train=False` as your model spells it, or call `model.eval()` on an NNX module"
+                "`train=False` as your model spells it, or call `model.eval()` on an NNX module. If the "
+                "mask is meant, draw it outside of the function and pass it in"
             )
         if "BatchNorm" in module and any((op, i) in structure.cuts for i in range(len(op.inputs))):
             raise TrainingModeError(
@@ -71,70 +107,118 @@ def _refuse_training_mode(structure: Structure, namer: Namer) -> None:
             )
 
 
+def _drops_at_random(structure: Structure, value: Value) -> bool:
+    """Whether a value is a random mask of truth values, perhaps scaled: noise of other kinds is none."""
+    graph = structure.graph
+    while value in structure.random:
+        if graph.avals[value].dtype == bool:
+            # one draw for all that is masked chooses a way through the network, and drops nothing
+            return bool(graph.shape(value))
+        op = graph.producer.get(value)
+        if op is None or op.primitive not in P.SHAPE | {P.BROADCAST, P.MUL, P.DIV}:
+            return False
+        (value,) = [v for v in op.inputs if v in structure.random][:1]
+    return False
+
+
 class _Assembler:
     """Names the groups, measures depth, and puts all operations in order."""
 
     def __init__(
         self,
-        structure: Structure,
-        groups: list[Group],
+        found: _Found,
         namer: Namer,
         labels: Mapping[Value, str],
-        depth: int,
-        height: int,
+        depths: Mapping[Value, float],
+        heights: Mapping[Value, float],
+        loops: int,
+        repeats: int,
     ) -> None:
-        self.s = structure
-        self.graph = structure.graph
-        self.groups = groups
+        self.found = found
+        self.s = found.structure
+        self.graph = self.s.graph
+        self.groups = found.groups
         self.namer = namer
         self.names = parameter_names(self.graph, labels)
         self.sizes = call_sizes(self.graph.ops)
-        self.base_depth, self.base_height = depth, height
-        self.group_of = {op: group for group in groups for op in group.ops}
-        self.depths = self._depths()
-        self.heights = self._heights()
+        self.group_of = {op: group for group in self.groups for op in group.owned}
+        self.depths = found.counted.depths(depths)
+        self.heights = found.counted.heights(heights)
+        self.loops = loops
+        self.repeats = repeats
 
     def assemble(self) -> Network:
-        placed: list[tuple[int, Node]] = []
+        placed: list[tuple[float, Node]] = []
         for group in sorted(self.groups, key=lambda g: max(op.index for op in g.ops)):
             placed.append((max(op.index for op in group.ops), self._layer(group)))
         cut_ops = {op for op, _ in self.s.cuts} - set(self.group_of)
-        bodies = [  # in order: it decides the names of the layers inside
-            op
-            for op in self.graph.ops
-            if op.primitive in P.BODIES and any(v in self.s.live for v in op.outputs)
-        ]
+        bodies = [op for op in self.graph.ops if op in self.s.bodies]
         plain = [op for op in self.graph.ops if op not in self.group_of and op not in bodies]
-        for op in bodies:
+        for op in bodies:  # in order: it decides the names of the layers inside
             placed.append((op.index, self._body(op)))
-        for op in cut_ops:
+        for op in cut_ops - set(bodies):
             cut = frozenset(i for o, i in self.s.cuts if o is op)
             placed.append((op.index, Plain((op,), cut)))
         rest = [op for op in plain if op not in cut_ops]
+        scaled = {op: v for op in rest if (v := self._scaled(op)) is not None}
+        for v, trail in self.s.renamed.items():
+            placed.append((self.graph.producer[v].index + 0.5, Renamed(v, trail)))
+        trails = [*self.s.trails.values(), *self.s.renamed.values()]
+        opened = {call for trail in trails for op in trail.ops for call in op.calls}
+        single = frozenset(
+            op
+            for op in rest
+            if self._is_discrete(op) or op in scaled or not opened.isdisjoint(op.calls)
+        )
         last = {call: op.index for op in rest for call in op.calls}
-        for step in regroup(rest, frozenset(cut_ops), self.sizes):
-            placed.append((step.index if isinstance(step, Op) else last[step], Plain((step,))))
+        for step in regroup(rest, frozenset(cut_ops) | single, self.sizes):
+            if isinstance(step, Op):
+                placed.append((step.index, Plain((step,), scaled=scaled.get(step))))
+            else:
+                placed.append((last[step], Plain((step,))))
         placed.sort(key=lambda item: item[0])
-        nodes = tuple(node for _, node in placed)
-        s = self.s
-        return Network(self.graph, nodes, dict(s.roots), s.live, s.dependent, s.softmax)
+        return Network(self.graph, tuple(node for _, node in placed), self.s)
+
+    def _scaled(self, op: Op) -> Value | None:
+        """The live value that an operation before the first layer multiplies or divides by a constant.
+
+        There rules for inputs give relevance to zeros too.
+        """
+        if op.primitive not in (P.MUL, P.DIV) or op.outputs[0] not in self.s.live:
+            return None
+        moving = [v for v in op.inputs if v in self.s.dependent]
+        if len(moving) != 1 or (op.inputs[0] != moving[0] and op.primitive is P.DIV):
+            return None
+        real = jnp.issubdtype(self.graph.avals[moving[0]].dtype, jnp.floating)
+        return moving[0] if real and self.depths.get(moving[0], 0.0) == 0 else None
+
+    def _is_discrete(self, op: Op) -> bool:
+        """Whether an operation hands on relevance of integers or truth values."""
+        return any(v in self.s.flowing for v in op.outputs) and any(
+            v in self.s.live and not is_inexact(self.graph, v) for v in (*op.inputs, *op.outputs)
+        )
 
     def _layer(self, group: Group) -> Layer:
         first = group.ops[0]
         written = {v for op in group.ops for v in op.outputs}
-        nonlinear = group.kind in ("activation", "maxpool", "unsupported")
+        nonlinear = group.kind in ("activation", "quantizer", "maxpool", "unsupported")
         steps = regroup(group.ops, sizes=self.sizes, declared=nonlinear)
         read = (v for step in steps for v in step.inputs if v not in written)
         operands = tuple(dict.fromkeys(v for v in read if v not in group.inputs))
+        if group.trail is not None:
+            made = {v for op in group.trail.ops for v in op.outputs} | {*group.inputs, *operands}
+            along = (v for op in group.trail.ops for v in op.inputs if v not in made)
+            operands += tuple(dict.fromkeys(along))
         kernel = group.form.kernel if group.form else None
-        if group.kind == "embedding" and operands:
-            kernel = operands[0]
+        if group.kind == "embedding":
+            table = group.ops[0].inputs[0]
+            kernel = table if is_inexact(self.graph, table) else None
         parameter = None
         if kernel is not None:
             found = self.names.get(kernel, frozenset())
             parameter = next(iter(found)) if len(found) == 1 else group.name
         path, module = self.namer.layer(first, group.name, parameter), self.namer.module(first)[1]
-        source = group.inputs[0] if group.inputs else group.output
+        source = group.inputs[0]
         local = self._local(group) if group.kind == "normaliser" else None
         low, _ = self.s.bounds.get(source, ANY)
         return Layer(
@@ -153,8 +237,10 @@ class _Assembler:
             input_dtypes=tuple(self.graph.avals[v].dtype for v in group.inputs),
             dtype=str(self.graph.avals[group.output].dtype),
             absorbed=tuple(str(op.primitive) for op in group.ops[1:]),
-            depth=self.depths.get(source, self.base_depth),
-            height=self.heights.get(group.output, self.base_height),
+            depth=int(max(self.depths.get(v, 0.0) for v in group.inputs)),
+            height=int(self.heights.get(group.output, 0.0)),
+            loops=self.loops,
+            repeats=self.repeats,
             nonnegative=low >= 0,
             rectified=self._is_rectified(group.output),
             form=group.form,
@@ -163,6 +249,7 @@ class _Assembler:
             after_normaliser=self._is_after_normaliser(source),
             relu=group.relu,
             local=local,
+            trail=group.trail,
         )
 
     def _local(self, group: Group) -> LocalForm | None:
@@ -210,95 +297,19 @@ class _Assembler:
             op = self.graph.producer.get(sources[0])
         return False
 
-    def _counts(self, op: Op) -> int:
-        group = self.group_of.get(op)
-        return int(group is not None and group.kind in PARAMETERISED_KINDS and op is group.ops[0])
-
-    def _depths(self) -> dict[Value, int]:
-        depths: dict[Value, int] = {}
-        for op in self.graph.ops:
-            into = [depths.get(v, self.base_depth) for v in op.inputs if v in self.s.dependent]
-            if into:
-                inner = _parameterised(op) if op.primitive in P.BODIES else 0
-                depths.update(dict.fromkeys(op.outputs, max(into) + self._counts(op) + inner))
-        return depths
-
-    def _heights(self) -> dict[Value, int]:
-        heights: dict[Value, int] = {}
-        for op in reversed(self.graph.ops):
-            above = max((heights.get(v, self.base_height) for v in op.outputs), default=0)
-            inner = _parameterised(op) if op.primitive in P.BODIES else 0
-            for v in op.inputs:
-                if v in self.s.dependent:
-                    found = above + self._counts(op) + inner
-                    heights[v] = max(heights.get(v, self.base_height), found)
-        return heights
-
     def _body(self, op: Op) -> Body:
-        depth = max((self.depths.get(v, self.base_depth) for v in self.s.sources(op)), default=0)
-        height = max((self.heights.get(v, self.base_height) for v in op.outputs), default=0)
-        bodies = op.params["branches"] if op.primitive is P.COND else (op.params["jaxpr"],)
-        inputs = op.inputs[1:] if op.primitive is P.COND else op.inputs
-        found = []
-        for body in bodies:
-            jaxpr, consts = _compat.open_jaxpr(body)
-            graph = flatten(jaxpr, consts, op.scope, op.source)
-            explained, outputs = self._flow(op, graph, inputs)
+        counted, found = self.found.counted, []
+        depths = counted.inner_depths(op, self.depths)
+        heights = counted.inner_heights(op, self.heights)
+        loops, repeats = self.loops + (op.primitive is P.SCAN), self.repeats
+        if op.primitive is P.SCAN:
+            read = op.inputs[sum(_compat.scan_counts(op.eqn)) :]
+            repeats *= op.params["length"] if any(v in self.s.live for v in read) else 1
+        for body, depth, height in zip(self.found.bodies[op], depths, heights, strict=True):
             labels = {
                 inner: next(iter(self.names[outer]))
-                for inner, outer in zip(graph.inputs, inputs, strict=True)
+                for inner, outer in zip(body.structure.graph.inputs, inner_inputs(op), strict=True)
                 if len(self.names.get(outer, ())) == 1
             }
-            found.append(
-                network(
-                    graph, explained, self.namer, labels,
-                    bounds=self._inner_bounds(op, graph, inputs), outputs=outputs,
-                    depth=depth, height=height,
-                )
-            )  # fmt: skip
+            found.append(_assemble(body, self.namer, labels, depth, height, loops, repeats))
         return Body(op, tuple(found))
-
-    def _flow(self, op: Op, graph: Graph, inputs: Sequence[Value]) -> tuple[set[Value], set[Value]]:
-        """Which inputs of a body depend on the explained input, and which outputs are live."""
-        pairs = list(zip(graph.inputs, inputs, strict=True))
-        explained = {
-            inner
-            for inner, outer in pairs
-            if outer in self.s.dependent and is_inexact(graph, inner)
-        }
-        outputs = {
-            inner
-            for inner, outer in zip(graph.outputs, op.outputs, strict=True)
-            if outer in self.s.live
-        }
-        if op.primitive is not P.SCAN:
-            return explained, outputs
-        consts, carries = _compat.scan_counts(op.eqn)
-        carry = list(zip(graph.inputs[consts : consts + carries], graph.outputs, strict=False))
-        while True:  # until what goes round the loop is known to go round
-            inner = analyse(graph, explained)
-            more = {
-                a for a, b in carry if b in inner.dependent and is_inexact(graph, a)
-            } - explained
-            outputs |= {b for _, b in carry if b in inner.dependent}
-            if not more:
-                return explained, outputs
-            explained |= more
-
-    def _inner_bounds(self, op: Op, graph: Graph, inputs: Sequence[Value]) -> dict[Value, Bounds]:
-        pairs = list(zip(graph.inputs, inputs, strict=True))
-        if op.primitive is P.SCAN:
-            consts, carries = _compat.scan_counts(op.eqn)
-            pairs = pairs[:consts] + pairs[consts + carries :]
-        return {inner: self.s.bounds[outer] for inner, outer in pairs if outer in self.s.bounds}
-
-
-def _parameterised(op: Op) -> int:
-    """How many linear layers the longest way through a body holds, at the most."""
-    bodies = op.params["branches"] if op.primitive is P.COND else (op.params["jaxpr"],)
-    count = 0
-    for body in bodies:
-        jaxpr, consts = _compat.open_jaxpr(body)
-        ops = flatten(jaxpr, consts).ops
-        count = max(count, sum(o.primitive in P.LAYERS for o in ops))
-    return count

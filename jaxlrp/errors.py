@@ -18,6 +18,10 @@ class NonFiniteError(FloatingPointError):
     """A NaN or an infinity, with the layer where it first appeared."""
 
 
+class GrowthWarning(UserWarning):
+    """Relevance grew to more than a hundred times its start, at the layer that the message names."""
+
+
 def near(name: str, known: Iterable[str], limit: int = 5) -> str:
     """The names most like `name`, for the end of a message."""
     known = sorted(set(known))

@@ -12,6 +12,7 @@ import jax
 from jaxlrp import _compat
 from jaxlrp.attribution import Attribution, Explanation, check_finite
 from jaxlrp.composites import Composite
+from jaxlrp.discrete import raw
 from jaxlrp.interpreter import Rules, interpret
 from jaxlrp.planning import Plan, make_plan
 from jaxlrp.taps import Taps
@@ -98,7 +99,7 @@ def attach(
         planned = make_plan(traced.network, composite)
         rules = Rules.planned(planned)
         outputs, _ = interpret(traced.network, rules, traced.values, Taps())
-        return _unflatten(traced, outputs, has_aux)
+        return _unflatten(traced, list(map(raw, outputs)), has_aux)
 
     return attached
 
@@ -164,7 +165,8 @@ def explain(
       start: the path of a layer at whose output relevance begins; `target` then speaks of it.
       parameters: positions of arguments whose own relevance is given back, `R_w = w g_w`.
       debug: look for NaN and infinity in arguments, activations and relevances, and raise with the
-        name of the first layer. Not under `jit`.
+        name of the first layer; report the gain of each layer, and warn where relevance grows a
+        hundredfold. Not under `jit`.
 
     Returns:
       A function `(*args, target=None, condition=None, **kwargs) -> Explanation`. Positional and
@@ -200,12 +202,13 @@ def explain(
         *args: Any, target: Any = None, condition: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Explanation:
         with _compat.on_mesh_of((held.state, args, kwargs)):
-            traced = trace(held, args, kwargs)
+            traced = trace(held, args, kwargs, positions)
             planned = make_plan(traced.network, composite)
             setup = Attribution(held, traced, planned, patterns, start, positions, args)
             result = setup.run(target, condition or {})
             if debug:
-                check_finite(held, planned, args, kwargs, target, condition)
+                gains = check_finite(held, planned, args, kwargs, target, condition)
+                result = dataclasses.replace(result, gains=gains)
             return result
 
     return mark(explained, argnums, Asked(held, composite, start))

@@ -7,17 +7,34 @@ import math
 from collections.abc import Mapping
 
 from jaxlrp import primitives as P
+from jaxlrp._compat import primitives as _named
+from jaxlrp.denominators import is_statistic_of
+from jaxlrp.dependence import Trail
 from jaxlrp.folding import LinearForm, absorb, absorb_scale
 from jaxlrp.graph import Call, Op, Value
-from jaxlrp.regions import is_literal_affine, is_nonlinear, is_relu, region, region_name
+from jaxlrp.regions import (
+    is_literal_affine,
+    is_nonlinear,
+    is_quantizer,
+    is_relu,
+    region,
+    region_name,
+    spreads,
+)
 from jaxlrp.structure import ANY, Structure
 
-_AFFINE_OF_ONE = P.SHAPE | P.ADD | {P.BROADCAST, P.SUB, P.NEG, P.MUL, P.DIV}
+_AFFINE_OF_ONE = P.MOVES | P.VARY | P.ADD | {P.SUB, P.NEG, P.MUL, P.DIV, P.PAD}
+_JOINS = {P.CONCATENATE, P.SELECT, P.DYNAMIC_UPDATE} | _named("stack")
 
 
 @dataclasses.dataclass(eq=False)
 class Group:
-    """Operations that make up one layer, before it has a name."""
+    """Operations that make up one layer, before it has a name.
+
+    Attributes:
+      owned: those of its operations that no other layer evaluates; the others are computed from the
+        layer's own input, and read elsewhere as well.
+    """
 
     kind: str
     ops: tuple[Op, ...]
@@ -27,6 +44,11 @@ class Group:
     form: LinearForm | None = None
     signal: int = 0
     relu: bool = False
+    trail: Trail | None = None
+    owned: tuple[Op, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.owned = self.owned or self.ops
 
 
 class Finder:
@@ -38,33 +60,35 @@ class Finder:
         self.groups: list[Group] = []
         self.taken: dict[Op, Group] = {}
         self.live_ops = [
-            op for op in self.graph.ops if any(v in structure.live for v in op.outputs)
+            op for op in self.graph.ops if any(v in structure.flowing for v in op.outputs)
         ]
 
     def find(self) -> list[Group]:
         for op in self.live_ops:
-            if op.outputs[0] in self.s.roots:
-                self.add(Group("embedding", (op,), (), op.outputs[0], str(op.primitive)))
+            if op in self.s.trails:
+                trail, name = self.s.trails[op], str(op.primitive)
+                self.add(Group("embedding", (op,), trail.sources, op.outputs[0], name, trail=trail))
         for mixture in self.s.mixtures:
             if mixture.end.outputs[0] in self.s.live:
                 values, name = mixture.values, str(mixture.product.primitive)
-                inputs = (mixture.exp.outputs[0], values)
+                inputs = (mixture.weights, values)
                 output = mixture.end.outputs[0]
                 self.add(Group("attention", mixture.ops, inputs, output, name, signal=1))
         units = self._call_units()
         self._linear_layers(units)
         self._activations(units, merges=True)
         for op, call in units.items():
-            if op not in self.taken:
+            if op not in self.taken and call.outputs[0] in self.s.flowing:
                 self._activation(call.outputs[0], call)
         self._activations(units, merges=False)
         self._join_chains()
+        self._shared_activations()
         self._others()
         return self.groups
 
     def add(self, group: Group) -> None:
         self.groups.append(group)
-        self.taken.update(dict.fromkeys(group.ops, group))
+        self.taken.update(dict.fromkeys(group.owned, group))
 
     def _call_units(self) -> dict[Op, Call]:
         """Calls that are elementwise nonlinear functions of one value, by their operations."""
@@ -107,23 +131,47 @@ class Finder:
         if not is_nonlinear(self.s, ops) or self._is_linear_over_reals(source):
             return False
         name, relu = region_name(ops, call), is_relu(self.s, source, ops)
-        factors = self._literal_factors(output)
-        if factors:
-            ops, output = (*ops, *factors), factors[-1].outputs[0]
-        self.add(Group("activation", ops, (source,), output, name, relu=relu))
+        kind = "quantizer" if is_quantizer(self.s, ops) else "activation"
+        after = self._literals_after(output, shifts=kind == "quantizer")
+        if after:
+            ops, output = (*ops, *after), after[-1].outputs[0]
+        self.add(Group(kind, ops, (source,), output, name, relu=relu))
         return True
 
-    def _literal_factors(self, value: Value) -> list[Op]:
-        """The products with literals that alone read an activation: `relu6(x + 3) / 6` is one."""
+    def _shared_activations(self) -> None:
+        """Functions of one value that share what they compute on the way, as polynomials of it do.
+
+        Each is a layer of that value; what several share, each evaluates.
+        """
+        for op in reversed(self.live_ops):
+            if op in self.taken or len([v for v in op.inputs if v in self.s.dependent]) < 2:
+                continue
+            found = region(self.s, op.outputs[0])
+            if found is None:
+                continue
+            source, ops, _ = found
+            if any(o in self.s.softmax or o in self.s.trails for o in ops):
+                continue
+            if is_nonlinear(self.s, ops) and not self._is_linear_over_reals(source):
+                name = region_name(ops, None)
+                output = op.outputs[0]
+                self.add(Group("activation", ops, (source,), output, name, owned=(op,)))
+
+    def _literals_after(self, value: Value, shifts: bool) -> list[Op]:
+        """The products with literals that alone read an activation: `relu6(x + 3) / 6` is one.
+
+        With `shifts` literals are added as well: `round(x / 0.1 + 3) - 3`.
+        """
+        affine = {P.MUL, P.DIV} | (P.ADD | {P.SUB, P.CONVERT} if shifts else set())
         found: list[Op] = []
         while True:
             users = self.graph.users.get(value, ())
             if len(users) != 1 or value in self.graph.outputs or users[0] in self.taken:
                 return found
             (user,) = users
-            if user.primitive not in (P.MUL, P.DIV) or not is_literal_affine(self.s, user):
+            if user.primitive not in affine or not is_literal_affine(self.s, user):
                 return found
-            if user.primitive is P.DIV and user.inputs[0] != value:
+            if user.primitive in (P.DIV, P.SUB) and user.inputs[0] != value:
                 return found
             found.append(user)
             value = user.outputs[0]
@@ -147,26 +195,36 @@ class Finder:
     def _join_chains(self) -> None:
         """Joins activations that follow one another through affine maps by literals.
 
-        `clip(0.2 x + 0.5, 0, 1)` is one function, and 0.5 is no bias of its own.
+        `clip(0.2 x + 0.5, 0, 1)` is one function, and 0.5 is no bias of its own. Neither are the centers
+        that each value is compared with in `exp(-(x[:, None] - centers) ** 2)`.
         """
-        made_by = {g.output: g for g in self.groups if g.kind == "activation"}
+        made_by = {g.output: g for g in self.groups if g.kind in ("activation", "quantizer")}
         for group in sorted(made_by.values(), key=lambda g: -g.ops[-1].index):
             if group not in self.groups:
                 continue
-            ops, source = group.ops, group.inputs[0]
-            while len(self.graph.users.get(source, ())) == 1 and source not in self.graph.outputs:
+            ops, source, kind = group.ops, group.inputs[0], group.kind
+            while self._reads_alone(ops, source):
                 before = made_by.get(source)
                 op = self.graph.producer.get(source)
                 if before is not None and before in self.groups:
                     self.groups.remove(before)
                     ops, source = before.ops + ops, before.inputs[0]
-                elif op is not None and op not in self.taken and is_literal_affine(self.s, op):
+                    kind = kind if before.kind == kind else "activation"
+                elif (
+                    op is not None
+                    and op not in self.taken
+                    and (is_literal_affine(self.s, op) or spreads(self.s, op))
+                ):
                     ops, source = (op, *ops), self.s.dominator[source]
                 else:
                     break
             if ops is not group.ops:
                 self.groups.remove(group)
-                self.add(Group("activation", ops, (source,), group.output, group.name))
+                self.add(Group(kind, ops, (source,), group.output, group.name))
+
+    def _reads_alone(self, ops: tuple[Op, ...], value: Value) -> bool:
+        users = self.graph.users.get(value, ())
+        return value not in self.graph.outputs and set(users) <= set(ops)
 
     # Everything else
 
@@ -194,7 +252,7 @@ class Finder:
             kind, signal = self._product(op)
             return Group(kind, (op,), sources, out, name, signal=signal)
         if op.primitive in (P.MUL, P.DIV) and any((op, i) in self.s.cuts for i in (0, 1)):
-            return Group("normaliser", (op,), sources, out, name)
+            return Group(self._quotient(op), (op,), sources, out, name)
         if op.primitive in (P.REDUCE_SUM, P.WINDOW_SUM):
             return self._pool(op, sources, name)
         if op.primitive in P.ADD and len(sources) == 2:
@@ -217,6 +275,14 @@ class Finder:
         complex_source = self.graph.avals[op.inputs[0]].dtype.kind == "c"
         return str(op.primitive) == "abs" and complex_source
 
+    def _quotient(self, op: Op) -> str:
+        """Whether what is held fixed is a statistic of the value that it divides, or of others."""
+        held = next(i for i in (0, 1) if (op, i) in self.s.cuts)
+        fixed, value = op.inputs[held], op.inputs[1 - held]
+        if op.primitive is P.MUL or is_statistic_of(self.graph, fixed, value, self.s.dependent):
+            return "normaliser"
+        return "quotient"
+
     def _product(self, op: Op) -> tuple[str, int]:
         """The kind of a product, and which operand is the signal if just the other one weighs it."""
         kinds = {"attention": self._is_attention_weight}
@@ -235,22 +301,28 @@ class Finder:
             if op is None:
                 return False
             if op in self.s.softmax:
-                return op.primitive in (P.DIV, P.MUL)
+                return op in self.s.weights
             moving = [v for v in op.inputs if v in self.s.dependent]
             if op.primitive not in P.STRUCTURAL | P.BILINEAR | {P.DIV} or len(moving) != 1:
                 return False
             (value,) = moving
 
     def _is_gate(self, value: Value) -> bool:
-        """Whether a value is bounded, from zero up, and an activation or affine in one: 1 - z, too."""
+        """Whether a value is bounded, from zero up, and made of activations alone by affine maps and moves.
+
+        So are `1 - z`, and the parts of a squashed vector.
+        """
         low, high = self.s.bounds.get(value, ANY)
-        if low < 0 or not math.isfinite(high):
-            return False
+        return low >= 0 and math.isfinite(high) and self._is_squashed(value)
+
+    def _is_squashed(self, value: Value) -> bool:
         while (producer := self.graph.producer.get(value)) is not None:
             group = self.taken.get(producer)
             if group is not None and group.kind == "activation":
                 return True
             moving = [v for v in producer.inputs if v in self.s.dependent]
+            if producer.primitive in _JOINS:
+                return bool(moving) and all(map(self._is_squashed, dict.fromkeys(moving)))
             if producer.primitive not in _AFFINE_OF_ONE or len(moving) != 1:
                 return False
             (value,) = moving

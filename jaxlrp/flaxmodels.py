@@ -21,7 +21,8 @@ def linen_scopes(modules: Modules) -> Iterator[None]:
     """While a function is traced: marks what each Linen module computes, and notes its type."""
 
     def mark(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
-        path = context.module.path
+        # a module whose own `__init__` does not call Flax's has neither scope nor path
+        path = None if getattr(context.module, "scope", None) is None else context.module.path
         if context.method_name == "setup" or path is None:
             return call(*args, **kwargs)
         # the first wins: inside a lifted transformation paths begin anew

@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxlrp import _compat
 from jaxlrp import primitives as P
+from jaxlrp.dependence import varying_dims
 from jaxlrp.graph import Env, Graph, Op, Value
 from jaxlrp.numerics import wide
 from jaxlrp.products import bilinear
@@ -186,26 +187,6 @@ def _inverse(op: Op, link: Absorbed) -> Callable[[Array], Array]:
     return inverse
 
 
-def varying_dims(graph: Graph, value: Value, depth: int = 64) -> frozenset[int]:
-    """The dimensions along which a value that does not depend on the input may vary."""
-    shape = graph.shape(value)
-    wide = frozenset(d for d, n in enumerate(shape) if n != 1)
-    op = graph.producer.get(value)
-    if op is None or depth == 0 or not wide:
-        return wide
-    if op.primitive is P.BROADCAST:
-        source = varying_dims(graph, op.inputs[0], depth - 1)
-        dims = op.params["broadcast_dimensions"]
-        return frozenset(dims[d] for d in source)
-    if op.primitive in P.ELEMENTWISE:
-        parts = (varying_dims(graph, v, depth - 1) for v in op.inputs if graph.shape(v))
-        return frozenset().union(*parts)
-    if op.primitive is P.TRANSPOSE:
-        source = varying_dims(graph, op.inputs[0], depth - 1)
-        return frozenset(d for d, p in enumerate(op.params["permutation"]) if p in source)
-    return wide
-
-
 def absorb(structure: Structure, anchor: Op, closed_to: frozenset[Op]) -> LinearForm:
     """Follows the affine operations behind a `dot_general` or convolution.
 
@@ -223,9 +204,9 @@ def absorb(structure: Structure, anchor: Op, closed_to: frozenset[Op]) -> Linear
 
 
 def absorb_scale(structure: Structure, first: Op, closed_to: frozenset[Op]) -> LinearForm | None:
-    """Follows a chain of affine elementwise operations from its first one on."""
+    """Follows a chain of affine elementwise operations from its first one on, which may broadcast."""
     (source,) = [v for v in first.inputs if v in structure.dependent]
-    shape = structure.graph.shape(source)
+    shape = structure.graph.shape(first.outputs[0])
     chain: list[Absorbed] = []
     value, op = source, first
     while op is not None and op not in closed_to:

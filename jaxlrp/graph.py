@@ -73,7 +73,7 @@ class Graph:
     """A function as operations on values.
 
     Attributes:
-      ops: in an order of evaluation.
+      ops: in an order of evaluation, but for those whose results nothing uses.
       inputs, outputs: the function's own; an output may be an input or a constant.
       constants: the literals and captured constants, by value.
       literals: those constants that are literals of the program.
@@ -102,20 +102,31 @@ def flatten(
     builder = _Builder()
     inputs = tuple(builder.new(var.aval) for var in jaxpr.invars)
     outputs = builder.walk(jaxpr, consts, inputs, scope, source, ())
+    ops = _used(builder.ops, outputs)
     users: dict[Value, list[Op]] = {}
-    for op in builder.ops:
+    for op in ops:
         for value in dict.fromkeys(op.inputs):
             users.setdefault(value, []).append(op)
     return Graph(
-        ops=tuple(builder.ops),
+        ops=ops,
         inputs=inputs,
         outputs=outputs,
         constants=builder.constants,
         literals=frozenset(builder.literals),
         avals=builder.avals,
-        producer={value: op for op in builder.ops for value in op.outputs},
-        users={value: tuple(ops) for value, ops in users.items()},
+        producer={value: op for op in ops for value in op.outputs},
+        users={value: tuple(readers) for value, readers in users.items()},
     )
+
+
+def _used(ops: Sequence[Op], outputs: Iterable[Value]) -> tuple[Op, ...]:
+    """The operations of which a result or an effect is used."""
+    wanted, used = set(outputs), list[Op]()
+    for op in reversed(ops):
+        if any(v in wanted for v in op.outputs) or not op.outputs or op.eqn.effects:
+            wanted.update(op.inputs, *(call.inputs for call in op.calls))
+            used.append(op)
+    return tuple(reversed(used))
 
 
 class _Builder:
@@ -126,6 +137,7 @@ class _Builder:
         self.avals: list[Any] = []
         self.constants: dict[Value, Any] = {}
         self.literals: set[Value] = set()
+        self.moves: dict[Any, tuple[Value, ...]] = {}
 
     def new(self, aval: Any) -> Value:
         self.avals.append(aval)
@@ -169,10 +181,33 @@ class _Builder:
                 call.outputs = self.walk(body, held, operands, here, line, (*calls, call))
                 names.update(zip(eqn.outvars, call.outputs, strict=True))
                 continue
+            key = _move(eqn, operands, here, calls)
+            if key is not None and key in self.moves:
+                names.update(zip(eqn.outvars, self.moves[key], strict=True))
+                continue
             outputs = tuple(self.new(var.aval) for var in eqn.outvars)
             names.update(zip(eqn.outvars, outputs, strict=True))
+            if key is not None:
+                self.moves[key] = outputs
             self.ops.append(Op(len(self.ops), eqn, operands, outputs, here, line, calls))
         return tuple(map(read, jaxpr.outvars))
+
+
+def _move(
+    eqn: _compat.JaxprEqn, operands: tuple[Value, ...], scope: str, calls: tuple[Call, ...]
+) -> Any:
+    """What tells an operation that only moves values from others; two alike give one value.
+
+    `x[:, None] - x[:, None] ** 2` is a function of one value.
+    """
+    if eqn.primitive not in P.MOVES:
+        return None
+    key = (eqn.primitive, operands, tuple(sorted(eqn.params.items())), scope, calls)
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
 
 
 def regroup(
@@ -194,7 +229,10 @@ def regroup(
     found = call_sizes(op for op in ops if op not in refused)
     whole = {
         call for call, n in found.items()
-        if sizes is not None and n == sizes[call] and (declared or not call.declared)
+        if sizes is not None
+        and n == sizes[call]
+        and (declared or not call.declared)
+        and call.eqn.primitive is not P.COMPOSITE  # JAX does not differentiate it
     }  # fmt: skip
     steps: list[Step] = []
     last = {call: op for op in ops for call in op.calls}

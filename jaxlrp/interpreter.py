@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlrp import _compat, accounts, bodies, propagate
+from jaxlrp.discrete import Discrete, carrier, evaluate, lifted, raw, run, with_carrier
 from jaxlrp.errors import UnsupportedError, where
-from jaxlrp.graph import Env, evaluate
-from jaxlrp.layers import Account, Body, Booked, Layer, Network, Plain
+from jaxlrp.graph import Env
+from jaxlrp.layers import Account, Body, Booked, Layer, Network, Plain, Renamed
 from jaxlrp.planning import Plan
 from jaxlrp.rules import (
     DerivativeTimesRelevance,
@@ -24,6 +25,7 @@ from jaxlrp.rules import (
     Pass,
     Rule,
 )
+from jaxlrp.rules.lookup import LookUp
 from jaxlrp.taps import Activations, Taps
 
 
@@ -35,23 +37,29 @@ class Rules:
     Attributes:
       of: by path.
       floor: at this depth and below it no unit that is zero gets relevance from above.
+      readout: of the plan, "relevance" or "gradient".
+      feeds: whether units that are zero may get relevance at all.
     """
 
     of: Mapping[str, Rule]
     floor: float = dataclasses.field(metadata={"static": True})
+    readout: str = dataclasses.field(default="relevance", metadata={"static": True})
+    feeds: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @staticmethod
     def planned(plan: Plan, start: str | None = None) -> Rules:
         """The rules of a plan; with a `start`, a user may give relevance to any unit."""
         pairs = list(zip(plan.rows, plan.rules, strict=True))
         # an affine layer that passes relevance on gives its share even to a unit that is zero
-        feeds = (
-            row.depth
+        feeds = [
+            math.inf if row.loops else row.depth  # the next step of a loop hands it to all in it
             for row, rule in pairs
             if not rule.keeps_zero or (row.kind in ("scale", "shift") and isinstance(rule, Pass))
-        )
-        floor = max(feeds, default=0)
-        return Rules({row.path: rule for row, rule in pairs}, math.inf if start else floor)
+        ]
+        floor = math.inf if start else max(feeds, default=0)
+        of = {row.path: rule for row, rule in pairs}
+        by_relevance = plan.readout == "relevance"
+        return Rules(of, floor, plan.readout, by_relevance and bool(feeds or start))
 
 
 def interpret(
@@ -71,15 +79,20 @@ def interpret(
     """
     graph = network.graph
     env: Env = dict(graph.constants)
-    env.update(zip(graph.inputs, inputs, strict=True))
+    for v, value in zip(graph.inputs, inputs, strict=True):
+        env[v] = lifted(value) if v in network.live else raw(value)
     rectified = _rectified(network, rules)
     activations = Activations()
     inside: dict[Account, Env] = {}
     for node in network.nodes:
         if isinstance(node, Plain):
-            _plain(node, env)
+            _plain(node, env, network.structure.flowing)
+            if node.scaled is not None and rules.feeds:
+                _pass_zeros(node, env)
         elif isinstance(node, Booked):
-            accounts.evaluate_booked(node, env, inside, taps.ledger)
+            accounts.evaluate_booked(node, env, inside, taps.ledger, network.structure.flowing)
+        elif isinstance(node, Renamed):
+            env[node.value] = propagate.renamed(node.trail, env)
         elif isinstance(node, Body):
             activations.update(_body(node, rules, env, taps))
         else:
@@ -87,50 +100,76 @@ def interpret(
             account = taps.ledger.get(node.path)
             if account is not None:
                 inputs = tuple(propagate.book(v, account, propagate.PASSED) for v in inputs)
-            out = _layer(node, rules.of[node.path], inputs, env, taps, node.output in rectified)
+            out = _layer(node, rules, inputs, env, taps, node.output in rectified)
             if account is not None:
                 out = propagate.book(out, account, propagate.RECEIVED)
             if node.path in taps.masks:
-                weights = jnp.broadcast_to(taps.masks[node.path], out.shape)
-                out = propagate.mask(out, weights.astype(out.dtype))
+                held = carrier(out)
+                weights = jnp.broadcast_to(taps.masks[node.path], held.shape)
+                out = with_carrier(out, propagate.mask(held, weights.astype(held.dtype)))
             if node.path in taps.outputs:
-                out = propagate.tap(out, _compat.placed_as(taps.outputs[node.path], out))
-                activations.outputs[node.path] = out
+                held = carrier(out)
+                delta = _compat.placed_as(taps.outputs[node.path], held)
+                out = with_carrier(out, propagate.tap(held, delta))
+                activations.outputs[node.path] = raw(out)
             env[node.output] = out
     return [env[v] for v in graph.outputs], activations
 
 
-def _plain(node: Plain, env: Env) -> None:
+def _plain(node: Plain, env: Env, live: frozenset[int]) -> None:
     if not node.cut:
-        evaluate(node.steps, env)
+        evaluate(node.steps, env, live)
         return
     (op,) = node.steps
-    inputs = [
-        lax.stop_gradient(env[v]) if i in node.cut else env[v] for i, v in enumerate(op.inputs)
-    ]
-    env.update(zip(op.outputs, _compat.bind(op.eqn, inputs), strict=True))
+    held = {v: lax.stop_gradient(raw(env[v])) for i, v in enumerate(op.inputs) if i in node.cut}
+    local = {v: held.get(v, env[v]) for v in op.inputs}
+    evaluate(node.steps, local, live)
+    env.update((v, local[v]) for v in op.outputs)
 
 
-def _layer(layer: Layer, rule: Rule, inputs: tuple, env: Env, taps: Taps, rectified: bool) -> Array:
-    operands = tuple(env[v] for v in layer.operands)
+def _pass_zeros(node: Plain, env: Env) -> None:
+    """Of a product with a constant: relevance of a zero is not scaled, as its gradient form would be."""
+    (op,) = node.steps
+    (out,) = op.outputs
+    assert node.scaled is not None
+    env[out] = propagate.passed(env[node.scaled], env[out])
+
+
+def _layer(layer: Layer, rules: Rules, inputs: tuple, env: Env, taps: Taps, rectified: bool) -> Any:
+    rule = rules.of[layer.path]
+    operands = tuple(raw(env[v]) for v in layer.operands)
+    ledger = taps.ledger.get(layer.path)
+    if layer.kind == "embedding" and rule.is_autodiff:
+        rule = LookUp(gradient=rules.readout == "gradient")
+        return propagate.call(layer, rule, inputs, operands, None, ledger)
     if isinstance(rule, Detach):
         return propagate.hold_fixed(layer, inputs, operands)
     if isinstance(rule, LocalTaylor):
         return _local_taylor(layer, rule, inputs, env, taps)
     if layer.kind == "unsupported" and not rule.is_autodiff and len(layer.ops[0].outputs) > 1:
         raise UnsupportedError(
-            f"`{layer.name}` {where(layer.path, layer.source)} has several outputs, which {rule!r} "
-            "does not speak of: explain what comes before or after it, or give it Gradient()"
+            f"`{layer.name}` {where(layer.path, layer.source)} has several outputs; {rule!r} handles one: "
+            "explain what comes before or after it, or give it Gradient()"
         )
-    if rule.is_autodiff and layer.kind == "unsupported":
-        env.update(zip(layer.inputs, inputs, strict=True))
-        evaluate(layer.steps, env)  # it may have several outputs
-        return env[layer.output]
     if rule.is_autodiff:
-        return layer.forward(inputs, operands)
+        return _by_autodiff(layer, inputs, operands, env)
     folded = None if layer.form is None else layer.form.fold(env)
-    ledger = taps.ledger.get(layer.path)
     return propagate.call(layer, rule, inputs, operands, folded, ledger, rectified)
+
+
+def _by_autodiff(layer: Layer, inputs: tuple, operands: tuple, env: Env) -> Any:
+    if layer.kind == "unsupported":
+        env.update(zip(layer.inputs, inputs, strict=True))
+        evaluate(layer.steps, env, frozenset(layer.inputs))  # it may have several outputs
+        return env[layer.output]
+    if layer.kind in ("activation", "quantizer") and layer.is_discrete:
+        z = layer.forward(tuple(map(raw, inputs)), operands)
+        return lifted(z)  # a step function: its gradient is zero
+    if any(isinstance(x, Discrete) for x in inputs):
+        held = dict(zip(layer.operands, operands, strict=True))
+        given = dict(zip(layer.inputs, inputs, strict=True))
+        return run(layer.ops, given, held, layer.output)
+    return layer.forward(inputs, operands)
 
 
 def _local_taylor(layer: Layer, rule: Rule, inputs: tuple, env: Env, taps: Taps) -> Array:
@@ -142,7 +181,7 @@ def _local_taylor(layer: Layer, rule: Rule, inputs: tuple, env: Env, taps: Taps)
             "Detach()"
         )
     whole = dataclasses.replace(layer.local.layer, path=layer.path, local=layer.local)
-    operands = tuple(env[v] for v in whole.operands)
+    operands = tuple(raw(env[v]) for v in whole.operands)
     return propagate.call(whole, rule, inputs, operands, None, taps.ledger.get(layer.path))
 
 
@@ -170,7 +209,8 @@ def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Activations:
     if node.carry is not None and node.carry.path in taps.ledger:
         account = taps.ledger[node.carry.path]
         for i in node.fixed:
-            inputs[i] = propagate.book(jnp.asarray(inputs[i]), account, propagate.RECEIVED)
+            begun = lifted(jnp.asarray(raw(inputs[i])))
+            inputs[i] = propagate.book(begun, account, propagate.RECEIVED)
     outputs, activations = bodies.emit(node, interpret, rules, inputs, taps)
     env.update(zip(node.op.outputs, outputs, strict=True))
     return activations

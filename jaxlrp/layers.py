@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
+
+from jaxlrp.dependence import Trail, carrying
 from jaxlrp.folding import LinearForm
 from jaxlrp.graph import Env, Graph, Op, Step, Value, evaluate
+from jaxlrp.structure import Structure, is_inexact
 
 # Kinds of layers, and what they hold.
 KINDS = {
@@ -20,8 +24,10 @@ KINDS = {
     "product": "a product of two values that depend on the input",
     "attention": "a product of a value with softmax weights of the input",
     "gate": "a product of a value with a bounded activation of another",
-    "normaliser": "a value divided by a statistic of the input, which is held fixed",
-    "embedding": "a table looked up by an integer input, or that input cast to floats",
+    "normaliser": "a value divided by a statistic of the same values, which is held fixed",
+    "quotient": "a value divided by another, which is held fixed: it takes no relevance",
+    "quantizer": "rounding, perhaps by a cast to an integer, with clipping and scaling",
+    "embedding": "a table looked up by an integer, or a vector that says which integer it is",
     "unsupported": "nonlinear, and none of these",
 }
 
@@ -46,8 +52,11 @@ class Layer:
       ops: the operations, one by one.
       input_shapes, input_dtypes, output_shape, dtype: of those values.
       absorbed: names of the operations folded into a linear layer.
-      depth: how many dense layers and convolutions lie between it and the input, on the longest way.
-      height: the same between it and the output.
+      depth: how many dense layers and convolutions lie between it and the input, on the longest way. In a
+        scan it is that of the last step.
+      height: the same between it and the output; in a scan that of the first step.
+      loops: how many scans there are around it.
+      repeats: how many steps those of them take that read a part of the explained input in each.
       nonnegative: whether its input is known to be >= 0.
       rectified: whether its output is read by a ReLU alone, so that no relevance comes to z < 0.
       form: the linear form of a linear layer.
@@ -55,6 +64,7 @@ class Layer:
       cheap: whether an activation costs next to nothing to compute again.
       relu: whether an activation is `max(x, 0)`, perhaps clipped from above.
       local: of a local response normalisation, what it is made of.
+      trail: of an embedding, how its index is computed from its inputs.
       after_normaliser: whether a scale or shift is the affine part of a normaliser.
     """
 
@@ -75,6 +85,8 @@ class Layer:
     absorbed: tuple[str, ...] = ()
     depth: int = 0
     height: int = 0
+    loops: int = 0
+    repeats: int = 1
     nonnegative: bool = False
     rectified: bool = False
     form: LinearForm | None = None
@@ -83,6 +95,7 @@ class Layer:
     after_normaliser: bool = False
     relu: bool = False
     local: LocalForm | None = None
+    trail: Trail | None = None
 
     @property
     def first(self) -> bool:
@@ -93,6 +106,18 @@ class Layer:
     def last(self) -> bool:
         """Whether no other parameterised layer lies between it and the output."""
         return self.height == 0
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether it takes or gives integers or truth values."""
+        return not all(
+            jnp.issubdtype(dtype, jnp.inexact) for dtype in (*self.input_dtypes, self.dtype)
+        )
+
+    @property
+    def values(self) -> frozenset[Value]:
+        """What its operations read as values, rather than as indices and predicates."""
+        return frozenset(op.inputs[i] for op in self.ops for i in carrying(op))
 
     def __repr__(self) -> str:
         return f"Layer({self.kind} {self.path!r}: {self.input_shapes} -> {self.output_shape})"
@@ -128,10 +153,12 @@ class Plain:
     Attributes:
       steps: the operations.
       cut: the positions of operands whose use carries no relevance.
+      scaled: the value that a single operation multiplies or divides by a constant, if it does.
     """
 
     steps: tuple[Step, ...]
     cut: frozenset[int] = frozenset()
+    scaled: Value | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,7 +211,20 @@ class Booked:
     outputs: tuple[Value, ...]
 
 
-Node = Layer | Plain | Body | Booked
+@dataclasses.dataclass(frozen=True, eq=False)
+class Renamed:
+    """An integer that looks something up inside control flow, and where it comes from outside.
+
+    Attributes:
+      value: the integer.
+      trail: where it comes from.
+    """
+
+    value: Value
+    trail: Trail
+
+
+Node = Layer | Plain | Body | Booked | Renamed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,18 +234,31 @@ class Network:
     Attributes:
       graph: the graph.
       nodes: its operations, each in one node.
-      roots: values made from an integer input, by that input.
-      live: the values that relevance can reach.
-      dependent: the values that depend on the explained input.
-      softmax: the operations of softmax units.
+      structure: what analysis found in it.
     """
 
     graph: Graph
     nodes: tuple[Node, ...]
-    roots: dict[Value, Value]
-    live: frozenset[Value]
-    dependent: frozenset[Value]
-    softmax: frozenset[Op]
+    structure: Structure
+
+    @property
+    def live(self) -> frozenset[Value]:
+        """The values that relevance can reach."""
+        return self.structure.live
+
+    @property
+    def dependent(self) -> frozenset[Value]:
+        """The values from which relevance can flow to the explained input."""
+        return self.structure.dependent
+
+    @property
+    def softmax(self) -> frozenset[Op]:
+        """The operations of softmax units."""
+        return self.structure.softmax
+
+    def is_discrete(self, value: Value) -> bool:
+        """Whether a value is an integer or a truth value that carries relevance."""
+        return value in self.live and not is_inexact(self.graph, value)
 
     def layers(self) -> tuple[Layer, ...]:
         """All layers, those inside control flow included, in the order of evaluation."""

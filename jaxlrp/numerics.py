@@ -54,9 +54,18 @@ def to_gradient_form(a: Array, relevance: Array) -> Array:
     return relevance / off_zero(a)
 
 
+def summed_to(x: Array, values: Array) -> Array:
+    """Values of the shape of z, summed along the axes along which x has one element."""
+    axes = tuple(d for d, n in enumerate(x.shape) if n == 1 and values.shape[d] != 1)
+    return jnp.sum(values, axis=axes, keepdims=True) if axes else values
+
+
 def wide(*dtypes) -> jnp.dtype:
-    """The dtype in which rules divide: float32 at the least."""
-    dtypes = [jnp.dtype(d) for d in dtypes]
+    """The dtype in which rules divide: float32 at the least; of integers, JAX's default for floats."""
+    dtypes = [
+        jnp.dtype(d) if jnp.issubdtype(d, jnp.inexact) else jax.dtypes.canonicalize_dtype(float)
+        for d in dtypes
+    ]
     double = any(
         d.itemsize >= (16 if jnp.issubdtype(d, jnp.complexfloating) else 8) for d in dtypes
     )
@@ -66,7 +75,7 @@ def wide(*dtypes) -> jnp.dtype:
 
 
 def widen(a: Array) -> Array:
-    """Raises a 16-bit value to float32, and leaves wider ones as they are."""
+    """Raises a 16-bit value to float32, makes floats of integers, and leaves wider ones as they are."""
     return a.astype(wide(a.dtype))
 
 

@@ -13,6 +13,7 @@ from jaxlrp import primitives as P
 from jaxlrp.composites import Composite, default, default_rule, words
 from jaxlrp.coverage import Coverage, cover
 from jaxlrp.errors import UnsupportedError, near, where
+from jaxlrp.growth import Step, plan_warning
 from jaxlrp.layers import Layer, Network
 from jaxlrp.rules import Rule
 
@@ -30,6 +31,8 @@ class Row:
     absorbed: tuple[str, ...]
     depth: int
     source: str = dataclasses.field(compare=False)
+    loops: int = 0
+    repeats: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +116,12 @@ class Plan:
                 rules[i] = rule
         return dataclasses.replace(self, rules=tuple(rules))
 
+    @property
+    def warning(self) -> str:
+        """Where relevance may grow without bound, and what to do; "" where nothing tells of it."""
+        pairs = zip(self.rows, self.rules, strict=True)
+        return plan_warning(Step(row.path, row.kind, rule, row.repeats) for row, rule in pairs)
+
     def __str__(self) -> str:
         header = ("path", "kind", "module", "shapes", "absorbs", "rule")
         lines: list[tuple[str, ...]] = [header]
@@ -128,6 +137,7 @@ class Plan:
         rendered.insert(1, "-" * max(map(len, rendered)))
         if self.coverage.counts:
             rendered.append(self.coverage.verdict)
+        rendered += filter(None, [self.warning])
         return "\n".join(rendered)
 
 
@@ -143,7 +153,8 @@ def _shape(shape: tuple[int, ...]) -> str:
 def row_of(layer: Layer) -> Row:
     return Row(
         layer.path, layer.kind, layer.name, layer.module, layer.input_shapes, layer.output_shape,
-        layer.absorbed, layer.depth, layer.source,
+        layer.absorbed, layer.depth, layer.source, layer.loops,
+        layer.repeats,
     )  # fmt: skip
 
 
@@ -176,10 +187,22 @@ def _rule(layer: Layer, composite: Composite) -> Rule:
         return rule
     raise UnsupportedError(
         f"jaxlrp does not know how to explain `{layer.name}` {where(layer.path, layer.source)}. "
-        f"{_hint(layer)}Give it a rule, for example composites.by_operation({layer.name!r}, "
-        "lrp.rules.Custom(function)) with function(layer, x, R) -> R_in, or "
-        f"by_operation({layer.name!r}, lrp.rules.Gradient()) to take its gradient, "
-        "and put it before your composite with `+`"
+        f"{_hint(layer)}{_advice(layer)}"
+    )
+
+
+def _advice(layer: Layer) -> str:
+    """Which rules the user can give to an operation that has none."""
+    (op,) = layer.ops
+    if op.primitive in P.WITHOUT_GRADIENT or layer.name.startswith(_OPAQUE):
+        return "No rule can be given to it: explain the function before it or after it"
+    gradient = f"composites.by_operation({layer.name!r}, lrp.rules.Gradient())"
+    if len(op.outputs) > 1:
+        return f"To take its gradient, put {gradient} before your composite with `+`"
+    return (
+        f"Give it a rule, for example composites.by_operation({layer.name!r}, "
+        f"lrp.rules.Custom(function)) with function(layer, x, R) -> R_in, or {gradient} to take its "
+        "gradient, and put it before your composite with `+`"
     )
 
 
@@ -187,6 +210,11 @@ def _hint(layer: Layer) -> str:
     """What to write instead of an operation that has no rule, where that is known."""
     if why := P.REFUSED.get(layer.ops[0].primitive):
         return f"{why} "
+    if layer.name.startswith("call_exported"):
+        return (
+            "It is an exported function, which cannot be looked into: explain the function before its "
+            "export. "
+        )
     if layer.name.startswith(_KERNELS):
         return (
             "It is a kernel whose inside no trace shows: while you explain, choose the implementation "
@@ -201,6 +229,10 @@ _KERNELS = (
     "pallas_call", "triton_kernel_call", "tpu_custom_call", "ffi_call", "dot_product_attention",
     "pure_callback", "io_callback",
 )  # fmt: skip
+
+
+# Of these JAX has no derivative.
+_OPAQUE = ("pure_callback", "io_callback", "call_exported")
 
 
 def check_all_match(layers: tuple[Layer, ...], composite: Composite) -> None:

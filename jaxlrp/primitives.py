@@ -12,7 +12,10 @@ from typing import Any
 from jaxlrp._compat import Primitive, primitive, primitives
 
 # Calls whose body is inlined: the layers inside are layers of the caller.
-CALLS = primitives("jit", "closed_call", "call", "custom_jvp_call", "custom_vjp_call")
+COMPOSITE = primitive("composite")
+CALLS = primitives(
+    "jit", "closed_call", "call", "custom_jvp_call", "custom_vjp_call", "custom_vmap", "composite"
+)
 
 # Those with a derivative of their own, which counts for rules that take the gradient alone.
 DECLARED = primitives("custom_jvp_call", "custom_vjp_call")
@@ -50,6 +53,10 @@ DOT = primitive("dot_general")
 CONV = primitive("conv_general_dilated")
 RAGGED_DOT = primitive("ragged_dot_general")
 GATHER = primitive("gather")
+DYNAMIC_SLICE = primitive("dynamic_slice")
+DYNAMIC_UPDATE = primitive("dynamic_update_slice")
+SORT = primitive("sort")
+TOP_K = primitives("top_k", "approx_top_k")
 SCATTER = primitives("scatter", "scatter_add", "scatter_sub")
 SCATTER_MUL = primitive("scatter_mul")
 STOP_GRADIENT = primitive("stop_gradient")
@@ -128,16 +135,37 @@ NONLINEAR = frozenset({EXP, LOG, RSQRT, SQRT, POW, INTEGER_POW, MAX, MIN, CLAMP}
     "igamma", "igammac", "igamma_grad_a", "polygamma", "zeta", "regularized_incomplete_beta",
 )  # fmt: skip
 
+# Move values: each of the result's is one of the first operand's.
+MOVES = SHAPE | {BROADCAST, GATHER, DYNAMIC_SLICE} | primitives(
+    "slice", "rev", "split", "unstack", "tile", "name", "reduce_precision", "copy",
+    "sharding_constraint", "optimization_barrier", "device_put", "reshard",
+)  # fmt: skip
+
+# With an index or a predicate made of the input, and constants for the rest, these look something up.
+LOOKUPS = SCATTER | {GATHER, DYNAMIC_SLICE, DYNAMIC_UPDATE, SELECT}
+
+# Round to whole numbers.
+ROUNDING = primitives("round", "floor", "ceil")
+
+# Truth values from numbers: what is compared carries no relevance further.
+TESTS = primitives("eq", "ne", "lt", "le", "gt", "ge", "is_finite", "eq_to", "le_to", "lt_to")
+EQUALITIES = primitives("eq", "ne", "eq_to")
+
 # Elementwise and of truth values: a use of them selects, and carries no relevance.
 COMPARISONS = primitives(
     "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor", "is_finite",
     "eq_to", "le_to", "lt_to",
 )  # fmt: skip
 
+# Elementwise functions of integers, besides those above: the arithmetic of hashes and of packed codes.
+BITS = primitives(
+    "clz", "population_count", "mulhi", "shift_left", "shift_right_arithmetic", "shift_right_logical",
+)  # fmt: skip
+
 # Elementwise and affine where at most one operand depends on the input.
 AFFINE = frozenset({SUB, MUL, DIV, NEG, SELECT}) | ADD | SAME
 
-ELEMENTWISE = NONLINEAR | AFFINE
+ELEMENTWISE = NONLINEAR | AFFINE | BITS
 
 # Nonlinear functions that cost a comparison or a product: recomputed rather than stored.
 CHEAP = frozenset({MAX, MIN, CLAMP, INTEGER_POW}) | AFFINE | primitives(
@@ -150,11 +178,10 @@ RANDOM = primitives(
     "random_split", "random_fold_in", "random_gamma",
 )  # fmt: skip
 
-# Results without relevance: integers, truth values, and what is made of no value at all.
+# Results without relevance: positions and truth values, and what is made of no value at all.
 CONSTANTS = primitives(
-    "argmax", "argmin", "reduce_and", "reduce_or", "reduce_xor", "clz", "population_count",
-    "mulhi", "shift_left", "shift_right_arithmetic", "shift_right_logical", "bitcast_convert_type",
-    "iota", "axis_index", "empty2", "create_token", "after_all", "platform_index",
+    "argmax", "argmin", "reduce_and", "reduce_or", "reduce_xor", "bitcast_convert_type", "iota",
+    "axis_index", "empty2", "create_token", "after_all", "platform_index",
 )  # fmt: skip
 
 KNOWN = (
@@ -182,6 +209,9 @@ _REFUSED = {
 }  # fmt: skip
 REFUSED = {p: why for why, names in _REFUSED.items() for p in primitives(*names)}
 
+# Of those JAX has no derivative.
+WITHOUT_GRADIENT = primitives("while", "pmax", "pmin", "get", "swap")
+
 # The tables that settle what becomes of a primitive: each primitive that JAX exports is in one.
 FATES = {
     "inlined": CALLS,
@@ -193,6 +223,7 @@ FATES = {
     "softmax": LOGSUMEXP,
     "maximum": MAXIMA,
     "elementwise": NONLINEAR,
+    "integer": BITS,
     "constant": CONSTANTS,
     "random": RANDOM,
     "refused": frozenset(REFUSED),

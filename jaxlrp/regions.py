@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaxlrp import primitives as P
+from jaxlrp.dependence import varying_dims
 from jaxlrp.graph import Call, Op, Value
-from jaxlrp.structure import ANY, Structure
+from jaxlrp.structure import ANY, Structure, is_inexact
 
 
 def region(
@@ -54,7 +55,7 @@ def is_nonlinear(structure: Structure, ops: Sequence[Op]) -> bool:
     """Whether the operations of a region are together more than affine."""
     follows = {v for op in ops for v in op.outputs} | structure.dependent
     for op in ops:
-        if op.primitive in P.NONLINEAR and op.primitive not in P.COMPARISONS:
+        if op.primitive in P.NONLINEAR | P.BITS or is_rounding(structure, op):
             return True
         moving = [v for v in op.inputs if v in follows]
         if op.primitive in (P.MUL, P.DIV, P.SELECT) and len(moving) > 1:
@@ -64,6 +65,21 @@ def is_nonlinear(structure: Structure, ops: Sequence[Op]) -> bool:
         if op.primitive is P.SELECT and op.inputs[0] in follows:
             return True
     return False
+
+
+def is_rounding(structure: Structure, op: Op) -> bool:
+    """Whether an operation rounds to whole numbers, perhaps by a cast to an integer."""
+    whole = not is_inexact(structure.graph, op.outputs[0])
+    cast = op.primitive is P.CONVERT and is_inexact(structure.graph, op.inputs[0])
+    return op.primitive in P.ROUNDING or (whole and (cast or op.primitive is P.DIV))
+
+
+def is_quantizer(structure: Structure, ops: Sequence[Op]) -> bool:
+    """Whether a region rounds, and clips or scales at the most beside that."""
+    allowed = P.AFFINE | P.ROUNDING | {P.MAX, P.MIN, P.CLAMP, P.BROADCAST}
+    return any(is_rounding(structure, op) for op in ops) and all(
+        op.primitive in allowed for op in ops
+    )
 
 
 def is_relu(structure: Structure, source: Value, ops: Sequence[Op]) -> bool:
@@ -90,6 +106,18 @@ def is_literal_affine(structure: Structure, op: Op) -> bool:
         and len(others) == len(op.inputs) - 1
         and all(v in structure.bounds and structure.graph.shape(v) == () for v in others)
     )
+
+
+def spreads(structure: Structure, op: Op) -> bool:
+    """Whether an operation adds to one value several constants, each for a result of its own."""
+    graph = structure.graph
+    moving = [v for v in op.inputs if v in structure.dependent]
+    if op.primitive not in P.ADD | {P.SUB} or len(moving) != 1:
+        return False
+    if op.outputs[0] not in structure.dominator or op.outputs[0] not in structure.live:
+        return False
+    varying = varying_dims(graph, moving[0])
+    return len(varying) < len(varying_dims(graph, op.outputs[0]))
 
 
 def region_name(ops: Sequence[Op], call: Call | None) -> str:

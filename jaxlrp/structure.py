@@ -6,19 +6,28 @@ Everything here is decided by structure, never by the name of a function or a mo
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 
-import jax.numpy as jnp
-import numpy as np
-
+from jaxlrp import _compat
 from jaxlrp import primitives as P
-from jaxlrp._compat import primitives as _named
+from jaxlrp.denominators import fixed_uses
+from jaxlrp.dependence import (
+    Dependence,
+    Trail,
+    carrying,
+    depend,
+    inner_inputs,
+    is_inexact,
+    trail_of,
+    trail_to,
+)
+from jaxlrp.dominators import dominators
 from jaxlrp.graph import Graph, Op, Value
-from jaxlrp.softmaxes import Mixture, mixtures, units
+from jaxlrp.intervals import ANY, Bounds, intervals
+from jaxlrp.softmaxes import Mixture, softmaxes
 
-Bounds = tuple[float, float]
-ANY: Bounds = (-math.inf, math.inf)
+__all__ = ["ANY", "Bounds", "Edge", "Structure", "analyse", "is_inexact"]
+
 Edge = tuple[Op, int]  # an operation's use of its i-th operand
 
 
@@ -28,43 +37,58 @@ class Structure:
 
     Attributes:
       graph: the graph itself.
-      dependent: inexact values that depend on the explained input.
-      roots: inexact values made from an integer input (embeddings, casts), by that input.
+      dependence: how values depend on the explained input.
       carrying: dependent values that the input reaches by uses that carry relevance.
       live: dependent values from which relevance can reach the input: not those whose only way to
         the output leads through a cut.
-      cuts: uses that carry no relevance: a normaliser's denominator, `stop_gradient`.
-      softmax: the operations of softmax units, which autodiff treats as a whole.
+      cuts: uses that carry no relevance: a normaliser's denominator, an index, a predicate.
+      trails: of each lookup, where its index comes from.
+      codes: live integers and truth values that do nothing but look something up.
+      renamed: of those that look up inside control flow, where they come from outside of it.
+      softmax: the operations of softmaxes, which autodiff treats as a whole.
+      weights: those of them that give the weights.
       mixtures: values that a softmax weighs, where it is normalised behind the product.
       dominator: for the result of an elementwise operation, the one value that it is a function of.
       bounds: what is known of the range of each value.
       random: values drawn at random, and what is made of them without the explained input.
       given: values computed from inputs or captured arrays; all others are written in the program.
+      bodies: of each live operation of control flow, its bodies.
     """
 
     graph: Graph
-    dependent: frozenset[Value]
-    roots: Mapping[Value, Value]
+    dependence: Dependence
     carrying: frozenset[Value]
     live: frozenset[Value]
     cuts: frozenset[Edge]
+    trails: Mapping[Op, Trail]
+    codes: frozenset[Value]
+    renamed: Mapping[Value, Trail]
     softmax: frozenset[Op]
+    weights: frozenset[Op]
     mixtures: tuple[Mixture, ...]
     dominator: Mapping[Value, Value]
     bounds: Mapping[Value, Bounds]
     random: frozenset[Value]
     given: frozenset[Value]
+    bodies: Mapping[Op, tuple[Structure, ...]]
+
+    @property
+    def flowing(self) -> frozenset[Value]:
+        """The live values through whose operations relevance flows one by one."""
+        return self.live - self.renamed.keys()
+
+    @property
+    def dependent(self) -> frozenset[Value]:
+        """The values from which relevance can flow to the explained input, of any dtype."""
+        return self.dependence.dependent
 
     def sources(self, op: Op) -> tuple[Value, ...]:
         """The live operands of an operation through which relevance flows, in order."""
         return tuple(
-            v for i, v in enumerate(op.inputs) if v in self.live and (op, i) not in self.cuts
+            v
+            for i, v in enumerate(op.inputs)
+            if v in self.live and v in self.carrying and (op, i) not in self.cuts
         )
-
-
-def is_inexact(graph: Graph, value: Value) -> bool:
-    dtype = getattr(graph.avals[value], "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
 
 
 def analyse(
@@ -81,190 +105,129 @@ def analyse(
       bounds: what is known of the range of the inputs.
       outputs: the outputs that carry relevance; all by default.
     """
-    explained = tuple(explained)
-    dependent, roots = _dependence(graph, explained)
-    dominator = _dominators(graph, dependent)
-    mixed = mixtures(graph, dependent)
-    softmax = units(graph, dependent) | {mixture.exp for mixture in mixed}
-    cuts = _cuts(graph, dependent, dominator, softmax | {mixture.end for mixture in mixed})
-    live = _live(graph, dependent, cuts, graph.outputs if outputs is None else outputs)
+    prepared = _prepare(depend(graph, explained), bounds or {})
+    return _alive(prepared, graph.outputs if outputs is None else outputs)
+
+
+def _prepare(dependence: Dependence, bounds: Mapping[Value, Bounds]) -> Structure:
+    """All that does not depend on which outputs carry relevance."""
+    graph, dependent = dependence.graph, dependence.dependent
+    dominator = dominators(graph, dependent)
+    found = softmaxes(graph, dependent)
+    whole = found.ops | {mixture.end for mixture in found.mixtures}
+    cuts = _positions(dependence) | fixed_uses(graph, dependent, dominator, whole)
+    drawn = {v for op in graph.ops if op.primitive in P.RANDOM for v in op.outputs}
     return Structure(
         graph=graph,
-        dependent=dependent,
-        roots=roots,
-        carrying=_carrying(graph, {*explained, *roots}, dependent, cuts),
-        live=live,
+        dependence=dependence,
+        carrying=_carrying(dependence, cuts),
+        live=frozenset(),
         cuts=cuts,
-        softmax=softmax,
-        mixtures=mixed,
+        trails={op: trail_of(dependence, op) for op in dependence.lookups},
+        codes=frozenset(),
+        renamed={},
+        softmax=found.ops,
+        weights=found.ends,
+        mixtures=found.mixtures,
         dominator=dominator,
-        bounds=_bounds(graph, dict(bounds or {})),
-        random=_derived(
-            graph, {v for op in graph.ops if op.primitive in P.RANDOM for v in op.outputs}
-        )
-        - _derived(graph, set(explained)),
+        bounds=intervals(graph, bounds),
+        random=_derived(graph, drawn) - dependence.touched,
         given=_derived(graph, {*graph.inputs, *graph.constants} - graph.literals),
+        bodies={},
     )
 
 
-def _dependence(
-    graph: Graph, explained: tuple[Value, ...]
-) -> tuple[frozenset[Value], dict[Value, Value]]:
-    """Values that depend on the explained inputs, and the roots made from integer inputs."""
-    dependent = {v for v in explained if is_inexact(graph, v)}
-    tokens = {v: v for v in explained if v not in dependent}
-    roots: dict[Value, Value] = {}
-    for op in graph.ops:
-        if any(v in dependent for v in op.inputs):
-            dependent.update(v for v in op.outputs if is_inexact(graph, v))
+def _alive(structure: Structure, outputs: Iterable[Value]) -> Structure:
+    """The structure with what is live if relevance begins at these outputs."""
+    dependent, graph = structure.dependent, structure.graph
+    numbers = {v for v in outputs if v in dependent}  # read otherwise than to look something up
+    codes: set[Value] = set()
+    renamed: dict[Value, Trail] = {}
+    bodies: dict[Op, tuple[Structure, ...]] = {}
+    for op in reversed(graph.ops):
+        read = {v for v in op.outputs if v in numbers or v in codes}
+        if not read or all(v in renamed and v not in numbers for v in read):
             continue
-        token = next((tokens[v] for v in op.inputs if v in tokens), None)
-        if token is None or _is_mask(graph, op):
-            continue
-        for v in op.outputs:
-            if is_inexact(graph, v):
-                roots[v] = token
-                dependent.add(v)
-            else:
-                tokens[v] = token
-    return frozenset(dependent), roots
+        if op in structure.trails:
+            codes.update(structure.trails[op].sources)
+        elif op in structure.dependence.bodies:
+            bodies[op] = _bodies(structure, op, numbers | codes)
+            for v, is_code in _wanted(op, bodies[op]).items():
+                if v not in dependent:
+                    continue
+                if not is_code:
+                    numbers.add(v)
+                    continue
+                codes.add(v)
+                trail = trail_to(structure.dependence, (v,))
+                if trail.sources != (v,):
+                    renamed[v] = trail
+                    codes.update(trail.sources)
+        else:
+            numbers.update(
+                v
+                for i, v in enumerate(op.inputs)
+                if v in dependent and (op, i) not in structure.cuts
+            )
+    return dataclasses.replace(
+        structure,
+        live=frozenset(numbers | codes),
+        codes=frozenset(v for v in codes - numbers if not is_inexact(graph, v)),
+        renamed={v: trail for v, trail in renamed.items() if v not in numbers},
+        bodies=bodies,
+    )
 
 
-def _is_mask(graph: Graph, op: Op) -> bool:
-    """Whether an operation compares with a single number, as the mask of padding does.
-
-    Such a mask is a constant. A one-hot vector compares with many numbers, and is an embedding.
-    """
-    return op.primitive in P.COMPARISONS and any(graph.shape(v) == () for v in op.inputs)
-
-
-def _dominators(graph: Graph, dependent: frozenset[Value]) -> dict[Value, Value]:
-    """Immediate dominators among elementwise operations of one shape.
-
-    `d = dominator[v]` means that v is an elementwise function of d alone (and of constants), and that
-    no value between the two has that property. Booleans count on the way: `where(x > 0, x, 0)`.
-    """
-    follows = set(dependent)
-    dominator: dict[Value, Value] = {}
-    depth: dict[Value, int] = {}
-
-    def meet(a: Value, b: Value) -> Value | None:
-        while a != b:
-            if depth.get(a, 0) < depth.get(b, 0):
-                a, b = b, a
-            if a not in dominator:
-                return None
-            a = dominator[a]
-        return a
-
-    for op in graph.ops:
-        if op.primitive not in P.ELEMENTWISE:
-            continue
-        (out,) = op.outputs
-        operands = [v for v in op.inputs if v in follows]
-        if not operands:
-            continue
-        follows.add(out)
-        shape = graph.shape(out)
-        if any(graph.shape(v) != shape for v in operands):
-            continue
-        found = _meet_all(operands, meet)
-        if found is None and op.primitive is P.SELECT:
-            # the predicate of a select by another source is a constant
-            operands = [v for v in op.inputs[1:] if v in follows]
-            found = _meet_all(operands, meet) if operands else None
-        if found is not None:
-            dominator[out] = found
-            depth[out] = depth.get(found, 0) + 1
-    return dominator
+def _bodies(structure: Structure, op: Op, live: set[Value]) -> tuple[Structure, ...]:
+    """The bodies of an operation of control flow, some of whose results are live."""
+    found = []
+    for dependence in structure.dependence.bodies[op]:
+        graph = dependence.graph
+        pairs = list(zip(graph.inputs, inner_inputs(op), strict=True))
+        carry: list[tuple[Value, Value]] = []
+        if op.primitive is P.SCAN:  # what is known of an initial carry need not hold later
+            consts, carries = _compat.scan_counts(op.eqn)
+            carry = list(zip(graph.inputs[consts : consts + carries], graph.outputs, strict=False))
+            pairs = pairs[:consts] + pairs[consts + carries :]
+        known = {inner: structure.bounds[v] for inner, v in pairs if v in structure.bounds}
+        prepared = _prepare(dependence, known)
+        wanted = {a for a, b in zip(graph.outputs, op.outputs, strict=True) if b in live}
+        while True:  # until what goes round the loop is known to be live
+            body = _alive(prepared, wanted)
+            more = {b for a, b in carry if a in body.live} - wanted
+            if not more:
+                break
+            wanted |= more
+        found.append(body)
+    return tuple(found)
 
 
-def _meet_all(values: list[Value], meet) -> Value | None:
-    found: Value | None = values[0]
-    for value in values[1:]:
-        if found is None:
-            return None
-        found = meet(found, value)
+def _wanted(op: Op, bodies: tuple[Structure, ...]) -> dict[Value, bool]:
+    """The operands that are live in a body, and whether they are codes wherever they are."""
+    found: dict[Value, bool] = {}
+    for body in bodies:
+        for inner, outer in zip(body.graph.inputs, inner_inputs(op), strict=True):
+            if inner in body.live:
+                found[outer] = found.get(outer, True) and inner in body.codes
     return found
 
 
-def _cuts(
-    graph: Graph,
-    dependent: frozenset[Value],
-    dominator: Mapping[Value, Value],
-    whole: frozenset[Op],
-) -> frozenset[Edge]:
-    """Uses of dependent values that carry no relevance, but in operations that are part of a whole."""
-    cuts: set[Edge] = set()
-    for op in graph.ops:
-        if op.primitive is P.STOP_GRADIENT:
-            cuts.add((op, 0))
-        if op.primitive not in (P.MUL, P.DIV) or op in whole:
-            continue
-        a, b = op.inputs
-        if a not in dependent or b not in dependent or op.outputs[0] in dominator:
-            continue
-        if op.primitive is P.DIV or _is_normaliser(graph, b, dependent):
-            cuts.add((op, 1))  # numerator / denominator, or value * rsqrt(statistic)
-        elif _is_normaliser(graph, a, dependent):
-            cuts.add((op, 0))
-    return frozenset(cuts)
+def _positions(dependence: Dependence) -> frozenset[Edge]:
+    """Uses of dependent values as indices and predicates; a lookup's are followed by its trail."""
+    return frozenset(
+        (op, i)
+        for op in dependence.graph.ops
+        if op not in dependence.lookups
+        for i in set(range(len(op.inputs))) - set(carrying(op))
+        if op.inputs[i] in dependence.dependent
+    )
 
 
-_REDUCTIONS = frozenset({P.REDUCE_SUM, P.WINDOW_SUM}) | P.MAXIMA
-_ON_A_STATISTIC = (
-    P.AFFINE
-    | P.SHAPE
-    | P.VARY
-    | P.PSUM
-    | {P.BROADCAST, P.MAX, P.MIN, P.CLAMP, P.SQRT, P.RSQRT, P.POW, P.INTEGER_POW}
-    | _named("square", "abs", "rsqrt")
-)
-
-
-def _is_normaliser(graph: Graph, value: Value, dependent: frozenset[Value]) -> bool:
-    """Whether `value` is a reciprocal (root) of a statistic of the input, times constants."""
-    op, inverted = graph.producer.get(value), False
-    while op is not None:
-        moving = [v for v in op.inputs if v in dependent]
-        if op.primitive in _REDUCTIONS or (op.primitive is P.DOT and len(moving) == 2):
-            return inverted
-        inverted |= (
-            op.primitive is P.RSQRT
-            or (op.primitive is P.DIV and op.inputs[0] not in dependent)
-            or (op.primitive is P.INTEGER_POW and op.params["y"] < 0)
-            or op.primitive is P.POW
-        )
-        if op.primitive not in _ON_A_STATISTIC or not moving:
-            return False
-        # Of a variance E[x^2] - E[x]^2 either term leads back to a reduction.
-        op = graph.producer.get(moving[0])
-    return False
-
-
-def _live(
-    graph: Graph,
-    dependent: frozenset[Value],
-    cuts: frozenset[Edge],
-    outputs: Iterable[Value],
-) -> frozenset[Value]:
-    live = {v for v in outputs if v in dependent}
-    for op in reversed(graph.ops):
-        if not any(v in live for v in op.outputs):
-            continue
-        for i, v in enumerate(op.inputs):
-            if v in dependent and (op, i) not in cuts:
-                live.add(v)
-    return frozenset(live)
-
-
-def _carrying(
-    graph: Graph, origins: set[Value], dependent: frozenset[Value], cuts: frozenset[Edge]
-) -> frozenset[Value]:
-    found = origins & dependent
-    for op in graph.ops:
+def _carrying(dependence: Dependence, cuts: frozenset[Edge]) -> frozenset[Value]:
+    found = set(dependence.explained)
+    for op in dependence.graph.ops:
         if any(v in found and (op, i) not in cuts for i, v in enumerate(op.inputs)):
-            found.update(v for v in op.outputs if v in dependent)
+            found.update(v for v in op.outputs if v in dependence.dependent)
     return frozenset(found)
 
 
@@ -275,98 +238,3 @@ def _derived(graph: Graph, values: set[Value]) -> frozenset[Value]:
         if any(v in found for v in op.inputs):
             found.update(op.outputs)
     return frozenset(found)
-
-
-def _bounds(graph: Graph, bounds: dict[Value, Bounds]) -> dict[Value, Bounds]:
-    """Interval arithmetic over the graph; what is not in the result may be anything."""
-    for value in graph.literals:
-        dtype = graph.avals[value].dtype
-        is_real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-        if not is_real:
-            continue
-        held = np.asarray(graph.constants[value]).astype(np.float64)  # bfloat16 too
-        if held.size and np.all(np.isfinite(held)):
-            bounds[value] = (float(held.min()), float(held.max()))
-    for op in graph.ops:
-        rule = _INTERVALS.get(op.primitive)
-        if rule is None:
-            continue
-        found = rule(op, [bounds.get(v, ANY) for v in op.inputs])
-        if found != ANY:
-            bounds[op.outputs[0]] = found
-    return bounds
-
-
-def _product(op: Op, xs: list[Bounds]) -> Bounds:
-    if op.inputs[0] == op.inputs[1]:
-        return (0.0, math.inf)
-    corners = [_times(p, q) for p in xs[0] for q in xs[1]]
-    return min(corners), max(corners)
-
-
-def _times(p: float, q: float) -> float:
-    return 0.0 if p == 0.0 or q == 0.0 else p * q
-
-
-def _quotient(op: Op, xs: list[Bounds]) -> Bounds:
-    (a, b), (c, d) = xs
-    if c > 0:
-        corners = [_times(p, 1 / q) if math.isfinite(q) else 0.0 for p in (a, b) for q in (c, d)]
-        return min(corners), max(corners)
-    return (0.0, math.inf) if a >= 0 and c >= 0 else ANY
-
-
-def _union(op: Op, xs: list[Bounds]) -> Bounds:
-    return min(a for a, _ in xs), max(b for _, b in xs)
-
-
-def _same(op: Op, xs: list[Bounds]) -> Bounds:
-    return xs[0]
-
-
-def _sum(op: Op, xs: list[Bounds]) -> Bounds:
-    a, b = xs[0]
-    return (0.0 if a >= 0 else -math.inf, 0.0 if b <= 0 else math.inf)
-
-
-def _power(op: Op, xs: list[Bounds]) -> Bounds:
-    return (0.0, math.inf) if op.params["y"] % 2 == 0 or xs[0][0] >= 0 else ANY
-
-
-def _fixed(low: float, high: float):
-    return lambda op, xs: (low, high)
-
-
-_POSITIVE = _fixed(0.0, math.inf)
-_INTERVALS = {
-    **dict.fromkeys(
-        P.SHAPE | P.VARY | (P.MAXIMA - P.SCATTER_MAXIMA) | {P.BROADCAST, P.STOP_GRADIENT}
-        | _named("slice", "dynamic_slice", "rev", "split", "tile", "unstack", "name",
-                       "reduce_precision"),
-        _same,
-    ),
-    P.CONCATENATE: _union,
-    **dict.fromkeys(P.SCATTER_MAXIMA, lambda op, xs: _union(op, [xs[0], xs[2]])),
-    P.PAD: _union,
-    P.SELECT: lambda op, xs: _union(op, xs[1:]),
-    **dict.fromkeys(_named("stack", "dynamic_update_slice"), _union),
-    **dict.fromkeys(P.ADD, lambda op, xs: (xs[0][0] + xs[1][0], xs[0][1] + xs[1][1])),
-    P.SUB: lambda op, xs: (xs[0][0] - xs[1][1], xs[0][1] - xs[1][0]),
-    P.NEG: lambda op, xs: (-xs[0][1], -xs[0][0]),
-    P.MUL: _product,
-    P.DIV: _quotient,
-    P.REDUCE_SUM: _sum,
-    P.WINDOW_SUM: _sum,
-    P.CUMSUM: _sum,
-    P.MAX: lambda op, xs: (max(xs[0][0], xs[1][0]), max(xs[0][1], xs[1][1])),
-    P.MIN: lambda op, xs: (min(xs[0][0], xs[1][0]), min(xs[0][1], xs[1][1])),
-    P.CLAMP: lambda op, xs: (max(xs[0][0], min(xs[1][0], xs[2][0])), min(xs[2][1], xs[1][1])),
-    P.EXP: _POSITIVE,
-    P.SQRT: _POSITIVE,
-    P.RSQRT: _POSITIVE,
-    P.INTEGER_POW: _power,
-    **dict.fromkeys(_named("square", "abs", "exp2"), _POSITIVE),
-    **dict.fromkeys(_named("logistic"), _fixed(0.0, 1.0)),
-    **dict.fromkeys(_named("tanh", "erf", "sin", "cos"), _fixed(-1.0, 1.0)),
-    **dict.fromkeys(_named("erfc"), _fixed(0.0, 2.0)),
-}  # fmt: skip

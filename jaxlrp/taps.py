@@ -7,12 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import _compat
 from jaxlrp import primitives as P
 from jaxlrp.graph import Graph, Op
 from jaxlrp.layers import Body, Booked, Layer, Network
+
+# The columns of an account.
+RECEIVED, PASSED, BIAS, STABILISER, MAGNITUDE = range(5)
+COLUMNS = 5
 
 
 @jax.tree_util.register_dataclass
@@ -35,8 +40,8 @@ class Taps:
       outputs: arrays like the layer's output, whose cotangent is that of the output; the layers'
         outputs are given back as well.
       masks: what the relevance of the layer's output is multiplied by.
-      ledger: arrays of four zeros, whose cotangents are the accounts, those of what is no layer as
-        well. See `propagate.book`.
+      ledger: arrays of zeros, one for each column, whose cotangents are the accounts, those of what is
+        no layer as well. See `propagate.book`.
     """
 
     outputs: Mapping[str, Array] = dataclasses.field(default_factory=dict)
@@ -84,7 +89,8 @@ class Blanks:
     def _zeros(self, aval: Any) -> Array:
         leading = _leading(aval, self.around)
         axes = [axis for op in self.around for axis in _leading_axes(aval, op)]
-        blank = _compat.zeros((*leading, *aval.shape), aval.dtype, _compat.varying_around(aval))
+        dtype = aval.dtype if jnp.issubdtype(aval.dtype, jnp.inexact) else float
+        blank = _compat.zeros((*leading, *aval.shape), dtype, _compat.varying_around(aval))
         return _compat.laid_out(blank, axes, aval)
 
 
@@ -94,13 +100,15 @@ def blanks(network: Network) -> dict[str, Blanks]:
 
 
 def empty_ledger(network: Network) -> dict[str, Array]:
-    """Four zeros for each layer and each account, in the order of evaluation.
+    """An account of zeros for each layer and whatever else has one, in the order of evaluation.
 
     A scan puts its length before them. The devices of a `shard_map` inside the function share them.
     """
     lengths = _lengths(network, ())
     axes = axes_around(network)
-    return {path: _compat.zeros((*before, 4), float, axes) for path, before in lengths.items()}
+    return {
+        path: _compat.zeros((*before, COLUMNS), float, axes) for path, before in lengths.items()
+    }
 
 
 def axes_around(network: Network) -> frozenset[str]:

@@ -123,7 +123,7 @@ def class_cotangent(z: Array, target: Any) -> Array:
     """One at the target of each example: relevance begins as that logit.
 
     Raises:
-      IndexError: if a target is out of range (concrete ones; traced ones cannot be looked at).
+      IndexError: if a target is out of range. Traced ones cannot be looked at: their relevance is NaN.
       ValueError: if there are not as many targets as examples.
     """
     if z.ndim == 0:
@@ -145,7 +145,11 @@ def class_cotangent(z: Array, target: Any) -> Array:
             f"{z.shape[:-1]}: the output has shape {z.shape}"
         )
     index = jnp.broadcast_to(index, z.shape[:-1])
-    return jax.nn.one_hot(index, classes, dtype=z.dtype)
+    chosen = jax.nn.one_hot(index, classes, dtype=z.dtype)
+    if not _compat.is_traced(target):
+        return chosen
+    outside = (index < 0) | (index >= classes)
+    return jnp.where(outside[..., None], jnp.asarray(jnp.nan, z.dtype), chosen)
 
 
 def _like(z: Array, relevance: Any, readout: str) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxlrp.flaxmodels import Modules, NNXFunction, check_callable, linen_scopes
 from jaxlrp.graph import flatten
 from jaxlrp.layers import Network
 from jaxlrp.naming import Namer
+from jaxlrp.numerics import is_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +48,8 @@ class Traced:
       network: its layers.
       values: of the graph's inputs, in order: all arrays among the arguments.
       explained: which of these are explained: indices into `values`.
-      argument_tree: the tree of the explained arguments, a tuple of one or several.
+      places: for each of them, which positional argument it comes from (-1 for the state of an NNX
+        module), and which leaf of it.
       output_tree: the tree of the output.
       n_outputs: how many leaves the output has; the auxiliary leaves follow.
       aux_tree: the tree of the auxiliary output, or None.
@@ -56,10 +58,30 @@ class Traced:
     network: Network
     values: tuple[Any, ...]
     explained: tuple[int, ...]
-    argument_tree: Any
+    places: tuple[tuple[int, int], ...]
     output_tree: Any
     n_outputs: int
     aux_tree: Any
+
+    def arguments(
+        self, args: Sequence[Any], positions: Iterable[int], read: Mapping[int, Any]
+    ) -> tuple[Any, ...]:
+        """Arguments with other arrays in place of their own; what was not traced stays.
+
+        Args:
+          args: the positional arguments that were traced.
+          positions: of those to return.
+          read: the arrays, by index into `values`.
+        """
+        at = {place: n for n, place in enumerate(self.places)}
+        found = []
+        for i in positions:
+            leaves, tree = jax.tree.flatten(args[i])
+            places = (at.get((i, k)) for k in range(len(leaves)))
+            pairs = zip(leaves, places, strict=True)
+            filled = [leaf if n is None else read[n] for leaf, n in pairs]
+            found.append(jax.tree.unflatten(tree, filled))
+        return tuple(found)
 
 
 def source(fun: Any, argnums: int | Sequence[int], has_aux: bool) -> Source:
@@ -87,11 +109,22 @@ def source(fun: Any, argnums: int | Sequence[int], has_aux: bool) -> Source:
 _JITTED = type(jax.jit(lambda x: x))
 
 
-def trace(source: Source, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traced:
+def trace(
+    source: Source,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    parameters: Sequence[int] = (),
+) -> Traced:
     """Traces the function once and finds its layers.
 
-    Arrays among the positional arguments are traced; everything else (Python numbers, strings,
-    None, and all keyword arguments) is as it is.
+    Arrays among the positional arguments are traced, and Python numbers in those that are explained or
+    whose own relevance is asked for. Everything else (other numbers, booleans, strings, None, and all
+    keyword arguments) is as it is.
+
+    Args:
+      source: the function.
+      args, kwargs: its arguments.
+      parameters: positions of arguments whose own relevance is asked for.
 
     Raises:
       TypeError: if an explained argument is missing or holds no array.
@@ -101,16 +134,21 @@ def trace(source: Source, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trac
     everything = args if source.state is None else (source.state, *args)
     offset = 0 if source.state is None else 1
     leaves, tree = jax.tree_util.tree_flatten_with_path(everything)
-    wanted = {i + offset for i in source.argnums}
-    dynamic = [
-        i for i, (path, leaf) in enumerate(leaves)
-        if _compat.is_array(leaf) or (path[0].idx in wanted and isinstance(leaf, (int, float)))
-    ]  # fmt: skip
+    numeric = {*source.argnums, *parameters}
+    dynamic: list[int] = []
+    places: list[tuple[int, int]] = []
+    seen: dict[int, int] = {}
+    for i, (path, leaf) in enumerate(leaves):
+        argument = path[0].idx - offset
+        seen[argument] = seen.get(argument, -1) + 1
+        if _compat.is_array(leaf) or (argument in numeric and is_number(leaf)):
+            dynamic.append(i)
+            places.append((argument, seen[argument]))
     values = tuple(
         leaves[i][1] if _compat.is_array(leaves[i][1]) else jnp.asarray(leaves[i][1])
         for i in dynamic
     )
-    explained = tuple(n for n, i in enumerate(dynamic) if leaves[i][0][0].idx in wanted)
+    explained = tuple(n for n, (argument, _) in enumerate(places) if argument in source.argnums)
     _check_explained(source, args, explained)
 
     def flat(*values: Any) -> Any:
@@ -148,7 +186,7 @@ def trace(source: Source, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trac
         ),
         values=values,
         explained=explained,
-        argument_tree=jax.tree.structure(tuple(args[i] for i in source.argnums)),
+        places=tuple(places),
         output_tree=jax.tree.structure(output),
         n_outputs=n_outputs,
         aux_tree=jax.tree.structure(aux) if source.has_aux else None,
@@ -165,8 +203,7 @@ def _check_argnums(source: Source, args: tuple[Any, ...]) -> None:
 
 
 def _check_explained(source: Source, args: tuple[Any, ...], explained: tuple[int, ...]) -> None:
-    found = sum(len(jax.tree.leaves(args[i])) for i in source.argnums)
-    if not explained or found != len(explained):
+    if not explained:
         raise TypeError(
             f"the explained argument (argnums={source.argnums}) must be an array or a pytree of "
             f"arrays, got {jax.tree.map(type, [args[i] for i in source.argnums])}"

@@ -151,11 +151,11 @@ def test_joined_constants_keep_their_share(how: str) -> None:
 
 
 def test_a_constant_across_new_axes() -> None:
-    """x - c_k for several k is no layer: what c takes is booked."""
+    """x - c_k for several k: what c takes is a bias."""
     centre = RNG.normal(size=(3, 4))
     ledger = check(lambda x: (x[:, None] - centre).sum(), EXACT)
-    path, entry = only(ledger, "constant")
-    assert path == "sub"
+    path, entry = only(ledger, "shift")
+    assert path == "shift"
     close(entry, np.sum(X[:, None] - centre), 3 * X.sum(), -5 * centre.sum())
 
 
@@ -172,11 +172,13 @@ def test_zeros_that_are_written_out_make_no_row_unless_they_can_take_relevance()
 
 
 def test_stopped() -> None:
-    """`stop_gradient` keeps what an uncut value would have been given."""
+    """What `stop_gradient` gives is a constant, and keeps what an uncut value would have been given."""
     ledger = check(lambda x: x.sum() + 3 * jax.lax.stop_gradient(x[:, :2]).sum(), EXACT)
-    path, entry = only(ledger, "stopped")
-    assert path == "stop_gradient"
-    close(entry, 3 * X[:, :2].sum(), 0.0)
+    _path, entry = only(ledger, "shift")
+    total, kept = X.sum(), 3 * X[:, :2].sum()
+    close(entry, total + kept, total, kept)
+    joined = check(lambda x: jnp.concatenate([x, jax.lax.stop_gradient(x[:1])]).sum(), EXACT)
+    close(only(joined, "stopped")[1], total + X[0].sum(), total, X[0].sum())
     np.testing.assert_allclose(ledger.input, X.sum())
 
 
@@ -293,16 +295,16 @@ def test_a_ledger_is_a_pytree() -> None:
     assert list(doubled.entries) == list(ledger.entries)
     np.testing.assert_allclose(doubled.absorbed, 2 * ledger.absorbed)
     names = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(ledger)]
-    assert names[:3] == [".output", ".input", "['concatenate'].received"]
+    assert names[:4] == [".output", ".input", ".magnitude", "['concatenate'].received"]
 
 
 def test_printed() -> None:
     text = str(check(block, EXACT, target=0))
     lines = text.splitlines()
     assert lines[0].split() == ["path", "kind", "received", "passed", "bias", "stabiliser", "rule"]
-    kinds = [line.split()[1] for line in lines if line.startswith(("softmax ", "stop_gradient "))]
-    assert kinds == ["stopped", "softmax"]
-    for kind in ("softmax", "stopped", "constant"):
+    kinds = [line.split()[1] for line in lines if line.startswith("softmax ")]
+    assert kinds == ["softmax"]
+    for kind in ("softmax", "constant"):
         assert f"{kind}: {accounts.KINDS[kind]}" in lines
     assert "autodiff" not in text
     assert lines[-1].startswith("output ")

@@ -48,7 +48,8 @@ def test_normalisers_softmax_and_constants():
     assert found["constant", "rsqrt"] == found["constant", "square"] == 1
     assert found["constant", "reduce_max"] == 1
     assert found["softmax", "exp"] == 1
-    assert found["held fixed", "stop_gradient"] >= 1
+    assert found["softmax", "stop_gradient"] == 1  # of the greatest score
+    assert found["cut", "stop_gradient"] == 1
 
 
 def test_bodies_are_counted_once():

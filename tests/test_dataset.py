@@ -397,13 +397,12 @@ def test_pixels_of_no_known_range_fail_with_the_reason(out, tmp_path, mode):
     assert failed["a.tif"].startswith(f"ValueError: its pixels are of mode '{mode}', numbers of no")
 
 
-def test_pictures_of_python_need_to_be_prepared(out):
+def test_bytes_are_explained_like_the_floats_that_they_are(out, tmp_path):
     x, labels = samples(20)
-    with pytest.raises(
-        lrp.UnsupportedError, match=r"inputs of dtype uint8 and shape \(4, 3\).*prepare"
-    ):
-        attribute(out, source=(x.astype(np.uint8), labels))
-    attribute(out, source=(x.astype(np.uint8), labels), prepare=lambda a: a / np.float32(255))
+    pixels = (40 * np.abs(x)).astype(np.uint8)
+    attribute(out, source=(pixels, labels))
+    attribute(tmp_path / "floats", source=(pixels, labels), prepare=lambda a: a.astype(np.float32))
+    np.testing.assert_allclose(by_id(out), by_id(tmp_path / "floats"), rtol=1e-5, atol=1e-6)
 
 
 class Broken:

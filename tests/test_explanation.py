@@ -271,7 +271,7 @@ ERRORS = {
     "integers": (
         lambda: lrp.explain(lambda x: x)(jnp.arange(3)),
         TypeError,
-        r"dtype int32 and is looked up in no embedding",
+        r"output has dtype int32: relevance begins at a floating-point output",
     ),
     "independent": (
         lambda: lrp.explain(lambda x: jnp.ones(2))(X),

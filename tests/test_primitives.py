@@ -180,7 +180,7 @@ ELEMENTWISE: dict[str, Callable[[jax.Array], jax.Array]] = {
 def test_elementwise(name: str) -> None:
     x, r = jnp.array([0.3, 0.9, 1.6, 2.2]), normal(4)
     rows = lrp.plan(ELEMENTWISE[name], None, x).rows
-    assert [row.kind for row in rows] == ["activation"]
+    assert [row.kind for row in rows] in (["activation"], ["quantizer"])
     close(relevance(ELEMENTWISE[name], x, r), r)
 
 

@@ -793,7 +793,7 @@ def test_what_an_activation_gives_for_nothing_is_its_bias(rule: R.Rule) -> None:
         (row,) = lrp.check_conservation(f, composite, x, target=r).entries.values()
         close(row.bias, 2.0)
     # a difference of like numbers, each of which would carry 1e18 times its half of the relevance
-    found = lrp.explain(lambda x: jnp.exp(x - jax.lax.stop_gradient(x)) * x, composite)(x, target=r)
+    found = lrp.explain(lambda x: jnp.exp(x - x[::-1][::-1]) * x, composite)(x, target=r)
     close(found.relevance, r / 2)
 
 

@@ -535,7 +535,7 @@ def test_a_numerator_takes_all() -> None:
     w = normal(4, 4, seed=3)
     x, r = normal(4), normal(4, seed=1)
     f = lambda x: x / (2 + jnp.cos(x @ w))  # noqa: E731
-    assert "normaliser" in kinds(f, x)
+    assert "quotient" in kinds(f, x)
     close(relevance(f, x, r), r)
 
 
@@ -802,7 +802,10 @@ def test_position_embedding_is_a_bias() -> None:
 def test_stop_gradient_stops_relevance() -> None:
     x = jnp.array([1.0, -2.0])
     close(relevance(lambda x: 2 * x + lax.stop_gradient(x), x, [3.0, 6.0]), [2, 4])
-    close(relevance(lambda x: lax.stop_gradient(x) * 2, x, [3.0, 6.0]), [0, 0])
+    with pytest.raises(
+        ValueError, match="only through operations that carry no relevance: `stop_grad"
+    ):
+        relevance(lambda x: lax.stop_gradient(x) * 2, x, [3.0, 6.0])
     with pytest.raises(ValueError, match="does not depend on the explained argument"):
         lrp.explain(lambda x: jnp.ones(2) * x.shape[0])(x, target=0)
 
@@ -1006,7 +1009,7 @@ def test_unknown_operation(name: str) -> None:
     with pytest.raises(lrp.UnsupportedError, match=rf"explain `{primitive}`") as caught:
         lrp.plan(fun, None, jnp.abs(normal(4)))
     assert re.search(rf"test_structure\.py:{line} ", str(caught.value))
-    assert "by_operation(" in str(caught.value)
+    assert ("by_operation(" in str(caught.value)) == (name != "while")  # which has no derivative
 
 
 def test_a_kernel_is_told_from_its_implementation_in_jax() -> None:

@@ -99,7 +99,7 @@ def grad_cam(
                 "one: pass resize=None"
             )
         relevance = _resized(cam, values[0], batch, channel, a.shape, resize)
-        relevance = jax.tree.unflatten(traced.argument_tree, [relevance])
+        relevance = traced.arguments(args, held.argnums, {traced.explained[0]: relevance})
         return Explanation(result.output, relevance[0] if held.single else relevance, result.aux)
 
     return mark(explained, argnums)

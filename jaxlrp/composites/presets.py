@@ -56,6 +56,8 @@ _DEFAULTS: dict[str, Rule] = {
     "attention": Uniform(),
     "gate": SignalTakesAll(),
     "normaliser": Detach(),
+    "quotient": Detach(),
+    "quantizer": Pass(),
     "embedding": LRP0(),
 }
 

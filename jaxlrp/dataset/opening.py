@@ -34,7 +34,6 @@ from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.program import Program
 from jaxlrp.dataset.reading import Spec
 from jaxlrp.dataset.source import Source, Stream
-from jaxlrp.errors import UnsupportedError
 
 _LOG = logging.getLogger("jaxlrp.dataset")
 _CHUNK_BYTES = 2**24
@@ -193,23 +192,8 @@ def make_program(options: Options, spec: Spec) -> Program:
         call, chosen, options.conditions, spec, placement, options.dtype, options.dims,
         placement.parameters(call.parameters),
     )  # fmt: skip
-    try:
-        planned.look()
-    except UnsupportedError as error:
-        _check_numbers(spec.input, error)
-        raise
+    planned.look()
     return planned
-
-
-def _check_numbers(given: Any, error: UnsupportedError) -> None:
-    """Says that pictures must become numbers with a fraction, where that is why they are not explained."""
-    whole = [s for s in jax.tree.leaves(given) if jnp.issubdtype(s.dtype, jnp.unsignedinteger)]
-    if whole:
-        raise UnsupportedError(
-            f"the source gives inputs of dtype {whole[0].dtype} and shape {whole[0].shape}, as pictures "
-            "have, but relevance goes to floating-point inputs: give what the model expects, such as "
-            "prepare=lambda picture: picture.astype(np.float32) / 255"
-        ) from error
 
 
 def make_manifest(options: Options, planned: Program, chunk: int, batch: int) -> Manifest:

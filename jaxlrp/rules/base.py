@@ -48,6 +48,7 @@ class BoundLayer:
       bias: its folded bias, which broadcasts to the output, else None.
       function: inputs -> output, from the user's own operations.
       operands: the values of `layer.operands`, where they are kept.
+      given: the inputs as the model has them, integers among them.
       nonnegative: the input is known to be >= 0: branches for negative inputs are zero.
       rectified: no relevance comes to outputs below zero.
     """
@@ -57,6 +58,7 @@ class BoundLayer:
     bias: Any
     function: Callable[..., Array]
     operands: tuple[Any, ...] = ()
+    given: tuple[Any, ...] = ()
     nonnegative: bool = False
     rectified: bool = False
 

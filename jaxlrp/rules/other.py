@@ -16,13 +16,16 @@ from jaxlrp.numerics import (
     as_stabiliser,
     check_at_least,
     checked,
+    summed_to,
     tiny,
     to_gradient_form,
     to_relevance,
 )
 from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
 
-_ONE_TO_ONE = frozenset({"activation", "scale", "shift", "normaliser", "unsupported"})
+_ONE_TO_ONE = frozenset(
+    {"activation", "scale", "shift", "normaliser", "quotient", "quantizer", "unsupported"}
+)
 
 
 @rule
@@ -59,15 +62,20 @@ class Pass(Rule):
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         x = inputs[0]
-        if x.shape != z.shape:
+        if not _broadcasts(x, z):
             raise ValueError(
                 f"Pass hands relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
                 f"into {z.shape}: give this layer another rule"
             )
         # the relevance first: s(z) / s(x) needs no g, and would be computed early and held till here
         relevance, kept = _arriving(layer, x, z, g)
-        passed = to_gradient_form(x, relevance)
+        passed = to_gradient_form(x, summed_to(x, relevance))
         return Shares((passed, *map(jnp.zeros_like, inputs[1:])), constant=kept)
+
+
+def _broadcasts(x: Array, z: Array) -> bool:
+    """Whether z has as many elements for each of x's as its axes say: none, or some along axes of one."""
+    return x.ndim == z.ndim and all(n in (1, m) for n, m in zip(x.shape, z.shape, strict=True))
 
 
 def _arriving(layer: BoundLayer, x: Array, z: Array, g: Array) -> tuple[Array, Array | float]:
@@ -75,7 +83,7 @@ def _arriving(layer: BoundLayer, x: Array, z: Array, g: Array) -> tuple[Array, A
     relevance = to_relevance(z, g)
     if layer.layer.kind != "activation":
         return relevance, 0.0
-    arrives = (jnp.abs(x) > tiny(x.dtype)) | (jnp.abs(z) <= tiny(z.dtype))
+    arrives = (jnp.abs(x) > tiny(x.dtype)) | (jnp.abs(z) <= tiny(z.dtype))  # broadcasts
     nothing = jnp.zeros_like(relevance)
     return jnp.where(arrives, relevance, nothing), jnp.sum(jnp.where(arrives, nothing, relevance))
 
@@ -136,7 +144,7 @@ class DeconvNet(_ReLURule):
     linear_in_relevance: ClassVar[bool] = False
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        return Shares((jnp.where(g > 0, g, jnp.zeros_like(g)),))
+        return Shares((summed_to(inputs[0], jnp.where(g > 0, g, jnp.zeros_like(g))),))
 
 
 @rule
@@ -157,7 +165,7 @@ class BetaSmooth(_ReLURule):
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs
-        return Shares((g * jax.nn.sigmoid(self.beta * x),))
+        return Shares((summed_to(x, g * jax.nn.sigmoid(self.beta * x)),))
 
 
 @rule
@@ -215,7 +223,7 @@ class Detach(Rule):
       https://doi.org/10.1007/978-3-319-44781-0_8
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"normaliser"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"normaliser", "quotient"})
 
 
 @rule
