@@ -273,7 +273,7 @@ def _follow(
     chain: list[Absorbed] = []
     while True:
         op = _only_user(graph, value)
-        if op is None or op in closed_to or op.outputs[0] not in structure.live:
+        if op is None or op in closed_to or op.outputs[0] not in structure.flowing:
             break
         before = _sizes(dims)
         if op.primitive in P.SHAPE or _adds_axes(graph, op):

@@ -101,7 +101,7 @@ def is_literal_affine(structure: Structure, op: Op) -> bool:
     return (
         op.primitive in P.ADD | {P.SUB, P.MUL, P.DIV, P.NEG, P.CONVERT}
         and op.outputs[0] in structure.dominator
-        and op.outputs[0] in structure.live
+        and op.outputs[0] in structure.flowing
         and not any((op, i) in structure.cuts for i in range(len(op.inputs)))
         and len(others) == len(op.inputs) - 1
         and all(v in structure.bounds and structure.graph.shape(v) == () for v in others)
@@ -114,7 +114,7 @@ def spreads(structure: Structure, op: Op) -> bool:
     moving = [v for v in op.inputs if v in structure.dependent]
     if op.primitive not in P.ADD | {P.SUB} or len(moving) != 1:
         return False
-    if op.outputs[0] not in structure.dominator or op.outputs[0] not in structure.live:
+    if op.outputs[0] not in structure.dominator or op.outputs[0] not in structure.flowing:
         return False
     varying = varying_dims(graph, moving[0])
     return len(varying) < len(varying_dims(graph, op.outputs[0]))

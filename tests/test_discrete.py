@@ -284,3 +284,20 @@ def test_zeros_that_are_scaled_keep_the_relevance_of_flat():
     explain = lrp.explain(lambda x: (x / 255) @ w, C.epsilon_plus_flat())
     plain = lrp.explain(lambda x: x @ w, C.epsilon_plus_flat())
     close(explain(x, target=0).relevance, plain(x / 255, target=0).relevance)
+
+
+def test_codes_that_cross_into_control_flow():
+    def embedded(ids):
+        return lax.scan(lambda h, i: (h + TABLE[i] @ W[0], None), 0.0, ids)[0]
+
+    exact = C.all_epsilon(1e-12)
+    rows = np.asarray(TABLE) @ np.asarray(W)[0]
+    clipped = lambda ids: embedded(jnp.clip(jnp.sort(ids), 1, 5))  # noqa: E731
+    ids = jnp.asarray([3, 0, 6, 2])
+    close(relevance(clipped, ids, composite=exact), rows[[3, 1, 5, 2]])
+    cast = lambda x: embedded(jnp.floor(x / 2).astype(int) + 1)  # noqa: E731
+    close(relevance(cast, jnp.asarray([4.2, 0.5, 8.0]), composite=exact), rows[[3, 1, 5]])
+    held = jax.checkpoint(lambda i: TABLE[i] @ W[0])
+    close(
+        relevance(lambda ids: held(ids[::-1] % 4).sum(), ids, composite=exact), rows[[3, 0, 2, 2]]
+    )
