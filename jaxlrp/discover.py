@@ -164,7 +164,14 @@ class _Assembler:
         for v, trail in self.s.renamed.items():
             placed.append((self.graph.producer[v].index + 0.5, Renamed(v, trail)))
         trails = [*self.s.trails.values(), *self.s.renamed.values()]
-        opened = {call for trail in trails for op in trail.ops for call in op.calls}
+        # what these compute again must be there to be read, and not inside a call that is made whole
+        again = [group.ops for group in self.groups if group.owned != group.ops]
+        opened = {
+            call
+            for ops in (*again, *(trail.ops for trail in trails))
+            for op in ops
+            for call in op.calls
+        }
         single = frozenset(
             op
             for op in rest

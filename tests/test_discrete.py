@@ -301,3 +301,16 @@ def test_codes_that_cross_into_control_flow():
     close(
         relevance(lambda ids: held(ids[::-1] % 4).sum(), ids, composite=exact), rows[[3, 0, 2, 2]]
     )
+
+
+def test_functions_of_one_value_that_share_what_a_call_computes():
+    pick = np.array([[False, True, False], [True, False, False]])
+
+    def f(x):
+        a = jnp.where(x > 0.1, x, 0.0)
+        b = jnp.where(x > 0.1, a, 0.0)
+        return b / jnp.sqrt((b * b).sum(-1, keepdims=True) + 0.1) + lax.select_n(pick, b, a)
+
+    x = jnp.asarray(RNG.normal(size=(2, 3)))
+    found = lrp.explain(f)(x, target=f(x))
+    close(found.relevance, found.output)
