@@ -6,6 +6,7 @@ Everything here is decided by structure, never by the name of a function or a mo
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 
 from jaxlrp import _compat
@@ -72,7 +73,7 @@ class Structure:
     given: frozenset[Value]
     bodies: Mapping[Op, tuple[Structure, ...]]
 
-    @property
+    @functools.cached_property
     def flowing(self) -> frozenset[Value]:
         """The live values through whose operations relevance flows one by one."""
         return self.live - self.renamed.keys()
