@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=("vit", "bert"), default=["vit", "bert"])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--remat", action="store_true", help="also with rematerialised blocks")
+    parser.add_argument("--remat", action="store_true", help="also with rematerialized blocks")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     parser.add_argument("--quick", action="store_true", help="tiny models; times mean nothing")
     args = parser.parse_args()

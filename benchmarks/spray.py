@@ -3,7 +3,7 @@
 python benchmarks/spray.py [--samples 1000 10000 50000] [--features 1024] [--views pca tsne] [--quick]
 
 Each N runs in a process of its own, so that its peak of resident memory is its own. The relevances are
-maps of a few strategies: sparse positive patterns, with noise, L1-normalised. "above" is the peak without
+maps of a few strategies: sparse positive patterns, with noise, L1-normalized. "above" is the peak without
 the views, less that when the data was there and JAX had started. Growth is the exponent p of
 N^p between two rows. ARI compares the clusters with the strategies.
 """
@@ -27,7 +27,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from jaxlrp import spray
 
-STAGES = ("neighbours", "spectral", "kmeans")
+STAGES = ("neighbors", "spectral", "kmeans")
 
 
 def relevances(n: int, features: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -60,10 +60,10 @@ def measure(n: int, features: int, views: list[str], send: Any) -> None:
     """Seconds of each stage and MiB at the peak, of one N."""
     key = jax.random.key(0)
     maps, which = relevances(n, features)
-    spray.neighbours(maps[:200], 10)  # starts JAX; the block of N is compiled within the time below
+    spray.neighbors(maps[:200], 10)  # starts JAX; the block of N is compiled within the time below
     before = peak_mib()
     found: dict[str, Any] = {"N": n, "data MiB": maps.nbytes / 2**20}
-    near = timed(found, "neighbours", lambda: spray.neighbours(maps, 10))
+    near = timed(found, "neighbors", lambda: spray.neighbors(maps, 10))
     embedding = timed(found, "spectral", lambda: spray.spectral(spray.graph(near), key=key))
     k = spray.eigengap(embedding.eigenvalues, least=2)
     labels = timed(found, "kmeans", lambda: spray.KMeans()(embedding.values[:, :k], k, key))

@@ -48,7 +48,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, normalised before (ViT) or behind (BERT)."""
+    """Attention and MLP, normalized before (ViT) or behind (BERT)."""
 
     size: Size
     pre_norm: bool

@@ -71,8 +71,8 @@ def by_magnitude(layer: rules.BoundLayer, x: jax.Array, R: jax.Array) -> jax.Arr
     return x * layer.transpose(R / (layer.op(x, w) + 1e-6), x, w)
 
 
-def standardise(x: jax.Array) -> jax.Array:
-    """Each picture to mean 0 and deviation 1/2: a normaliser before the network."""
+def standardize(x: jax.Array) -> jax.Array:
+    """Each picture to mean 0 and deviation 1/2: a normalizer before the network."""
     d = x - x.mean((1, 2, 3), keepdims=True)
     return 0.5 * d * jax.lax.rsqrt((d * d).mean((1, 2, 3), keepdims=True) + 1e-6)
 
@@ -82,7 +82,7 @@ def gate(x: jax.Array) -> jax.Array:
     return 1.2 * x * jax.nn.sigmoid(8 * x.mean(-1, keepdims=True) + 3)
 
 
-def normalise_locally(x: jax.Array) -> jax.Array:
+def normalize_locally(x: jax.Array) -> jax.Array:
     """Each pixel divided by a power of the mean square around it."""
     s = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, (1, 5, 5, 1), (1, 1, 1, 1), "SAME")
     return x * (0.7 + s / 25) ** -0.75
@@ -95,11 +95,11 @@ def thicken(x: jax.Array) -> jax.Array:
 
 def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
     """The pictures by name, each with its heatmaps."""
-    relative = functools.partial(rules.Stabilise, norm_scale=True)
+    relative = functools.partial(rules.Stabilize, norm_scale=True)
     gamma = Panel("Gamma(0.25)", composites.default())
     box = Panel("ZBox in the first layer", composites.epsilon_gamma_box(*net.bounds))
     product = functools.partial(by_kind, ("gate", "product"))
-    normaliser = functools.partial(by_kind, "normaliser")
+    normalizer = functools.partial(by_kind, "normalizer")
     return {
         "LRP0": (Panel("LRP0", linear(rules.LRP0())),),
         "Epsilon": (
@@ -137,12 +137,12 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
             Panel("SignalTakesAll", above(product(rules.SignalTakesAll())), gate),
         ),
         "Detach": (
-            Panel("Detach", composites.default(), standardise),
-            Panel("Gradient", above(normaliser(rules.Gradient())), standardise),
+            Panel("Detach", composites.default(), standardize),
+            Panel("Gradient", above(normalizer(rules.Gradient())), standardize),
         ),
         "LocalTaylor": (
-            Panel("LocalTaylor", above(normaliser(rules.LocalTaylor())), normalise_locally),
-            Panel("Detach", composites.default(), normalise_locally),
+            Panel("LocalTaylor", above(normalizer(rules.LocalTaylor())), normalize_locally),
+            Panel("Detach", composites.default(), normalize_locally),
         ),
         "Custom": (Panel("by magnitude", linear(rules.Custom(by_magnitude))),),
         "composites": (
@@ -159,7 +159,7 @@ def explained(net: Pretrained, panel: Panel, x: np.ndarray) -> np.ndarray:
     before = panel.before or (lambda x: x)
     explain = lrp.explain(lambda v, x: net.model.apply(v, before(x)), panel.composite, argnums=1)
     run = jax.jit(lambda v, x: explain(v, x, target=ESPRESSO).relevance.sum(-1))
-    return plot.normalise(np.asarray(run(net.variables, x))[0], percentile=99)
+    return plot.normalize(np.asarray(run(net.variables, x))[0], percentile=99)
 
 
 def series() -> dict[str, Figure]:

@@ -46,7 +46,7 @@ MARK = np.array(
 )  # bright pixels, in the lower left corner
 
 COMPOSITE = composites.epsilon_gamma_box(low=0.0, high=1.0)
-PREPARE = spray.compose(spray.sum_channels, spray.absolute, spray.l1_normalise)
+PREPARE = spray.compose(spray.sum_channels, spray.absolute, spray.l1_normalize)
 
 
 class Data(NamedTuple):
@@ -109,9 +109,9 @@ def as_input(pictures: np.ndarray) -> np.ndarray:
 
 
 def train(x: np.ndarray, y: np.ndarray, steps: int, batch: int = 128) -> tuple[CNN, Any]:
-    model, optimiser = CNN(), optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    model, optimizer = CNN(), optax.adam(optax.cosine_decay_schedule(3e-3, steps))
     variables = model.init(jax.random.key(0), as_input(x[:1]))
-    state = optimiser.init(variables)
+    state = optimizer.init(variables)
 
     @jax.jit
     def step(variables, state, x, y):
@@ -119,7 +119,7 @@ def train(x: np.ndarray, y: np.ndarray, steps: int, batch: int = 128) -> tuple[C
             logits = model.apply(variables, x)
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
-        updates, state = optimiser.update(jax.grad(loss)(variables), state)
+        updates, state = optimizer.update(jax.grad(loss)(variables), state)
         return optax.apply_updates(variables, updates), state
 
     rng = np.random.default_rng(1)
@@ -235,7 +235,7 @@ def main() -> int:
     opened = explain_all(model, variables, x[:explained], y[:explained], store)
     rows = np.asarray(opened.ids)  # samples that failed have none
     views = {"pca": spray.PCA()} | ({"tsne": spray.TSNE()} if real else {})
-    analyses = spray.analyse(
+    analyses = spray.analyze(
         opened.relevance, opened["label"][:], PREPARE, key=jax.random.key(0),
         settings=spray.Settings(views=views),
     )  # fmt: skip

@@ -60,7 +60,7 @@ def show(folder: Path, out: Path, path: Path) -> None:
     maps = opened.relevance[:count].astype(np.float32).sum(-1)
     figure = plot.grid(
         {
-            f"class {rank + 1}": plot.normalise(maps[:, rank], axis=(-2, -1), percentile=99)
+            f"class {rank + 1}": plot.normalize(maps[:, rank], axis=(-2, -1), percentile=99)
             for rank in range(2)
         },
         images=pictures,

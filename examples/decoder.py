@@ -115,20 +115,20 @@ def train(steps: int) -> Decoder:
     model = Decoder(nnx.Rngs(0))
     rate = optax.warmup_cosine_decay_schedule(0.0, 6e-3, 100, steps)
     steady = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-    optimiser = nnx.Optimizer(model, steady, wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, steady, wrt=nnx.Param)
 
     @nnx.jit
-    def step(model, optimiser, key):
+    def step(model, optimizer, key):
         ids, answers, _ = samples(key, 128)
 
         def loss(model):
             logits = model(ids)[:, 2 * PAIRS :: 2]  # behind each key that comes again
             return optax.softmax_cross_entropy_with_integer_labels(logits, answers).mean()
 
-        optimiser.update(model, nnx.grad(loss)(model))
+        optimizer.update(model, nnx.grad(loss)(model))
 
     for key in jax.random.split(jax.random.key(1), steps):
-        step(model, optimiser, key)
+        step(model, optimizer, key)
     return model
 
 
@@ -184,14 +184,14 @@ def main() -> int:
         [f"k{i}" if i < KEYS else f"v{i - KEYS}" for i in np.asarray(row)] for row in ids[some]
     ]
     labels = [f"-> v{answer}:" for answer in np.asarray(answers[some])]
-    coloured = plot.text(words, found[OURS][some], labels=labels)
-    console.file.write(f"{coloured}\n")
-    coloured.save(arguments.output / "decoder.html")
+    colored = plot.text(words, found[OURS][some], labels=labels)
+    console.file.write(f"{colored}\n")
+    colored.save(arguments.output / "decoder.html")
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     for ax, name in zip(figure.subplots(1, 2), (OURS, "input x gradient"), strict=True):
         plot.panel(
             found[name][some], columns=[str(t) for t in range(LENGTH)], rows=labels, ax=ax, title=name,
-            column_name="position", normalise_rows=True,
+            column_name="position", normalize_rows=True,
         )  # fmt: skip
         ax.scatter(place[some], np.arange(6), s=90, facecolors="none", edgecolors="black")
     path = arguments.output / "decoder.png"

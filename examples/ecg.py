@@ -37,7 +37,7 @@ AMPLITUDE = 0.1  # of the hum, in mV; the recording has about 0.01 of its own
 
 SPECTRUM = inspection.DFT()
 # The filters of the first layer tell frequencies apart by what cancels. Epsilon keeps what cancels;
-# gamma favours what does not, z+ looks at nothing else and so sees what is loud.
+# gamma favors what does not, z+ looks at nothing else and so sees what is loud.
 COMPOSITES = {
     "relevance, epsilon": composites.all_epsilon(),
     "relevance, gamma": composites.default(),
@@ -73,17 +73,17 @@ def train(model: CNN, recording: np.ndarray, steps: int, size: int = 64) -> dict
     """Trains on windows that begin anywhere, half of them with hum."""
     rng = np.random.default_rng(0)
     variables = model.init(jax.random.key(0), jnp.zeros((1, LENGTH, 1)))
-    optimiser = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 
     def loss(variables, x, y):
         return optax.sigmoid_binary_cross_entropy(model.apply(variables, x), y).mean()
 
     @jax.jit
     def step(variables, state, x, y):
-        updates, state = optimiser.update(jax.grad(loss)(variables, x, y), state)
+        updates, state = optimizer.update(jax.grad(loss)(variables, x, y), state)
         return optax.apply_updates(variables, updates), state
 
-    state = optimiser.init(variables)
+    state = optimizer.init(variables)
     for _ in range(steps):
         x = windows(recording, rng.integers(0, len(recording) - LENGTH, size))
         y = np.arange(size) % 2

@@ -71,7 +71,7 @@ def signals(key: Array, n: int) -> tuple[Array, Array, Array]:
 def train(model: MLP, steps: int, size: int = 256) -> dict:
     """Trains on signals that are new in each step."""
     variables = model.init(jax.random.key(0), jnp.zeros((1, LENGTH)))
-    optimiser = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
 
     def loss(variables, x, y):
         logits = model.apply(variables, x)
@@ -80,10 +80,10 @@ def train(model: MLP, steps: int, size: int = 256) -> dict:
     @jax.jit
     def step(variables, state, key):
         x, y, _ = signals(key, size)
-        updates, state = optimiser.update(jax.grad(loss)(variables, x, y), state)
+        updates, state = optimizer.update(jax.grad(loss)(variables, x, y), state)
         return optax.apply_updates(variables, updates), state
 
-    state = optimiser.init(variables)
+    state = optimizer.init(variables)
     for key in jax.random.split(jax.random.key(1), steps):
         variables, state = step(variables, state, key)
     return variables

@@ -59,17 +59,17 @@ class CNN(nnx.Module):
 def train(x: np.ndarray, y: np.ndarray, steps: int) -> CNN:
     """Trains on the whole set in each step: it is small."""
     model = CNN(nnx.Rngs(0))
-    optimiser = nnx.Optimizer(model, optax.adam(2e-3), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, optax.adam(2e-3), wrt=nnx.Param)
 
     @nnx.jit
-    def step(model, optimiser, x, y):
+    def step(model, optimizer, x, y):
         def loss(model):
             return optax.sigmoid_binary_cross_entropy(model(x), y).mean()
 
-        optimiser.update(model, nnx.grad(loss)(model))
+        optimizer.update(model, nnx.grad(loss)(model))
 
     for _ in range(steps):
-        step(model, optimiser, x, y)
+        step(model, optimizer, x, y)
     return model
 
 

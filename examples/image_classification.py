@@ -23,7 +23,7 @@ from rich.table import Table
 import jaxlrp as lrp
 from jaxlrp import composites, plot
 from jaxlrp.pretrained import Pretrained, efficientnet_lite0
-from jaxlrp.pretrained.efficientnet_lite import normalise
+from jaxlrp.pretrained.efficientnet_lite import normalize
 from photographs import CLASSES, TwoPhotographs, photograph, two_photograph_composites
 
 Explain = Callable[..., np.ndarray]
@@ -52,7 +52,7 @@ def explainers(net: Pretrained) -> dict[str, Explain]:
 
 def visible(relevance: np.ndarray) -> np.ndarray:
     """Scales each map to [-1, 1] and clips its strongest pixels, so that the rest can be seen."""
-    return plot.normalise(relevance, axis=(-2, -1), percentile=99)
+    return plot.normalize(relevance, axis=(-2, -1), percentile=99)
 
 
 def mass(relevance: np.ndarray, region: np.ndarray) -> float:
@@ -88,7 +88,7 @@ def two_photographs(
 ) -> Table:
     """Checks that the relevance of each class lies in its own half; draws the first ones."""
     predict = jax.jit(lambda x: net.model.apply(net.variables, x)[0])
-    pairs = two_photograph_composites(lambda picture: np.asarray(predict(normalise(picture)[None])))
+    pairs = two_photograph_composites(lambda picture: np.asarray(predict(normalize(picture)[None])))
     pairs = pairs[:limit]
     table = Table(title=f"{2 * len(pairs)} classes in pictures of two photographs")
     for column in ("method", "own half", "mass", "rank"):
@@ -113,7 +113,7 @@ def two_photographs(
 
 
 def _explain_pair(explain: Explain, pair: TwoPhotographs) -> np.ndarray:
-    inputs = np.repeat(normalise(pair.picture)[None], 2, axis=0)
+    inputs = np.repeat(normalize(pair.picture)[None], 2, axis=0)
     return explain(inputs, np.array(pair.targets))
 
 

@@ -50,9 +50,9 @@ def draw_molecule(
         for shift, style in LINES[str(bond.GetBondType())]:
             ax.plot(*(ends + shift * _across(ends)).T, style, color=BOND, linewidth=1.3, zorder=1)
     if atoms is not None:
-        colours = matplotlib.colormaps["bwr"](0.5 + 0.5 * atoms / np.abs(atoms).max())
-        for place, colour in zip(places, colours, strict=True):
-            ax.add_patch(Circle(tuple(place), 0.33, facecolor=colour, edgecolor=BOND, zorder=2))
+        colors = matplotlib.colormaps["bwr"](0.5 + 0.5 * atoms / np.abs(atoms).max())
+        for place, color in zip(places, colors, strict=True):
+            ax.add_patch(Circle(tuple(place), 0.33, facecolor=color, edgecolor=BOND, zorder=2))
     for atom, place in zip(mol.GetAtoms(), places, strict=True):
         if atom.GetSymbol() != "C":
             box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none"}

@@ -74,7 +74,7 @@ def photograph(name: str) -> np.ndarray:
 def two_photograph_composites(
     predict: Callable[[np.ndarray], np.ndarray],
 ) -> list[TwoPhotographs]:
-    """Composes all ordered pairs of photographs, in both layouts, and keeps the recognised ones.
+    """Composes all ordered pairs of photographs, in both layouts, and keeps the recognized ones.
 
     Args:
       predict: picture, (224, 224, 3), uint8, to the logits of the 1000 ImageNet classes, (1000,).

@@ -193,8 +193,8 @@ def draw(
         amounts[name] = methods[name](net.variables, x[None], logits.argmax(-1))[0]
     axes = part.subplots(len(amounts), 1, sharex=True)
     for ax, (name, amount) in zip(axes, amounts.items(), strict=True):
-        colours = np.where(amount < 0, "tab:blue", "tab:red") if name != "energy" else "0.35"
-        _spectrum(ax, amount, there, colours)
+        colors = np.where(amount < 0, "tab:blue", "tab:red") if name != "energy" else "0.35"
+        _spectrum(ax, amount, there, colors)
         ax.set_title(f"{name}, {share(amount, there):.0%} in the gray", fontsize=10, loc="left")
     axes[0].set_xlim(0, 1500 if overtones else 4500)
     axes[-1].set_xlabel("frequency, Hz (red: for this pitch, blue: against it)")
@@ -203,9 +203,9 @@ def draw(
     return f"heard {f0:.1f} Hz; at {which}: {found} (of all bins {there.mean():.3f})"
 
 
-def _spectrum(ax: Axes, amount: np.ndarray, there: np.ndarray, colours: Any) -> None:
+def _spectrum(ax: Axes, amount: np.ndarray, there: np.ndarray, colors: Any) -> None:
     percent = 100 * amount / np.abs(amount).sum()
-    ax.bar(HERTZ, percent, HERTZ[1], color=colours)
+    ax.bar(HERTZ, percent, HERTZ[1], color=colors)
     ax.fill_between(
         HERTZ, 0, 1, where=there, step="mid", color="0.88", zorder=0, transform=ax.get_xaxis_transform()
     )  # fmt: skip

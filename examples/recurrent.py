@@ -217,7 +217,7 @@ def draw(rows: list[Spoken], found: dict[str, np.ndarray], path: pathlib.Path) -
             here = [i for i, row in enumerate(rows) if row.word == word][::-1]  # the first on top
             plot.panel(
                 found[name][here, : len(word)], rows=[rows[i].phonemes[rows[i].step] for i in here],
-                columns=list(word), ax=ax, title=f"{word}: {name}", normalise_rows=True,
+                columns=list(word), ax=ax, title=f"{word}: {name}", normalize_rows=True,
                 colorbar=False,
             )  # fmt: skip
             for y, i in enumerate(here):

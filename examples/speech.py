@@ -46,7 +46,7 @@ BEGUN, OVER = 6, 5  # frames
 LAGS = (0, 1, 2, 4, 8, 16, 32, 64)
 
 # The spectrum is a bank of filters on a signed waveform, of which gradient x input is the contribution.
-# What stabilises the sums of the cell was chosen among 0.001, 0.03, 0.1 and 0.3 on these recordings.
+# What stabilizes the sums of the cell was chosen among 0.001, 0.03, 0.1 and 0.3 on these recordings.
 FILTERS = composites.by_path("stft", lrp.LRP0())
 METHODS = {
     "LRP-all": FILTERS + composites.recurrent(epsilon=0.1),
@@ -187,7 +187,7 @@ def draw(given: Scenes, shown: dict[str, tuple[int, dict[str, np.ndarray]]], pat
     middles = (np.arange(given.logits.shape[1]) + 0.5) * FRAME / RATE
     (spoken,) = np.nonzero(given.is_speech[0])
     axes[0].plot(seconds, given.sound[0], color="0.6", linewidth=0.3)
-    axes[0].set_title("sound (grey) and logit of speech", loc="left", fontsize=9)
+    axes[0].set_title("sound (gray) and logit of speech", loc="left", fontsize=9)
     right = axes[0].twinx()
     right.plot(middles, given.logits[0], color="tab:blue")
     right.axhline(0, color="tab:blue", linewidth=0.5)

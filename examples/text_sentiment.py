@@ -254,8 +254,8 @@ def write(ax: Axes, y: float, words: list[Word], relevance: np.ndarray) -> float
     for line in lines_of(words):
         x = 0
         for i in line:
-            colour = (1, 1 - shade[i], 1 - shade[i]) if shade[i] > 0 else (1 + shade[i],) * 2 + (1,)
-            box = {"facecolor": 0.45 * np.array(colour) + 0.55, "edgecolor": "none", "pad": 1.2}
+            color = (1, 1 - shade[i], 1 - shade[i]) if shade[i] > 0 else (1 + shade[i],) * 2 + (1,)
+            box = {"facecolor": 0.45 * np.array(color) + 0.55, "edgecolor": "none", "pad": 1.2}
             rated = "black" if words[i].rating else "0.45"
             ax.text(x, y, words[i].text, family="monospace", size=FONT_SIZE, bbox=box, color=rated)
             x += len(words[i].text) + 1
@@ -306,11 +306,11 @@ def main() -> int:
     train, test = np.split(shuffled, [int(0.8 * len(shuffled))])
     if arguments.quick:
         train, test = train[:3000], test[:200]
-    ids, mask, _ = net.tokenise(data.snippets[train])
+    ids, mask, _ = net.tokenize(data.snippets[train])
     embeddings = in_batches(compiled(net, net.model.apply), ids, mask)
     head = LogisticRegression(max_iter=1000).fit(embeddings, data.good[train])
 
-    ids, mask, tokens = net.tokenise(data.snippets[test])
+    ids, mask, tokens = net.tokenize(data.snippets[test])
     words = [words_of(pieces, data.lexicon) for pieces in tokens]
     logit = compiled(net, sentiment(net, head)[0])
     logits = in_batches(logit, ids, mask)

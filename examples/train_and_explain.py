@@ -77,9 +77,9 @@ def batches(n: int, steps: int, size: int = 64) -> Iterator[np.ndarray]:
 
 def train_linen(x: np.ndarray, y: np.ndarray, steps: int) -> tuple[LinenCNN, dict]:
     """Trains the Linen network and returns it with its variables."""
-    model, optimiser = LinenCNN(), optax.adam(2e-3)
+    model, optimizer = LinenCNN(), optax.adam(2e-3)
     variables = model.init(jax.random.key(0), x[:1], train=False)
-    state = optimiser.init(variables["params"])
+    state = optimizer.init(variables["params"])
 
     def loss(params, stats, x, y, key):
         logits, new = model.apply(
@@ -93,7 +93,7 @@ def train_linen(x: np.ndarray, y: np.ndarray, steps: int) -> tuple[LinenCNN, dic
         gradients, new = jax.grad(loss, has_aux=True)(
             variables["params"], variables["batch_stats"], x, y, key
         )
-        updates, state = optimiser.update(gradients, state)
+        updates, state = optimizer.update(gradients, state)
         return {"params": optax.apply_updates(variables["params"], updates), **new}, state
 
     for i, batch in enumerate(batches(len(x), steps)):
@@ -104,18 +104,18 @@ def train_linen(x: np.ndarray, y: np.ndarray, steps: int) -> tuple[LinenCNN, dic
 def train_nnx(x: np.ndarray, y: np.ndarray, steps: int) -> NNXCNN:
     """Trains the NNX network."""
     model = NNXCNN(nnx.Rngs(0))
-    optimiser = nnx.Optimizer(model, optax.adam(2e-3), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, optax.adam(2e-3), wrt=nnx.Param)
 
     @nnx.jit
-    def step(model, optimiser, x, y):
+    def step(model, optimizer, x, y):
         def loss(model):
             return optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
 
-        optimiser.update(model, nnx.grad(loss)(model))
+        optimizer.update(model, nnx.grad(loss)(model))
 
     model.train()
     for batch in batches(len(x), steps):
-        step(model, optimiser, x[batch], y[batch])
+        step(model, optimizer, x[batch], y[batch])
     return model
 
 

@@ -76,15 +76,15 @@ def plant(
 def train(digits: np.ndarray, steps: int) -> tuple[ViT, Any]:
     model, rng = ViT(), np.random.default_rng(0)
     variables = model.init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 1)))
-    optimiser = optax.adam(optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 10, steps))
-    state = optimiser.init(variables)
+    optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 10, steps))
+    state = optimizer.init(variables)
 
     @jax.jit
     def step(variables, state, x, y):
         def loss(variables):
             return optax.sigmoid_binary_cross_entropy(model.apply(variables, x), y).mean()
 
-        updates, state = optimiser.update(jax.grad(loss)(variables), state)
+        updates, state = optimizer.update(jax.grad(loss)(variables), state)
         return optax.apply_updates(variables, updates), state
 
     for _ in range(steps):

@@ -1,12 +1,12 @@
 """Layer-wise relevance propagation for any JAX or Flax model."""
 
 from jaxlrp import baselines, composites, higher_order, inspection, rules, targets
-from jaxlrp.attribution import Explanation, Record
 from jaxlrp.composites import Composite
-from jaxlrp.conservation import Ledger, check_conservation
 from jaxlrp.errors import GrowthWarning, NonFiniteError, TrainingModeError, UnsupportedError
-from jaxlrp.explanation import attach, explain, plan
-from jaxlrp.planning import Plan
+from jaxlrp.explanation.attribution import Explanation, Record
+from jaxlrp.explanation.explainer import attach, explain, plan
+from jaxlrp.explanation.ledger import Ledger, check_conservation
+from jaxlrp.explanation.plan import Plan
 from jaxlrp.rules import (
     LRP0,
     AlphaBeta,

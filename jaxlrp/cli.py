@@ -111,7 +111,7 @@ def _explain(arguments: argparse.Namespace) -> None:
     probability = np.exp(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
     label = f"{net.class_names[target]} ({probability[0, target]:.1%})"
     figure = plot.grid(
-        {arguments.composite: plot.normalise(relevance, axis=(-2, -1), percentile=99)},
+        {arguments.composite: plot.normalize(relevance, axis=(-2, -1), percentile=99)},
         images=list(net.to_picture(inputs)),
         suptitle=label,
         overlay=True,

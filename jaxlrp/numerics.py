@@ -89,12 +89,12 @@ def negative(a: Array) -> Array:
     return jnp.where(a < 0, a, jnp.zeros_like(a))
 
 
-Stabiliser = float | Array | Callable[[Array], Array]
+Stabilizer = float | Array | Callable[[Array], Array]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Stabilise:
+class Stabilize:
     r"""A denominator kept off zero: `z + epsilon` for z >= 0, `z - epsilon` below.
 
     Attributes:
@@ -104,7 +104,7 @@ class Stabilise:
       axis: the axes of that mean; None for all but the first, or all of a vector.
 
     Example:
-      >>> Stabilise(0.5)(jnp.array([0.0, 1.0, -1.0]))
+      >>> Stabilize(0.5)(jnp.array([0.0, 1.0, -1.0]))
       Array([ 0.5,  1.5, -1.5], dtype=float32)
     """
 
@@ -132,7 +132,7 @@ class Stabilise:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """A user's stabiliser as a pytree without leaves."""
+    """A user's stabilizer as a pytree without leaves."""
 
     function: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
 
@@ -162,14 +162,14 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
-def checked(name: str, stabiliser: Stabiliser) -> Stabiliser:
-    """A stabiliser that a rule can hold: a number >= 0, or a function as a pytree."""
-    check_at_least(name, stabiliser, 0.0)
-    if callable(stabiliser) and not isinstance(stabiliser, (Stabilise, Function)):
-        return Function(stabiliser)
-    return stabiliser
+def checked(name: str, stabilizer: Stabilizer) -> Stabilizer:
+    """A stabilizer that a rule can hold: a number >= 0, or a function as a pytree."""
+    check_at_least(name, stabilizer, 0.0)
+    if callable(stabilizer) and not isinstance(stabilizer, (Stabilize, Function)):
+        return Function(stabilizer)
+    return stabilizer
 
 
-def as_stabiliser(value: Stabiliser) -> Callable[[Array], Array]:
-    """A stabiliser of a number or of a function."""
-    return value if callable(value) else Stabilise(value)
+def as_stabilizer(value: Stabilizer) -> Callable[[Array], Array]:
+    """A stabilizer of a number or of a function."""
+    return value if callable(value) else Stabilize(value)

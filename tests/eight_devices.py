@@ -216,7 +216,7 @@ def exchanged(x: jax.Array) -> jax.Array:
     return lax.all_to_all(wide, "data", 0, 0, tiled=True)[:2] + x
 
 
-def centred(x: jax.Array) -> jax.Array:
+def centered(x: jax.Array) -> jax.Array:
     return x - lax.pmean(x, "data")
 
 
@@ -225,7 +225,7 @@ def scattered_sum(x: jax.Array) -> jax.Array:
     return jnp.tile(z, (2, 1)) + x
 
 
-def synchronised(x: jax.Array) -> jax.Array:
+def synchronized(x: jax.Array) -> jax.Array:
     """A LayerNorm over the whole mesh's examples: its statistics are sums over devices."""
     mean = lax.pmean(x.mean(0), "data")
     variance = lax.pmean(((x - mean) ** 2).mean(0), "data")
@@ -239,15 +239,15 @@ def softmax(x: jax.Array) -> jax.Array:
     return weights / lax.psum(weights.sum(0), "data")
 
 
-COLLECTIVES = {f.__name__: f for f in (ring, gathered, exchanged, centred, scattered_sum)}
-COLLECTIVES |= {f.__name__: f for f in (synchronised, softmax)}
+COLLECTIVES = {f.__name__: f for f in (ring, gathered, exchanged, centered, scattered_sum)}
+COLLECTIVES |= {f.__name__: f for f in (synchronized, softmax)}
 WHOLE: dict[str, Callable] = {
     "ring": lambda x: x + jnp.roll(x, 2, axis=0),
     "gathered": lambda x: jnp.tanh(x).sum(0, keepdims=True) + x,
     "exchanged": lambda x: exchanged_whole(x),
-    "centred": lambda x: x - jnp.tile(x.reshape(4, 2, 6).mean(0), (4, 1)),
+    "centered": lambda x: x - jnp.tile(x.reshape(4, 2, 6).mean(0), (4, 1)),
     "scattered_sum": lambda x: scattered_sum_whole(x),
-    "synchronised": lambda x: (x - x.mean(0)) * lax.rsqrt(x.var(0) + 1e-3),
+    "synchronized": lambda x: (x - x.mean(0)) * lax.rsqrt(x.var(0) + 1e-3),
     "softmax": lambda x: jax.nn.softmax(x, axis=0),
 }
 
@@ -292,7 +292,7 @@ def test_a_maximum_over_devices_says_that_it_has_no_rule() -> None:
 
 
 def layered(p: dict, x: jax.Array) -> jax.Array:
-    """A scan of rematerialised layers and a branch."""
+    """A scan of rematerialized layers and a branch."""
 
     def step(h: jax.Array, w: jax.Array) -> tuple[jax.Array, None]:
         return h + jax.nn.tanh(h @ w), None

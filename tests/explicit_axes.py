@@ -43,7 +43,7 @@ WEIGHTS = ("dense", "conv")
 PRODUCTS = ("attention", "gate", "product")
 COMPOSITES: dict[str, C.Composite | None] = {
     "default": None,
-    "lrp0": C.composite(C.by_kind(WEIGHTS, R.LRP0()), C.by_kind("normaliser", R.Gradient())),
+    "lrp0": C.composite(C.by_kind(WEIGHTS, R.LRP0()), C.by_kind("normalizer", R.Gradient())),
     "epsilon": C.all_epsilon(0.1),
     "zplus": C.composite(C.by_kind(WEIGHTS, R.ZPlus()), C.by_kind(PRODUCTS, R.SignalTakesAll())),
     "gamma": C.by_kind(WEIGHTS, R.Gamma(np.float64(0.25))),
@@ -57,7 +57,7 @@ COMPOSITES: dict[str, C.Composite | None] = {
         C.by_kind(("sum", "pool"), R.Norm()),
     ),
     "guided": C.composite(C.by_kind("activation", R.GuidedBackprop()), C.all_epsilon(0.1)),
-    "local": C.composite(C.by_kind("normaliser", R.LocalTaylor()), C.all_epsilon(0.1)),
+    "local": C.composite(C.by_kind("normalizer", R.LocalTaylor()), C.all_epsilon(0.1)),
     "own": C.by_kind(WEIGHTS, R.Custom(own)),
 }
 BY_TURNS = [

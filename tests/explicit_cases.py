@@ -101,7 +101,7 @@ CONV = {
 
 
 def local(p: dict, x: jax.Array) -> jax.Array:
-    """Local response normalisation over units that lie on one device."""
+    """Local response normalization over units that lie on one device."""
     h = x @ p["w"]
     total = lax.reduce_window(h * h, 0.0, lax.add, (1, 3), (1, 1), ((0, 0), (1, 1)))
     return (h / (1.0 + 0.1 * total) ** 0.75) @ p["out"]
@@ -133,7 +133,7 @@ ATTENTION = {
 
 
 def layers(p: dict, x: jax.Array) -> jax.Array:
-    """A scan over rematerialised layers, each sharded; a branch; maxima and sums of units."""
+    """A scan over rematerialized layers, each sharded; a branch; maxima and sums of units."""
 
     def step(h: jax.Array, layer: tuple) -> tuple[jax.Array, None]:
         up, down, bias = layer

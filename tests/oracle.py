@@ -9,17 +9,17 @@ import numpy as np
 Array = np.ndarray
 
 
-def stabilise(d: Array, epsilon: float) -> Array:
+def stabilize(d: Array, epsilon: float) -> Array:
     """`d + epsilon` where d >= 0 and `d - epsilon` below."""
     return np.array([v + epsilon if v >= 0 else v - epsilon for v in np.ravel(d)]).reshape(d.shape)
 
 
-def _share(contributions: Array, rest: Array, r: Array, stabiliser: float) -> Array:
+def _share(contributions: Array, rest: Array, r: Array, stabilizer: float) -> Array:
     """Relevance in proportion to contributions (n_in, n_out); `rest` (n_out) is the bias's."""
     total = np.zeros(len(r))
     for k in range(len(r)):
         total[k] = sum(contributions[:, k]) + rest[k]
-    d = stabilise(total, stabiliser)
+    d = stabilize(total, stabilizer)
     shared = np.zeros(len(contributions))
     for j in range(len(contributions)):
         for k in range(len(r)):
@@ -45,11 +45,11 @@ def epsilon(
 
 
 def zplus(
-    w: Array, b: Array, x: Array, r: Array, bias: str = "absorb", stabiliser: float = 1e-6
+    w: Array, b: Array, x: Array, r: Array, bias: str = "absorb", stabilizer: float = 1e-6
 ) -> Array:
     """Montavon et al. (2017), eq. 12: the positive contributions alone."""
     positive = np.maximum(x[:, None] * w, 0)
-    return _share(positive, np.maximum(_bias(b, bias), 0), r, stabiliser)
+    return _share(positive, np.maximum(_bias(b, bias), 0), r, stabilizer)
 
 
 def alpha_beta(
@@ -60,12 +60,12 @@ def alpha_beta(
     alpha: float = 2.0,
     beta: float = 1.0,
     bias: str = "absorb",
-    stabiliser: float = 1e-6,
+    stabilizer: float = 1e-6,
 ) -> Array:
     """Bach et al. (2015), eq. 60."""
     c, b = x[:, None] * w, _bias(b, bias)
-    positive = _share(np.maximum(c, 0), np.maximum(b, 0), r, stabiliser)
-    negative = _share(np.minimum(c, 0), np.minimum(b, 0), r, stabiliser)
+    positive = _share(np.maximum(c, 0), np.maximum(b, 0), r, stabilizer)
+    negative = _share(np.minimum(c, 0), np.minimum(b, 0), r, stabilizer)
     return alpha * positive - beta * negative
 
 
@@ -76,9 +76,9 @@ def gamma(
     r: Array,
     gamma: float = 0.25,
     bias: str = "absorb",
-    stabiliser: float = 1e-6,
+    stabilizer: float = 1e-6,
 ) -> Array:
-    """Montavon et al. (2019), generalised: contributions of the sign of z count 1 + gamma times.
+    """Montavon et al. (2019), generalized: contributions of the sign of z count 1 + gamma times.
 
     The sign is that of z with its bias; relevance of an output that is exactly zero is dropped.
     """
@@ -88,9 +88,9 @@ def gamma(
         if z[k] == 0:
             continue
         part = np.maximum if z[k] > 0 else np.minimum
-        favoured = c[:, k : k + 1] + gamma * part(c[:, k : k + 1], 0)
+        favored = c[:, k : k + 1] + gamma * part(c[:, k : k + 1], 0)
         rest = kept[k : k + 1] + gamma * part(kept[k : k + 1], 0)
-        shared += _share(favoured, rest, r[k : k + 1], stabiliser)
+        shared += _share(favored, rest, r[k : k + 1], stabilizer)
     return shared
 
 
@@ -101,19 +101,19 @@ def zbox(
     r: Array,
     low: float | Array = 0.0,
     high: float | Array = 1.0,
-    stabiliser: float = 1e-6,
+    stabilizer: float = 1e-6,
 ) -> Array:
     """Montavon et al. (2017), eq. 15."""
     low, high = np.broadcast_to(low, x.shape), np.broadcast_to(high, x.shape)
     c = x[:, None] * w - low[:, None] * np.maximum(w, 0) - high[:, None] * np.minimum(w, 0)
-    return _share(c, np.zeros_like(b), r, stabiliser)
+    return _share(c, np.zeros_like(b), r, stabilizer)
 
 
 def wsquare(
-    w: Array, b: Array, x: Array, r: Array, bias: str = "absorb", stabiliser: float = 1e-6
+    w: Array, b: Array, x: Array, r: Array, bias: str = "absorb", stabilizer: float = 1e-6
 ) -> Array:
     """Montavon et al. (2017), eq. 11."""
-    return _share(w**2, _bias(b, bias) ** 2, r, stabiliser)
+    return _share(w**2, _bias(b, bias) ** 2, r, stabilizer)
 
 
 def flat(
@@ -121,9 +121,9 @@ def flat(
     b: Array,
     x: Array,
     r: Array,
-    stabiliser: float = 1e-6,
+    stabilizer: float = 1e-6,
     connected: Array | None = None,
 ) -> Array:
     """Lapuschkin et al. (2019), Methods: equal shares to all inputs that an output has."""
     ones = np.ones_like(w) if connected is None else connected.astype(w.dtype)
-    return _share(ones, np.zeros_like(b), r, stabiliser)
+    return _share(ones, np.zeros_like(b), r, stabilizer)

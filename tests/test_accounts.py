@@ -12,8 +12,8 @@ import pytest
 from flax import linen as nn
 
 import jaxlrp as lrp
-from jaxlrp import accounts, propagate
 from jaxlrp import composites as C
+from jaxlrp.propagation import layer_vjp, ledger_rows
 
 RNG = np.random.default_rng(0)
 W, V = RNG.normal(size=(4, 3)), RNG.normal(size=(3, 2))
@@ -42,7 +42,7 @@ def only(ledger: lrp.Ledger, kind: str) -> tuple[str, Any]:
 
 
 def close(entry: Any, received: float, passed: float, bias: float = 0.0) -> None:
-    found = [entry.received, entry.passed, entry.bias, entry.stabiliser]
+    found = [entry.received, entry.passed, entry.bias, entry.stabilizer]
     np.testing.assert_allclose(found, [received, passed, bias, 0], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(entry.rule, received - passed - bias, atol=1e-12)
 
@@ -120,7 +120,7 @@ def test_rows_stand_in_the_scope_of_their_module() -> None:
     entry = ledger.entries["heads/softmax"]
     assert entry.kind == "softmax"
     assert "AttnLRP" in entry.reason
-    assert entry.reason == accounts.KINDS["softmax"]
+    assert entry.reason == ledger_rows.KINDS["softmax"]
 
 
 C1 = RNG.normal(size=(5, 2))
@@ -152,11 +152,11 @@ def test_joined_constants_keep_their_share(how: str) -> None:
 
 def test_a_constant_across_new_axes() -> None:
     """x - c_k for several k: what c takes is a bias."""
-    centre = RNG.normal(size=(3, 4))
-    ledger = check(lambda x: (x[:, None] - centre).sum(), EXACT)
+    center = RNG.normal(size=(3, 4))
+    ledger = check(lambda x: (x[:, None] - center).sum(), EXACT)
     path, entry = only(ledger, "shift")
     assert path == "shift"
-    close(entry, np.sum(X[:, None] - centre), 3 * X.sum(), -5 * centre.sum())
+    close(entry, np.sum(X[:, None] - center), 3 * X.sum(), -5 * center.sum())
 
 
 def test_zeros_that_are_written_out_make_no_row_unless_they_can_take_relevance() -> None:
@@ -193,7 +193,7 @@ reversed_gradient.defvjp(lambda x: (jnp.flip(x), None), lambda _, g: (-2 * jnp.f
 def test_a_derivative_of_its_own() -> None:
     """Relevance follows what a function computes, which here loses nothing."""
     ledger = check(lambda x: reversed_gradient(x).sum(), EXACT)
-    assert not [e for e in ledger.entries.values() if e.kind in accounts.KINDS]
+    assert not [e for e in ledger.entries.values() if e.kind in ledger_rows.KINDS]
     np.testing.assert_allclose(ledger.input, X.sum())
 
 
@@ -219,14 +219,14 @@ def test_branches(taken: int) -> None:
     assert (float(ledger.input) != 0) == bool(taken)
 
 
-def test_a_normaliser_that_is_left_to_autodiff() -> None:
+def test_a_normalizer_that_is_left_to_autodiff() -> None:
     """Then relevance flows through the statistic as well, whose square doubles it."""
 
     def fun(x):
         h = x @ W
         return (h / jnp.sqrt(jnp.square(h).mean(-1, keepdims=True) + 1e-3)) @ V
 
-    free = C.by_kind("normaliser", lrp.rules.Gradient()) + EXACT
+    free = C.by_kind("normalizer", lrp.rules.Gradient()) + EXACT
     ledger = check(fun, free, target=0)
     squared = ledger.entries["square"]
     assert squared.kind == ledger.entries["sqrt"].kind == "autodiff"
@@ -252,7 +252,7 @@ def test_an_operation_with_several_outputs() -> None:
 
 
 def block(x):
-    """Everything at once, as a loop's body: constants, a softmax, a cut, a normaliser."""
+    """Everything at once, as a loop's body: constants, a softmax, a cut, a normalizer."""
     joined = jnp.concatenate([x, jnp.full((5, 1), 0.4)], axis=1)
     h = joined @ np.concatenate([W, W[:1]])
     h = h / jnp.sqrt(jnp.square(h).mean(-1, keepdims=True) + 1e-3) + jax.lax.stop_gradient(h)
@@ -301,11 +301,11 @@ def test_a_ledger_is_a_pytree() -> None:
 def test_printed() -> None:
     text = str(check(block, EXACT, target=0))
     lines = text.splitlines()
-    assert lines[0].split() == ["path", "kind", "received", "passed", "bias", "stabiliser", "rule"]
+    assert lines[0].split() == ["path", "kind", "received", "passed", "bias", "stabilizer", "rule"]
     kinds = [line.split()[1] for line in lines if line.startswith("softmax ")]
     assert kinds == ["softmax"]
     for kind in ("softmax", "constant"):
-        assert f"{kind}: {accounts.KINDS[kind]}" in lines
+        assert f"{kind}: {ledger_rows.KINDS[kind]}" in lines
     assert "autodiff" not in text
     assert lines[-1].startswith("output ")
 
@@ -329,7 +329,11 @@ def test_an_explanation_keeps_no_books(monkeypatch: pytest.MonkeyPatch) -> None:
 
     explain = lrp.explain(block, EXACT)
     expected = explain(jnp.asarray(X), target=0).relevance
-    for module, name in ((accounts, "audit"), (accounts, "evaluate_booked"), (propagate, "book")):
+    for module, name in (
+        (ledger_rows, "audit"),
+        (ledger_rows, "evaluate_booked"),
+        (layer_vjp, "book"),
+    ):
         monkeypatch.setattr(module, name, refuse)
     np.testing.assert_array_equal(explain(jnp.asarray(X), target=0).relevance, expected)
     with pytest.raises(AssertionError, match="must not get here"):

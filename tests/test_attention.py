@@ -387,7 +387,7 @@ def test_proportional_refuses_what_is_no_product_of_two():
         explain(normal(T, D), target=jnp.ones((T, D)))
 
 
-# Softmax weights that are normalised behind the product
+# Softmax weights that are normalized behind the product
 
 
 def late(x: jax.Array) -> jax.Array:
@@ -457,20 +457,20 @@ PRESETS = {
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("fun", LATE, ids=lambda f: f.__name__)
-def test_a_softmax_normalised_behind_the_product(fun, preset):
+def test_a_softmax_normalized_behind_the_product(fun, preset):
     x, composite = normal(T, D), PRESETS[preset]
     ledger = lrp.check_conservation(fun, composite, x, target=lambda z: z)
     assert [row.kind for row in lrp.plan(fun, None, x).rows].count("attention") == 1
-    assert "normaliser" not in kinds(fun, x)
+    assert "normalizer" not in kinds(fun, x)
     assert abs(ledger.elsewhere) < 1e-9
     found = [lrp.explain(f, composite)(x, target=lambda z: z).relevance for f in (fun, LATE[fun])]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-9)
 
 
-def test_a_sum_that_something_else_reads_stays_a_normaliser():
+def test_a_sum_that_something_else_reads_stays_a_normalizer():
     def shown(x: jax.Array) -> jax.Array:
         e = jnp.exp(x @ W[0])
         total = e.sum(axis=-1, keepdims=True)
         return (e @ (x @ W[1]).T) / total + total
 
-    assert "normaliser" in kinds(shown, normal(T, D))
+    assert "normalizer" in kinds(shown, normal(T, D))

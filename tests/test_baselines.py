@@ -854,7 +854,7 @@ def test_grad_cam_at_the_convolution_is_before_the_relu():
 
 
 def test_grad_cam_is_resized_linearly():
-    # From two positions a, b to four, whose centres lie at -1/4, 1/4, 3/4, 5/4 of the way.
+    # From two positions a, b to four, whose centers lie at -1/4, 1/4, 3/4, 5/4 of the way.
     kernel = np.ones((2, 1, 1))
 
     def function(x: jax.Array) -> jax.Array:  # (batch, 4, 1) to (batch, 1)

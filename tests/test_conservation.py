@@ -44,7 +44,7 @@ CONSERVING = {
 
 
 @pytest.mark.parametrize("name", CONSERVING)
-def test_without_biases_all_that_is_lost_is_the_stabilisers(variables, name):
+def test_without_biases_all_that_is_lost_is_the_stabilizers(variables, name):
     run = jax.jit(
         lambda v, x: lrp.check_conservation(
             Net().apply, CONSERVING[name], v, x, target=1, zero_bias=True
@@ -52,7 +52,7 @@ def test_without_biases_all_that_is_lost_is_the_stabilisers(variables, name):
     )
     ledger = run(variables, X)
     scale = max(float(abs(e.received)) for e in ledger.entries.values())
-    kept = sum(float(e.stabiliser) for e in ledger.entries.values())
+    kept = sum(float(e.stabilizer) for e in ledger.entries.values())
     rules = sum(abs(float(e.rule)) for e in ledger.entries.values())
     assert abs(float(ledger.output - ledger.input) - kept) < 1e-5 * scale * len(ledger.entries)
     assert rules < 1e-5 * scale * len(ledger.entries)
@@ -76,7 +76,7 @@ def test_by_hand():
     x = jnp.array([3.0, 2.0])
     ledger = lrp.check_conservation(lambda x: x @ w + b, composite, x)
     (entry,) = ledger.entries.values()
-    found = [entry.received, entry.passed, entry.bias, entry.stabiliser, entry.rule]
+    found = [entry.received, entry.passed, entry.bias, entry.stabilizer, entry.rule]
     np.testing.assert_allclose(found, [10, 4, 1, 5, 0], atol=1e-5)
     np.testing.assert_allclose([ledger.output, ledger.input, ledger.residual], [10, 4, 0.6])
 
@@ -122,7 +122,7 @@ def time_mixing(x):
     return r * jax.lax.scan(step, (zero, zero, jnp.full(D, -1e38)), (k, v))[1]
 
 
-def stabilised_gates(x):
+def stabilized_gates(x):
     """The cell of an xLSTM: gates of exponentials that share a maximum."""
 
     def step(carry, x):
@@ -143,7 +143,7 @@ def distances(x):
 
 
 @pytest.mark.parametrize("preset", ["default", "attnlrp"])
-@pytest.mark.parametrize("model", [state_space_dual, time_mixing, stabilised_gates, distances])
+@pytest.mark.parametrize("model", [state_space_dual, time_mixing, stabilized_gates, distances])
 def test_equal_numbers_that_are_subtracted(model, preset):
     composite = getattr(C, preset)()
 

@@ -84,7 +84,7 @@ def gate(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(x[..., :2]) * x[..., 2:]
 
 
-def normaliser(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+def normalizer(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return x * lax.rsqrt((x**2).mean(-1, keepdims=True) + 1e-3)
 
 
@@ -110,7 +110,7 @@ class Case(NamedTuple):
       kind: of the layer.
       function: the layer, a function of (parameters, x).
       size: of one input.
-      conserves: whether relevance in is relevance out, with a tiny stabiliser and no bias.
+      conserves: whether relevance in is relevance out, with a tiny stabilizer and no bias.
       readout: "gradient" for the rules that propagate gradients.
     """
 
@@ -169,10 +169,10 @@ CASES = [
     Case(R.SignalTakesAll(), "attention", attention),
     Case(R.SignalTakesAll(), "gate", gate),
     Case(R.Uniform(), "gate", gate),
-    Case(R.Detach(), "normaliser", normaliser),
-    Case(lrp.Pass(), "normaliser", normaliser),
-    Case(R.Detach(), "normaliser", local_response),
-    Case(R.LocalTaylor(0.1), "normaliser", local_response),
+    Case(R.Detach(), "normalizer", normalizer),
+    Case(lrp.Pass(), "normalizer", normalizer),
+    Case(R.Detach(), "normalizer", local_response),
+    Case(R.LocalTaylor(0.1), "normalizer", local_response),
     Case(lrp.Pass(), "activation", relu),
     Case(lrp.Pass(), "activation", gelu),
     Case(R.DerivativeTimesRelevance(), "activation", gelu, conserves=False),
@@ -293,11 +293,11 @@ def of_one_sign(case: Case, p: Any, x: jax.Array) -> np.ndarray:
 
 @by_case
 def test_conservation(case: Case) -> None:
-    """With no bias and next to no stabiliser, relevance in is relevance out."""
+    """With no bias and next to no stabilizer, relevance in is relevance out."""
     p, x, r = inputs(case)
     p = p | {name: jnp.zeros_like(p[name]) for name in "bt"}
     rule = case.rule
-    for field in ("epsilon", "stabiliser"):
+    for field in ("epsilon", "stabilizer"):
         if hasattr(rule, field):
             rule = dataclasses.replace(rule, **{field: 1e-13})
     if isinstance(rule, (lrp.ZPlus, lrp.AlphaBeta)) and case.kind != "scale":
@@ -332,7 +332,7 @@ def test_conservation(case: Case) -> None:
     ids=lambda v: repr(v) if isinstance(v, R.Rule) else "kept",
 )
 def test_balance(rule: R.Rule, absorbed: Callable) -> None:
-    """What bias and stabiliser keep is what the formula says."""
+    """What bias and stabilizer keep is what the formula says."""
     case = Case(rule, "dense", dense)
     p, x, r = inputs(case)
     found = explainer(case)(p, x, target=r).relevance
@@ -546,15 +546,15 @@ def test_preset_is_linear_in_relevance(name: str) -> None:
 
 @pytest.mark.parametrize("name", WITH_BIAS)
 def test_preset_without_bias_conserves(name: str) -> None:
-    """With `bias="zero"` nothing is lost but to the stabilisers, though every layer has a bias."""
+    """With `bias="zero"` nothing is lost but to the stabilizers, though every layer has a bias."""
     apply, variables, x = network()
-    stabilisers = {"epsilon": 1e-12}
+    stabilizers = {"epsilon": 1e-12}
     if name != "all_epsilon":
-        stabilisers["stabiliser"] = 1e-12
-    made = PRESETS[name](bias="zero", **stabilisers)
+        stabilizers["stabilizer"] = 1e-12
+    made = PRESETS[name](bias="zero", **stabilizers)
     found = jax.jit(lrp.explain(apply, made, argnums=1))(variables, x, target=1)
     close(found.relevance.sum((1, 2, 3)), found.output[:, 1], 1e-6)
-    kept = jax.jit(lrp.explain(apply, PRESETS[name](**stabilisers), argnums=1))
+    kept = jax.jit(lrp.explain(apply, PRESETS[name](**stabilizers), argnums=1))
     lost = kept(variables, x, target=1).relevance.sum((1, 2, 3)) - found.output[:, 1]
     assert np.abs(lost).min() > 1e-3
 
@@ -563,7 +563,7 @@ def test_preset_without_bias_conserves(name: str) -> None:
 def test_preset_conserves_in_a_network_without_bias(name: str) -> None:
     apply, variables, x = network(bias=False)
     found = jax.jit(lrp.explain(apply, PRESETS[name](), argnums=1))(variables, x, target=1)
-    # stabilisers of 1e-6 keep a share
+    # stabilizers of 1e-6 keep a share
     close(found.relevance.sum((1, 2, 3)), found.output[:, 1], 1e-3)
 
 

@@ -8,7 +8,7 @@ from jax import lax
 
 import jaxlrp as lrp
 from jaxlrp import composites
-from jaxlrp.coverage import TREATMENTS
+from jaxlrp.network.coverage import TREATMENTS
 
 W = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)), jnp.float32)
 X = jnp.ones((3, 4))
@@ -38,13 +38,13 @@ def test_what_does_not_touch_the_input_is_not_counted():
     assert ways(lambda x: x @ (jnp.tanh(W) * 2.0)) == {("rule", "dot_general"): 1}
 
 
-def test_normalisers_softmax_and_constants():
+def test_normalizers_softmax_and_constants():
     def net(x):
         x = x * lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
         return jax.nn.softmax(lax.stop_gradient(x) + x)
 
     found = ways(net)
-    assert found["rule", "mul"] == 1  # the normaliser
+    assert found["rule", "mul"] == 1  # the normalizer
     assert found["constant", "rsqrt"] == found["constant", "square"] == 1
     assert found["constant", "reduce_max"] == 1
     assert found["softmax", "exp"] == 1

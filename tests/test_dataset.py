@@ -371,7 +371,7 @@ def test_a_folder_of_pictures(out, tmp_path):
 
 
 def gradient(mode):
-    """Grey pixels from black to white, as Pillow holds them."""
+    """Gray pixels from black to white, as Pillow holds them."""
     steps = np.array([[0, 128, 257, 1000, 32768, 65535]] * 4)
     dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
     return Image.fromarray(steps.astype(dtype))

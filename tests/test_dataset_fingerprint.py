@@ -44,9 +44,9 @@ OTHERS = {
     "a baseline's steps": tuple(
         baselines.integrated_gradients(network, argnums=1, steps=n) for n in (4, 2)
     ),
-    "a stabiliser": tuple(
-        lrp.explain(network, lrp.composites.epsilon_plus(epsilon=stabiliser), argnums=1)
-        for stabiliser in (lambda z: z + 1.0, lambda z: z + 2.0)
+    "a stabilizer": tuple(
+        lrp.explain(network, lrp.composites.epsilon_plus(epsilon=stabilizer), argnums=1)
+        for stabilizer in (lambda z: z + 1.0, lambda z: z + 2.0)
     ),
 }
 

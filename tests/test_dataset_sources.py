@@ -162,7 +162,7 @@ def test_pictures_of_16_bits_are_turned_too(tmp_path):
 
 
 def transparent(mode):
-    """Left half clear over hidden blue (or grey), right half opaque green."""
+    """Left half clear over hidden blue (or gray), right half opaque green."""
     pixels = np.zeros((4, 6, 4), np.uint8)
     pixels[:, :3] = (0, 0, 255, 0)
     pixels[:, 3:] = (0, 255, 0, 255)

@@ -13,7 +13,7 @@ from jax import lax
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
-from jaxlrp.trace import source, trace
+from jaxlrp.network.trace import source, trace
 
 RNG = np.random.default_rng(0)
 N = 3  # steps of every loop

@@ -357,7 +357,7 @@ def test_it_is_a_layer_put_before_the_model(name):
 
     z = transform.forward(x - offset)
     expected = lrp.explain(with_layer, composite)(z, target=1)
-    # The stabilising `tiny` of the read-out moves zeros alone; the rest is rounding.
+    # The stabilizing `tiny` of the read-out moves zeros alone; the rest is rounding.
     np.testing.assert_allclose(
         found.relevance, transform.pool(expected.relevance), rtol=1e-10, atol=1e-12
     )

@@ -23,16 +23,16 @@ import oracle
 
 RTOL = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 2e-2}
 
-# Stabilisers are large, so that an ill-conditioned denominator does not hide an error.
+# Stabilizers are large, so that an ill-conditioned denominator does not hide an error.
 RULES: list[tuple[lrp.rules.Rule, Callable, dict[str, Any]]] = [
     (lrp.Epsilon(0.5), oracle.epsilon, {"epsilon": 0.5}),
     (lrp.Epsilon(0.5, "zero"), oracle.epsilon, {"epsilon": 0.5, "bias": "zero"}),
-    (lrp.ZPlus("absorb", 0.3), oracle.zplus, {"stabiliser": 0.3}),
-    (lrp.AlphaBeta(2.0, 1.0, "zero", 0.3), oracle.alpha_beta, {"bias": "zero", "stabiliser": 0.3}),
-    (lrp.Gamma(0.6, "absorb", 0.3), oracle.gamma, {"gamma": 0.6, "stabiliser": 0.3}),
-    (lrp.ZBox(-2.0, 3.0, 0.3), oracle.zbox, {"low": -2.0, "high": 3.0, "stabiliser": 0.3}),
-    (lrp.WSquare("absorb", 0.3), oracle.wsquare, {"stabiliser": 0.3}),
-    (lrp.Flat(0.3), oracle.flat, {"stabiliser": 0.3}),
+    (lrp.ZPlus("absorb", 0.3), oracle.zplus, {"stabilizer": 0.3}),
+    (lrp.AlphaBeta(2.0, 1.0, "zero", 0.3), oracle.alpha_beta, {"bias": "zero", "stabilizer": 0.3}),
+    (lrp.Gamma(0.6, "absorb", 0.3), oracle.gamma, {"gamma": 0.6, "stabilizer": 0.3}),
+    (lrp.ZBox(-2.0, 3.0, 0.3), oracle.zbox, {"low": -2.0, "high": 3.0, "stabilizer": 0.3}),
+    (lrp.WSquare("absorb", 0.3), oracle.wsquare, {"stabilizer": 0.3}),
+    (lrp.Flat(0.3), oracle.flat, {"stabilizer": 0.3}),
 ]
 
 ALL = tuple(range(len(RULES)))
@@ -430,9 +430,9 @@ DENSE_FOLDS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "expand": lambda x: batch_norm((x @ W)[:, None, :, None], 2),
     "squeeze": lambda x: jnp.squeeze((x @ W)[:, None, :] + B, 1) * SCALE,
     "weight_norm": lambda x: x @ (W / jnp.linalg.norm(W, axis=0) * SCALE) + B,
-    "weight_standardised": lambda x: x @ ((W - W.mean(0)) / jnp.sqrt(W.var(0) + 1e-3)) + B,
+    "weight_standardized": lambda x: x @ ((W - W.mean(0)) / jnp.sqrt(W.var(0) + 1e-3)) + B,
     "masked_weight": lambda x: x @ jnp.where(W > 0, W, 0.1 * W) + jnp.tanh(B),
-    "quantised": lambda x: x @ (jnp.round(W * 16) / 16) * 1.5,
+    "quantized": lambda x: x @ (jnp.round(W * 16) / 16) * 1.5,
     "checkpointed_weight": lambda x: x @ jax.checkpoint(jnp.sin)(W) + B,
 }
 
@@ -443,7 +443,7 @@ CONV_FOLDS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "flattened": lambda x: conv(x).reshape(1, 9, 4) * SCALE + SHIFT,
     "split_channels": lambda x: conv(x).reshape(1, 3, 3, 2, 2) * SCALE.reshape(2, 2) - 1.0,
     "nchw_flattened": lambda x: batch_norm(conv(x).transpose(0, 3, 1, 2).reshape(1, 4, 9), 1),
-    "weight_standardised": lambda x: (
+    "weight_standardized": lambda x: (
         lax.conv_general_dilated(
             x,
             (K - K.mean((0, 1, 2))) * lax.rsqrt(jnp.var(K, (0, 1, 2)) + 1e-3) * SCALE,

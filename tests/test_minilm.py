@@ -49,7 +49,7 @@ def test_embeddings_equal_those_of_pytorch(net, golden):
 
 
 def test_tokens_equal_those_of_pytorch(net, golden):
-    ids, mask, tokens = net.tokenise(golden["sentences"])
+    ids, mask, tokens = net.tokenize(golden["sentences"])
     assert ids.dtype == mask.dtype == np.int32
     np.testing.assert_array_equal(ids, golden["ids"])
     np.testing.assert_array_equal(mask, golden["mask"])
@@ -58,12 +58,12 @@ def test_tokens_equal_those_of_pytorch(net, golden):
 
 
 def test_sentences_are_padded_and_cut(net):
-    ids, mask, tokens = net.tokenise(["Dull.", "A cat naps."], length=9)
+    ids, mask, tokens = net.tokenize(["Dull.", "A cat naps."], length=9)
     assert ids.shape == mask.shape == (2, 9)
     assert [len(t) for t in tokens] == [9, 9]
     assert mask.tolist() == [[1] * 4 + [0] * 5, [1] * 7 + [0] * 2]
     assert ids[0].tolist() == [101, 10634, 1012, 102, 0, 0, 0, 0, 0]
-    long, mask, tokens = net.tokenise(["dull " * 300])
+    long, mask, tokens = net.tokenize(["dull " * 300])
     assert long.shape == (1, MAX_TOKENS)
     assert mask.all()
     assert tokens[0][-2:] == ("dull", "[SEP]")
@@ -94,7 +94,7 @@ def test_the_example_of_the_docstring(net):
 )
 def test_what_are_no_sentences_is_refused(net, sentences, length, error, message):
     with pytest.raises(error, match=message):
-        net.tokenise(sentences, length)
+        net.tokenize(sentences, length)
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -275,13 +275,13 @@ def test_kinds_of_layers(x64):
         "block_0/dot_general:1": "attention",
         "block_0/merge": "dense",
         "block_0/add": "sum",
-        "block_0/attention_norm/mul": "normaliser",
+        "block_0/attention_norm/mul": "normalizer",
         "block_0/attention_norm/shift": "shift",
         "block_0/expand": "dense",
         "block_0/erfc": "activation",
         "block_0/project": "dense",
         "block_0/add:1": "sum",
-        "block_0/norm/mul": "normaliser",
+        "block_0/norm/mul": "normalizer",
         "block_0/norm/shift": "shift",
     }
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from jaxlrp import plot
 
-OURS = ("relevance", "relevance-dark", "relevance-grey")
-MIDDLE = {"relevance": 255, "relevance-dark": 0, "relevance-grey": 0xBB, "bwr": 255, "seismic": 255}
+OURS = ("relevance", "relevance-dark", "relevance-gray")
+MIDDLE = {"relevance": 255, "relevance-dark": 0, "relevance-gray": 0xBB, "bwr": 255, "seismic": 255}
 RAMP = np.linspace(-1.0, 1.0, 101)[None]
 
 
@@ -46,52 +46,52 @@ def lightness(rgb):
 
 
 def panels(figure):
-    """The axes that hold a picture, without colour bars."""
+    """The axes that hold a picture, without color bars."""
     return [ax for ax in figure.axes if ax.images]
 
 
-def coloured(ax):
+def colored(ax):
     (line,) = [c for c in ax.collections if isinstance(c, LineCollection)]
     return line
 
 
-# --- normalise ------------------------------------------------------------------------------------
+# --- normalize ------------------------------------------------------------------------------------
 
 
-def test_normalise_by_hand():
+def test_normalize_by_hand():
     r = np.array([[2.0, -8.0], [4.0, 0.0]])
-    np.testing.assert_array_equal(plot.normalise(r), [[0.25, -1.0], [0.5, 0.0]])
-    np.testing.assert_array_equal(plot.normalise(r, axis=0), [[0.5, -1.0], [1.0, 0.0]])
-    np.testing.assert_array_equal(plot.normalise(r, axis=-1), [[0.25, -1.0], [1.0, 0.0]])
-    np.testing.assert_array_equal(plot.normalise(r, method="signed"), [[0.5, -1.0], [1.0, 0.0]])
+    np.testing.assert_array_equal(plot.normalize(r), [[0.25, -1.0], [0.5, 0.0]])
+    np.testing.assert_array_equal(plot.normalize(r, axis=0), [[0.5, -1.0], [1.0, 0.0]])
+    np.testing.assert_array_equal(plot.normalize(r, axis=-1), [[0.25, -1.0], [1.0, 0.0]])
+    np.testing.assert_array_equal(plot.normalize(r, method="signed"), [[0.5, -1.0], [1.0, 0.0]])
 
 
-def test_normalise_signed_scales_each_sign_of_each_picture():
+def test_normalize_signed_scales_each_sign_of_each_picture():
     # Pictures are rows. Largest positive: 2 and 10, largest negative: 4 and none.
     r = np.array([[1.0, 2.0, -4.0, -1.0], [10.0, 5.0, 0.0, 1.0]])
     want = [[0.5, 1.0, -1.0, -0.25], [1.0, 0.5, 0.0, 0.1]]
-    np.testing.assert_allclose(plot.normalise(r, axis=1, method="signed"), want, rtol=1e-12)
+    np.testing.assert_allclose(plot.normalize(r, axis=1, method="signed"), want, rtol=1e-12)
 
 
-def test_normalise_percentile_leaves_zeros_out_and_clips():
+def test_normalize_percentile_leaves_zeros_out_and_clips():
     # Non-zero magnitudes 1, 2, 3, 100: their median is 2.5. With the 96 zeros it would be 0.
     r = np.zeros(100)
     r[:4] = [1.0, -2.0, 3.0, -100.0]
-    got = plot.normalise(r, percentile=50.0)
+    got = plot.normalize(r, percentile=50.0)
     np.testing.assert_allclose(got[:4], [0.4, -0.8, 1.0, -1.0], rtol=1e-12)
     assert not got[4:].any()
 
 
-def test_normalise_of_zero_is_zero():
+def test_normalize_of_zero_is_zero():
     r = np.array([[0.0, 0.0], [0.0, 3.0]])
-    np.testing.assert_array_equal(plot.normalise(r, axis=1), [[0.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_array_equal(plot.normalize(r, axis=1), [[0.0, 0.0], [0.0, 1.0]])
     for method in ("absmax", "signed"):
-        np.testing.assert_array_equal(plot.normalise(np.zeros(3), method=method), np.zeros(3))
+        np.testing.assert_array_equal(plot.normalize(np.zeros(3), method=method), np.zeros(3))
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e300])
-def test_normalise_does_not_leave_the_range_of_floats(scale):
-    np.testing.assert_allclose(plot.normalise(scale * np.array([1.0, -2.0])), [0.5, -1.0])
+def test_normalize_does_not_leave_the_range_of_floats(scale):
+    np.testing.assert_allclose(plot.normalize(scale * np.array([1.0, -2.0])), [0.5, -1.0])
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_normalise_does_not_leave_the_range_of_floats(scale):
         (jnp.bfloat16, np.float32),
     ],
 )
-def test_normalise_dtype(given, returned):
+def test_normalize_dtype(given, returned):
     given_array = np.array([1, -2, 0]).astype(given)
-    got = plot.normalise(jnp.asarray(given_array) if given is jnp.bfloat16 else given_array)
+    got = plot.normalize(jnp.asarray(given_array) if given is jnp.bfloat16 else given_array)
     assert isinstance(got, np.ndarray)
     assert got.dtype == returned
     np.testing.assert_array_equal(got, [0.5, -1.0, 0.0])
@@ -124,15 +124,15 @@ def test_normalise_dtype(given, returned):
         ({"axis": ()}, r"axis must name axes of relevance, which has 2, got \(\)"),
     ],
 )
-def test_normalise_refuses(kwargs, message):
+def test_normalize_refuses(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        plot.normalise(np.ones((2, 2)), **kwargs)
+        plot.normalize(np.ones((2, 2)), **kwargs)
 
 
 # --- what every function refuses ------------------------------------------------------------------
 
 DRAW = {
-    "normalise": plot.normalise,
+    "normalize": plot.normalize,
     "to_rgb": plot.to_rgb,
     "heatmap": plot.heatmap,
     "overlay": lambda r: plot.overlay(r, np.zeros((2, 2))),
@@ -184,7 +184,7 @@ def test_nothing_is_changed(rng):
     kept = [a.tobytes() for a in (r, image, wave, waves)]
     for array in (r, image, wave, waves):
         array.flags.writeable = False
-    plot.normalise(r, axis=(0, 1), method="signed", percentile=90.0)
+    plot.normalize(r, axis=(0, 1), method="signed", percentile=90.0)
     plot.to_rgb(r, image=image)
     rendered(plot.heatmap(r).figure)
     rendered(plot.overlay(r, image).figure)
@@ -196,7 +196,7 @@ def test_nothing_is_changed(rng):
 def test_a_picture_keeps_what_it_was_given():
     r, wave = np.ones((4, 4)), np.ones(8)
     image = plot.heatmap(r).images[0]
-    line = coloured(plot.signal(wave, wave).axes[0])
+    line = colored(plot.signal(wave, wave).axes[0])
     r[:], wave[:] = 0.0, 0.0
     for artist in (image, line):
         assert (artist.get_array() == 1.0).all()
@@ -216,7 +216,7 @@ def test_bfloat16(rng):
     plot.signal(r[:, 0], r[:, 0])
 
 
-# --- colours --------------------------------------------------------------------------------------
+# --- colors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cmap", MIDDLE)
@@ -244,7 +244,7 @@ def test_equal_magnitudes_are_equally_light(cmap):
     assert abs(light[-1] - light[50]) > 35
 
 
-def test_any_matplotlib_colour_map_works():
+def test_any_matplotlib_color_map_works():
     by_name = plot.to_rgb(RAMP, cmap="viridis")
     np.testing.assert_array_equal(by_name, plot.to_rgb(RAMP, cmap=mpl.colormaps["viridis"]))
     np.testing.assert_array_equal(by_name[0, -1], [253, 231, 36])  # viridis at 1
@@ -353,14 +353,14 @@ def test_overlay_draws_what_to_rgb_gives(rng):
         rendered(ax.figure)[10::20, 10::20][1:], want[1:]
     )  # below the title
     assert ax.get_title() == "gamma"
-    coloured = plot.overlay(r, image, limit=0.7, cmap="relevance-dark", colorbar=True)
+    colored = plot.overlay(r, image, limit=0.7, cmap="relevance-dark", colorbar=True)
     want = plot.to_rgb(r, image=image, limit=0.7, cmap="relevance-dark")
-    np.testing.assert_array_equal(coloured.images[0].get_array(), want)
-    assert coloured.figure.axes[1].get_ylim() == (-0.7, 0.7)
+    np.testing.assert_array_equal(colored.images[0].get_array(), want)
+    assert colored.figure.axes[1].get_ylim() == (-0.7, 0.7)
 
 
 @pytest.mark.parametrize("cmap", OURS)
-def test_overlay_on_the_neutral_colour_is_the_heatmap(cmap):
+def test_overlay_on_the_neutral_color_is_the_heatmap(cmap):
     blank = np.full(RAMP.shape, MIDDLE[cmap], np.uint8)
     over = plot.to_rgb(RAMP, image=blank, cmap=cmap, alpha=1.0).astype(int)
     np.testing.assert_allclose(over, plot.to_rgb(RAMP, cmap=cmap), atol=1)  # rounding to uint8
@@ -379,7 +379,7 @@ def test_opacity_grows_with_magnitude_alike_for_both_signs(cmap):
 
 
 @pytest.mark.parametrize("cmap", OURS)
-def test_films_are_the_faintest_that_make_the_colour(cmap):
+def test_films_are_the_faintest_that_make_the_color(cmap):
     # On black only opacity * film is seen, on white 1 - opacity more. A fainter film would have to
     # leave [0, 1], so the faintest touches its edge.
     black, white = (
@@ -394,13 +394,13 @@ def test_films_are_the_faintest_that_make_the_colour(cmap):
     np.testing.assert_allclose(to_the_edge, 0.0, atol=0.02)  # rounding, divided by the opacity
 
 
-def test_alpha_weakens_the_colours():
+def test_alpha_weakens_the_colors():
     image = np.full((1, 1), 0.5)
-    grey, half, full = (
+    gray, half, full = (
         plot.to_rgb([[r]], alpha=a, image=image)[0, 0].astype(float)
         for r, a in [(0.0, 1.0), (1.0, 0.5), (1.0, 1.0)]
     )
-    np.testing.assert_allclose(half, (grey + full) / 2, atol=1.0)
+    np.testing.assert_allclose(half, (gray + full) / 2, atol=1.0)
     default = plot.to_rgb([[1.0]], image=image)
     np.testing.assert_array_equal(default, plot.to_rgb([[1.0]], alpha=0.9, image=image))
     np.testing.assert_array_equal(default, plot.overlay([[1.0]], image).images[0].get_array())
@@ -415,8 +415,8 @@ def test_images_of_all_kinds_agree(rng):
     np.testing.assert_array_equal(
         plot.to_rgb(r, image=np.moveaxis(image, -1, 0), channel_axis=0), want
     )
-    grey = image[..., 0]
-    np.testing.assert_array_equal(plot.to_rgb(r, image=grey), plot.to_rgb(r, image=grey[..., None]))
+    gray = image[..., 0]
+    np.testing.assert_array_equal(plot.to_rgb(r, image=gray), plot.to_rgb(r, image=gray[..., None]))
     # 1.0005 is rounding, and is clipped
     np.testing.assert_array_equal(
         plot.to_rgb(r, image=np.full((4, 5), 1.0005)), plot.to_rgb(r, image=np.ones((4, 5)))
@@ -643,11 +643,11 @@ def test_grid_refuses(explanations, kwargs, error, message):
 # --- signal ---------------------------------------------------------------------------------------
 
 
-def test_signal_colours_each_sample_by_its_relevance():
+def test_signal_colors_each_sample_by_its_relevance():
     wave, r = np.array([0.0, 2.0, 4.0]), np.array([1.0, 0.0, -0.5])
     figure = plot.signal(r, wave, title="ECG")
-    line = coloured(figure.axes[0])
-    # each sample owns the line half-way to its neighbours
+    line = colored(figure.axes[0])
+    # each sample owns the line half-way to its neighbors
     want = [
         [[0, 0], [0, 0], [0.5, 1]],
         [[0.5, 1], [1, 2], [1.5, 3]],
@@ -671,8 +671,8 @@ def test_signal_time_axis():
     samples, seconds = plot.signal(wave, wave), plot.signal(wave, wave, sample_rate=4.0)
     assert samples.axes[0].get_xlabel() == "sample"
     assert seconds.axes[0].get_xlabel() == "time (s)"
-    assert coloured(samples.axes[0]).get_segments()[-1][-1, 0] == 4.0
-    assert coloured(seconds.axes[0]).get_segments()[-1][-1, 0] == 1.0  # sample 4 at 4 Hz
+    assert colored(samples.axes[0]).get_segments()[-1][-1, 0] == 4.0
+    assert colored(seconds.axes[0]).get_segments()[-1][-1, 0] == 1.0  # sample 4 at 4 Hz
 
 
 def test_signal_stacks_channels_with_one_limit(rng):
@@ -681,11 +681,11 @@ def test_signal_stacks_channels_with_one_limit(rng):
     figure = plot.signal(r, wave)
     first, middle, last = figure.axes[:3]
     for channel, ax in enumerate((first, middle, last)):
-        np.testing.assert_array_equal(coloured(ax).get_array(), r[:, channel])
+        np.testing.assert_array_equal(colored(ax).get_array(), r[:, channel])
         np.testing.assert_array_equal(
-            [s[1][1] for s in coloured(ax).get_segments()], wave[:, channel]
+            [s[1][1] for s in colored(ax).get_segments()], wave[:, channel]
         )
-        assert coloured(ax).get_clim() == (-9.0, 9.0)
+        assert colored(ax).get_clim() == (-9.0, 9.0)
         assert ax.get_ylabel() == f"channel {channel}"
     assert [ax.get_xlabel() for ax in (first, middle, last)] == ["", "", "sample"]
     assert first.get_shared_x_axes().joined(first, last)
@@ -695,10 +695,10 @@ def test_signal_arguments_are_used():
     wave = np.linspace(0.0, 1.0, 4)
     figure = plot.signal(wave, wave, limit=0.5, cmap="bwr", colorbar=False)
     (ax,) = figure.axes
-    assert coloured(ax).get_clim() == (-0.5, 0.5)
-    assert coloured(ax).get_cmap().name == "bwr"
+    assert colored(ax).get_clim() == (-0.5, 0.5)
+    assert colored(ax).get_cmap().name == "bwr"
     np.testing.assert_allclose(
-        np.asarray(coloured(ax).get_linewidth())[-2:], 3.2
+        np.asarray(colored(ax).get_linewidth())[-2:], 3.2
     )  # saturated from 0.5 on
     assert len(plot.signal(wave, wave).axes) == 2
 

@@ -67,7 +67,7 @@ def predict(net, apply):
     @functools.cache
     def logits(pixels):
         picture = np.frombuffer(pixels, np.uint8).reshape(1, 224, 224, 3)
-        return np.asarray(apply(net.variables, efficientnet_lite.normalise(picture))[0], float)
+        return np.asarray(apply(net.variables, efficientnet_lite.normalize(picture))[0], float)
 
     return lambda picture: logits(picture.tobytes())
 
@@ -95,9 +95,9 @@ def test_logits_equal_those_of_pytorch(net, apply, photographs, name):
         ("rocket", {"missile": 0.320}),
     ],
 )
-def test_the_photographs_are_recognised(net, photographs, predict, photograph, probabilities):
+def test_the_photographs_are_recognized(net, photographs, predict, photograph, probabilities):
     image = photographs.photograph(photograph)
-    p = jax.nn.softmax(predict(efficientnet_lite.centre_crop(image)))
+    p = jax.nn.softmax(predict(efficientnet_lite.center_crop(image)))
     top = np.argsort(-p)[: len(probabilities)]
     assert [net.class_names[i] for i in top] == list(probabilities)
     np.testing.assert_allclose(p[top], list(probabilities.values()), rtol=0, atol=6e-4)
@@ -117,7 +117,7 @@ def test_parameters_and_class_names(net):
     assert len(repr(net)) < 500  # without the arrays and the names
 
 
-def test_training_mode_normalises_by_the_batch():
+def test_training_mode_normalizes_by_the_batch():
     block = InvertedResidual(features=5, kernel_size=3, stride=2, expansion=2)
     x = np.random.default_rng(0).normal(0.3, 0.5, (2, 5, 5, 3)).astype(np.float32)
     variables = block.init(jax.random.key(0), x)
@@ -137,7 +137,7 @@ def test_crop_by_hand():
     # 224/256 of 256 is 224: nothing is resized, and the margins are 32 / 2 and 77 // 2.
     image = np.random.default_rng(0).integers(0, 256, (256, 301, 3), np.uint8)
     np.testing.assert_array_equal(
-        efficientnet_lite.centre_crop(image), image[16:240, 38 : 38 + 224]
+        efficientnet_lite.center_crop(image), image[16:240, 38 : 38 + 224]
     )
 
 
@@ -157,11 +157,11 @@ def test_gray_is_repeated_and_alpha_dropped():
     np.testing.assert_array_equal(efficientnet_lite.preprocess(alpha), expected)
 
 
-def test_to_picture_undoes_normalise():
+def test_to_picture_undoes_normalize():
     values = np.arange(256, dtype=np.uint8)
-    normalised = efficientnet_lite.normalise(values)
-    assert normalised.dtype == np.float32
-    np.testing.assert_array_equal(efficientnet_lite.to_picture(normalised), values)
+    normalized = efficientnet_lite.normalize(values)
+    assert normalized.dtype == np.float32
+    np.testing.assert_array_equal(efficientnet_lite.to_picture(normalized), values)
     # 127 + 128 * 0.004 = 127.5 + 0.012, and what no pixel can show is clipped.
     out_of_range = np.array([0.004, -2.0, 2.0], np.float32)
     assert efficientnet_lite.to_picture(out_of_range).tolist() == [128, 0, 255]
@@ -535,7 +535,7 @@ def test_a_damaged_checkpoint_is_refused(read, data, message):
 # The two-photograph composites.
 
 
-def test_composites_keep_what_is_recognised(photographs):
+def test_composites_keep_what_is_recognized(photographs):
     shown = sorted(c for group in photographs.CLASSES.values() for c in group)
     logits = np.zeros(1000)
     assert photographs.two_photograph_composites(lambda _: logits) == []
@@ -564,7 +564,7 @@ def test_each_photograph_fills_its_own_region(photographs):
         for c in composites
         for name, region in zip(c.names, c.regions, strict=True)
     }
-    for c in composites:  # the same part, whichever place and neighbour it has
+    for c in composites:  # the same part, whichever place and neighbor it has
         for name, region in zip(c.names, c.regions, strict=True):
             np.testing.assert_array_equal(c.picture[region], parts[c.layout, name])
     # coffee is 400 x 600: the crop of ratio 2:1 is 400 x 200 or 300 x 600.

@@ -15,7 +15,7 @@ from jax.extend.core import primitives as exported
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
-from jaxlrp import primitives as P
+from jaxlrp.network import primitives as P
 
 
 @pytest.fixture(autouse=True)

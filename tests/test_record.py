@@ -100,9 +100,9 @@ def fill(module, values):
             getattr(module, name).set_value(jnp.asarray(value))
 
 
-def model(flavour, scan):
+def model(flavor, scan):
     """The same network in one of four ways."""
-    if flavour == "linen":
+    if flavor == "linen":
         p = {"layers": {"attention": stacked()}, "Embed_0": P["Embed_0"], "head": P["head"]}
         variables = {"params": jax.tree.map(jnp.asarray, p if scan else P)}
         return lambda ids: Linen(scan).apply(variables, ids)
@@ -121,7 +121,7 @@ def explained(fun, composite, target, record=()):
     return jax.jit(lambda x: lrp.explain(fun, composite, record=record)(x, target=target))
 
 
-WAYS = [(flavour, scan) for flavour in ("linen", "nnx") for scan in (False, True)]
+WAYS = [(flavor, scan) for flavor in ("linen", "nnx") for scan in (False, True)]
 RTOL = {"linen": 1e-9, "nnx": 1e-5}  # NNX attends by way of a softmax in float32
 
 
@@ -157,35 +157,33 @@ def by_layer(records, scan):
     return whole.reshape(LAYERS, len(IDS), HEADS, SIZE, LENGTH)
 
 
-@pytest.mark.parametrize(("flavour", "scan"), WAYS)
-def test_relevance_of_heads_is_that_which_flows_through_them(flavour, scan):
+@pytest.mark.parametrize(("flavor", "scan"), WAYS)
+def test_relevance_of_heads_is_that_which_flows_through_them(flavor, scan):
     """CP-LRP: attention weights are constants, so that by hand it is value times gradient."""
-    fun, cp = model(flavour, scan), EXACT + composites.cp_lrp()
+    fun, cp = model(flavor, scan), EXACT + composites.cp_lrp()
     result = explained(fun, cp, 1, "*attention/dot_general:1")(IDS)
     assert len(result.records) == (1 if scan else LAYERS)
     shape = (
-        (len(IDS), HEADS, SIZE, LENGTH)
-        if flavour == "linen"
-        else (len(IDS), HEADS, SIZE, 1, LENGTH)
+        (len(IDS), HEADS, SIZE, LENGTH) if flavor == "linen" else (len(IDS), HEADS, SIZE, 1, LENGTH)
     )
     for record in result.records.values():
         assert record.relevance.shape == ((LAYERS, *shape) if scan else shape)
     expected = jax.jit(heads_by_hand, static_argnums=0)(1)
     assert np.abs(expected.sum(axis=(1, 3, 4))).min() > 1e-3  # each head of each layer has some
     found = by_layer(result.records, scan)
-    np.testing.assert_allclose(found, expected, rtol=RTOL[flavour], atol=RTOL[flavour])
+    np.testing.assert_allclose(found, expected, rtol=RTOL[flavor], atol=RTOL[flavor])
 
     ledger = jax.jit(lambda x: lrp.check_conservation(fun, cp, x, target=1))(IDS)
     for path, record in result.records.items():
         received = ledger.entries[path].received
-        np.testing.assert_allclose(record.relevance.sum(), received, rtol=RTOL[flavour])
+        np.testing.assert_allclose(record.relevance.sum(), received, rtol=RTOL[flavor])
 
 
-@pytest.mark.parametrize(("flavour", "scan"), WAYS)
-def test_relevance_of_an_embedding_feature(flavour, scan):
+@pytest.mark.parametrize(("flavor", "scan"), WAYS)
+def test_relevance_of_an_embedding_feature(flavor, scan):
     """From integers: summed over features it is the token's; by hand it is value times gradient."""
-    fun = model(flavour, scan)
-    path = "Embed_0" if flavour == "linen" else "embed"
+    fun = model(flavor, scan)
+    path = "Embed_0" if flavor == "linen" else "embed"
     result = explained(fun, EXACT + composites.attnlrp(), 2, path)(IDS)
     found = result.records[path].relevance
     assert found.shape == (*IDS.shape, WIDTH)
@@ -205,13 +203,13 @@ def test_relevance_of_an_embedding_feature(flavour, scan):
 
     embedded = P["Embed_0"]["embedding"][IDS]
     expected = explained(behind, EXACT + composites.attnlrp(), 2)(embedded).relevance
-    np.testing.assert_allclose(found, expected, rtol=RTOL[flavour], atol=RTOL[flavour])
+    np.testing.assert_allclose(found, expected, rtol=RTOL[flavor], atol=RTOL[flavor])
 
 
-@pytest.mark.parametrize(("flavour", "scan"), WAYS)
-def test_relevance_flow_by_layer(flavour, scan):
+@pytest.mark.parametrize(("flavor", "scan"), WAYS)
+def test_relevance_flow_by_layer(flavor, scan):
     """What leaves each block, by token, from `record=` to a picture: no biases, so it is conserved."""
-    fun = model(flavour, scan)
+    fun = model(flavor, scan)
     zero = composites.by_kind("dense", lrp.Epsilon(1e-12, bias="zero"))
     result = explained(fun, zero + composites.cp_lrp(), 0, ("*mbed*", "*add*"))(IDS)
     records = {path: result.records[path] for path in sorted(result.records)}
@@ -220,6 +218,6 @@ def test_relevance_flow_by_layer(flavour, scan):
     flow = np.concatenate([embedded[None], blocks])  # (layer, batch, token)
     assert flow.shape == (1 + LAYERS, *IDS.shape)
     logits = np.broadcast_to(result.output[:, 0], (1 + LAYERS, len(IDS)))
-    np.testing.assert_allclose(flow.sum(axis=2), logits, rtol=10 * RTOL[flavour])
+    np.testing.assert_allclose(flow.sum(axis=2), logits, rtol=10 * RTOL[flavor])
     ax = panel(flow[:, 0], rows=["embedding", "1", "2"], columns=["a", "b", "c", "d"])
     np.testing.assert_allclose(ax.images[0].get_array(), flow[:, 0])

@@ -17,7 +17,7 @@ from jaxlrp.rules import LRP0, Norm, Proportional, SignalTakesAll, Uniform
 
 B, T, D, H = 2, 4, 3, 5  # batch, steps, features of the input and of the state
 STEP, UNIT = 2, 1  # of the output that is explained
-EXACT = C.all_epsilon(1e-14)  # float64 does not see the stabiliser
+EXACT = C.all_epsilon(1e-14)  # float64 does not see the stabilizer
 RTOL = 1e-10
 
 
@@ -453,7 +453,7 @@ def test_the_rules_of_the_papers(how, cell):
     np.testing.assert_allclose(result.output, steps[-1]["h"], rtol=1e-12)
     close(result.relevance, (expected[0], (expected[1], expected[2])))
 
-    # The preset stabilises those too, in which it differs from the papers by about its epsilon.
+    # The preset stabilizes those too, in which it differs from the papers by about its epsilon.
     preset = lrp.explain(fun, C.recurrent(how, epsilon=1e-9), argnums=(0, 1))
     exact = arras(p, steps, begun, how, epsilon=0)
     for a, b in zip(jax.tree.leaves(preset(x, (c, h), target=UNIT).relevance), exact, strict=True):

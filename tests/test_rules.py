@@ -51,22 +51,22 @@ W = np.array([[2.0, -1.0, 1.0], [-1.0, 3.0, 2.0]]).T
 B = np.array([1.0, -2.0])
 X = np.array([1.0, -2.0, 3.0])
 Z = np.array([8.0, -3.0])
-TINY = 1e-12  # a stabiliser that does not show
+TINY = 1e-12  # a stabilizer that does not show
 
 ONE_CASE = [
     (lrp.LRP0(), [1, -4, 9]),
     (lrp.Epsilon(0.0), [1, -4, 9]),
     (lrp.Epsilon(1.0), [37 / 36, -49 / 18, 43 / 6]),
     (lrp.Epsilon(0.0, bias="zero"), [-5 / 7, -110 / 7, 150 / 7]),
-    (lrp.ZPlus(stabiliser=TINY), [2, 2, 0]),
+    (lrp.ZPlus(stabilizer=TINY), [2, 2, 0]),
     (lrp.ZPlus("zero", TINY), [16 / 7, 16 / 7, 3 / 7]),
-    (lrp.AlphaBeta(1.0, 0.0, stabiliser=TINY), [2, 2, 0]),
-    (lrp.AlphaBeta(2.0, 1.0, stabiliser=TINY), [13 / 3, 6, 0]),
+    (lrp.AlphaBeta(1.0, 0.0, stabilizer=TINY), [2, 2, 0]),
+    (lrp.AlphaBeta(2.0, 1.0, stabilizer=TINY), [13 / 3, 6, 0]),
     (lrp.AlphaBeta(2.0, 1.0, "zero", TINY), [5, 50 / 7, 6 / 7]),
-    (lrp.Gamma(0.25, stabiliser=0.0), [9 / 7, -16 / 7, 45 / 7]),
+    (lrp.Gamma(0.25, stabilizer=0.0), [9 / 7, -16 / 7, 45 / 7]),
     (lrp.Gamma(0.25, "zero", 0.0), [71 / 77, -454 / 77, 768 / 77]),
     (lrp.ZBox(-3.0, 3.0, 0.0), [974 / 323, 509 / 323, 132 / 323]),
-    (lrp.WSquare(stabiliser=0.0), [185 / 42, -5 / 14, 10 / 21]),
+    (lrp.WSquare(stabilizer=0.0), [185 / 42, -5 / 14, 10 / 21]),
     (lrp.WSquare("zero", 0.0), [215 / 42, -25 / 42, 10 / 21]),
     (lrp.Flat(0.0), [5 / 3, 5 / 3, 5 / 3]),
 ]
@@ -89,7 +89,7 @@ def test_one_case_float32(rule: lrp.rules.Rule, expected: list[float]) -> None:
 def test_case_1_dense_lrp0() -> None:
     # z = [3+8+7, 5+12+8] = [18, 25]
     w = np.array([[3.0, 4.0], [5.0, 6.0]]).T
-    for rule in (lrp.LRP0(), lrp.Epsilon(0.0), lrp.Gamma(0.0, stabiliser=0.0)):
+    for rule in (lrp.LRP0(), lrp.Epsilon(0.0), lrp.Gamma(0.0, stabilizer=0.0)):
         close(relevance(rule, w, [7, 8], [1, 2], [1 / 3, 2 / 3]), [17 / 90, 316 / 675])
 
 
@@ -111,7 +111,7 @@ def test_case_3_scale() -> None:
 def test_case_4_skip_add() -> None:
     w, b = jnp.array([[3.0, 4.0], [5.0, 6.0]]).T, jnp.array([7.0, 8.0])
     x = jnp.array([1.0, 2.0])
-    for composite in (None, C.all_epsilon(0.0), C.epsilon_plus(epsilon=TINY, stabiliser=TINY)):
+    for composite in (None, C.all_epsilon(0.0), C.epsilon_plus(epsilon=TINY, stabilizer=TINY)):
         explain = lrp.explain(lambda x: x + jax.nn.relu(x @ w + b), composite)
         # Epsilon's default of 1e-6 shows in the ninth digit
         rtol = 1e-6 if composite is None else 1e-10
@@ -124,13 +124,13 @@ def test_case_4_skip_add() -> None:
     [(lrp.AlphaBeta(1.0, 0.0), [-1, 0]), (lrp.ZPlus(), [-1, 0]), (lrp.AlphaBeta(), [-2, 0.5])],
 )
 def test_case_5_alpha_beta(rule: lrp.rules.Rule, expected: list[float]) -> None:
-    rule = dataclasses.replace(rule, stabiliser=TINY)
+    rule = dataclasses.replace(rule, stabilizer=TINY)
     close(relevance(rule, [[1], [-1]], [-1], [1, 1], [-1]), expected)
 
 
 def test_case_6_gamma() -> None:
     w = np.array([[1.0, -4.0], [2.0, 0.0]]).T
-    found = relevance(lrp.Gamma(0.25, stabiliser=0.0), w, [-2, 3], [-1, 1], [-0.07, 1])
+    found = relevance(lrp.Gamma(0.25, stabilizer=0.0), w, [-2, 3], [-1, 1], [-0.07, 1])
     close(found, [-0.01 - 2 / 1.75, -0.04])
 
 
@@ -138,9 +138,9 @@ def test_case_6_gamma() -> None:
     ("weight", "first", "last", "expected"),
     [
         (2.0, lrp.Epsilon(0.0), lrp.Epsilon(0.0), [18, 36, 54]),
-        (-2.0, lrp.Gamma(1.0, stabiliser=0.0), lrp.Gamma(0.25, stabiliser=0.0),
+        (-2.0, lrp.Gamma(1.0, stabilizer=0.0), lrp.Gamma(0.25, stabilizer=0.0),
          [28 / 3, 104 / 3, 52]),
-        (-2.0, lrp.ZPlus(stabiliser=TINY), lrp.ZPlus(stabiliser=TINY), [12, 33.6, 50.4]),
+        (-2.0, lrp.ZPlus(stabilizer=TINY), lrp.ZPlus(stabilizer=TINY), [12, 33.6, 50.4]),
     ],
 )  # fmt: skip
 def test_case_13_two_layers(
@@ -238,37 +238,37 @@ def test_case_11_attention(attention: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stabilise", "z", "expected"),
+    ("stabilize", "z", "expected"),
     [
-        (R.Stabilise(1e-3), [0, -0.0, 1, -1], [1e-3, 1e-3, 1.001, -1.001]),
-        (R.Stabilise(1.0, clip=True), [0, -0.0, 1, -1], [1, 1, 1, -1]),
-        (R.Stabilise(1.0, clip=True), [0.5, -0.5, 2, -2], [1, -1, 2, -2]),
-        (R.Stabilise(1.0, norm_scale=True), [0, -0.0, 2, -2],
+        (R.Stabilize(1e-3), [0, -0.0, 1, -1], [1e-3, 1e-3, 1.001, -1.001]),
+        (R.Stabilize(1.0, clip=True), [0, -0.0, 1, -1], [1, 1, 1, -1]),
+        (R.Stabilize(1.0, clip=True), [0.5, -0.5, 2, -2], [1, -1, 2, -2]),
+        (R.Stabilize(1.0, norm_scale=True), [0, -0.0, 2, -2],
          [2**0.5, 2**0.5, 2 + 2**0.5, -2 - 2**0.5]),
-        (R.Stabilise(1.0, clip=True, norm_scale=True), [0, -0.0, 2, -2],
+        (R.Stabilize(1.0, clip=True, norm_scale=True), [0, -0.0, 2, -2],
          [2**0.5, 2**0.5, 2, -2]),
-        (R.Stabilise(1e-3), [1, 0, 1e-25, -1, -0.0, -1e-25],
+        (R.Stabilize(1e-3), [1, 0, 1e-25, -1, -0.0, -1e-25],
          [1.001, 0.001, 0.001, -1.001, 0.001, -0.001]),
     ],
 )  # fmt: skip
-def test_case_19_stabilise(stabilise: Any, z: list[float], expected: list[float]) -> None:
-    np.testing.assert_allclose(stabilise(jnp.array(z)), expected, rtol=1e-12)
-    rule = lrp.Epsilon(stabilise)
+def test_case_19_stabilize(stabilize: Any, z: list[float], expected: list[float]) -> None:
+    np.testing.assert_allclose(stabilize(jnp.array(z)), expected, rtol=1e-12)
+    rule = lrp.Epsilon(stabilize)
     w, r = np.diag(np.ones(len(z))), np.arange(1.0, len(z) + 1)
-    # z = x here, so the relevance is z r / stabilise(z)
+    # z = x here, so the relevance is z r / stabilize(z)
     close(relevance(rule, w, np.zeros(len(z)), z, r), np.array(z) * r / expected)
 
 
-def test_stabilise_axis() -> None:
+def test_stabilize_axis() -> None:
     z = jnp.array([[3.0, -4.0], [0.0, 0.0]])
     root = np.sqrt(12.5)
-    found = R.Stabilise(0.1, norm_scale=True)(z)
+    found = R.Stabilize(0.1, norm_scale=True)(z)
     np.testing.assert_allclose(found[0], [3 + 0.1 * root, -4 - 0.1 * root], rtol=1e-12)
-    found = R.Stabilise(0.1, norm_scale=True, axis=(0,))(z)
+    found = R.Stabilize(0.1, norm_scale=True, axis=(0,))(z)
     np.testing.assert_allclose(found[0], [3 + 0.1 * 4.5**0.5, -4 - 0.1 * 8**0.5], rtol=1e-12)
 
 
-def test_user_stabiliser() -> None:
+def test_user_stabilizer() -> None:
     rule = lrp.Epsilon(lambda z: jnp.where(z >= 0, z + 1.0, z - 1.0))
     close(relevance(rule, W, B, X, Z), [37 / 36, -49 / 18, 43 / 6])
 
@@ -279,19 +279,19 @@ ORACLES = [
     (lrp.LRP0(), oracle.lrp0, {}),
     (lrp.Epsilon(0.3), oracle.epsilon, {"epsilon": 0.3}),
     (lrp.Epsilon(0.3, "zero"), oracle.epsilon, {"epsilon": 0.3, "bias": "zero"}),
-    (lrp.ZPlus("absorb", 0.2), oracle.zplus, {"stabiliser": 0.2}),
-    (lrp.ZPlus("zero", 0.2), oracle.zplus, {"stabiliser": 0.2, "bias": "zero"}),
-    (lrp.AlphaBeta(2.0, 1.0, "absorb", 0.2), oracle.alpha_beta, {"stabiliser": 0.2}),
+    (lrp.ZPlus("absorb", 0.2), oracle.zplus, {"stabilizer": 0.2}),
+    (lrp.ZPlus("zero", 0.2), oracle.zplus, {"stabilizer": 0.2, "bias": "zero"}),
+    (lrp.AlphaBeta(2.0, 1.0, "absorb", 0.2), oracle.alpha_beta, {"stabilizer": 0.2}),
     (lrp.AlphaBeta(1.5, 0.5, "zero", 0.2), oracle.alpha_beta,
-     {"alpha": 1.5, "beta": 0.5, "stabiliser": 0.2, "bias": "zero"}),
-    (lrp.AlphaBeta(1.0, 0.0, "absorb", 0.2), oracle.zplus, {"stabiliser": 0.2}),
-    (lrp.Gamma(0.7, "absorb", 0.2), oracle.gamma, {"gamma": 0.7, "stabiliser": 0.2}),
+     {"alpha": 1.5, "beta": 0.5, "stabilizer": 0.2, "bias": "zero"}),
+    (lrp.AlphaBeta(1.0, 0.0, "absorb", 0.2), oracle.zplus, {"stabilizer": 0.2}),
+    (lrp.Gamma(0.7, "absorb", 0.2), oracle.gamma, {"gamma": 0.7, "stabilizer": 0.2}),
     (lrp.Gamma(0.7, "zero", 0.2), oracle.gamma,
-     {"gamma": 0.7, "stabiliser": 0.2, "bias": "zero"}),
-    (lrp.ZBox(-2.5, 3.5, 0.2), oracle.zbox, {"low": -2.5, "high": 3.5, "stabiliser": 0.2}),
-    (lrp.WSquare("absorb", 0.2), oracle.wsquare, {"stabiliser": 0.2}),
-    (lrp.WSquare("zero", 0.2), oracle.wsquare, {"stabiliser": 0.2, "bias": "zero"}),
-    (lrp.Flat(0.2), oracle.flat, {"stabiliser": 0.2}),
+     {"gamma": 0.7, "stabilizer": 0.2, "bias": "zero"}),
+    (lrp.ZBox(-2.5, 3.5, 0.2), oracle.zbox, {"low": -2.5, "high": 3.5, "stabilizer": 0.2}),
+    (lrp.WSquare("absorb", 0.2), oracle.wsquare, {"stabilizer": 0.2}),
+    (lrp.WSquare("zero", 0.2), oracle.wsquare, {"stabilizer": 0.2, "bias": "zero"}),
+    (lrp.Flat(0.2), oracle.flat, {"stabilizer": 0.2}),
 ]  # fmt: skip
 
 by_oracle = pytest.mark.parametrize(
@@ -371,8 +371,8 @@ def test_formula_where_signs_are_known(
 SCALE, SHIFT = np.array([0.5, -1.0, 2.0, 1.0, 0.7]), np.array([0.3, 0.2, -0.5, 1.0, 0.4])
 DEAD_UNITS_FED: dict[str, tuple[lrp.rules.Rule, Callable, Callable, dict[str, Any]]] = {
     # rule of the last layer, what stands before it, formula of the last layer
-    "flat": (lrp.Flat(0.0), lambda h: h, oracle.flat, {"stabiliser": 0.0}),
-    "wsquare": (lrp.WSquare(stabiliser=0.0), lambda h: h, oracle.wsquare, {"stabiliser": 0.0}),
+    "flat": (lrp.Flat(0.0), lambda h: h, oracle.flat, {"stabilizer": 0.0}),
+    "wsquare": (lrp.WSquare(stabilizer=0.0), lambda h: h, oracle.wsquare, {"stabilizer": 0.0}),
     "zbox": (lrp.ZBox(-1.0, 9.0), lambda h: h, oracle.zbox, {"low": -1.0, "high": 9.0}),
     "batch norm": (lrp.Epsilon(0.0), lambda h: h * SCALE - SHIFT, oracle.lrp0, {}),
     "sigmoid": (lrp.Epsilon(0.0), jax.nn.sigmoid, oracle.lrp0, {}),
@@ -394,12 +394,12 @@ def test_gamma_below_what_feeds_dead_units(name: str) -> None:
     def net(x: jax.Array) -> jax.Array:
         return between(jax.nn.relu(jax.nn.relu(x) @ w + b)) @ v
 
-    composite = C.composite(C.last(above), C.first(lrp.Gamma(0.5, stabiliser=0.1)))
+    composite = C.composite(C.last(above), C.first(lrp.Gamma(0.5, stabilizer=0.1)))
     found = lrp.explain(net, composite)(jnp.asarray(x), target=jnp.asarray(seed)).relevance
     hidden = np.maximum(x @ w + b, 0)
     assert (hidden == 0).any()
     r = formula(v, np.zeros(4), np.asarray(between(hidden)), seed, **parameters)
-    close(found, oracle.gamma(w, b, x, r, gamma=0.5, stabiliser=0.1))
+    close(found, oracle.gamma(w, b, x, r, gamma=0.5, stabilizer=0.1))
 
 
 def test_box_bounds_per_feature() -> None:
@@ -423,7 +423,7 @@ def test_lrp0_is_input_times_gradient() -> None:
         return x
 
     x = jnp.asarray(rng.normal(size=5))
-    for rule in (lrp.LRP0(), lrp.Epsilon(0.0), lrp.Gamma(0.0, stabiliser=0.0)):
+    for rule in (lrp.LRP0(), lrp.Epsilon(0.0), lrp.Gamma(0.0, stabilizer=0.0)):
         found = lrp.explain(net, C.by_kind("dense", rule))(x, target=1).relevance
         close(found, x * jax.grad(lambda x: net(x)[1])(x))
 
@@ -468,7 +468,7 @@ def test_without_its_bias_a_layer_may_divide_by_almost_nothing() -> None:
     close(relevance(lrp.Epsilon(0.0, "zero"), w, b, x, r), [10000.0, -9999.0], 1e-9)
     close(relevance(lrp.Epsilon(0.0), w, b, x, r), [1 / 1.0001, -0.9999 / 1.0001])
     w, b, x, r = [[1.0, 1.0], [-1.0, 1.0]], [1.0, 0.0], [1.0, 0.9999], [1.0, 0.0]
-    relative = R.Stabilise(0.1, norm_scale=True)
+    relative = R.Stabilize(0.1, norm_scale=True)
     size = 1e-4 + 0.1 * np.sqrt((1e-4**2 + 1.9999**2) / 2)  # z without its bias is (1e-4, 1.9999)
     close(relevance(lrp.Epsilon(relative, "zero"), w, b, x, r), [1 / size, -0.9999 / size], 1e-9)
 
@@ -500,7 +500,7 @@ SMOOTH = [
     lrp.LRP0(),
     lrp.Epsilon(0.3),
     lrp.Epsilon(0.3, "zero"),
-    lrp.Epsilon(R.Stabilise(0.3, norm_scale=True)),
+    lrp.Epsilon(R.Stabilize(0.3, norm_scale=True)),
     lrp.ZPlus("absorb", 0.2),
     lrp.AlphaBeta(2.0, 1.0, "absorb", 0.2),
     lrp.Gamma(0.7, "absorb", 0.2),
@@ -545,10 +545,10 @@ def test_second_order(rule: lrp.rules.Rule, closure: bool) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lrp.Epsilon, lrp.Gamma, lambda v: lrp.ZPlus(stabiliser=v), lambda v: lrp.ZBox(-v, 3.0 + v),
-     lambda v: lrp.AlphaBeta(1.0 + v, v), lambda v: lrp.Epsilon(R.Stabilise(v)),
+    [lrp.Epsilon, lrp.Gamma, lambda v: lrp.ZPlus(stabilizer=v), lambda v: lrp.ZBox(-v, 3.0 + v),
+     lambda v: lrp.AlphaBeta(1.0 + v, v), lambda v: lrp.Epsilon(R.Stabilize(v)),
      lambda v: lrp.Flat(v)],
-    ids=["epsilon", "gamma", "zplus", "zbox", "alpha_beta", "stabilise", "flat"],
+    ids=["epsilon", "gamma", "zplus", "zbox", "alpha_beta", "stabilize", "flat"],
 )  # fmt: skip
 def test_gradient_of_hyperparameters(make: Callable[[Any], lrp.rules.Rule]) -> None:
     rng = np.random.default_rng(12)
@@ -574,7 +574,7 @@ def test_sweep_of_gamma_is_one_trace() -> None:
         return x @ w + b
 
     def explain(gamma: jax.Array) -> jax.Array:
-        rule = lrp.Gamma(gamma, stabiliser=0.1)
+        rule = lrp.Gamma(gamma, stabilizer=0.1)
         return lrp.explain(layer, C.by_kind("dense", rule))(x, target=r).relevance
 
     gammas = jnp.array([0.0, 0.25, 1.0, 10.0])
@@ -614,21 +614,21 @@ def test_a_rule_is_an_argument_of_a_jitted_function() -> None:
         (lambda: lrp.Epsilon(-1.0), r"epsilon must be >= 0, got -1\.0"),
         (lambda: lrp.Epsilon(float("nan")), r"epsilon must be >= 0, got nan"),
         (lambda: lrp.Epsilon(bias="none"), r"bias must be one of 'absorb', 'zero', got 'none'"),
-        (lambda: lrp.ZPlus(stabiliser=-1e-6), r"stabiliser must be >= 0, got -1e-06"),
+        (lambda: lrp.ZPlus(stabilizer=-1e-6), r"stabilizer must be >= 0, got -1e-06"),
         (lambda: lrp.ZPlus("zeros"), r"bias must be one of 'absorb', 'zero', got 'zeros'"),
         (lambda: lrp.Gamma(-0.5), r"gamma must be >= 0, got -0\.5"),
-        (lambda: lrp.Gamma(stabiliser=-1.0), r"stabiliser must be >= 0, got -1\.0"),
+        (lambda: lrp.Gamma(stabilizer=-1.0), r"stabilizer must be >= 0, got -1\.0"),
         (lambda: lrp.AlphaBeta(-1.0, -2.0), r"alpha must be >= 0, got -1\.0"),
         (lambda: lrp.AlphaBeta(0.5, -0.5), r"beta must be >= 0, got -0\.5"),
         (lambda: lrp.AlphaBeta(2.0, 2.0), r"alpha - beta must be 1 .* alpha=2\.0 and beta=2\.0"),
         (lambda: lrp.AlphaBeta(1.0, 2.0), r"alpha - beta must be 1 .* alpha=1\.0 and beta=2\.0"),
         (lambda: lrp.ZBox(1.0, -1.0), r"low must be <= high, got low=1\.0 and high=-1\.0"),
-        (lambda: lrp.ZBox(0.0, 1.0, -1.0), r"stabiliser must be >= 0, got -1\.0"),
+        (lambda: lrp.ZBox(0.0, 1.0, -1.0), r"stabilizer must be >= 0, got -1\.0"),
         (lambda: lrp.WSquare("no"), r"bias must be one of 'absorb', 'zero', got 'no'"),
-        (lambda: lrp.Flat(-1.0), r"stabiliser must be >= 0, got -1\.0"),
+        (lambda: lrp.Flat(-1.0), r"stabilizer must be >= 0, got -1\.0"),
         (lambda: R.BetaSmooth(-1.0), r"beta must be >= 0, got -1\.0"),
         (lambda: R.Norm(-1.0), r"must be >= 0, got -1\.0"),
-        (lambda: R.Stabilise(-1.0), r"epsilon must be >= 0, got -1\.0"),
+        (lambda: R.Stabilize(-1.0), r"epsilon must be >= 0, got -1\.0"),
     ],
 )  # fmt: skip
 def test_wrong_hyperparameter(make: Callable[[], Any], message: str) -> None:
@@ -685,16 +685,16 @@ def test_custom_on_an_activation() -> None:
 VALUES = [
     (lrp.LRP0(), "LRP0()"),
     (lrp.Epsilon(), "Epsilon(epsilon=1e-06, bias='absorb')"),
-    (lrp.ZPlus(), "ZPlus(bias='absorb', stabiliser=1e-06)"),
-    (lrp.AlphaBeta(), "AlphaBeta(alpha=2.0, beta=1.0, bias='absorb', stabiliser=1e-06)"),
-    (lrp.Gamma(), "Gamma(gamma=0.25, bias='absorb', stabiliser=1e-06)"),
-    (lrp.ZBox(), "ZBox(low=0.0, high=1.0, stabiliser=1e-06)"),
-    (lrp.WSquare(), "WSquare(bias='absorb', stabiliser=1e-06)"),
-    (lrp.Flat(), "Flat(stabiliser=1e-06)"),
+    (lrp.ZPlus(), "ZPlus(bias='absorb', stabilizer=1e-06)"),
+    (lrp.AlphaBeta(), "AlphaBeta(alpha=2.0, beta=1.0, bias='absorb', stabilizer=1e-06)"),
+    (lrp.Gamma(), "Gamma(gamma=0.25, bias='absorb', stabilizer=1e-06)"),
+    (lrp.ZBox(), "ZBox(low=0.0, high=1.0, stabilizer=1e-06)"),
+    (lrp.WSquare(), "WSquare(bias='absorb', stabilizer=1e-06)"),
+    (lrp.Flat(), "Flat(stabilizer=1e-06)"),
     (lrp.Pass(), "Pass()"),
     (R.Proportional(), "Proportional()"),
-    (lrp.Norm(), "Norm(stabiliser=1e-06)"),
-    (R.LocalTaylor(), "LocalTaylor(stabiliser=1e-06)"),
+    (lrp.Norm(), "Norm(stabilizer=1e-06)"),
+    (R.LocalTaylor(), "LocalTaylor(stabilizer=1e-06)"),
     (R.BetaSmooth(), "BetaSmooth(beta=10.0)"),
     (R.DeconvNet(), "DeconvNet()"),
     (R.DerivativeTimesRelevance(), "DerivativeTimesRelevance()"),
@@ -745,7 +745,7 @@ def test_a_rule_on_a_kind_it_does_not_apply_to() -> None:
         plan.replace({"*": lrp.Epsilon()})
 
 
-def test_user_stabiliser_is_a_value() -> None:
+def test_user_stabilizer_is_a_value() -> None:
     def keep(z: jax.Array) -> jax.Array:
         return z + 1.0
 
@@ -804,7 +804,7 @@ def test_derivative_times_relevance() -> None:
 
 
 def test_norm() -> None:
-    # sums [3, -1, 0]: with a stabiliser of 1, [4, -2, 1]
+    # sums [3, -1, 0]: with a stabilizer of 1, [4, -2, 1]
     a, b = jnp.array([1.0, 2.0, 5.0]), jnp.array([2.0, -3.0, -5.0])
     r = jnp.array([4.0, 2.0, 3.0])
     explain = lrp.explain(lambda a, b: a + b, C.by_kind("sum", lrp.Norm(1.0)), argnums=(0, 1))

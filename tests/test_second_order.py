@@ -73,8 +73,8 @@ def matrices(p: Any, x: Any) -> Any:
 
 
 def layer_norm(p: Any, x: Any) -> Any:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred * lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-2) * p[0] + p[1]
+    centered = x - x.mean(-1, keepdims=True)
+    return centered * lax.rsqrt((centered**2).mean(-1, keepdims=True) + 1e-2) * p[0] + p[1]
 
 
 def rms_norm(p: Any, x: Any) -> Any:
@@ -127,7 +127,7 @@ def block_parameters(d: int = 4) -> dict[str, Any]:
 
 
 def recurrent(remat: bool) -> Callable:
-    """An LSTM whose steps are scanned, rematerialised or not."""
+    """An LSTM whose steps are scanned, rematerialized or not."""
 
     def net(p: Any, x: Any) -> Any:
         def step(carry: Any, x: Any) -> Any:
@@ -207,7 +207,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     **{
         f"{name}-{type(rule).__name__}-then-dense": lambda f=f, rule=rule: Problem(
             lambda p, x: jnp.tanh(f(p[:2], x) @ p[2]),
-            with_rule("normaliser", rule),
+            with_rule("normalizer", rule),
             [*NORMED, normal(4, 3, seed=25)],
             PAIR,
         )
@@ -218,7 +218,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
         f"grouped-{type(rule).__name__}": lambda rule=rule: Problem(
             grouped, C.by_kind("dense", rule), normal(3, 4, 2, seed=26), 2 + normal(4, 4, seed=27)
         )
-        for rule in (lrp.LRP0(), lrp.Epsilon(0.1), lrp.Gamma(0.3, stabiliser=0.1))
+        for rule in (lrp.LRP0(), lrp.Epsilon(0.1), lrp.Gamma(0.3, stabilizer=0.1))
     },
     "attention-attnlrp": lambda: Problem(
         attention_block, C.attnlrp(**smooth), block_parameters(), SEQUENCE
@@ -247,19 +247,19 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "batch-norm-gamma-box": lambda: Problem(
         folded,
         C.first(C.by_kind("conv", lrp.ZBox(-4.0, 4.0, 0.1)))
-        + C.by_kind("dense", lrp.Gamma(0.3, stabiliser=0.1))
+        + C.by_kind("dense", lrp.Gamma(0.3, stabilizer=0.1))
         + C.by_kind("pool", lrp.Norm(0.1)),
         FOLDED,
         IMAGE,
     ),
     "batch-norm-zplus-scale": lambda: Problem(
         folded,
-        C.by_kind("conv", lrp.ZPlus(stabiliser=0.1)) + with_rule("scale", lrp.Epsilon(0.1)),
+        C.by_kind("conv", lrp.ZPlus(stabilizer=0.1)) + with_rule("scale", lrp.Epsilon(0.1)),
         FOLDED,
         IMAGE,
     ),
     "batch-norm-excitation": lambda: Problem(
-        folded, C.excitation_backprop(stabiliser=0.1), FOLDED, IMAGE
+        folded, C.excitation_backprop(stabilizer=0.1), FOLDED, IMAGE
     ),
     "embedding": lambda: Problem(
         looked_up, C.all_epsilon(0.1), EMBEDDED, np.array([3, 0, 5, 0, 1])
@@ -289,7 +289,7 @@ PROBLEMS |= {
     for i, case in enumerate([*CASES, *EXTRA])
 }
 PRESETS = {
-    "epsilon_gamma_box": lambda: C.epsilon_gamma_box(-3.0, 3.0, epsilon=0.1, stabiliser=0.1),
+    "epsilon_gamma_box": lambda: C.epsilon_gamma_box(-3.0, 3.0, epsilon=0.1, stabilizer=0.1),
     "guided_backprop": C.guided_backprop,
 }
 

@@ -35,13 +35,13 @@ def test_relevant_bars_lie_on_top():
     np.testing.assert_array_equal(np.abs(drawn), sorted(np.abs(R)))
 
 
-def test_zero_is_grey_and_signs_have_colours():
+def test_zero_is_gray_and_signs_have_colors():
     (collection,) = spectrum(R, A, limit=1.0).collections
     collection.update_scalarmappable()
-    colours = dict(zip(collection.get_array().tolist(), collection.get_colors(), strict=True))
-    assert to_hex(colours[0.0]) == "#bbbbbb"
-    assert to_hex(colours[1.0]) == "#b1191b"
-    assert to_hex(colours[-2.0]) == "#0953c1"
+    colors = dict(zip(collection.get_array().tolist(), collection.get_colors(), strict=True))
+    assert to_hex(colors[0.0]) == "#bbbbbb"
+    assert to_hex(colors[1.0]) == "#b1191b"
+    assert to_hex(colors[-2.0]) == "#0953c1"
 
 
 def test_a_spectrogram_has_time_to_the_right_and_frequency_upwards():
@@ -78,7 +78,7 @@ def test_nothing_is_changed_and_bfloat16_is_drawn():
     np.testing.assert_array_equal(a, A)
 
 
-def test_own_axes_and_no_colour_scale():
+def test_own_axes_and_no_color_scale():
     ax = spectrum(R, A, colorbar=False)
     assert len(ax.figure.axes) == 1
     assert spectrum(R, A, ax=ax, colorbar=False) is ax

@@ -1,4 +1,4 @@
-"""Spectral relevance analysis: preparation, neighbours, eigenpairs, clusters, views, ranking."""
+"""Spectral relevance analysis: preparation, neighbors, eigenpairs, clusters, views, ranking."""
 
 import importlib
 import sys
@@ -21,7 +21,7 @@ from sklearn.manifold import spectral_embedding  # noqa: E402
 from sklearn.metrics import adjusted_rand_score  # noqa: E402
 
 # Modules that have the name of their function.
-neighbours = importlib.import_module("jaxlrp.spray.neighbours")
+neighbors = importlib.import_module("jaxlrp.spray.neighbors")
 spectral = importlib.import_module("jaxlrp.spray.spectral")
 
 KEY = jax.random.key(0)
@@ -30,14 +30,14 @@ NO_VIEWS = spray.Settings(views={})
 
 
 def planted(seed=0):
-    """100 maps of 16 x 16: 85 with a blob, 15 with a weak blob and a corner artefact; and which."""
+    """100 maps of 16 x 16: 85 with a blob, 15 with a weak blob and a corner artifact; and which."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:16, :16]
     blob = np.exp(-((y - 8) ** 2 + (x - 8) ** 2) / 18)
-    artefact = np.zeros((16, 16))
-    artefact[:3, :3] = 1.5
+    artifact = np.zeros((16, 16))
+    artifact[:3, :3] = 1.5
     truth = np.arange(100) < 15
-    maps = np.where(truth[:, None, None], 0.3 * blob + artefact, blob)
+    maps = np.where(truth[:, None, None], 0.3 * blob + artifact, blob)
     return maps + 0.05 * rng.normal(size=maps.shape), truth
 
 
@@ -80,18 +80,18 @@ class Lazy:
 
 def test_magnitudes_of_a_sample_sum_to_one():
     r = jnp.array([[1.0, -3.0], [-2.0, -2.0], [0.0, 0.0]])
-    np.testing.assert_array_equal(spray.l1_normalise(r), [[0.25, -0.75], [-0.5, -0.5], [0.0, 0.0]])
+    np.testing.assert_array_equal(spray.l1_normalize(r), [[0.25, -0.75], [-0.5, -0.5], [0.0, 0.0]])
 
 
 @pytest.mark.parametrize("size", [1e-37, 1e37])
-def test_samples_of_any_size_are_normalised(size):
+def test_samples_of_any_size_are_normalized(size):
     r = jnp.full((1, 1000), size, jnp.float32)  # the sum of the large ones is infinite
-    np.testing.assert_allclose(spray.l1_normalise(r), 1e-3, rtol=1e-5)
+    np.testing.assert_allclose(spray.l1_normalize(r), 1e-3, rtol=1e-5)
 
 
 def test_16_bit_relevance_is_summed_in_float32():
     r = jnp.ones((1, 1000), jnp.bfloat16)
-    for found in (spray.sum_channels(r), spray.pool(r, 1000), spray.l1_normalise(r).sum(axis=1)):
+    for found in (spray.sum_channels(r), spray.pool(r, 1000), spray.l1_normalize(r).sum(axis=1)):
         assert found.dtype == jnp.float32
     assert spray.sum_channels(r).item() == 1000  # in bfloat16 256 + 1 is 256
 
@@ -107,10 +107,10 @@ def test_the_signed_sum_does_not_tell_how_much_relevance_there_is():
         return r / r.sum(axis=1, keepdims=True)
 
     def found(prepare):
-        (analysis,) = spray.analyse(maps, 0 * truth, prepare, key=KEY, settings=NO_VIEWS)
+        (analysis,) = spray.analyze(maps, 0 * truth, prepare, key=KEY, settings=NO_VIEWS)
         return adjusted_rand_score(truth, analysis.clusterings["kmeans"].labels)
 
-    assert found(spray.l1_normalise) == 1.0
+    assert found(spray.l1_normalize) == 1.0
     assert found(by_signed_sum) < 0.5
 
 
@@ -130,7 +130,7 @@ def test_resizing_averages():
 def test_steps_are_done_in_their_order():
     r = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 2)), jnp.float32)
     prepare = spray.compose(
-        partial(spray.sum_channels, axis=-1), spray.absolute, spray.l1_normalise
+        partial(spray.sum_channels, axis=-1), spray.absolute, spray.l1_normalize
     )
     expected = np.abs(np.asarray(r).sum(-1))
     expected /= expected.sum((1, 2), keepdims=True)
@@ -196,40 +196,40 @@ def test_a_row_that_is_not_finite_is_named():
     assert len(spray.features(values, rows=np.arange(7), batch=3)) == 7
 
 
-# --- neighbours -----------------------------------------------------------------------------------
+# --- neighbors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [1, 5, 59])
 @pytest.mark.parametrize("block", [60 * 60, 60 * 7])
-def test_neighbours_are_those_of_all_differences(k, block, monkeypatch):
+def test_neighbors_are_those_of_all_differences(k, block, monkeypatch):
     points = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
-    found = spray.neighbours(points, k)
+    monkeypatch.setattr(neighbors, "_BLOCK", block)
+    found = spray.neighbors(points, k)
     index, distance = brute_force(points, k)
     np.testing.assert_array_equal(found.index, index)
     np.testing.assert_allclose(found.distance, distance, rtol=1e-5)
 
 
-def test_a_duplicate_is_a_neighbour_and_the_point_itself_is_not():
+def test_a_duplicate_is_a_neighbor_and_the_point_itself_is_not():
     points = np.repeat(np.random.default_rng(0).normal(size=(10, 3)), 3, axis=0)
-    found = spray.neighbours(points, 2)
+    found = spray.neighbors(points, 2)
     own = np.arange(30)[:, None]
     assert not (found.index == own).any()
     assert (found.index // 3 == own // 3).all()
     np.testing.assert_array_equal(found.distance, 0)
     assert not spray.graph(found).diagonal().any()
-    # The usual way, one neighbour more and the first dropped, takes points for their own neighbours.
+    # The usual way, one neighbor more and the first dropped, takes points for their own neighbors.
     squares = ((points[:, None] - points[None]) ** 2).sum(-1)
     assert (np.argsort(squares, axis=1, kind="stable")[:, 1:] == own).any()
 
 
-def test_neighbours_are_exact_where_the_product_has_lost_its_digits():
+def test_neighbors_are_exact_where_the_product_has_lost_its_digits():
     """Two heaps far from each other, each of points much nearer than a rounding of their squares."""
     rng = np.random.default_rng(0)
     heaps = np.where(np.arange(80) < 40, -1.0, 1.0)[:, None]
     points = (heaps + 1e-5 * rng.normal(size=(80, 5))).astype(np.float32)
     index, distance = brute_force(points, 3)
-    found = spray.neighbours(points, 3)
+    found = spray.neighbors(points, 3)
     np.testing.assert_array_equal(found.index, index)
     np.testing.assert_allclose(found.distance, distance, rtol=1e-4)  # of float32 coordinates
     squares = (points**2).sum(1)
@@ -240,7 +240,7 @@ def test_neighbours_are_exact_where_the_product_has_lost_its_digits():
 
 def test_no_array_of_all_pairs_is_made():
     n, rows = 3000, 50
-    block = partial(neighbours._block.__wrapped__, rows=rows, k=10, m=18)
+    block = partial(neighbors._block.__wrapped__, rows=rows, k=10, m=18)
     jaxpr = jax.make_jaxpr(block)(jnp.ones((n, 16)), jnp.ones(n), 0)
     sizes = [v.aval.size for eqn in jaxpr.jaxpr.eqns for v in eqn.outvars]
     assert max(sizes) == rows * n
@@ -248,7 +248,7 @@ def test_no_array_of_all_pairs_is_made():
 
 def test_no_row_of_distances_is_sorted():
     """XLA would sort whole rows where it might have picked the smallest: nine times slower."""
-    block = jax.jit(partial(neighbours._block.__wrapped__, rows=50, k=10, m=18))
+    block = jax.jit(partial(neighbors._block.__wrapped__, rows=50, k=10, m=18))
     program = block.lower(jnp.ones((3000, 16)), jnp.ones(3000), 0).compile().as_text()
     sorts = [line for line in program.splitlines() if " sort(" in line]
     assert sorts  # that of the candidates
@@ -256,10 +256,10 @@ def test_no_row_of_distances_is_sorted():
 
 
 def test_the_graph_is_symmetric():
-    found = spray.graph(spray.neighbours(np.array([[0.0], [1.0], [3.0], [3.5]]), 1))
+    found = spray.graph(spray.neighbors(np.array([[0.0], [1.0], [3.0], [3.5]]), 1))
     expected = [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
     np.testing.assert_array_equal(found.toarray(), expected)
-    one_sided = spray.graph(spray.neighbours(np.array([[0.0], [1.0], [3.0]]), 1))
+    one_sided = spray.graph(spray.neighbors(np.array([[0.0], [1.0], [3.0]]), 1))
     assert one_sided[1, 2] == one_sided[2, 1] == 0.5
 
 
@@ -272,9 +272,9 @@ def test_the_graph_is_symmetric():
         (np.array([[1.0], [np.nan]]), 1, "must be finite"),
     ],
 )
-def test_points_without_such_neighbours_are_refused(points, k, message):
+def test_points_without_such_neighbors_are_refused(points, k, message):
     with pytest.raises(ValueError, match=message):
-        spray.neighbours(points, k)
+        spray.neighbors(points, k)
 
 
 # --- eigenpairs -----------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_eigenvalues_of_eight_points(k, expected, dense, monkeypatch):
     count = (
         8 if dense else 6
     )  # a part of four points has three eigenvalues; the iteration finds two
-    affinity = spray.graph(spray.neighbours(POINTS, k))
+    affinity = spray.graph(spray.neighbors(POINTS, k))
     found = spray.spectral(affinity, count, key=KEY).eigenvalues
     np.testing.assert_allclose(found, expected[:count], atol=1e-5)
     assert spray.eigengap(found) == spray.eigengap(found, least=2) == 2
@@ -301,7 +301,7 @@ def test_eigenvalues_of_eight_points(k, expected, dense, monkeypatch):
 
 def test_the_planted_maps_are_two_components():
     maps, truth = planted()
-    affinity = spray.graph(spray.neighbours(spray.features(maps), 10))
+    affinity = spray.graph(spray.neighbors(spray.features(maps), 10))
     assert sparse.csgraph.connected_components(affinity)[0] == 2
     embedding = spray.spectral(affinity, key=KEY)
     assert spray.eigengap(embedding.eigenvalues) == 2
@@ -315,7 +315,7 @@ def test_the_planted_maps_are_two_components():
 def test_columns_are_eigenvectors(dense, monkeypatch):
     monkeypatch.setattr(spectral, "_DENSE", dense)
     points = np.random.default_rng(0).normal(size=(80, 2)) + 20 * (np.arange(80) < 30)[:, None]
-    affinity = spray.graph(spray.neighbours(points, 5))
+    affinity = spray.graph(spray.neighbors(points, 5))
     embedding = spray.spectral(affinity, 8, key=KEY)
     degree = affinity.sum(axis=1)
     u = embedding.values * np.sqrt(degree)[:, None] / np.sqrt(degree.sum())
@@ -351,7 +351,7 @@ def test_one_more_eigenvalue_than_components_is_computed():
     assert spray.eigengap(embedding.eigenvalues) == 40
 
 
-def test_a_point_without_neighbours_is_a_component():
+def test_a_point_without_neighbors_is_a_component():
     affinity = sparse.block_diag([ring(4), np.zeros((1, 1))], format="csr")
     embedding = spray.spectral(affinity, 3, key=KEY)
     np.testing.assert_allclose(embedding.eigenvalues, [0, 0, 1], atol=1e-12)
@@ -360,7 +360,7 @@ def test_a_point_without_neighbours_is_a_component():
 
 def test_the_embedding_is_that_of_scikit_learn():
     points = np.random.default_rng(0).normal(size=(60, 3))
-    affinity = spray.graph(spray.neighbours(points, 8))
+    affinity = spray.graph(spray.neighbors(points, 8))
     theirs = spectral_embedding(
         affinity, n_components=5, random_state=0, drop_first=False, eigen_tol=1e-12
     )
@@ -459,7 +459,7 @@ def test_clusters_are_numbered_by_size():
 def test_all_columns_would_spoil_the_clusters():
     """What matters is in the first k* columns; k-means on all 32 follows the others."""
     maps, truth = planted()
-    (found,) = spray.analyse(maps, np.zeros(100, int), key=KEY, settings=NO_VIEWS)
+    (found,) = spray.analyze(maps, np.zeros(100, int), key=KEY, settings=NO_VIEWS)
     kmeans = found.clusterings["kmeans"]
     assert (kmeans.k, kmeans.of) == (2, "spectral")
     assert adjusted_rand_score(truth, kmeans.labels) == 1.0
@@ -472,7 +472,7 @@ def test_clusters_are_those_of_scikit_learn_on_the_same_graph():
     rng = np.random.default_rng(0)
     truth = np.repeat([0, 1, 2], 40)
     points = 4 * np.eye(3)[truth] + 0.5 * rng.normal(size=(120, 3))
-    near = spray.graph(spray.neighbours(points, 10))
+    near = spray.graph(spray.neighbors(points, 10))
     affinity = sparse.csr_array(near + sparse.csr_array(np.full((120, 120), 1e-4)))  # connected
     theirs = sklearn_cluster.SpectralClustering(
         3, affinity="precomputed", random_state=0, n_components=3
@@ -494,7 +494,7 @@ def test_clusters_are_those_of_scikit_learn_on_the_same_graph():
         (lambda: spray.DBSCAN(radius=0.0), r"radius must be positive and finite, got 0\.0"),
         (lambda: spray.HDBSCAN(least=1), "least must be >= 2, got 1"),
         (lambda: spray.TSNE(perplexity=0), "perplexity must be positive"),
-        (lambda: spray.UMAP(neighbours=1), "neighbours must be >= 2, got 1"),
+        (lambda: spray.UMAP(neighbors=1), "neighbors must be >= 2, got 1"),
         (lambda: spray.UMAP(least_distance=-1.0), "least_distance must be >= 0"),
         (lambda: spray.PCA(dimensions=0), "dimensions must be"),
     ],
@@ -528,7 +528,7 @@ def test_views_are_finite_and_repeat(view, n, equal):
 def test_umap():
     pytest.importorskip("umap", reason="umap-learn (extra: umap)")
     points = 9.0 * (np.arange(40) < 20)[:, None] + np.random.default_rng(0).normal(size=(40, 3))
-    view = spray.UMAP(neighbours=5)
+    view = spray.UMAP(neighbors=5)
     found = view(points, KEY)
     assert found.shape == (40, 2)
     gap = np.linalg.norm(found[:20].mean(0) - found[20:].mean(0))
@@ -539,15 +539,15 @@ def test_umap():
 # --- the whole ------------------------------------------------------------------------------------
 
 
-def several_classes(artefact_in=1, classes=3, seed=0):
-    """Maps of `classes` classes with a blob each, one with an artefact in 12 of 60; labels; which."""
+def several_classes(artifact_in=1, classes=3, seed=0):
+    """Maps of `classes` classes with a blob each, one with an artifact in 12 of 60; labels; which."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(classes), 60))
     maps = np.zeros((len(labels), 8, 8))
     for c in range(classes):
         maps[labels == c, 2 + c, 2:6] = rng.uniform(0.5, 1.5, (60, 4))
     truth = np.zeros(len(labels), bool)
-    truth[np.flatnonzero(labels == artefact_in)[:12]] = True
+    truth[np.flatnonzero(labels == artifact_in)[:12]] = True
     maps[truth] *= 0.3
     maps[truth, :2, :2] = 1.0
     return maps + 0.1 * rng.normal(size=maps.shape), labels, truth
@@ -555,8 +555,8 @@ def several_classes(artefact_in=1, classes=3, seed=0):
 
 def test_a_class_does_not_depend_on_the_others():
     maps, labels, _ = several_classes()
-    whole = spray.analyse(maps, labels, key=KEY, settings=NO_VIEWS)
-    (alone,) = spray.analyse(Lazy(maps), labels, key=KEY, settings=NO_VIEWS, classes=[1], batch=7)
+    whole = spray.analyze(maps, labels, key=KEY, settings=NO_VIEWS)
+    (alone,) = spray.analyze(Lazy(maps), labels, key=KEY, settings=NO_VIEWS, classes=[1], batch=7)
     assert [found.category for found in whole] == [0, 1, 2]
     np.testing.assert_array_equal(alone.index, np.flatnonzero(labels == 1))
     for name in ("index", "category"):
@@ -578,7 +578,7 @@ def test_names_do_not_disturb_each_other():
         views={"a": spray.PCA(), "b": TSNE, "c": spray.PCA(of="b", dimensions=1)},
     )
     one, two = (
-        spray.analyse(maps, labels, key=KEY, settings=s, classes=[1])[0] for s in (few, more)
+        spray.analyze(maps, labels, key=KEY, settings=s, classes=[1])[0] for s in (few, more)
     )
     np.testing.assert_array_equal(one.embeddings["b"].values, two.embeddings["b"].values)
     np.testing.assert_array_equal(
@@ -594,7 +594,7 @@ def test_samples_with_several_classes_and_chosen_rows():
     maps, labels, _ = several_classes()
     many = np.stack([labels == 0, labels < 2, labels > 9], axis=1)
     rows = np.arange(100)
-    found = spray.analyse(maps, many, key=KEY, settings=NO_VIEWS, rows=rows)
+    found = spray.analyze(maps, many, key=KEY, settings=NO_VIEWS, rows=rows)
     assert [a.category for a in found] == [0, 1]
     np.testing.assert_array_equal(found[1].index, np.flatnonzero(labels[:100] < 2))
 
@@ -605,7 +605,7 @@ def test_jax_arrays_signals_and_functions_of_ones_own():
 
     signals = jnp.asarray(np.random.default_rng(0).normal(size=(24, 50)), jnp.bfloat16)
     settings = spray.Settings(clusterings={"halves": halves}, views={})
-    (found,) = spray.analyse(signals, jnp.zeros(24, int), key=KEY, settings=settings)
+    (found,) = spray.analyze(signals, jnp.zeros(24, int), key=KEY, settings=settings)
     np.testing.assert_array_equal(found.clusterings["halves"].labels, np.repeat([0, 1], 12))
     assert found.clusterings["halves"].k is None
 
@@ -615,7 +615,7 @@ def test_relevance_in_zarr(tmp_path):
     maps, labels, _ = several_classes()
     stored = zarr.create_array(tmp_path / "r.zarr", data=maps, chunks=(32, 8, 8))
     found, expected = (
-        spray.analyse(r, labels, key=KEY, settings=NO_VIEWS, classes=[1]) for r in (stored, maps)
+        spray.analyze(r, labels, key=KEY, settings=NO_VIEWS, classes=[1]) for r in (stored, maps)
     )
     np.testing.assert_array_equal(
         found[0].embeddings["spectral"].values, expected[0].embeddings["spectral"].values
@@ -628,20 +628,20 @@ def test_small_classes_have_the_same_names(n):
     settings = spray.Settings(
         clusterings={repr(c): c for c in CLUSTERERS}, views={"pca": spray.PCA(), "tsne": TSNE}
     )
-    found = spray.analyse_points(points, 3, np.arange(n), key=KEY, settings=settings)
+    found = spray.analyze_points(points, 3, np.arange(n), key=KEY, settings=settings)
     assert list(found.embeddings) == ["spectral", "pca", "tsne"]
     assert all(c.labels.shape == (n,) for c in found.clusterings.values())
 
 
 def test_equal_relevances_are_one_cluster():
-    found = spray.analyse_points(np.ones((40, 4)), 0, np.arange(40), key=KEY, settings=NO_VIEWS)
+    found = spray.analyze_points(np.ones((40, 4)), 0, np.arange(40), key=KEY, settings=NO_VIEWS)
     assert found.clusterings["kmeans"].k == 1
     assert not found.clusterings["kmeans"].labels.any()
 
 
 def call(**changes):
     arguments = {"relevance": np.ones((4, 2)), "labels": np.zeros(4, int), "key": KEY} | changes
-    return lambda: spray.analyse(**arguments)
+    return lambda: spray.analyze(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -663,7 +663,7 @@ def call(**changes):
             r"\['spectral'\], got",
         ),
         (
-            lambda: spray.analyse_points(np.ones((3, 2)), 0, np.arange(2), key=KEY),
+            lambda: spray.analyze_points(np.ones((3, 2)), 0, np.arange(2), key=KEY),
             ValueError,
             r"index \(n,\), got \(3, 2\) and \(2,\)",
         ),
@@ -692,7 +692,7 @@ def test_a_missing_package_is_named_before_anything_is_computed(
     monkeypatch.setitem(sys.modules, module, None)
     source = Lazy(np.ones((4, 2)))
     with pytest.raises(ImportError, match=message):
-        spray.analyse(source, np.zeros(4, int), key=KEY, settings=settings)
+        spray.analyze(source, np.zeros(4, int), key=KEY, settings=settings)
     assert not source.read
 
 
@@ -714,7 +714,7 @@ def test_fisher_by_hand():
     assert spray.fisher_score([[0.0], [1.0]], [False, True]) == 1000
 
 
-def test_fisher_is_the_largest_generalised_eigenvalue():
+def test_fisher_is_the_largest_generalized_eigenvalue():
     rng = np.random.default_rng(0)
     inside = np.arange(50) < 12
     points = rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4)) + 2 * inside[:, None]
@@ -754,13 +754,13 @@ def test_a_class_without_clusters_scores_low_whatever_its_size(n):
     """In 32 columns every cut of 30 samples would be perfect."""
     for seed in range(3):
         maps = np.random.default_rng(seed).uniform(0.5, 1.5, (n, 6, 6))
-        analyses = spray.analyse(maps, np.zeros(n, int), key=KEY, settings=NO_VIEWS)
+        analyses = spray.analyze(maps, np.zeros(n, int), key=KEY, settings=NO_VIEWS)
         assert spray.rank(analyses).candidates[0].fisher < 10  # a perfect cut has 1000
 
 
 @pytest.mark.parametrize("noise", [8, 12, 20, 30])
 @pytest.mark.parametrize("mark", [0.35, 2.0])  # in a connected graph, and in a component of its own
-def test_an_artefact_is_before_small_classes_of_noise(noise, mark):
+def test_an_artifact_is_before_small_classes_of_noise(noise, mark):
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [noise, noise + 1, 200])
     maps = np.zeros((len(labels), 8, 8))
@@ -769,7 +769,7 @@ def test_an_artefact_is_before_small_classes_of_noise(noise, mark):
     marked = np.flatnonzero(labels == 2)[:20]
     maps[marked] *= 0.6
     maps[marked, :2, :2] += mark
-    ranking = spray.rank(spray.analyse(maps, labels, key=KEY, settings=NO_VIEWS))
+    ranking = spray.rank(spray.analyze(maps, labels, key=KEY, settings=NO_VIEWS))
     assert sorted(ranking.candidates[0].rows.tolist()) == marked.tolist()
     assert ranking.candidates[0].fisher > 10 * ranking.of(ranking.classes[1])[0].fisher
 
@@ -784,7 +784,7 @@ def test_the_columns_that_were_clustered_are_recorded_and_ranked():
         },
         views={},
     )
-    (found,) = spray.analyse(maps, np.zeros(100, int), key=KEY, settings=settings)
+    (found,) = spray.analyze(maps, np.zeros(100, int), key=KEY, settings=settings)
     columns = {name: c.columns for name, c in found.clusterings.items()}
     assert columns == {"kmeans": 2, "k 3": 3, "hdbscan": 2}
     assert found.clusterings["hdbscan"].k is None
@@ -800,25 +800,25 @@ def test_the_columns_that_were_clustered_are_recorded_and_ranked():
         )
 
 
-def test_a_class_where_all_are_neighbours_of_all_is_one_cluster():
+def test_a_class_where_all_are_neighbors_of_all_is_one_cluster():
     maps = np.repeat(np.eye(4)[:2], [3, 8], axis=0)
-    (found,) = spray.analyse(maps, np.zeros(11, int), key=KEY, settings=NO_VIEWS)
+    (found,) = spray.analyze(maps, np.zeros(11, int), key=KEY, settings=NO_VIEWS)
     assert not found.clusterings["kmeans"].labels.any()
-    fewer = spray.Settings(neighbours=2, views={})
-    (found,) = spray.analyse(maps, np.zeros(11, int), key=KEY, settings=fewer)
+    fewer = spray.Settings(neighbors=2, views={})
+    (found,) = spray.analyze(maps, np.zeros(11, int), key=KEY, settings=fewer)
     np.testing.assert_array_equal(found.clusterings["kmeans"].labels, np.repeat([1, 0], [3, 8]))
 
 
-def test_the_class_with_the_artefact_is_first():
+def test_the_class_with_the_artifact_is_first():
     maps, labels, truth = several_classes()
-    analyses = spray.analyse(maps, labels, key=KEY, settings=NO_VIEWS)
-    ranking = spray.rank(analyses, Lazy(maps), spray.l1_normalise, labels=truth, batch=50)
+    analyses = spray.analyze(maps, labels, key=KEY, settings=NO_VIEWS)
+    ranking = spray.rank(analyses, Lazy(maps), spray.l1_normalize, labels=truth, batch=50)
     first = ranking.candidates[0]
     assert ranking.classes[0] == first.category == 1
     assert sorted(first.rows.tolist()) == np.flatnonzero(truth).tolist()
     assert (first.size, first.share, first.purity) == (12, 0.2, 1.0)
-    normalised = maps / np.abs(maps).sum((1, 2), keepdims=True)
-    np.testing.assert_allclose(first.mean, normalised[truth].mean(0), rtol=1e-5)
+    normalized = maps / np.abs(maps).sum((1, 2), keepdims=True)
+    np.testing.assert_allclose(first.mean, normalized[truth].mean(0), rtol=1e-5)
     assert len({c.fisher for c in ranking.of(1)}) == 1  # both sides of one cut, the smaller first
     assert [c.size for c in ranking.of(1)] == [12, 48]
     lines = str(ranking).splitlines()
@@ -877,8 +877,8 @@ def test_purity_is_the_share_of_the_commonest_label():
             "clustering must be one of class 0, got 'kmean': the nearest are 'kmeans'",
         ),
         ({"embedding": "umap"}, "embedding must be one of class 0"),
-        ({"labels": np.zeros(3)}, r"of which row 3 was analysed, got shape \(3,\)"),
-        ({"relevance": np.ones((3, 2))}, "of which row 3 was analysed, got 3 samples"),
+        ({"labels": np.zeros(3)}, r"of which row 3 was analyzed, got shape \(3,\)"),
+        ({"relevance": np.ones((3, 2))}, "of which row 3 was analyzed, got 3 samples"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(changes, message):
@@ -911,7 +911,7 @@ def test_a_mark_that_a_model_has_learned_is_found():
     w = jax.lax.fori_loop(0, 100, lambda _, w: w - jax.grad(loss)(w), jnp.zeros((36, 3)))
     explain = lrp.explain(model, lrp.composites.all_epsilon(), argnums=1)
     relevance = explain(w, x, target=labels).relevance
-    ranking = spray.rank(spray.analyse(relevance, labels, key=KEY, settings=NO_VIEWS), relevance)
+    ranking = spray.rank(spray.analyze(relevance, labels, key=KEY, settings=NO_VIEWS), relevance)
     first = ranking.candidates[0]
     assert first.category == 1
     assert sorted(first.rows.tolist()) == np.flatnonzero(marked).tolist()

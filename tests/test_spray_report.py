@@ -45,7 +45,7 @@ def found():
     maps[36:, 2:4, 2:4] -= 1
     maps[36:, :2, :2] += 1
     settings = spray.Settings(views={"pca": spray.PCA()})
-    analyses = spray.analyse(maps, labels, key=KEY, settings=settings)
+    analyses = spray.analyze(maps, labels, key=KEY, settings=settings)
     return maps, analyses, spray.rank(analyses, maps, labels=labels)
 
 
@@ -116,7 +116,7 @@ def test_the_mean_is_drawn_in_red_where_the_relevance_is(found, tmp_path):
 def test_signals_and_a_drawing_of_ones_own(tmp_path):
     signals = np.random.default_rng(0).normal(size=(24, 30))
     settings = spray.Settings(views={})
-    analyses = spray.analyse(signals, np.zeros(24, int), key=KEY, settings=settings)
+    analyses = spray.analyze(signals, np.zeros(24, int), key=KEY, settings=settings)
     ranking = spray.rank(analyses, signals)
     page = Page(written(tmp_path, analyses, ranking, signals, inputs=signals, examples=2))
     assert len(page.images) == 1 + len(ranking.candidates)

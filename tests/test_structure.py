@@ -16,8 +16,8 @@ from jax.experimental import pallas
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
-from jaxlrp.layers import Layer
-from jaxlrp.trace import source, trace
+from jaxlrp.network.layers import Layer
+from jaxlrp.network.trace import source, trace
 
 EXACT = C.composite(
     C.by_kind(("dense", "conv", "scale", "shift", "sum", "pool"), lrp.LRP0()), name="exact"
@@ -309,7 +309,7 @@ def test_case_9_softmax(name: str) -> None:
     f = SOFTMAX[name]
     x = jnp.array([1.0, 2.0, 3.0])
     assert "activation" not in kinds(f, x)
-    assert "normaliser" not in kinds(f, x)
+    assert "normalizer" not in kinds(f, x)
     s = np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum()
     for r, expected in (
         ([1.0, 0, 0], [0.9099694, -0.4894569, -1.9957229]),
@@ -345,10 +345,10 @@ def test_log_softmax_and_logsumexp_are_left_to_autodiff(f: Callable) -> None:
     close(relevance(f, x, r), x * jax.vjp(f, x)[1](r / f(x))[0])
 
 
-# Normalisers
+# Normalizers
 
 
-def normalised(
+def normalized(
     x: np.ndarray, r: np.ndarray, axes: tuple[int, ...], scale: Any, shift: Any, eps: float
 ) -> np.ndarray:
     """LRP-0 of (x - mean) / fixed deviation * scale + shift."""
@@ -368,8 +368,8 @@ CASE_7 = (
 
 
 def manual_layer_norm(x: jax.Array, gamma: Any = 1.0, beta: Any = 0.0, eps: Any = 0.0) -> jax.Array:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + eps) * gamma + beta
+    centered = x - x.mean(-1, keepdims=True)
+    return centered / jnp.sqrt((centered**2).mean(-1, keepdims=True) + eps) * gamma + beta
 
 
 def jnp_layer_norm(x: jax.Array, gamma: Any = 1.0, beta: Any = 0.0, eps: Any = 0.0) -> jax.Array:
@@ -412,13 +412,13 @@ LAYER_NORMS = {
 @pytest.mark.parametrize("name", LAYER_NORMS)
 def test_case_7_layer_norm(name: str) -> None:
     x, gamma, beta, r, expected = CASE_7
-    close(normalised(x, r, (0,), gamma, beta, 0.0), expected)
+    close(normalized(x, r, (0,), gamma, beta, 0.0), expected)
 
     def f(x: jax.Array) -> jax.Array:
         return LAYER_NORMS[name](x, jnp.asarray(gamma), jnp.asarray(beta))
 
     # NNX keeps its parameters in float32, where these small numbers are exact
-    assert "normaliser" in kinds(f, jnp.asarray(x))
+    assert "normalizer" in kinds(f, jnp.asarray(x))
     for composite in (EXACT, None):
         close(relevance(f, jnp.asarray(x), r, composite), expected, 1e-9)
 
@@ -459,7 +459,7 @@ def test_layer_norm_of_a_batch(name: str) -> None:
     def f(x: jax.Array) -> jax.Array:
         return LAYER_NORMS[name](x, gamma, beta, 1e-3)
 
-    expected = normalised(*map(np.asarray, (x, r)), (-1,), *map(np.asarray, (gamma, beta)), 1e-3)
+    expected = normalized(*map(np.asarray, (x, r)), (-1,), *map(np.asarray, (gamma, beta)), 1e-3)
     close(relevance(f, x, r), expected, 1e-8)
 
 
@@ -482,7 +482,7 @@ RMS_NORMS = {
 def test_rms_norm_is_diagonal(name: str) -> None:
     """With the denominator held fixed, each output comes from its own input alone."""
     x, r = normal(2, 4), normal(2, 4, seed=1)
-    assert "normaliser" in kinds(RMS_NORMS[name], x)
+    assert "normalizer" in kinds(RMS_NORMS[name], x)
     close(relevance(RMS_NORMS[name], x, r), r)
 
 
@@ -503,7 +503,7 @@ def test_group_norm(library: str) -> None:
             return norm(x)
 
     grouped = np.asarray(x).reshape(2, 9, 2, 2)
-    expected = normalised(
+    expected = normalized(
         grouped,
         np.asarray(r).reshape(grouped.shape),
         (1, 3),
@@ -511,11 +511,11 @@ def test_group_norm(library: str) -> None:
         np.asarray(beta, float).reshape(2, 2)[:, None, :].transpose(1, 0, 2),
         1e-3,
     )
-    assert "normaliser" in kinds(f, x)
+    assert "normalizer" in kinds(f, x)
     close(relevance(f, x, r), expected.reshape(x.shape), 1e-8)
 
 
-def test_a_magnitude_is_no_normaliser() -> None:
+def test_a_magnitude_is_no_normalizer() -> None:
     """sqrt(re^2 + im^2) is homogeneous of degree one: it conserves, and divides nothing."""
     x = normal(8)
 
@@ -524,7 +524,7 @@ def test_a_magnitude_is_no_normaliser() -> None:
         return jnp.sqrt(z.real**2 + z.imag**2)
 
     for f in (explicit, lambda x: jnp.abs(jnp.fft.rfft(x))):
-        assert "normaliser" not in kinds(f, x)
+        assert "normalizer" not in kinds(f, x)
         y = f(x)
         found = relevance(f, x, y)
         close(found, x * jax.vjp(f, x)[1](jnp.ones_like(y))[0])
@@ -714,7 +714,7 @@ def test_linear_function(name: str) -> None:
     x = normal(2, 4, 4, 3)
     r = jnp.asarray(np.random.default_rng(1).normal(size=f(x).shape) * (np.asarray(f(x)) != 0))
     close(relevance(f, x, r), linear_relevance(f, x, r))
-    assert {"activation", "product", "unsupported", "normaliser"}.isdisjoint(kinds(f, x))
+    assert {"activation", "product", "unsupported", "normalizer"}.isdisjoint(kinds(f, x))
 
 
 @pytest.mark.parametrize("name", ["mean", "sum", "avg_pool", "avg_pool_overlapping"])
@@ -796,7 +796,7 @@ def test_position_embedding_is_a_bias() -> None:
     close(lrp.explain(f, EXACT)(x, target=0).relevance, x * w[:, 0])
 
 
-# stop_gradient, control flow, rematerialisation
+# stop_gradient, control flow, rematerialization
 
 
 def test_stop_gradient_stops_relevance() -> None:
@@ -1135,15 +1135,15 @@ def test_attributes() -> None:
     x = normal(2, 4, 4, 2).astype(jnp.float32)
     variables = Attributes().init(jax.random.key(0), x)
     found = {layer.path: layer for layer in layers(Attributes().apply, variables, x)}
-    parameterised = {p: la for p, la in found.items() if la.kind in ("dense", "conv")}
-    assert {p: (la.depth, la.height) for p, la in parameterised.items()} == {
+    parameterized = {p: la for p, la in found.items() if la.kind in ("dense", "conv")}
+    assert {p: (la.depth, la.height) for p, la in parameterized.items()} == {
         "a1": (0, 3), "a2": (1, 2), "b": (0, 2), "hidden": (2, 1), "head": (3, 0),
     }  # fmt: skip
-    assert [p for p, la in parameterised.items() if la.first] == ["a1", "b"]
-    assert [p for p, la in parameterised.items() if la.last] == ["head"]
-    assert [p for p, la in parameterised.items() if la.nonnegative] == ["a2", "hidden"]
-    assert [p for p, la in parameterised.items() if la.rectified] == ["a1"]
-    assert {p: la.module for p, la in parameterised.items()} == {
+    assert [p for p, la in parameterized.items() if la.first] == ["a1", "b"]
+    assert [p for p, la in parameterized.items() if la.last] == ["head"]
+    assert [p for p, la in parameterized.items() if la.nonnegative] == ["a2", "hidden"]
+    assert [p for p, la in parameterized.items() if la.rectified] == ["a1"]
+    assert {p: la.module for p, la in parameterized.items()} == {
         "a1": "Conv", "a2": "Conv", "b": "Conv", "hidden": "Dense", "head": "Dense",
     }  # fmt: skip
     assert [n for n in found["a2"].absorbed if n in ("add", "sub", "mul")] == [
@@ -1328,8 +1328,8 @@ def test_maximum_over_segments() -> None:
     close(found, [0, 2, 0, 7, 0, 0])
 
 
-def test_the_affine_part_of_a_normaliser_behind_a_reshape() -> None:
-    """Group normalisation: statistics over groups, then scale and shift of channels."""
+def test_the_affine_part_of_a_normalizer_behind_a_reshape() -> None:
+    """Group normalization: statistics over groups, then scale and shift of channels."""
     scale, shift = normal(4), normal(4, seed=1)
 
     def group_norm(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Coloured text and panels of named rows and columns."""
+"""Colored text and panels of named rows and columns."""
 
 import html
 import re
@@ -24,7 +24,7 @@ def shown(found):
     return html.unescape(re.sub(r"<[^>]*>", "", found.html))
 
 
-def test_each_token_has_the_colour_of_its_relevance():
+def test_each_token_has_the_color_of_its_relevance():
     found = text(["no", "great", "film"], [-2.0, 2.0, 0.0])
     assert spans(found) == [
         ("no", "#1354bc", -2.0),
@@ -35,7 +35,7 @@ def test_each_token_has_the_colour_of_its_relevance():
     assert found._repr_html_() == found.html
 
 
-def test_the_terminal_shows_the_same_colours():
+def test_the_terminal_shows_the_same_colors():
     found = str(text(["no", "film"], [-2.0, 0.0]))
     assert found == "\x1b[97;48;2;19;84;188mno\x1b[0m \x1b[30;48;2;255;255;255mfilm\x1b[0m"
 
@@ -91,7 +91,7 @@ def test_control_characters_are_shown_and_obeyed_by_no_terminal():
     found = text(raw, np.ones(len(raw)), labels=["\x1b[1A\n:"])
     assert [word for word, _, _ in spans(found)] == seen
     assert shown(found) == " ".join([r"\x1b[1A\n:", *seen])
-    plain = re.sub(r"\x1b\[[\d;]*m", "", str(found))  # less the colours, which are ours
+    plain = re.sub(r"\x1b\[[\d;]*m", "", str(found))  # less the colors, which are ours
     assert plain == shown(found)
     assert plain.isprintable()
     str(found).encode()
@@ -142,8 +142,8 @@ def test_a_panel_has_its_first_row_at_the_bottom():
     assert image.get_clim() == (-2.0, 2.0)
     assert [t.get_text() for t in ax.get_yticklabels()] == ["in", "out"]
     assert ax.get_ylabel() == "layer"
-    scaled = panel(values, normalise_rows=True).images[0].get_array()
+    scaled = panel(values, normalize_rows=True).images[0].get_array()
     np.testing.assert_allclose(scaled, [[0.5, -1, 0], [1, 0.5, 0]])
     np.testing.assert_array_equal(
-        panel(np.zeros((1, 2)), normalise_rows=True).images[0].get_array(), 0
+        panel(np.zeros((1, 2)), normalize_rows=True).images[0].get_array(), 0
     )

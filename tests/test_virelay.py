@@ -318,8 +318,8 @@ ZERO[4] = 0
 NEGATIVE = projects.relevance()
 NEGATIVE[[4, 5]] = -np.abs(NEGATIVE[[4, 5]])
 NEGATIVE[4, 0, 0] = 0  # the largest value, which the viewer divides by
-CANCELLED = projects.relevance()
-CANCELLED[6] = np.array([1.0, -2.0, 1.0])  # the sum over channels is what the viewer divides by
+CANCELED = projects.relevance()
+CANCELED[6] = np.array([1.0, -2.0, 1.0])  # the sum over channels is what the viewer divides by
 SMALL = {
     "images": np.ones((N, 3, 7), np.uint8),
     "attributions": attribution(relevance=np.ones((N, 3, 7))),
@@ -361,7 +361,7 @@ REFUSED = {
         {"attributions": attribution(relevance=NEGATIVE)},
         "positive somewhere.*nowhere in rows 4, 5: .*allow_negative=True",
     ),
-    "cancelled": ({"attributions": attribution(relevance=CANCELLED)}, "zero everywhere.*row 6"),
+    "canceled": ({"attributions": attribution(relevance=CANCELED)}, "zero everywhere.*row 6"),
     "too many": (
         {"images": projects.images()[:9], "labels": LABELS[:9]},
         "relevance must be of the 9 images, got 14",

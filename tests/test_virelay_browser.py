@@ -182,7 +182,7 @@ def test_numbers_of_clusters(tmp_path, browser, serve):
 
 def test_a_class_of_one_sample_is_shown(tmp_path, browser, serve):
     labels = np.array([0] + [1] * (projects.N - 1))
-    found = spray.analyse(
+    found = spray.analyze(
         projects.relevance(1)[..., 0], labels, key=jax.random.key(0),
         settings=spray.Settings(views={"pca": spray.PCA()}),
     )  # fmt: skip

@@ -45,14 +45,14 @@ def exported(tmp_path_factory):
     return export_virelay(tmp_path_factory.mktemp("exports") / "project", **arguments())
 
 
-COLOUR_MAPS = [
+COLOR_MAPS = [
     "gray-red", "black-green", "black-fire-red", "black-yellow",
     "blue-white-red", "afm-hot", "jet", "seismic",
 ]  # fmt: skip
 
 
-def heatmap(client, row: int, colours: str, over_image: bool):
-    query = f"colorMap={colours}&superimpose={over_image}"
+def heatmap(client, row: int, colors: str, over_image: bool):
+    query = f"colorMap={colors}&superimpose={over_image}"
     return client.get(f"/api/projects/0/attributions/{row}/heatmap?{query}")
 
 
@@ -108,7 +108,7 @@ def test_samples(exported, open_viewer):
         np.testing.assert_array_equal(
             workspace.projects[0].get_sample(row).data, projects.images()[row]
         )
-        # JPEG of quality 70, with half the resolution in colour.
+        # JPEG of quality 70, with half the resolution in color.
         served = pixels(client.get(f"/api/projects/0/dataset/{row}/image"))
         assert np.abs(served - projects.images()[row]).mean() < 12
         label = client.get(f"/api/projects/0/dataset/{row}").json["labels"]
@@ -133,17 +133,17 @@ def test_attributions(exported, open_viewer):
 
 
 @pytest.mark.parametrize("over_image", [False, True])
-@pytest.mark.parametrize("colours", COLOUR_MAPS)
-def test_heatmaps(exported, open_viewer, colours, over_image):
+@pytest.mark.parametrize("colors", COLOR_MAPS)
+def test_heatmaps(exported, open_viewer, colors, over_image):
     _, client = open_viewer(*exported)
-    assert {c["name"] for c in client.get("/api/color-maps").json} == set(COLOUR_MAPS)
+    assert {c["name"] for c in client.get("/api/color-maps").json} == set(COLOR_MAPS)
     for row in (0, N - 1):
-        assert pixels(heatmap(client, row, colours, over_image)).shape == (
+        assert pixels(heatmap(client, row, colors, over_image)).shape == (
             projects.H,
             projects.W,
             3,
         )
-    assert client.get(f"/api/color-maps/{colours}").status_code == 200
+    assert client.get(f"/api/color-maps/{colors}").status_code == 200
 
 
 def test_a_heatmap_is_red_where_relevance_is(tmp_path, open_viewer):
@@ -171,16 +171,16 @@ def test_sums_over_other_channels(tmp_path, open_viewer, channels):
     for row in (0, N - 1):
         data = workspace.projects[0].get_attribution(row).data
         np.testing.assert_array_equal(data.sum(axis=2), expected[row].astype(np.float32))
-        for colours in COLOUR_MAPS:
-            assert heatmap(client, row, colours, True).status_code == 200
+        for colors in COLOR_MAPS:
+            assert heatmap(client, row, colors, True).status_code == 200
 
 
 @pytest.mark.parametrize("shape", [(N, 9, 7), (N, 9, 7, 1)])
-def test_grey_images(tmp_path, open_viewer, shape):
-    grey = projects.images(1).reshape(shape)
-    workspace, client = open_viewer(*export_virelay(tmp_path / "p", **arguments(images=grey)))
+def test_gray_images(tmp_path, open_viewer, shape):
+    gray = projects.images(1).reshape(shape)
+    workspace, client = open_viewer(*export_virelay(tmp_path / "p", **arguments(images=gray)))
     found = workspace.projects[0].get_sample(4).data
-    np.testing.assert_array_equal(found, np.repeat(grey[4].reshape(9, 7, 1), 3, axis=2))
+    np.testing.assert_array_equal(found, np.repeat(gray[4].reshape(9, 7, 1), 3, axis=2))
     assert client.get("/api/projects/0/dataset/4/image").status_code == 200
 
 
@@ -256,9 +256,9 @@ def test_a_store_in_another_order(tmp_path, open_viewer, named):
     )  # fmt: skip
     opened = dataset.open_relevance(tmp_path / "store")
     assert len(opened.ids) == 29
-    found = spray.analyse(
+    found = spray.analyze(
         opened.relevance, opened["label"][:], key=jax.random.key(0),
-        settings=spray.Settings(neighbours=4, views={}),
+        settings=spray.Settings(neighbors=4, views={}),
     )  # fmt: skip
     part = Attribution.of_store(opened, {"spray": found}, ids=names if named else None)
     files = export_virelay(
@@ -266,9 +266,9 @@ def test_a_store_in_another_order(tmp_path, open_viewer, named):
     )
     workspace, client = open_viewer(*files)
     seen = []
-    for label, (category, analysed) in enumerate(zip(["even", "odd"], found, strict=True)):
+    for label, (category, analyzed) in enumerate(zip(["even", "odd"], found, strict=True)):
         points = shown(client, category)
-        for point, row_of_store in zip(points, analysed.index, strict=True):
+        for point, row_of_store in zip(points, analyzed.index, strict=True):
             row = point["attributionIndex"]
             name = opened.ids[row_of_store]
             assert name == (names[row] if named else row)
@@ -285,7 +285,7 @@ def test_a_store_in_another_order(tmp_path, open_viewer, named):
 @pytest.mark.parametrize("few", [1, 2, 3])
 def test_a_class_of_few_samples(tmp_path, open_viewer, few):
     labels = (np.arange(N) < few).astype(int)
-    found = spray.analyse(
+    found = spray.analyze(
         projects.relevance(1)[..., 0], labels, key=jax.random.key(0),
         settings=spray.Settings(views={"pca": spray.PCA(), "tsne": spray.TSNE(iterations=250)}),
     )  # fmt: skip
@@ -369,9 +369,9 @@ def test_zero_relevance_is_shown_black(tmp_path, open_viewer):
         tmp_path / "p", **arguments(attributions=attribution(relevance=zero), allow_zero=True)
     )
     _, client = open_viewer(*files)
-    for colours in COLOUR_MAPS:
+    for colors in COLOR_MAPS:
         with pytest.warns(RuntimeWarning, match="invalid value"):
-            found = heatmap(client, 4, colours, False)
+            found = heatmap(client, 4, colors, False)
         assert pixels(found).max() <= 2  # JPEG
 
 
@@ -381,16 +381,16 @@ def negative() -> np.ndarray:
     return maps
 
 
-def test_relevance_that_is_never_positive_is_right_in_five_colour_maps(tmp_path, open_viewer):
+def test_relevance_that_is_never_positive_is_right_in_five_color_maps(tmp_path, open_viewer):
     part = attribution(relevance=negative())
     files = export_virelay(tmp_path / "p", **arguments(attributions=part, allow_negative=True))
     _, client = open_viewer(*files)
-    for colours in COLOUR_MAPS:
-        if colours in ("gray-red", "black-green", "black-yellow"):
+    for colors in COLOR_MAPS:
+        if colors in ("gray-red", "black-green", "black-yellow"):
             with pytest.warns(RuntimeWarning, match="divide by zero|invalid value"):
-                heatmap(client, 4, colours, False)
+                heatmap(client, 4, colors, False)
         else:
-            assert pixels(heatmap(client, 4, colours, False)).shape == (projects.H, projects.W, 3)
+            assert pixels(heatmap(client, 4, colors, False)).shape == (projects.H, projects.W, 3)
 
 
 # What is refused is refused for a reason: each of these breaks the viewer.
@@ -420,7 +420,7 @@ def test_the_viewer_fails_at_small_pictures(exported, tmp_path, open_viewer, siz
     assert client.get("/api/projects/0/dataset/0/image").status_code == 500
 
 
-def test_the_viewer_fails_at_grey_pictures(exported, tmp_path, open_viewer):
+def test_the_viewer_fails_at_gray_pictures(exported, tmp_path, open_viewer):
     change = replace("data", np.zeros((N, 1, 9, 7), np.uint8))
     _, client = open_viewer(broken(exported, tmp_path, "dataset.h5", change))
     assert client.get("/api/projects/0/dataset/0/image").status_code == 500

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import composites
-from jaxlrp.attribution import Explanation
 from jaxlrp.baselines.problem import Explain
 from jaxlrp.errors import UnsupportedError, near
-from jaxlrp.explanation import explain, mark
-from jaxlrp.layers import Layer, Network
+from jaxlrp.explanation.attribution import Explanation
+from jaxlrp.explanation.explainer import explain, mark
+from jaxlrp.network.layers import Layer, Network
+from jaxlrp.network.trace import source, trace
 from jaxlrp.numerics import widen
-from jaxlrp.trace import source, trace
 
 
 def grad_cam(

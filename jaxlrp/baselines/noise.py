@@ -11,7 +11,6 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import _compat
-from jaxlrp.attribution import Explanation
 from jaxlrp.baselines.problem import (
     Explain,
     Problem,
@@ -20,7 +19,8 @@ from jaxlrp.baselines.problem import (
     times,
     weighted_sum,
 )
-from jaxlrp.explanation import mark
+from jaxlrp.explanation.attribution import Explanation
+from jaxlrp.explanation.explainer import mark
 from jaxlrp.numerics import check_count, widen
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp.attribution import Explanation
 from jaxlrp.baselines.problem import Explain, examples, preparer, weighted_sum
-from jaxlrp.explanation import mark
+from jaxlrp.explanation.attribution import Explanation
+from jaxlrp.explanation.explainer import mark
 from jaxlrp.numerics import check_count, widen
 
 

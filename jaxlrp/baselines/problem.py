@@ -13,9 +13,9 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlrp import _compat, targets
-from jaxlrp.attribution import Explanation
+from jaxlrp.explanation.attribution import Explanation
+from jaxlrp.network.trace import Source, source
 from jaxlrp.numerics import widen
-from jaxlrp.trace import Source, source
 
 Explain = Callable[..., Explanation]
 

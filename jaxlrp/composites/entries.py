@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from jaxlrp.errors import near
-from jaxlrp.layers import KINDS, PARAMETERISED_KINDS, Layer
+from jaxlrp.network.layers import KINDS, PARAMETERIZED_KINDS, Layer
 from jaxlrp.rules import Rule
 
 Condition = Callable[[Layer], bool]
@@ -123,7 +123,7 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Between:
-    """Parameterised layers of a depth in [low, high); negative numbers count from the output."""
+    """Parameterized layers of a depth in [low, high); negative numbers count from the output."""
 
     low: int
     high: int | None
@@ -131,19 +131,19 @@ class Between:
     def __call__(self, layer: Layer) -> bool:
         total = layer.depth + layer.height + 1
         low, high, _ = slice(self.low, self.high).indices(total)
-        return layer.kind in PARAMETERISED_KINDS and low <= layer.depth < high
+        return layer.kind in PARAMETERIZED_KINDS and low <= layer.depth < high
 
 
 @dataclasses.dataclass(frozen=True)
 class First:
     def __call__(self, layer: Layer) -> bool:
-        return layer.first and layer.kind in PARAMETERISED_KINDS
+        return layer.first and layer.kind in PARAMETERIZED_KINDS
 
 
 @dataclasses.dataclass(frozen=True)
 class Last:
     def __call__(self, layer: Layer) -> bool:
-        return layer.last and layer.kind in PARAMETERISED_KINDS
+        return layer.last and layer.kind in PARAMETERIZED_KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +186,7 @@ def composite(*parts: Composite, name: str = "") -> Composite:
 
 
 def by_kind(kinds: str | Iterable[str], then: Rule | Composite) -> Composite:
-    """Layers of a kind: "conv", "dense", "activation", ... (`jaxlrp.layers.KINDS`).
+    """Layers of a kind: "conv", "dense", "activation", ... (`jaxlrp.network.layers.KINDS`).
 
     Raises:
       ValueError: if there is no such kind.

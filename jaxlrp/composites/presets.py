@@ -8,8 +8,8 @@ from collections.abc import Callable
 from jax import Array
 
 from jaxlrp.composites.entries import Anything, Composite, ReLU, by_kind, composite, first, where
-from jaxlrp.layers import Layer
-from jaxlrp.numerics import Stabiliser
+from jaxlrp.network.layers import Layer
+from jaxlrp.numerics import Stabilizer
 from jaxlrp.rules import (
     LRP0,
     AlphaBeta,
@@ -38,8 +38,8 @@ from jaxlrp.rules import (
 
 def default_rule(layer: Layer) -> Rule | None:
     """The rule of a layer of which a composite says nothing; None where there is none to give."""
-    if layer.kind == "scale" and layer.after_normaliser:
-        return LRP0()  # part of the normaliser: its bias takes a share, as any bias does
+    if layer.kind == "scale" and layer.after_normalizer:
+        return LRP0()  # part of the normalizer: its bias takes a share, as any bias does
     return _DEFAULTS.get(layer.kind)
 
 
@@ -55,7 +55,7 @@ _DEFAULTS: dict[str, Rule] = {
     "product": Uniform(),
     "attention": Uniform(),
     "gate": SignalTakesAll(),
-    "normaliser": Detach(),
+    "normalizer": Detach(),
     "quotient": Detach(),
     "quantizer": Pass(),
     "embedding": LRP0(),
@@ -66,11 +66,11 @@ _DEFAULTS: dict[str, Rule] = {
 
 
 def _layered(
-    conv: Rule, dense: Rule, first_layer: Composite | None, stabiliser: Stabiliser, name: str
+    conv: Rule, dense: Rule, first_layer: Composite | None, stabilizer: Stabilizer, name: str
 ) -> Composite:
     parts = [] if first_layer is None else [first_layer]
     parts += [by_kind("conv", conv), by_kind("dense", dense)]
-    parts += [by_kind(("sum", "pool"), Norm(stabiliser))]
+    parts += [by_kind(("sum", "pool"), Norm(stabilizer))]
     return composite(*parts, name=name)
 
 
@@ -78,9 +78,9 @@ def epsilon_gamma_box(
     low: float | Array,
     high: float | Array,
     *,
-    epsilon: Stabiliser = 1e-6,
+    epsilon: Stabilizer = 1e-6,
     gamma: float | Array = 0.25,
-    stabiliser: Stabiliser = 1e-6,
+    stabilizer: Stabilizer = 1e-6,
     bias: str = "absorb",
 ) -> Composite:
     """Gamma in convolutions, epsilon in dense layers, z-box in a first convolution.
@@ -90,64 +90,64 @@ def epsilon_gamma_box(
         preprocessing: numbers, or arrays that broadcast to the input, such as one per channel.
       epsilon: of the dense layers.
       gamma: of the convolutions.
-      stabiliser: of all other denominators.
+      stabilizer: of all other denominators.
       bias: "absorb" or "zero", for every rule.
     """
     return _layered(
-        Gamma(gamma, bias, stabiliser),
+        Gamma(gamma, bias, stabilizer),
         Epsilon(epsilon, bias),
-        first(by_kind("conv", ZBox(low, high, stabiliser))),
-        stabiliser,
+        first(by_kind("conv", ZBox(low, high, stabilizer))),
+        stabilizer,
         "epsilon_gamma_box",
     )
 
 
 def epsilon_plus(
-    *, epsilon: Stabiliser = 1e-6, stabiliser: Stabiliser = 1e-6, bias: str = "absorb"
+    *, epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, bias: str = "absorb"
 ) -> Composite:
     """z+ in convolutions, epsilon in dense layers."""
     return _layered(
-        ZPlus(bias, stabiliser), Epsilon(epsilon, bias), None, stabiliser, "epsilon_plus"
+        ZPlus(bias, stabilizer), Epsilon(epsilon, bias), None, stabilizer, "epsilon_plus"
     )
 
 
 def epsilon_plus_flat(
-    *, epsilon: Stabiliser = 1e-6, stabiliser: Stabiliser = 1e-6, bias: str = "absorb"
+    *, epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, bias: str = "absorb"
 ) -> Composite:
     """z+ in convolutions, epsilon in dense layers, flat in the first layer."""
     return _layered(
-        ZPlus(bias, stabiliser), Epsilon(epsilon, bias), first(Flat(stabiliser)), stabiliser,
+        ZPlus(bias, stabilizer), Epsilon(epsilon, bias), first(Flat(stabilizer)), stabilizer,
         "epsilon_plus_flat",
     )  # fmt: skip
 
 
 def epsilon_alpha2_beta1(
-    *, epsilon: Stabiliser = 1e-6, stabiliser: Stabiliser = 1e-6, bias: str = "absorb"
+    *, epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, bias: str = "absorb"
 ) -> Composite:
     """alpha 2, beta 1 in convolutions, epsilon in dense layers."""
     return _layered(
-        AlphaBeta(2.0, 1.0, bias, stabiliser), Epsilon(epsilon, bias), None, stabiliser,
+        AlphaBeta(2.0, 1.0, bias, stabilizer), Epsilon(epsilon, bias), None, stabilizer,
         "epsilon_alpha2_beta1",
     )  # fmt: skip
 
 
 def epsilon_alpha2_beta1_flat(
-    *, epsilon: Stabiliser = 1e-6, stabiliser: Stabiliser = 1e-6, bias: str = "absorb"
+    *, epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, bias: str = "absorb"
 ) -> Composite:
     """alpha 2, beta 1 in convolutions, epsilon in dense layers, flat in the first layer."""
     return _layered(
-        AlphaBeta(2.0, 1.0, bias, stabiliser), Epsilon(epsilon, bias), first(Flat(stabiliser)),
-        stabiliser, "epsilon_alpha2_beta1_flat",
+        AlphaBeta(2.0, 1.0, bias, stabilizer), Epsilon(epsilon, bias), first(Flat(stabilizer)),
+        stabilizer, "epsilon_alpha2_beta1_flat",
     )  # fmt: skip
 
 
-def all_epsilon(epsilon: Stabiliser = 1e-6, *, bias: str = "absorb") -> Composite:
+def all_epsilon(epsilon: Stabilizer = 1e-6, *, bias: str = "absorb") -> Composite:
     """Epsilon in all dense layers and convolutions."""
     return composite(by_kind(("conv", "dense"), Epsilon(epsilon, bias)), name="all_epsilon")
 
 
 def _transformer(
-    epsilon: Stabiliser, gamma: float | Array | None, conv_gamma: float | Array | None, bias: str
+    epsilon: Stabilizer, gamma: float | Array | None, conv_gamma: float | Array | None, bias: str
 ) -> Composite:
     def linear(gamma: float | Array | None) -> Rule:
         return Epsilon(epsilon, bias) if gamma is None else Gamma(gamma, bias)
@@ -157,7 +157,7 @@ def _transformer(
 
 def attnlrp(
     *,
-    epsilon: Stabiliser = 1e-6,
+    epsilon: Stabilizer = 1e-6,
     gamma: float | Array | None = None,
     conv_gamma: float | Array | None = None,
     bias: str = "absorb",
@@ -174,7 +174,7 @@ def attnlrp(
         0.05 and 0.25 in vision transformers, whose gradients are noisy, and none in language models.
       bias: "absorb", as in the paper, or "zero". Without their biases many sums of queries, keys and
         hidden units nearly cancel, and relevances that are divided by them explode: with "zero" give an
-        epsilon in units of the sums, `Stabilise(0.1, norm_scale=True, axis=(-1,))`.
+        epsilon in units of the sums, `Stabilize(0.1, norm_scale=True, axis=(-1,))`.
 
     References:
       Achtibat et al. (2024), https://doi.org/10.48550/arXiv.2402.05602
@@ -186,7 +186,7 @@ def attnlrp(
 
 def cp_lrp(
     *,
-    epsilon: Stabiliser = 1e-6,
+    epsilon: Stabilizer = 1e-6,
     gamma: float | Array | None = None,
     conv_gamma: float | Array | None = None,
     bias: str = "absorb",
@@ -209,12 +209,12 @@ def cp_lrp(
     return dataclasses.replace(parts, name="cp_lrp")
 
 
-def recurrent(gates: str = "all", *, epsilon: Stabiliser = 1e-3, bias: str = "absorb") -> Composite:
+def recurrent(gates: str = "all", *, epsilon: Stabilizer = 1e-3, bias: str = "absorb") -> Composite:
     """LRP for recurrent networks: LRP-all, or LRP-half or LRP-prop, with epsilon in every sum.
 
     A cell computes what its input says and what its state says in layers of their own and adds them:
     where they cancel, the relevance of both grows without bound, step after step, unless that sum is
-    stabilised as a dense layer is.
+    stabilized as a dense layer is.
 
     Args:
       gates: who takes the relevance of a gated product. "all": the signal alone (LRP-all); "half":
@@ -248,15 +248,15 @@ def recurrent(gates: str = "all", *, epsilon: Stabiliser = 1e-3, bias: str = "ab
 _GATES: dict[str, Rule] = {"all": SignalTakesAll(), "half": Uniform(), "prop": Proportional()}
 
 
-def excitation_backprop(*, stabiliser: Stabiliser = 1e-6, bias: str = "absorb") -> Composite:
+def excitation_backprop(*, stabilizer: Stabilizer = 1e-6, bias: str = "absorb") -> Composite:
     """z+ everywhere; activations and BatchNorm apart multiply relevance by their derivative.
 
     References:
       Zhang et al. (2018), https://doi.org/10.1007/s11263-017-1059-x
     """
     return composite(
-        by_kind(("conv", "dense"), ZPlus(bias, stabiliser)),
-        by_kind(("sum", "pool"), Norm(stabiliser)),
+        by_kind(("conv", "dense"), ZPlus(bias, stabilizer)),
+        by_kind(("sum", "pool"), Norm(stabilizer)),
         by_kind(("activation", "scale"), DerivativeTimesRelevance()),
         name="excitation_backprop",
     )

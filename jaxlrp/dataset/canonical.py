@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp import _compat
-from jaxlrp import primitives as P
+from jaxlrp.network import primitives as P
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 # Of a jit or shard_map: where it runs, not what it computes.

@@ -208,8 +208,8 @@ def rgb(image: Any, background: tuple[int, int, int] = WHITE) -> np.ndarray:
     clear = image.info.get("transparency")
     if sixteen:
         raw = np.asarray(image)
-        grey = np.rint(raw.astype(np.float32) / 257).astype(np.uint8)  # 65535 = 257 * 255
-        pixels = np.repeat(grey[..., None], 3, axis=-1)
+        gray = np.rint(raw.astype(np.float32) / 257).astype(np.uint8)  # 65535 = 257 * 255
+        pixels = np.repeat(gray[..., None], 3, axis=-1)
         if isinstance(clear, int):
             pixels[raw == clear] = background
     elif clear is not None or image.mode in _TRANSPARENT:

@@ -17,10 +17,10 @@ from jaxlrp.dataset import canonical
 from jaxlrp.dataset.canonical import without_addresses
 from jaxlrp.dataset.program import Call, Program
 from jaxlrp.dataset.reading import Spec
-from jaxlrp.explanation import asked
-from jaxlrp.graph import Graph
-from jaxlrp.planning import Plan, make_plan
-from jaxlrp.trace import trace
+from jaxlrp.explanation.explainer import asked
+from jaxlrp.explanation.plan import Plan, make_plan
+from jaxlrp.network.graph import Graph
+from jaxlrp.network.trace import trace
 
 _UNKNOWN = "not known"
 

@@ -20,7 +20,7 @@ from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.policy import Conditions, Policy
 from jaxlrp.dataset.reading import Spec
 from jaxlrp.errors import UnsupportedError
-from jaxlrp.explanation import asked, explains
+from jaxlrp.explanation.explainer import asked, explains
 from jaxlrp.numerics import tiny, to_relevance
 
 SAMPLE, TARGET, CONDITION = "sample", "target", "condition"

@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlrp.composites import Composite
-from jaxlrp.explanation import explain
+from jaxlrp.explanation.explainer import explain
+from jaxlrp.explanation.plan import Plan
 from jaxlrp.numerics import wide, widen
-from jaxlrp.planning import Plan
 
 
 def pairs(

@@ -18,11 +18,11 @@ from jax import Array, lax
 
 from jaxlrp.composites import Composite
 from jaxlrp.errors import near
-from jaxlrp.explanation import explain
+from jaxlrp.explanation.explainer import explain
+from jaxlrp.explanation.plan import Plan
+from jaxlrp.network.trace import source, trace
 from jaxlrp.numerics import check_count, widen
-from jaxlrp.planning import Plan
-from jaxlrp.taps import Blanks, blanks
-from jaxlrp.trace import source, trace
+from jaxlrp.propagation.taps import Blanks, blanks
 
 
 class Arrived(NamedTuple):

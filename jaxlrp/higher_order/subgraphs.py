@@ -11,10 +11,10 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlrp.composites import Composite
-from jaxlrp.explanation import explain
+from jaxlrp.explanation.explainer import explain
+from jaxlrp.explanation.plan import Plan
 from jaxlrp.higher_order.stages import stages_of
 from jaxlrp.numerics import widen
-from jaxlrp.planning import Plan
 
 
 def subgraph(

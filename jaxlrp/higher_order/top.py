@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlrp.composites import Composite
+from jaxlrp.explanation.plan import Plan
 from jaxlrp.higher_order.stages import Arrived, Stages, stages_of
 from jaxlrp.numerics import check_count
-from jaxlrp.planning import Plan
 from jaxlrp.rules.base import check_one_of
 
 _ORDERS = {

@@ -12,8 +12,8 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from jaxlrp.composites import Composite
+from jaxlrp.explanation.plan import Plan
 from jaxlrp.higher_order.stages import Stages, stages_of
-from jaxlrp.planning import Plan
 
 
 def walks(

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp.attribution import Explanation
 from jaxlrp.composites import Composite
-from jaxlrp.explanation import explain, explains
+from jaxlrp.explanation.attribution import Explanation
+from jaxlrp.explanation.explainer import explain, explains
+from jaxlrp.explanation.plan import Plan
 from jaxlrp.inspection.transform import Transform, check_signal
 from jaxlrp.numerics import off_zero, tiny, widen
-from jaxlrp.planning import Plan
 
 Axes = int | str | Sequence[int] | Sequence[str]
 

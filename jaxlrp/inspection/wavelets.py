@@ -147,7 +147,7 @@ class Wavelet(Transform):
         _, _, low, high = self._bank()
         width = len(low)
 
-        def analyse(x: Array) -> Array:
+        def analyze(x: Array) -> Array:
             if self.mode == "periodization":
                 off = width // 2 - 1
                 x = jnp.pad(x, _last(x, off, width - 2 - off), mode="wrap")
@@ -156,7 +156,7 @@ class Wavelet(Transform):
         size = both.shape[-1]
         whole = 2 * size if self.mode == "periodization" else 2 * size + width - 2
         like = jax.ShapeDtypeStruct((*both.shape[:-2], whole), both.dtype)
-        (x,) = jax.linear_transpose(analyse, like)(both)
+        (x,) = jax.linear_transpose(analyze, like)(both)
         start = 0 if self.mode == "periodization" else width - 2
         return x[..., start : start + n]
 

@@ -2,7 +2,7 @@
 
 Everything here draws with matplotlib, which is an extra: ``pip install "jaxlrp[plot]"``. Red is
 evidence for the explained output, blue is evidence against it, and zero is exactly neutral, because
-every colour scale is symmetric about zero.
+every color scale is symmetric about zero.
 
 Functions that draw one panel (`heatmap`, `overlay`, `panel`, `spectrum`, `spectrogram`) return
 its Axes; functions that may draw several (`grid`, `signal`) return the Figure. Hand in your own Axes or
@@ -21,7 +21,7 @@ except ImportError as error:
     ) from error
 
 from jaxlrp.plot.image import grid, heatmap, overlay, to_rgb
-from jaxlrp.plot.normalise import normalise
+from jaxlrp.plot.normalize import normalize
 from jaxlrp.plot.panel import panel
 from jaxlrp.plot.signal import signal
 from jaxlrp.plot.spectrum import spectrogram, spectrum
@@ -31,7 +31,7 @@ __all__ = [
     "Text",
     "grid",
     "heatmap",
-    "normalise",
+    "normalize",
     "overlay",
     "panel",
     "signal",

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
-from jaxlrp.plot.normalise import (
+from jaxlrp.plot.normalize import (
     as_colormap,
-    as_grey,
+    as_gray,
     blend,
     photograph,
     sum_channels,
@@ -38,13 +38,13 @@ def to_rgb(
 
     Args:
       relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not changed.
-      image: the picture under it, as in `overlay`. None: colours only, as in `heatmap`.
+      image: the picture under it, as in `overlay`. None: colors only, as in `heatmap`.
       channel_axis: where three-dimensional input has its channels. None: last, if of first and last
         only that axis has size 1 or 3.
-      cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-grey", or the name or
-        object of a matplotlib colour map.
-      limit: relevance at which colours saturate, in its units, > 0. None: the largest magnitude.
-      alpha: strength of the colours over `image`, in (0, 1]. None: 0.9. Only with `image`.
+      cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-gray", or the name or
+        object of a matplotlib color map.
+      limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
+      alpha: strength of the colors over `image`, in (0, 1]. None: 0.9. Only with `image`.
 
     Returns:
       uint8 array of shape (H, W, 3).
@@ -65,7 +65,7 @@ def to_rgb(
             raise ValueError(f"alpha must be None without an image to shine through, got {alpha}")
         return as_colormap(cmap)(Normalize(-limit, limit)(values), bytes=True)[..., :3]
     alpha = _ALPHA if alpha is None else alpha
-    return blend(values, as_grey(photograph(image, channel_axis)), as_colormap(cmap), limit, alpha)
+    return blend(values, as_gray(photograph(image, channel_axis)), as_colormap(cmap), limit, alpha)
 
 
 def heatmap(
@@ -78,9 +78,9 @@ def heatmap(
     title: str | None = None,
     colorbar: bool = False,
 ) -> Axes:
-    """Draws relevance as colours: red for, blue against, and exactly neutral at zero.
+    """Draws relevance as colors: red for, blue against, and exactly neutral at zero.
 
-    One outlier leaves the rest pale: lower `limit`, or draw ``normalise(r, percentile=99.5)`` of
+    One outlier leaves the rest pale: lower `limit`, or draw ``normalize(r, percentile=99.5)`` of
     the sum over channels, ``r = relevance.sum(-1)``.
 
     Args:
@@ -88,14 +88,14 @@ def heatmap(
       ax: where to draw. None makes a Figure, which is ``heatmap(...).figure``.
       channel_axis: where three-dimensional input has its channels. None: last, if of first and last
         only that axis has size 1 or 3.
-      cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-grey", or the name or
-        object of a matplotlib colour map.
-      limit: relevance at which colours saturate, in its units, > 0. None: the largest magnitude.
+      cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-gray", or the name or
+        object of a matplotlib color map.
+      limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
       title: above the picture.
-      colorbar: whether to draw the colour scale, in the units of `relevance`.
+      colorbar: whether to draw the color scale, in the units of `relevance`.
 
     Returns:
-      The Axes; ``.images[0]`` holds the summed relevance, the colour map and its limits.
+      The Axes; ``.images[0]`` holds the summed relevance, the color map and its limits.
 
     Raises:
       TypeError: if `relevance` is traced or does not hold real numbers.
@@ -108,12 +108,12 @@ def heatmap(
       [-3.0, 3.0]
     """
     values = sum_channels(relevance, channel_axis)
-    colours, limit = as_colormap(cmap), symmetric_limit(values, limit)
+    colors, limit = as_colormap(cmap), symmetric_limit(values, limit)
     ax = new_axes(values.shape, colorbar) if ax is None else ax
-    ax.imshow(values, cmap=colours, vmin=-limit, vmax=limit)
+    ax.imshow(values, cmap=colors, vmin=-limit, vmax=limit)
     _finish(ax, title)
     if colorbar:
-        add_colorbar([ax], colours, limit)
+        add_colorbar([ax], colors, limit)
     return ax
 
 
@@ -129,14 +129,14 @@ def overlay(
     title: str | None = None,
     colorbar: bool = False,
 ) -> Axes:
-    """Draws relevance over the grey-scaled picture; where it is zero the photograph shows.
+    """Draws relevance over the gray-scaled picture; where it is zero the photograph shows.
 
-    Each colour of the map is laid on as the faintest film that makes it on the neutral colour n:
+    Each color of the map is laid on as the faintest film that makes it on the neutral color n:
 
-        cmap(R) = (1 - o) n + o film,        pixel = (1 - alpha o) grey + alpha o film
+        cmap(R) = (1 - o) n + o film,        pixel = (1 - alpha o) gray + alpha o film
 
     The opacity o grows with |R| from 0. So weak relevance tints the photograph and does not veil
-    it, and with ``alpha=1`` a blank picture in the neutral colour shows the heatmap itself.
+    it, and with ``alpha=1`` a blank picture in the neutral color shows the heatmap itself.
 
     Args:
       relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not changed.
@@ -145,12 +145,12 @@ def overlay(
       ax: where to draw. None makes a Figure, which is ``overlay(...).figure``.
       channel_axis: where three-dimensional input has its channels. None: last, if of first and last
         only that axis has size 1 or 3.
-      cmap: as in `heatmap`; the colours are laid on as films, as above.
-      limit: relevance at which colour and opacity saturate, in its units, > 0. None: the largest
+      cmap: as in `heatmap`; the colors are laid on as films, as above.
+      limit: relevance at which color and opacity saturate, in its units, > 0. None: the largest
         magnitude.
       alpha: strength of the films, in (0, 1]. 1 all but hides the photograph at the limit.
       title: above the picture.
-      colorbar: whether to draw the colour scale, in the units of `relevance`.
+      colorbar: whether to draw the color scale, in the units of `relevance`.
 
     Returns:
       The Axes; ``.images[0]`` holds the pixels that `to_rgb` gives.
@@ -166,13 +166,13 @@ def overlay(
       [51, 51, 51]
     """
     values = sum_channels(relevance, channel_axis)
-    colours, limit = as_colormap(cmap), symmetric_limit(values, limit)
-    pixels = blend(values, as_grey(photograph(image, channel_axis)), colours, limit, alpha)
+    colors, limit = as_colormap(cmap), symmetric_limit(values, limit)
+    pixels = blend(values, as_gray(photograph(image, channel_axis)), colors, limit, alpha)
     ax = new_axes(values.shape, colorbar) if ax is None else ax
     ax.imshow(pixels)
     _finish(ax, title)
     if colorbar:
-        add_colorbar([ax], colours, limit)
+        add_colorbar([ax], colors, limit)
     return ax
 
 
@@ -197,7 +197,7 @@ def grid(
     cmap: str | Colormap = "relevance",
     figure: Figure | SubFigure | None = None,
 ) -> Figure:
-    """Draws several explanations side by side, with one colour scale for all.
+    """Draws several explanations side by side, with one color scale for all.
 
     What `explanations` is decides the arrangement:
 
@@ -214,13 +214,13 @@ def grid(
       columns: pictures in a row of a list of maps, >= 1, counting a single input picture. None:
         one row.
       suptitle: above everything.
-      share_limit: True: one limit, the largest magnitude of all maps, so that colours can be
-        compared between maps. False: each map saturates at its own, and the colour scale says so.
+      share_limit: True: one limit, the largest magnitude of all maps, so that colors can be
+        compared between maps. False: each map saturates at its own, and the color scale says so.
       overlay: True draws each map over its picture, which `images` must give.
       channel_axis: where three-dimensional input has its channels. None: last, if of first and last
         only that axis has size 1 or 3.
-      cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-grey", or the name or
-        object of a matplotlib colour map.
+      cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-gray", or the name or
+        object of a matplotlib color map.
       figure: where to draw, a Figure or SubFigure. None makes one that fits.
 
     Returns:
@@ -443,7 +443,7 @@ def _finish(ax: Axes, title: str | None) -> None:
 
 
 def add_colorbar(panels: list[Axes], cmap: Colormap, limit: float, numbers: bool = True) -> None:
-    """Draws a slim colour scale beside `panels`; without numbers each panel has its own limit."""
+    """Draws a slim color scale beside `panels`; without numbers each panel has its own limit."""
     figure = panels[0].figure
     tall = Bbox.union([p.get_window_extent() for p in panels]).height / figure.dpi
     scale = ScalarMappable(Normalize(-limit, limit), cmap)

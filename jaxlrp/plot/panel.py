@@ -8,7 +8,7 @@ from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
 from jaxlrp.plot.image import add_colorbar, new_axes
-from jaxlrp.plot.normalise import as_colormap, as_real, symmetric_limit
+from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 
 
 def panel(
@@ -21,11 +21,11 @@ def panel(
     ax: Axes | None = None,
     cmap: str | Colormap = "relevance",
     limit: float | None = None,
-    normalise_rows: bool = False,
+    normalize_rows: bool = False,
     title: str | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Draws a table of relevances as colours, the first row at the bottom.
+    """Draws a table of relevances as colors, the first row at the bottom.
 
     With layers as rows and tokens as columns it is the flow of relevance through a network, read
     from the input upwards; with heads as columns it says which heads of which layers matter.
@@ -36,11 +36,11 @@ def panel(
       row_name, column_name: what they are: "layer", "head".
       ax: where to draw. None makes a Figure, which is ``panel(...).figure``.
       cmap: as in `heatmap`.
-      limit: relevance at which colours saturate, in its units, > 0. None: the largest magnitude.
-      normalise_rows: whether each row is divided by its largest magnitude, so that layers which keep
+      limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
+      normalize_rows: whether each row is divided by its largest magnitude, so that layers which keep
         little of the relevance can be read beside the others.
       title: above the panel.
-      colorbar: whether to draw the colour scale.
+      colorbar: whether to draw the color scale.
 
     Returns:
       The Axes.
@@ -57,21 +57,21 @@ def panel(
     values = as_real(relevance, "relevance")
     if values.ndim != 2:
         raise ValueError(f"relevance must have shape (rows, columns), got {values.shape}")
-    if normalise_rows:
+    if normalize_rows:
         largest = np.abs(values).max(axis=1, keepdims=True)
         values = values / np.where(largest > 0, largest, 1.0)
-    colours, limit = as_colormap(cmap), symmetric_limit(values, limit)
+    colors, limit = as_colormap(cmap), symmetric_limit(values, limit)
     if ax is None:
         height, width = 0.28 * values.shape[0] + 1.2, 0.42 * values.shape[1] + 1.5
         ax = new_axes((height, width), colorbar, width=float(np.clip(width, 4.0, 14.0)))
-    ax.imshow(values, cmap=colours, vmin=-limit, vmax=limit, origin="lower", aspect="auto")
+    ax.imshow(values, cmap=colors, vmin=-limit, vmax=limit, origin="lower", aspect="auto")
     _name(ax, "x", columns, values.shape[1], "columns", column_name)
     _name(ax, "y", rows, values.shape[0], "rows", row_name)
     ax.spines[:].set(linewidth=0.5, color="0.6")
     if title is not None:
         ax.set_title(title)
     if colorbar:
-        add_colorbar([ax], colours, limit)
+        add_colorbar([ax], colors, limit)
     return ax
 
 

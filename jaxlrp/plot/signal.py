@@ -1,4 +1,4 @@
-"""Relevance of signals over time: the signal as a line that takes the colour of its relevance."""
+"""Relevance of signals over time: the signal as a line that takes the color of its relevance."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from jaxlrp.plot.image import NotebookFigure, add_colorbar, root_figure
-from jaxlrp.plot.normalise import as_colormap, as_real, symmetric_limit
+from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 
 _WIDTHS = (1.2, 3.2)  # points: at zero relevance, at the limit
 
@@ -21,16 +21,16 @@ def signal(
     *,
     sample_rate: float | None = None,
     ax: Axes | Sequence[Axes] | None = None,
-    cmap: str | Colormap = "relevance-grey",
+    cmap: str | Colormap = "relevance-gray",
     limit: float | None = None,
     title: str | None = None,
     colorbar: bool = True,
 ) -> Figure:
-    """Draws a signal as a line coloured by relevance: grey is zero, red for, blue against.
+    """Draws a signal as a line colored by relevance: gray is zero, red for, blue against.
 
-    The line also grows thicker with |relevance|. Sample t colours the line from half-way to sample
+    The line also grows thicker with |relevance|. Sample t colors the line from half-way to sample
     t - 1 to half-way to sample t + 1. Several channels are stacked, one panel each, with one time
-    axis and one colour scale.
+    axis and one color scale.
 
     Args:
       relevance: (T,) or (T, C), real, finite, time first. Not changed.
@@ -38,10 +38,10 @@ def signal(
       sample_rate: samples per second (Hz), > 0. The time axis is then in seconds. None: in samples.
       ax: where to draw: one Axes, or a sequence of C Axes for C channels. None makes a Figure.
       cmap: as in `heatmap`. One that is white at zero hides irrelevant parts on white paper.
-      limit: relevance at which colour and width saturate, in its units, > 0. None: the largest
+      limit: relevance at which color and width saturate, in its units, > 0. None: the largest
         magnitude of all channels.
       title: above the first panel.
-      colorbar: whether to draw the colour scale beside the panels.
+      colorbar: whether to draw the color scale beside the panels.
 
     Returns:
       The Figure, for a SubFigure the one that it lies in. If `ax` is None, its first C axes are
@@ -67,13 +67,13 @@ def signal(
             f"sample_rate must be positive and finite, in samples per second, got {sample_rate}; "
             "None counts samples"
         )
-    colours, limit = as_colormap(cmap), symmetric_limit(values, limit)
+    colors, limit = as_colormap(cmap), symmetric_limit(values, limit)
     times = np.arange(len(values)) / (1.0 if sample_rate is None else sample_rate)
 
     panels = _panels(ax, channels=values.shape[1])
     for channel, panel in enumerate(panels):
-        line = _coloured_line(times, heights[:, channel], values[:, channel], limit)
-        line.set(cmap=colours, clim=(-limit, limit))
+        line = _colored_line(times, heights[:, channel], values[:, channel], limit)
+        line.set(cmap=colors, clim=(-limit, limit))
         panel.plot(times, heights[:, channel], color="0.8", linewidth=0.8, zorder=1)
         panel.add_collection(line)
         panel.margins(x=0.01)
@@ -85,7 +85,7 @@ def signal(
     if title is not None:
         panels[0].set_title(title)
     if colorbar:
-        add_colorbar(panels, colours, limit)
+        add_colorbar(panels, colors, limit)
     return root_figure(panels[0])
 
 
@@ -120,7 +120,7 @@ def _panels(ax: Axes | Sequence[Axes] | None, channels: int) -> list[Axes]:
     return panels
 
 
-def _coloured_line(
+def _colored_line(
     times: np.ndarray, heights: np.ndarray, relevance: np.ndarray, limit: float
 ) -> LineCollection:
     """One short polyline a sample: half-way before, the sample, half-way after."""

@@ -7,7 +7,7 @@ from matplotlib.colors import Colormap, Normalize
 from numpy.typing import ArrayLike
 
 from jaxlrp.plot.image import add_colorbar, new_axes
-from jaxlrp.plot.normalise import as_colormap, as_real, blend, symmetric_limit
+from jaxlrp.plot.normalize import as_colormap, as_real, blend, symmetric_limit
 
 _DECIBELS = 40.0  # from black to white in a spectrogram
 _ALPHA = 0.95
@@ -19,12 +19,12 @@ def spectrum(
     *,
     frequencies: ArrayLike | None = None,
     ax: Axes | None = None,
-    cmap: str | Colormap = "relevance-grey",
+    cmap: str | Colormap = "relevance-gray",
     limit: float | None = None,
     title: str | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Draws a spectrum as bars coloured by relevance: grey is zero, red for, blue against.
+    """Draws a spectrum as bars colored by relevance: gray is zero, red for, blue against.
 
     Args:
       relevance: (K,), real, finite. Not changed.
@@ -33,9 +33,9 @@ def spectrum(
         them. None: the axis counts bins.
       ax: where to draw. None makes a Figure, which is ``spectrum(...).figure``.
       cmap: as in `signal`.
-      limit: relevance at which colours saturate, in its units, > 0. None: the largest magnitude.
+      limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
       title: above the panel.
-      colorbar: whether to draw the colour scale.
+      colorbar: whether to draw the color scale.
 
     Returns:
       The Axes.
@@ -61,7 +61,7 @@ def spectrum(
             f"amplitude must be >= 0, got {heights.min():.4g}; take the magnitude of the coefficients"
         )
     places = _places(frequencies, len(values), "frequencies")
-    colours, limit = as_colormap(cmap), symmetric_limit(values, limit)
+    colors, limit = as_colormap(cmap), symmetric_limit(values, limit)
     ax = new_axes((3.0, 8.0), colorbar, width=8.0) if ax is None else ax
 
     # Wide bars where there are few, lines where there are many; the relevant ones lie on top.
@@ -71,7 +71,7 @@ def spectrum(
     bars = LineCollection(
         list(np.stack([feet, np.stack([places, heights], axis=-1)], axis=1)[order]),
         linewidths=width,
-        cmap=colours,
+        cmap=colors,
         norm=Normalize(-limit, limit),
         capstyle="butt",
     )
@@ -86,7 +86,7 @@ def spectrum(
     if title is not None:
         ax.set_title(title)
     if colorbar:
-        add_colorbar([ax], colours, limit)
+        add_colorbar([ax], colors, limit)
     return ax
 
 
@@ -106,7 +106,7 @@ def spectrogram(
 
     Args:
       relevance: (M, K), frames first, real, finite. Not changed.
-      amplitude: (M, K), >= 0. It is drawn in grey below the relevance, from white to grey over the
+      amplitude: (M, K), >= 0. It is drawn in gray below the relevance, from white to gray over the
         loudest 40 decibels. None: relevance alone.
       times: (M,), the middle of the frames in seconds, evenly spaced, as
         `transform.times(n, sample_rate)` gives them. None: the axis counts frames.
@@ -114,9 +114,9 @@ def spectrogram(
         sample_rate)` gives them. None: the axis counts bins.
       ax: where to draw. None makes a Figure, which is ``spectrogram(...).figure``.
       cmap: as in `heatmap`.
-      limit: relevance at which colours saturate, in its units, > 0. None: the largest magnitude.
+      limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
       title: above the panel.
-      colorbar: whether to draw the colour scale.
+      colorbar: whether to draw the color scale.
 
     Returns:
       The Axes.
@@ -139,13 +139,13 @@ def spectrogram(
         )
     seconds = _places(times, len(values), "times")
     hertz = _places(frequencies, values.shape[1], "frequencies")
-    colours, limit = as_colormap(cmap), symmetric_limit(values, limit)
+    colors, limit = as_colormap(cmap), symmetric_limit(values, limit)
     extent = (*_ends(seconds), *_ends(hertz))
     pixels = values.T
     if amplitude is None:
-        drawn = {"cmap": colours, "vmin": -limit, "vmax": limit}
+        drawn = {"cmap": colors, "vmin": -limit, "vmax": limit}
     else:
-        pixels = blend(values.T, _grey(amplitude, values.shape).T, colours, limit, _ALPHA)
+        pixels = blend(values.T, _gray(amplitude, values.shape).T, colors, limit, _ALPHA)
         drawn = {}
     ax = new_axes((4.0, 8.0), colorbar, width=8.0) if ax is None else ax
     ax.imshow(
@@ -156,7 +156,7 @@ def spectrogram(
     if title is not None:
         ax.set_title(title)
     if colorbar:
-        add_colorbar([ax], colours, limit)
+        add_colorbar([ax], colors, limit)
     return ax
 
 
@@ -177,8 +177,8 @@ def _ends(places: np.ndarray) -> tuple[float, float]:
     return float(places[0] - half), float(places[-1] + half)
 
 
-def _grey(amplitude: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    """White for what is `_DECIBELS` below the loudest, middle grey for the loudest."""
+def _gray(amplitude: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """White for what is `_DECIBELS` below the loudest, middle gray for the loudest."""
     heights = as_real(amplitude, "amplitude")
     if heights.shape != shape or heights.min() < 0:
         raise ValueError(

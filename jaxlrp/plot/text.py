@@ -1,4 +1,4 @@
-"""Relevance of tokens: coloured text, in a browser or notebook and in a terminal."""
+"""Relevance of tokens: colored text, in a browser or notebook and in a terminal."""
 
 import dataclasses
 import html
@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.colors import Colormap, Normalize, to_hex
 from numpy.typing import ArrayLike
 
-from jaxlrp.plot.normalise import as_colormap, as_real, symmetric_limit
+from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 
 _CONTINUES = "##"  # BERT's mark of a piece that goes on with a word
 # Categories of characters that move the cursor, break lines or command a terminal, and the classes of
@@ -23,11 +23,11 @@ _BEGINS = ("\u2581", "\u0120")  # SentencePiece's and GPT-2's marks of a piece t
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text:
-    r"""Coloured sentences: a notebook shows it, `print` writes it to a terminal.
+    r"""Colored sentences: a notebook shows it, `print` writes it to a terminal.
 
     Attributes:
       html: the sentences as HTML, a `<div>` with all styles inline.
-      terminal: the same with ANSI escapes of 24-bit colours.
+      terminal: the same with ANSI escapes of 24-bit colors.
 
     Example:
       >>> str(text(["good"], [0.0]))
@@ -57,7 +57,7 @@ def text(
     cmap: str | Colormap = "relevance",
     limit: float | None = None,
 ) -> Text:
-    """Colours tokens by their relevance: red for, blue against, and no colour at zero.
+    """Colors tokens by their relevance: red for, blue against, and no color at zero.
 
     Word pieces are put together: "##ing" goes on with a word (BERT), "▁play" and "Ġplay" begin
     one (SentencePiece, GPT-2). Line breaks, tabs and other control characters are shown as escapes.
@@ -68,8 +68,8 @@ def text(
         an array (sentences, tokens), of which the part behind a sentence's tokens is padding.
         Not changed.
       labels: one a sentence, put before it: the prediction, say.
-      cmap: as in `heatmap`; light colours, on which black is read.
-      limit: relevance at which colours saturate, in its units, > 0. None: the largest magnitude of
+      cmap: as in `heatmap`; light colors, on which black is read.
+      limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude of
         all sentences.
 
     Returns:
@@ -92,12 +92,12 @@ def text(
         _values(words, row, i) for i, (words, row) in enumerate(zip(sentences, rows, strict=True))
     ]
     limit = symmetric_limit(np.concatenate(values), limit)
-    colours, scale = as_colormap(cmap), Normalize(-limit, limit)
+    colors, scale = as_colormap(cmap), Normalize(-limit, limit)
     pages, lines = [], []
     for i, (words, row) in enumerate(zip(sentences, values, strict=True)):
         label = "" if labels is None else labels[i]
-        pages.append(_html_sentence(pieces(words), row, colours(scale(row)), label))
-        lines.append(_terminal_sentence(pieces(words), colours(scale(row)), label))
+        pages.append(_html_sentence(pieces(words), row, colors(scale(row)), label))
+        lines.append(_terminal_sentence(pieces(words), colors(scale(row)), label))
     style = "font-family:sans-serif;line-height:1.9;color:#000;background:#fff;padding:0.6em"
     return Text(f'<div style="{style}">{"".join(pages)}</div>', "\n".join(lines))
 
@@ -151,12 +151,12 @@ def visible(word: str) -> str:
 
 
 def _html_sentence(
-    pieces: list[tuple[str, bool]], row: np.ndarray, colours: np.ndarray, label: str
+    pieces: list[tuple[str, bool]], row: np.ndarray, colors: np.ndarray, label: str
 ) -> str:
     parts = [f"<b>{html.escape(visible(label))}</b> " if label else ""]
-    for (word, spaced), value, colour in zip(pieces, row, colours, strict=True):
+    for (word, spaced), value, color in zip(pieces, row, colors, strict=True):
         style = (
-            f"background:{to_hex(colour)};color:{_ink(colour)};border-radius:0.2em;padding:0.1em 0"
+            f"background:{to_hex(color)};color:{_ink(color)};border-radius:0.2em;padding:0.1em 0"
         )
         parts.append(" " if spaced else "")
         shown = html.escape(visible(word))
@@ -164,17 +164,17 @@ def _html_sentence(
     return f'<p style="margin:0.2em 0">{"".join(parts)}</p>'
 
 
-def _terminal_sentence(pieces: list[tuple[str, bool]], colours: np.ndarray, label: str) -> str:
+def _terminal_sentence(pieces: list[tuple[str, bool]], colors: np.ndarray, label: str) -> str:
     parts = [f"\x1b[1m{visible(label)}\x1b[0m " if label else ""]
-    for (word, spaced), colour in zip(pieces, colours, strict=True):
-        red, green, blue = (round(255 * c) for c in colour[:3])
-        ink = "30" if _ink(colour) == "#000" else "97"
+    for (word, spaced), color in zip(pieces, colors, strict=True):
+        red, green, blue = (round(255 * c) for c in color[:3])
+        ink = "30" if _ink(color) == "#000" else "97"
         parts.append(" " if spaced else "")
         parts.append(f"\x1b[{ink};48;2;{red};{green};{blue}m{visible(word)}\x1b[0m")
     return "".join(parts)
 
 
-def _ink(colour: np.ndarray) -> str:
-    """Black on light colours, white on dark ones."""
-    luma = float(colour[:3] @ np.array([0.2126, 0.7152, 0.0722]))
+def _ink(color: np.ndarray) -> str:
+    """Black on light colors, white on dark ones."""
+    luma = float(color[:3] @ np.array([0.2126, 0.7152, 0.0722]))
     return "#000" if luma > 0.45 else "#fff"

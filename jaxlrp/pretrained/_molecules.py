@@ -16,7 +16,7 @@ _DEGREES = tuple(range(6))
 _CHARGES = (-1, -2, 1, 2, 0)
 _CHIRALITIES = tuple(range(4))
 _HYDROGENS = tuple(range(5))
-_HYBRIDISATIONS = ("S", "SP", "SP2", "SP2D", "SP3", "SP3D", "SP3D2")
+_HYBRIDIZATIONS = ("S", "SP", "SP2", "SP2D", "SP3", "SP3D", "SP3D2")
 _BOND_TYPES = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")
 _STEREO = tuple(range(6))
 
@@ -49,7 +49,7 @@ class Molecules(NamedTuple):
 
     Attributes:
       atoms: features of atoms, (A, 72), float32: element, degree, charge, chirality, hydrogens and
-        hybridisation, one-hot, then whether it is aromatic and its mass in 100 Da.
+        hybridization, one-hot, then whether it is aromatic and its mass in 100 Da.
       bonds: features of directed bonds, (B, 14), float32: type, conjugation, ring, stereo.
       bonding: how they are bound.
     """
@@ -154,7 +154,7 @@ def _atom(atom: Any) -> list[float]:
         *_one_hot(atom.GetFormalCharge(), _CHARGES),
         *_one_hot(int(atom.GetChiralTag()), _CHIRALITIES),
         *_one_hot(atom.GetTotalNumHs(), _HYDROGENS),
-        *_one_hot(str(atom.GetHybridization()), _HYBRIDISATIONS),
+        *_one_hot(str(atom.GetHybridization()), _HYBRIDIZATIONS),
         atom.GetIsAromatic(),
         0.01 * atom.GetMass(),
     ]

@@ -67,8 +67,8 @@ class DirectedMPNN(nn.Module):
     """A directed message passing network, as chemprop has it, without the dropout of its training.
 
         h0 = W_i [x_v, e_vw],   h = relu(h0)
-        h = relu(h0 + W_h m),   m_vw = sum of h_uv over neighbours u of v other than w,   twice
-        h_v = relu(W_o [x_v, sum of h_uv over neighbours u] + b)
+        h = relu(h0 + W_h m),   m_vw = sum of h_uv over neighbors u of v other than w,   twice
+        h_v = relu(W_o [x_v, sum of h_uv over neighbors u] + b)
 
     and two dense layers of the sum over the atoms of a molecule, divided by 100.
 

@@ -162,9 +162,9 @@ def preprocess(frames: ArrayLike) -> np.ndarray:
     frames = np.asarray(frames, np.float64)
     if frames.shape[-1:] != (FRAME,):
         raise ValueError(f"expected frames of shape (..., {FRAME}), got shape {frames.shape}")
-    centred = frames - frames.mean(-1, keepdims=True)
+    centered = frames - frames.mean(-1, keepdims=True)
     deviation = frames.std(-1, ddof=1, keepdims=True)
-    return (centred / np.maximum(deviation, 1e-10)).astype(np.float32)
+    return (centered / np.maximum(deviation, 1e-10)).astype(np.float32)
 
 
 def bin_to_hertz(bins: ArrayLike) -> np.ndarray:

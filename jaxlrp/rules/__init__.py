@@ -1,6 +1,6 @@
 """Propagation rules: pure values, one formula each."""
 
-from jaxlrp.numerics import Stabilise
+from jaxlrp.numerics import Stabilize
 from jaxlrp.rules.base import BoundLayer, Custom, Rule, Shares, rule
 from jaxlrp.rules.linear import (
     LRP0,
@@ -47,7 +47,7 @@ __all__ = [
     "Rule",
     "Shares",
     "SignalTakesAll",
-    "Stabilise",
+    "Stabilize",
     "Uniform",
     "WSquare",
     "WinnerTakesAll",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlrp import _compat
-from jaxlrp.layers import KINDS, Layer
+from jaxlrp.network.layers import KINDS, Layer
 from jaxlrp.numerics import to_gradient_form, to_relevance, widen
 
 T = TypeVar("T", bound=type)
@@ -23,7 +23,7 @@ class Shares(NamedTuple):
     Attributes:
       inputs: one cotangent for each input of the layer.
       weight, bias: those of the folded weight and bias; None where the rule gives them nothing.
-      stabiliser: the relevance, a scalar, that the stabiliser absorbs.
+      stabilizer: the relevance, a scalar, that the stabilizer absorbs.
       constant: the relevance, a scalar, that a constant inside the layer keeps, such as f(0) of an
         activation; the ledger books it as a bias.
     """
@@ -31,7 +31,7 @@ class Shares(NamedTuple):
     inputs: tuple[Array, ...]
     weight: Array | None = None
     bias: Array | None = None
-    stabiliser: Array | float = 0.0
+    stabilizer: Array | float = 0.0
     constant: Array | float = 0.0
 
 
@@ -101,13 +101,13 @@ class BoundLayer:
         return self.function(*inputs)
 
     def window_sum(self, summands: Array) -> Array:
-        """The sum over the window of a local response normalisation."""
+        """The sum over the window of a local response normalization."""
         assert self.layer.local is not None
         (result,) = _compat.bind_freely(self.layer.local.window.eqn, [summands])
         return result
 
     def local_functions(self, dtype: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
-        """phi and rho of a local response normalisation, rho(x, sum of phi(x))."""
+        """phi and rho of a local response normalization, rho(x, sum of phi(x))."""
         assert self.layer.local is not None
         local, (source,) = self.layer.local, self.layer.inputs
 

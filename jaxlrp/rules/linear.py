@@ -1,7 +1,7 @@
 r"""Rules for layers `z = op(x, w) + b`: dense layers, convolutions, scales.
 
 Every rule here is a modified forward pass `d = zed(x, w, b)`, a sum of contributions. Relevance is
-shared in proportion to them: with `s = R / stabilise(d)`, each contribution c of d carries `c s`, so
+shared in proportion to them: with `s = R / stabilize(d)`, each contribution c of d carries `c s`, so
 what an operand carries, in gradient form, is the pullback of s through `zed`.
 """
 
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp.layers import LINEAR_KINDS
+from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.numerics import (
-    Stabiliser,
-    as_stabiliser,
+    Stabilizer,
+    as_stabilizer,
     check_at_least,
     checked,
     is_number,
@@ -42,7 +42,7 @@ def share(
     zed: Zed,
     operands: tuple[Array, ...],
     relevance: Array,
-    stabilise: Callable[[Array], Array],
+    stabilize: Callable[[Array], Array],
     value: Array | None = None,
 ) -> tuple[tuple[Array, ...], Array]:
     """Shares a relevance among the contributions to `zed(*operands)`.
@@ -51,15 +51,15 @@ def share(
       zed: the modified forward pass.
       operands: what it is computed from.
       relevance: of its result, same shape.
-      stabilise: keeps its result off zero.
+      stabilize: keeps its result off zero.
       value: its result, where that is known already.
 
     Returns:
-      The pullback to each operand, and the relevance that the stabiliser absorbed, a scalar.
+      The pullback to each operand, and the relevance that the stabilizer absorbed, a scalar.
     """
     z, pull = jax.vjp(zed, *operands)
     z = z if value is None else value
-    d = stabilise(z)
+    d = stabilize(z)
     s = relevance / d
     return pull(s), jnp.sum(s * (d - z))
 
@@ -74,7 +74,7 @@ class LinearRule(Rule):
         dropped = self._bias == "zero"
         operands = (x, layer.weight, self._kept(layer.bias))
         parts = [
-            share(zed, operands, relevance, as_stabiliser(self._stabiliser), value)
+            share(zed, operands, relevance, as_stabilizer(self._stabilizer), value)
             for relevance, zed, value in self.terms(layer, x, z, to_relevance(z, g))
         ]
         (gx, gw, gb), absorbed = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
@@ -95,13 +95,13 @@ class LinearRule(Rule):
         return getattr(self, "bias", "absorb")
 
     @property
-    def _stabiliser(self) -> Stabiliser:
-        return getattr(self, "stabiliser", getattr(self, "epsilon", 0.0))
+    def _stabilizer(self) -> Stabilizer:
+        return getattr(self, "stabilizer", getattr(self, "epsilon", 0.0))
 
     def __post_init__(self) -> None:
         check_one_of("bias", self._bias, ("absorb", "zero"))
-        name = "epsilon" if hasattr(self, "epsilon") else "stabiliser"
-        object.__setattr__(self, name, checked(name, self._stabiliser))
+        name = "epsilon" if hasattr(self, "epsilon") else "stabilizer"
+        object.__setattr__(self, name, checked(name, self._stabilizer))
 
 
 @rule
@@ -144,7 +144,7 @@ class Epsilon(LinearRule):
       Bach et al. (2015), eq. 58, https://doi.org/10.1371/journal.pone.0130140
     """
 
-    epsilon: Stabiliser = 1e-6
+    epsilon: Stabilizer = 1e-6
     bias: str = "absorb"
 
     def terms(self, layer, x, z, relevance):
@@ -163,14 +163,14 @@ class ZPlus(LinearRule):
 
     Attributes:
       bias: "absorb" or "zero", as in `Epsilon`.
-      stabiliser: added to the denominator, >= 0, in the units of z, or a function.
+      stabilizer: added to the denominator, >= 0, in the units of z, or a function.
 
     References:
       Montavon et al. (2017), eq. 12, https://doi.org/10.1016/j.patcog.2016.11.008
     """
 
     bias: str = "absorb"
-    stabiliser: Stabiliser = 1e-6
+    stabilizer: Stabilizer = 1e-6
 
     def terms(self, layer, x, z, relevance):
         yield relevance, lambda x, w, b: _same_signs(layer, x, w) + positive(b), None
@@ -187,7 +187,7 @@ class AlphaBeta(LinearRule):
     Attributes:
       alpha, beta: >= 0, with alpha - beta = 1, which conserves relevance.
       bias: "absorb" or "zero", as in `Epsilon`.
-      stabiliser: added to the denominators, >= 0, in the units of z, or a function.
+      stabilizer: added to the denominators, >= 0, in the units of z, or a function.
 
     Raises:
       ValueError: if alpha or beta is negative or alpha - beta is not 1, where they are Python
@@ -200,7 +200,7 @@ class AlphaBeta(LinearRule):
     alpha: float | Array = 2.0
     beta: float | Array = 1.0
     bias: str = "absorb"
-    stabiliser: Stabiliser = 1e-6
+    stabilizer: Stabilizer = 1e-6
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -225,7 +225,7 @@ class AlphaBeta(LinearRule):
 
 @rule
 class Gamma(LinearRule):
-    r"""LRP-gamma, generalised to inputs and outputs of either sign.
+    r"""LRP-gamma, generalized to inputs and outputs of either sign.
 
     R_j = sum_k  (x_j w_jk + gamma (x_j w_jk)^s) / (z_k + gamma z_k^s) R_k,   s = sign of z_k
 
@@ -235,17 +235,17 @@ class Gamma(LinearRule):
     Attributes:
       gamma: >= 0, without units.
       bias: "absorb" or "zero", as in `Epsilon`; which sign z_k has is decided with the bias.
-      stabiliser: added to the denominators, >= 0, in the units of z, or a function.
+      stabilizer: added to the denominators, >= 0, in the units of z, or a function.
 
     References:
       Montavon et al. (2019), https://doi.org/10.1007/978-3-030-28954-6_10, Table 1; Andeol et al.
       (2021), "Learning domain invariant representations by joint Wasserstein distance minimization",
-      for the generalised form.
+      for the generalized form.
     """
 
     gamma: float | Array = 0.25
     bias: str = "absorb"
-    stabiliser: Stabiliser = 1e-6
+    stabilizer: Stabilizer = 1e-6
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -302,7 +302,7 @@ class ZBox(LinearRule):
 
     Attributes:
       low, high: the bounds l and h, in the units of x: numbers, or arrays that broadcast to x.
-      stabiliser: added to the denominator, >= 0, in the units of z, or a function.
+      stabilizer: added to the denominator, >= 0, in the units of z, or a function.
 
     Raises:
       ValueError: if low > high, where they are Python numbers.
@@ -315,7 +315,7 @@ class ZBox(LinearRule):
 
     low: float | Array = 0.0
     high: float | Array = 1.0
-    stabiliser: Stabiliser = 1e-6
+    stabilizer: Stabilizer = 1e-6
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -333,8 +333,8 @@ class ZBox(LinearRule):
         def zed(above, below, w):
             return layer.op(above, positive(w)) + layer.op(below, negative(w))
 
-        stabilise = as_stabiliser(self.stabiliser)
-        (ga, gb, gw), absorbed = share(zed, (above, below, w), to_relevance(z, g), stabilise, d)
+        stabilize = as_stabilizer(self.stabilizer)
+        (ga, gb, gw), absorbed = share(zed, (above, below, w), to_relevance(z, g), stabilize, d)
         gx = to_gradient_form(x, above * ga + below * gb)
         return Shares((gx,), gw, None, absorbed)
 
@@ -361,7 +361,7 @@ class WSquare(LinearRule):
 
     Attributes:
       bias: "absorb": b^2 keeps a share; "zero": it does not count, and relevance is conserved.
-      stabiliser: added to the denominator, >= 0, or a function.
+      stabilizer: added to the denominator, >= 0, or a function.
 
     References:
       Montavon et al. (2017), eq. 11, https://doi.org/10.1016/j.patcog.2016.11.008
@@ -370,7 +370,7 @@ class WSquare(LinearRule):
     keeps_zero: ClassVar[bool] = False
 
     bias: str = "absorb"
-    stabiliser: Stabiliser = 1e-6
+    stabilizer: Stabilizer = 1e-6
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs
@@ -379,7 +379,7 @@ class WSquare(LinearRule):
         d = layer.op_of_constant(jnp.ones((), x.dtype), x, squares) + b * b
         (r, gw, gb), absorbed = share(
             lambda one, ww, bb: layer.op(one, ww) + bb,
-            (ones, squares, b * b), to_relevance(z, g), as_stabiliser(self.stabiliser), d,
+            (ones, squares, b * b), to_relevance(z, g), as_stabilizer(self.stabilizer), d,
         )  # fmt: skip
         return Shares((to_gradient_form(x, r),), gw * w, gb * b, absorbed)
 
@@ -393,7 +393,7 @@ class Flat(LinearRule):
     The bias does not count. Conserves relevance.
 
     Attributes:
-      stabiliser: added to the denominator, >= 0, or a function.
+      stabilizer: added to the denominator, >= 0, or a function.
 
     References:
       Lapuschkin et al. (2019), https://doi.org/10.1038/s41467-019-08987-4, Methods
@@ -401,7 +401,7 @@ class Flat(LinearRule):
 
     keeps_zero: ClassVar[bool] = False
 
-    stabiliser: Stabiliser = 1e-6
+    stabilizer: Stabilizer = 1e-6
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs
@@ -409,7 +409,7 @@ class Flat(LinearRule):
         operands = (jnp.ones_like(x), jnp.ones_like(w))
         n = layer.op_of_constant(jnp.ones((), x.dtype), x, operands[1])
         (r, rw), absorbed = share(
-            layer.op, operands, to_relevance(z, g), as_stabiliser(self.stabiliser), n
+            layer.op, operands, to_relevance(z, g), as_stabilizer(self.stabilizer), n
         )
         gw = rw / off_zero(w)
         return Shares((to_gradient_form(x, r),), gw, None, absorbed)

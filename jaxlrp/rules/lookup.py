@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import _compat
-from jaxlrp import primitives as P
-from jaxlrp.dependence import Trail
-from jaxlrp.discrete import follow, is_discrete
-from jaxlrp.graph import Env, Op, Value
+from jaxlrp.network import primitives as P
+from jaxlrp.network.dependence import Trail
+from jaxlrp.network.discrete import follow, is_discrete
+from jaxlrp.network.graph import Env, Op, Value
 from jaxlrp.numerics import summed_to, to_gradient_form, to_relevance
 from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
 

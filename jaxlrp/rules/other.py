@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import maxima
-from jaxlrp import primitives as P
-from jaxlrp.layers import LINEAR_KINDS
+from jaxlrp.network import primitives as P
+from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.numerics import (
-    Stabiliser,
-    as_stabiliser,
+    Stabilizer,
+    as_stabilizer,
     check_at_least,
     checked,
     summed_to,
@@ -21,10 +20,11 @@ from jaxlrp.numerics import (
     to_gradient_form,
     to_relevance,
 )
+from jaxlrp.rules import maxima
 from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
 
 _ONE_TO_ONE = frozenset(
-    {"activation", "scale", "shift", "normaliser", "quotient", "quantizer", "unsupported"}
+    {"activation", "scale", "shift", "normalizer", "quotient", "quantizer", "unsupported"}
 )
 
 
@@ -170,29 +170,29 @@ class BetaSmooth(_ReLURule):
 
 @rule
 class Norm(Rule):
-    r"""Relevance of a sum or mean shared by contribution, with a stabiliser.
+    r"""Relevance of a sum or mean shared by contribution, with a stabilizer.
 
-    R_j = c_j / stabilise(sum_j c_j) R,   c_j the summands
+    R_j = c_j / stabilize(sum_j c_j) R,   c_j the summands
 
-    Without a stabiliser it is LRP-0, which needs no division and is what sums and pools get by
+    Without a stabilizer it is LRP-0, which needs no division and is what sums and pools get by
     default.
 
     Attributes:
-      stabiliser: added to the denominator, >= 0, in the units of the sum, or a function.
+      stabilizer: added to the denominator, >= 0, in the units of the sum, or a function.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"sum", "pool"})
 
-    stabiliser: Stabiliser = 1e-6
+    stabilizer: Stabilizer = 1e-6
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stabiliser", checked("stabiliser", self.stabiliser))
+        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        d = as_stabiliser(self.stabiliser)(z)
+        d = as_stabilizer(self.stabilizer)(z)
         s = to_relevance(z, g) / d
         _, pull = jax.vjp(layer.function, *inputs)
-        return Shares(pull(s), stabiliser=jnp.sum(s * (d - z)))
+        return Shares(pull(s), stabilizer=jnp.sum(s * (d - z)))
 
 
 @rule
@@ -213,44 +213,44 @@ class WinnerTakesAll(Rule):
 
 @rule
 class Detach(Rule):
-    """A normaliser's denominator is held fixed: the value takes all of the relevance.
+    """A normalizer's denominator is held fixed: the value takes all of the relevance.
 
-    LayerNorm, RMSNorm, GroupNorm and local response normalisation become linear maps. For local
-    response normalisation it is the identity rule of Binder et al. (2016).
+    LayerNorm, RMSNorm, GroupNorm and local response normalization become linear maps. For local
+    response normalization it is the identity rule of Binder et al. (2016).
 
     References:
       Ali et al. (2022), https://arxiv.org/abs/2202.07304; Binder et al. (2016),
       https://doi.org/10.1007/978-3-319-44781-0_8
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"normaliser", "quotient"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"normalizer", "quotient"})
 
 
 @rule
 class LocalTaylor(Rule):
-    r"""Local response normalisation, expanded to first order.
+    r"""Local response normalization, expanded to first order.
 
-    y_k = x_k rho(S_k), S_k the sum of phi(x_j) over the neighbours j of k. Expanded at the point where
+    y_k = x_k rho(S_k), S_k the sum of phi(x_j) over the neighbors j of k. Expanded at the point where
     x_k stands alone, its terms are
 
     z_kk = x_k rho(phi(x_k)),   z_jk = x_j dy_k / dx_j for j != k,   R_j = sum_k z_jk / sum_j z_jk R_k
 
-    so that neighbours which suppress k carry relevance of the other sign. Conserves relevance up to
-    the stabiliser.
+    so that neighbors which suppress k carry relevance of the other sign. Conserves relevance up to
+    the stabilizer.
 
     Attributes:
-      stabiliser: added to the denominator, >= 0, in the units of y, or a function.
+      stabilizer: added to the denominator, >= 0, in the units of y, or a function.
 
     References:
       Binder et al. (2016), eq. 12, https://doi.org/10.1007/978-3-319-44781-0_8
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"normaliser"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"normalizer"})
 
-    stabiliser: Stabiliser = 1e-6
+    stabilizer: Stabilizer = 1e-6
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stabiliser", checked("stabiliser", self.stabiliser))
+        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs
@@ -260,15 +260,15 @@ class LocalTaylor(Rule):
         total = layer.window_sum(summed)
         _, pull = jax.vjp(lambda x: rho(x, layer.window_sum(phi(x))), x)
 
-        def own_way(x):  # x_k moves, its neighbours do not
+        def own_way(x):  # x_k moves, its neighbors do not
             return rho(x, total + phi(x) - summed)
 
         ones = jnp.ones_like(x)
         _, slope = jax.jvp(own_way, (x,), (ones,))
-        _, all_neighbours = jax.jvp(lambda x: rho(x, layer.window_sum(phi(x))), (x,), (x,))
-        terms = alone + all_neighbours - x * slope
-        d = as_stabiliser(self.stabiliser)(terms)
+        _, all_neighbors = jax.jvp(lambda x: rho(x, layer.window_sum(phi(x))), (x,), (x,))
+        terms = alone + all_neighbors - x * slope
+        d = as_stabilizer(self.stabilizer)(terms)
         s = to_relevance(z, g) / d
         (through_all,) = pull(s)
         relevance = x * through_all + (alone - x * slope) * s
-        return Shares((to_gradient_form(x, relevance),), stabiliser=jnp.sum(s * (d - terms)))
+        return Shares((to_gradient_form(x, relevance),), stabilizer=jnp.sum(s * (d - terms)))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlrp import primitives as P
+from jaxlrp.network import primitives as P
 from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
 
 _PRODUCTS = frozenset({"product", "attention", "gate"})
@@ -51,7 +51,7 @@ class SignalTakesAll(Rule):
     """A product of a gate and a signal: all relevance to the signal, none to the gate.
 
     The gate is the factor that is a bounded activation (a sigmoid, say), or softmax weights; it is
-    recognised by that. At attention this is CP-LRP. Of a product where neither factor is a gate, or
+    recognized by that. At attention this is CP-LRP. Of a product where neither factor is a gate, or
     both are, the left one is taken for the signal.
 
     Raises:
@@ -90,7 +90,7 @@ class Proportional(Rule):
 
     Raises:
       ValueError: at a product of all values along an axis, a convolution of two values, and softmax
-        weights that are normalised behind the product.
+        weights that are normalized behind the product.
 
     References:
       Arras et al. (2019), "Explaining and interpreting LSTMs", section 3.2 ("LRP-prop"),

@@ -13,18 +13,18 @@ References:
   Anders et al. (2022), https://doi.org/10.1016/j.inffus.2021.07.015
 """
 
-from jaxlrp.spray.analyse import Settings, analyse, analyse_points
 from jaxlrp.spray.analysis import Analysis, Clustering, Embedding
+from jaxlrp.spray.analyze import Settings, analyze, analyze_points
 from jaxlrp.spray.clusters import DBSCAN, HDBSCAN, Agglomerative, KMeans
 from jaxlrp.spray.domains import Frequency, Pooled, Raw, Spectrum, default_domains
 from jaxlrp.spray.effects import Effect, effect
-from jaxlrp.spray.neighbours import Neighbours, graph, neighbours
+from jaxlrp.spray.neighbors import Neighbors, graph, neighbors
 from jaxlrp.spray.null import surprise
 from jaxlrp.spray.preprocess import (
     absolute,
     compose,
     features,
-    l1_normalise,
+    l1_normalize,
     pool,
     resize,
     sum_channels,
@@ -51,7 +51,7 @@ __all__ = [
     "Finding",
     "Frequency",
     "KMeans",
-    "Neighbours",
+    "Neighbors",
     "Pooled",
     "Ranking",
     "Raw",
@@ -59,8 +59,8 @@ __all__ = [
     "Settings",
     "Spectrum",
     "absolute",
-    "analyse",
-    "analyse_points",
+    "analyze",
+    "analyze_points",
     "compose",
     "default_domains",
     "effect",
@@ -68,8 +68,8 @@ __all__ = [
     "features",
     "fisher_score",
     "graph",
-    "l1_normalise",
-    "neighbours",
+    "l1_normalize",
+    "neighbors",
     "pool",
     "rank",
     "report",

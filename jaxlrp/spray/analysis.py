@@ -56,9 +56,9 @@ class Analysis:
     """The analysis of one class (or of any other part of a data set).
 
     Attributes:
-      category: the class: what its samples are labelled with.
-      index: (n,) integers, the rows of the data set that were analysed: of the relevance that was given
-        to `analyse`, whatever order that has.
+      category: the class: what its samples are labeled with.
+      index: (n,) integers, the rows of the data set that were analyzed: of the relevance that was given
+        to `analyze`, whatever order that has.
       embeddings, clusterings: by name.
     """
 

@@ -89,9 +89,9 @@ class DBSCAN:
     """Regions that are dense, and noise between them; finds the number of clusters itself.
 
     Attributes:
-      radius: of a neighbourhood, > 0, in the units of the embedding. None: the distance to the
-        `least`-th neighbour of which 95 % of the points stay below.
-      least: points in the neighbourhood of one in a dense region, itself included, >= 1.
+      radius: of a neighborhood, > 0, in the units of the embedding. None: the distance to the
+        `least`-th neighbor of which 95 % of the points stay below.
+      least: points in the neighborhood of one in a dense region, itself included, >= 1.
 
     Example:
       >>> import jax
@@ -109,7 +109,7 @@ class DBSCAN:
         check_count("least", self.least)
 
     def __call__(self, points: np.ndarray, k: int, key: Array) -> np.ndarray:
-        # Equal points (those of a component are) are taken as one with a weight: in a neighbourhood of
+        # Equal points (those of a component are) are taken as one with a weight: in a neighborhood of
         # thousands of points all pairs of them would be stored.
         different, which, weight = _unique(points)
         method = scikit_learn("cluster").DBSCAN(

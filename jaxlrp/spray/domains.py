@@ -18,7 +18,7 @@ from jax import Array
 
 from jaxlrp.inspection import DFT, DFT2, decompose
 from jaxlrp.numerics import check_at_least, check_count, widen
-from jaxlrp.spray.preprocess import l1_normalise, pool
+from jaxlrp.spray.preprocess import l1_normalize, pool
 
 Domain = Callable[[Array, Array | None], Array]
 
@@ -52,7 +52,7 @@ class Raw:
     """
 
     def __call__(self, relevance: Array, inputs: Array | None = None) -> Array:
-        return l1_normalise(relevance)
+        return l1_normalize(relevance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Pooled:
         check_count("cells", self.cells)
 
     def __call__(self, relevance: Array, inputs: Array | None = None) -> Array:
-        return l1_normalise(_gridded(relevance, self.cells, _space(relevance, self.axes)))
+        return l1_normalize(_gridded(relevance, self.cells, _space(relevance, self.axes)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +201,6 @@ def _shares(
         centered: Any = jnp.fft.fftshift(magnitudes, axes=axes[:-1])
         bands = _gridded(centered, cells, axes, half=axes[-1])
     if not log:
-        return jnp.sqrt(l1_normalise(bands))
+        return jnp.sqrt(l1_normalize(bands))
     mean = bands.mean(axis=tuple(range(1, bands.ndim)), keepdims=True)
     return jnp.log(jnp.maximum(bands + _FAINT * mean, jnp.finfo(bands.dtype).tiny))

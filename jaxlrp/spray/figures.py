@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 
 def overview(analysis: Analysis, clustering: Clustering, view: str) -> Figure:
-    """The eigenvalues with the gap behind the clusters, and a view with the clusters as colours."""
+    """The eigenvalues with the gap behind the clusters, and a view with the clusters as colors."""
     figure = Figure(figsize=(10.0, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     values = analysis.embeddings[clustering.of].eigenvalues
@@ -49,13 +49,13 @@ def _eigenvalues(ax: Axes, values: np.ndarray, k: int | None) -> None:
 def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
     flat = np.zeros((len(points), 2))
     flat[:, : min(2, points.shape[1])] = points[:, :2]
-    colours = mpl.colormaps["tab10"]
+    colors = mpl.colormaps["tab10"]
     for cluster in np.unique(labels):
         inside = labels == cluster
-        colour = "0.75" if cluster < 0 else colours(cluster % 10)
+        color = "0.75" if cluster < 0 else colors(cluster % 10)
         name = "noise" if cluster < 0 else str(cluster)
-        # Rasterised, small and without edges: fifty thousand points are one picture.
-        ax.scatter(*flat[inside].T, s=8, color=colour, linewidths=0, label=name)
+        # Rasterized, small and without edges: fifty thousand points are one picture.
+        ax.scatter(*flat[inside].T, s=8, color=color, linewidths=0, label=name)
     if len(np.unique(labels)) <= 12:
         ax.legend(
             title="cluster", markerscale=2, frameon=False, bbox_to_anchor=(1, 1), loc="upper left"
@@ -68,7 +68,7 @@ def strip(
     panels: Sequence[tuple[str, np.ndarray, np.ndarray | None]],
     draw: Callable[[Axes, np.ndarray, np.ndarray | None], None],
 ) -> Figure:
-    """Samples side by side, each with its own colour scale."""
+    """Samples side by side, each with its own color scale."""
     figure = Figure(figsize=(1.5 * max(len(panels), 2), 1.8), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, relevance, below) in zip(axes, panels, strict=True):

@@ -61,7 +61,7 @@ def sum_channels(relevance: Array, *, axis: int = -1) -> Array:
     return widen(relevance).sum(axis=axis)
 
 
-def l1_normalise(relevance: Array) -> Array:
+def l1_normalize(relevance: Array) -> Array:
     """Divides each sample by its sum of magnitudes, so that the magnitudes sum to one.
 
     Args:
@@ -71,7 +71,7 @@ def l1_normalise(relevance: Array) -> Array:
       The same shape; a sample that is zero stays zero. 16-bit floats become float32.
 
     Example:
-      >>> l1_normalise(jnp.array([[1.0, -3.0], [0.0, 0.0]])).tolist()
+      >>> l1_normalize(jnp.array([[1.0, -3.0], [0.0, 0.0]])).tolist()
       [[0.25, -0.75], [0.0, 0.0]]
     """
     r = widen(relevance)
@@ -84,7 +84,7 @@ def l1_normalise(relevance: Array) -> Array:
 
 
 def pool(relevance: Array, window: int | Sequence[int]) -> Array:
-    """Sums up neighbouring values, in windows that do not overlap. The sum of a sample stays.
+    """Sums up neighboring values, in windows that do not overlap. The sum of a sample stays.
 
     Args:
       relevance: (n, ...), real.
@@ -118,7 +118,7 @@ def pool(relevance: Array, window: int | Sequence[int]) -> Array:
 
 
 def resize(relevance: Array, shape: Sequence[int]) -> Array:
-    """Resizes each sample, linearly and without aliasing; values are means, so normalise behind it.
+    """Resizes each sample, linearly and without aliasing; values are means, so normalize behind it.
 
     Args:
       relevance: (n, ...), real.
@@ -174,7 +174,7 @@ def compose(*steps: Step) -> Composition:
 
     Example:
       >>> from functools import partial
-      >>> prepare = compose(sum_channels, absolute, partial(pool, window=2), l1_normalise)
+      >>> prepare = compose(sum_channels, absolute, partial(pool, window=2), l1_normalize)
       >>> prepare(jnp.ones((1, 4, 4, 3))).tolist()
       [[[0.25, 0.25], [0.25, 0.25]]]
     """
@@ -186,7 +186,7 @@ def compose(*steps: Step) -> Composition:
 
 def features(
     relevance: Any,
-    prepare: Callable[..., Array] = l1_normalise,
+    prepare: Callable[..., Array] = l1_normalize,
     *,
     inputs: Any = None,
     rows: Any = None,

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from jaxlrp.errors import near
 from jaxlrp.spray.analysis import Analysis, used_columns
-from jaxlrp.spray.preprocess import Step, l1_normalise, length, prepared
+from jaxlrp.spray.preprocess import Step, l1_normalize, length, prepared
 
 _RIDGE = 1e-6  # in units of the mean variance, added to that within
 _PERFECT = 1000.0
@@ -148,7 +148,7 @@ def fisher_score(points: ArrayLike, inside: ArrayLike, *, unbiased: bool = False
 def rank(
     analyses: Sequence[Analysis],
     relevance: Any = None,
-    prepare: Step = l1_normalise,
+    prepare: Step = l1_normalize,
     *,
     labels: Any = None,
     embedding: str = "spectral",
@@ -168,9 +168,9 @@ def rank(
     relevances and at the samples.
 
     Args:
-      analyses: of `analyse`.
-      relevance: as in `analyse`, for the mean relevance of each cluster; None for no means.
-      prepare: from a batch of it to a batch, before the mean; it need not be that of `analyse`.
+      analyses: of `analyze`.
+      relevance: as in `analyze`, for the mean relevance of each cluster; None for no means.
+      prepare: from a batch of it to a batch, before the mean; it need not be that of `analyze`.
       labels: (N,) of the data set, for the purity of each cluster: what the samples are, if the classes
         are predictions; predictions or sources, if not. None for no purity.
       embedding: where the criterion is computed: in all columns, or, if it is what was clustered, in
@@ -187,10 +187,10 @@ def rank(
 
     Example:
       >>> import jax
-      >>> from jaxlrp.spray import analyse
+      >>> from jaxlrp.spray import analyze
       >>> maps = np.repeat(np.eye(4)[:2], [12, 24], axis=0)
       >>> maps = maps + 0.1 * np.random.default_rng(0).uniform(size=(36, 4))
-      >>> ranking = rank(analyse(maps, np.zeros(36, int), key=jax.random.key(0)), maps)
+      >>> ranking = rank(analyze(maps, np.zeros(36, int), key=jax.random.key(0)), maps)
       >>> ranking.candidates[0].size, ranking.candidates[0].mean.argmax().item()
       (12, 0)
     """
@@ -243,7 +243,7 @@ def _purity(labels: Any, rows: np.ndarray) -> float:
     if labels.ndim != 1 or rows.max() >= len(labels):
         raise ValueError(
             "labels must have one entry for each sample of the data set, of which row "
-            f"{rows.max()} was analysed, got shape {labels.shape}"
+            f"{rows.max()} was analyzed, got shape {labels.shape}"
         )
     return float(np.unique(labels[rows], return_counts=True)[1].max() / len(rows))
 
@@ -256,7 +256,7 @@ def cluster_means(
     wanted = np.unique(np.concatenate(groups))
     if wanted[-1] >= length(relevance):
         raise ValueError(
-            f"relevance must be that of the data set, of which row {wanted[-1]} was analysed, got "
+            f"relevance must be that of the data set, of which row {wanted[-1]} was analyzed, got "
             f"{length(relevance)} samples"
         )
     ordered = [np.sort(rows) for rows in groups]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxlrp.numerics import check_count
 from jaxlrp.spray.analysis import Analysis
 from jaxlrp.spray.html import figure_tag, page, table, text
-from jaxlrp.spray.preprocess import Step, l1_normalise
+from jaxlrp.spray.preprocess import Step, l1_normalize
 from jaxlrp.spray.ranking import Candidate, Ranking
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def report(
     analyses: Sequence[Analysis],
     ranking: Ranking,
     relevance: Any = None,
-    prepare: Step = l1_normalise,
+    prepare: Step = l1_normalize,
     *,
     inputs: Any = None,
     names: Mapping[int, str] | Sequence[str] | None = None,
@@ -63,9 +63,9 @@ def report(
 
     Args:
       path: of the file; one that is there is replaced.
-      analyses: of `analyse`.
+      analyses: of `analyze`.
       ranking: of `rank`, of these analyses; with its `relevance`, or there are no mean maps.
-      relevance: as in `analyse`; None for no samples.
+      relevance: as in `analyze`; None for no samples.
       prepare: from a batch of relevance to what is drawn: (n, T), (n, H, W), or (n, H, W, 3).
       inputs: (N, ...), what was explained, sliced as `relevance` is: pictures (N, H, W) or (N, H, W, C),
         uint8 or in [0, 1], or signals (N, T). None for relevance alone.
@@ -86,9 +86,9 @@ def report(
 
     Example:
       >>> import jax
-      >>> from jaxlrp.spray import analyse, rank
+      >>> from jaxlrp.spray import analyze, rank
       >>> maps = np.random.default_rng(0).normal(size=(30, 8, 8))
-      >>> analyses = analyse(maps, np.zeros(30, int), key=jax.random.key(0))
+      >>> analyses = analyze(maps, np.zeros(30, int), key=jax.random.key(0))
       >>> ranking = rank(analyses, maps)
       >>> report("spray.html", analyses, ranking, maps, names=["cat"])  # doctest: +SKIP
       PosixPath('spray.html')

@@ -11,8 +11,8 @@ from jax import Array
 
 from jaxlrp.numerics import check_count
 from jaxlrp.spray import extras, seeds
-from jaxlrp.spray.analyse import Settings, analyse_points, members
 from jaxlrp.spray.analysis import Analysis
+from jaxlrp.spray.analyze import Settings, analyze_points, members
 from jaxlrp.spray.domains import Domain, Raw, default_domains
 from jaxlrp.spray.effects import Effect, effect
 from jaxlrp.spray.null import surprise
@@ -128,7 +128,7 @@ def screen(
 ) -> Screening:
     """Looks for groups of samples that are explained in a surprising way, in several domains.
 
-    In each domain each class is analysed as by `analyse`, and its clearest cut is scored as by `rank`. The
+    In each domain each class is analyzed as by `analyze`, and its clearest cut is scored as by `rank`. The
     score is compared with those of the other classes in the same domain, or with `controls`: see
     `surprise`. The p-values are multiplied by the number of classes and domains tested (Bonferroni). A
     domain with an attribute `components` is reduced to as many principal components of each class.
@@ -139,8 +139,8 @@ def screen(
     that of the scores.
 
     Args:
-      relevance: (N, ...), as in `analyse`. Read once for each domain.
-      labels: (N,) or (N, classes), as in `analyse`.
+      relevance: (N, ...), as in `analyze`. Read once for each domain.
+      labels: (N,) or (N, classes), as in `analyze`.
       key: a `jax.random.key`: the same key gives the same result.
       inputs: (N, ...) of the same shape and order, what the network got; for the domains "frequency",
         "fine" and "log". None for the domains that do not need it.
@@ -153,9 +153,9 @@ def screen(
       controls: screenings of data in which nothing is suspected, with the same domains and settings.
       alpha: probability of one false alarm or more in the whole screening, in (0, 1), if log F is normal.
       max_samples: of a class; of a larger one so many are drawn at random, which bounds the time.
-      settings: as in `analyse`; None for its defaults with principal components as the only view. The
+      settings: as in `analyze`; None for its defaults with principal components as the only view. The
         clustering that comes first is ranked.
-      classes, rows, batch: as in `analyse`.
+      classes, rows, batch: as in `analyze`.
       min_share: as `least_share` of `rank`: a cut that parts less of a class is no finding.
 
     Returns:
@@ -189,7 +189,7 @@ def screen(
     sources = _sources(relevance, inputs, domains, stored)
     first = next(iter(settings.clusterings))
     analyses = {
-        name: _analysed(source, sampled, seeds.named(key, name), settings, batch)
+        name: _analyzed(source, sampled, seeds.named(key, name), settings, batch)
         for name, source in sources.items()
     }
     rankings = {
@@ -252,7 +252,7 @@ def _drawn(index: np.ndarray, most: int, key: Array) -> np.ndarray:
     return np.sort(seeds.generator(key).choice(index, most, replace=False))
 
 
-def _analysed(
+def _analyzed(
     source: _Source, sampled: Mapping[int, np.ndarray], key: Array, settings: Settings, batch: int
 ) -> tuple[Analysis, ...]:
     wanted = np.unique(np.concatenate(list(sampled.values())))
@@ -263,7 +263,7 @@ def _analysed(
         of_class = points[np.searchsorted(wanted, index)]
         of_class = _leading(of_class, kept, seeds.named(key, f"components of {c}"))
         named = seeds.named(key, f"class {c}")
-        found.append(analyse_points(of_class, c, index, key=named, settings=settings))
+        found.append(analyze_points(of_class, c, index, key=named, settings=settings))
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxlrp.numerics import check_count
 from jaxlrp.spray.html import page, table, text
-from jaxlrp.spray.preprocess import Step, l1_normalise
+from jaxlrp.spray.preprocess import Step, l1_normalize
 from jaxlrp.spray.ranking import Ranking, cluster_means
 from jaxlrp.spray.report import Pictures, class_names, number, section
 from jaxlrp.spray.screening import Finding, Screening
@@ -36,7 +36,7 @@ def screening_report(
     path: str | os.PathLike[str],
     screening: Screening,
     relevance: Any = None,
-    prepare: Step = l1_normalise,
+    prepare: Step = l1_normalize,
     *,
     inputs: Any = None,
     names: Mapping[int, str] | Sequence[str] | None = None,

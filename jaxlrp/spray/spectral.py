@@ -47,7 +47,7 @@ class _Deflated:
 
 
 def spectral(affinity: sparse.csr_array, count: int = 32, *, key: Array) -> Embedding:
-    r"""The spectral embedding of a graph: eigenvectors of its normalised Laplacian, smallest first.
+    r"""The spectral embedding of a graph: eigenvectors of its normalized Laplacian, smallest first.
 
         values = sqrt(sum d) D^-1/2 U,    L U = U diag(l)
 
@@ -83,7 +83,7 @@ def spectral(affinity: sparse.csr_array, count: int = 32, *, key: Array) -> Embe
     a = _checked(affinity)
     n = a.shape[0]
     degree = np.asarray(a.sum(axis=1), np.float64)
-    degree = np.where(degree > 0, degree, 1.0)  # a point without neighbours is a component
+    degree = np.where(degree > 0, degree, 1.0)  # a point without neighbors is a component
     pairs = _smallest(a, degree, count, generator(key))
     values = np.zeros((n, len(pairs)))
     for j, (_, rows, vector) in enumerate(pairs):
@@ -102,7 +102,7 @@ def eigengap(eigenvalues: ArrayLike, *, least: int = 1) -> int:
     a graph that has several components, k* is their number with both.
 
     Args:
-      eigenvalues: (d,), ascending, >= 0, of a normalised Laplacian. One more must be known than there
+      eigenvalues: (d,), ascending, >= 0, of a normalized Laplacian. One more must be known than there
         are components.
       least: the fewest clusters that are an answer, >= 1.
 

@@ -64,11 +64,11 @@ class PCA:
 
 @dataclasses.dataclass(frozen=True)
 class TSNE:
-    """t-SNE: neighbours stay neighbours; distances between groups and their sizes mean nothing.
+    """t-SNE: neighbors stay neighbors; distances between groups and their sizes mean nothing.
 
     Attributes:
       of: see the module.
-      perplexity: about how many neighbours count, > 0; less where there are few points.
+      perplexity: about how many neighbors count, > 0; less where there are few points.
       iterations: >= 250.
 
     Example:
@@ -106,28 +106,28 @@ class UMAP:
 
     Attributes:
       of: see the module.
-      neighbours: how many count, >= 2; less where there are few points.
+      neighbors: how many count, >= 2; less where there are few points.
       least_distance: between points in the view, >= 0.
 
     Example:
-      >>> UMAP(neighbours=5)
-      UMAP(of='spectral', neighbours=5, least_distance=0.1)
+      >>> UMAP(neighbors=5)
+      UMAP(of='spectral', neighbors=5, least_distance=0.1)
     """
 
     of: str | None = "spectral"
-    neighbours: int = 15
+    neighbors: int = 15
     least_distance: float = 0.1
 
     def __post_init__(self) -> None:
-        check_count("neighbours", self.neighbours)
-        check_at_least("neighbours", self.neighbours, 2)
+        check_count("neighbors", self.neighbors)
+        check_at_least("neighbors", self.neighbors, 2)
         check_at_least("least_distance", self.least_distance, 0.0)
 
     def __call__(self, points: np.ndarray, key: Array) -> np.ndarray:
         if len(points) < _FEW:
             return PCA()(points, key)
         method = umap().UMAP(
-            n_neighbors=min(self.neighbours, len(points) - 1),
+            n_neighbors=min(self.neighbors, len(points) - 1),
             min_dist=self.least_distance,
             init=_start(points, key),  # which it scales itself
             random_state=seeds.seed(key),

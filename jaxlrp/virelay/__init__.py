@@ -1,4 +1,4 @@
-"""Projects for ViRelAy, the browser of analysed explanations (https://github.com/virelay/virelay).
+"""Projects for ViRelAy, the browser of analyzed explanations (https://github.com/virelay/virelay).
 
 `export_virelay` writes a folder that ViRelAy 0.6 opens: pictures, relevances, embeddings and clusters. Here
 nothing of ViRelAy is needed; to look at a project, install that too: ``pip install virelay==0.6.1``, in an

@@ -47,7 +47,7 @@ class Attribution:
       rows: (M,) integers, each once: relevance i explains picture rows[i]. None: picture i, which the
         viewer finds faster.
       index_of: what `index` of the analyses counts: rows of the "images", or of the "relevance", as that
-        of `jaxlrp.spray.analyse` does. Must be said where `rows` are not 0, 1, 2, and so on; else both
+        of `jaxlrp.spray.analyze` does. Must be said where `rows` are not 0, 1, 2, and so on; else both
         are the same.
     """
 
@@ -72,8 +72,8 @@ class Attribution:
         """The relevances and outputs of a store, whose rows may have any order and lack some samples.
 
         Args:
-          opened: of `jaxlrp.dataset.open_relevance`, the one whose `relevance` was analysed.
-          analyses: by name, of `jaxlrp.spray.analyse(opened.relevance, ...)`: their `index` are rows of
+          opened: of `jaxlrp.dataset.open_relevance`, the one whose `relevance` was analyzed.
+          analyses: by name, of `jaxlrp.spray.analyze(opened.relevance, ...)`: their `index` are rows of
             the store.
           ids: the id of each picture, in the order of `images`. None where the store's ids are rows of
             `images`, as they are of a source of arrays.

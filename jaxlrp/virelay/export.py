@@ -60,7 +60,7 @@ def export_virelay(
     Args:
       path: the folder, which must not exist yet.
       images: (N, H, W) or (N, H, W, C), C of 1 or 3, H and W at least 4; anything that can be sliced.
-        uint8, or real numbers with `image_range`. Grey is written as three equal channels. What is no
+        uint8, or real numbers with `image_range`. Gray is written as three equal channels. What is no
         picture is made one by `render_signals` or `render_tokens`.
       labels: (N,) integers, the true label of each picture; or (N, classes) booleans, of those that
         have several. Held in memory.
@@ -75,7 +75,7 @@ def export_virelay(
       model: the name of the model.
       dataset: the name of the data set.
       allow_zero: whether a relevance may be zero everywhere, which the viewer shows black.
-      allow_negative: whether a relevance may be positive nowhere, which three of the viewer's colour maps
+      allow_negative: whether a relevance may be positive nowhere, which three of the viewer's color maps
         show wrongly: "gray-red", "black-green", "black-yellow". The other five are right.
       batch_size: how many rows are read at once, > 0. None: 16 MiB of relevance.
       overwrite: whether to replace an earlier export. A folder that holds anything else is never replaced.

@@ -56,7 +56,7 @@ def check_image_channels(channels: int, shape: tuple[int, ...]) -> None:
 
 
 def to_pixels(batch: np.ndarray, start: int, channel_axis: int, limits: Range | None) -> np.ndarray:
-    """(b, 3, H, W) uint8. Grey is repeated; `limits` become 0 and 255."""
+    """(b, 3, H, W) uint8. Gray is repeated; `limits` become 0 and 255."""
     if limits is None:
         if batch.dtype != np.uint8:
             raise ValueError(
@@ -126,7 +126,7 @@ def _check_maps(maps: np.ndarray, start: int, allowed: Allowed) -> None:
     if negative.any() and not allowed.negative:
         raise ValueError(
             f"relevance must be positive somewhere (summed over channels), got it nowhere in "
-            f"{_rows(negative, start)}: the viewer's colour maps 'gray-red', 'black-green' and "
+            f"{_rows(negative, start)}: the viewer's color maps 'gray-red', 'black-green' and "
             "'black-yellow' divide by its largest value; leave these out, or pass allow_negative=True and "
             "choose one of the other five"
         )

@@ -35,7 +35,7 @@ def render_tokens(
 ) -> Pictures:
     """Writes sentences into pictures, with the relevance of each token in the box around it.
 
-    Every pixel of a box has its token's relevance, so that colours compare. Pieces of words are put
+    Every pixel of a box has its token's relevance, so that colors compare. Pieces of words are put
     together as in `jaxlrp.plot.text`. Long sentences go on in a new line; all pictures are as high as the
     longest needs.
 

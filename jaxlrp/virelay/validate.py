@@ -89,7 +89,7 @@ def rows_of_index(attribution: Attribution, rows: np.ndarray | None) -> np.ndarr
     if attribution.index_of is None and rows is not None:
         raise ValueError(
             "index_of must be 'images' or 'relevance' where rows are not 0, 1, 2, ..., got None: of which "
-            "the index of the analyses are rows. That of jaxlrp.spray.analyse are rows of its relevance; "
+            "the index of the analyses are rows. That of jaxlrp.spray.analyze are rows of its relevance; "
             "of a store use Attribution.of_store"
         )
     return rows if attribution.index_of == "relevance" else None

@@ -47,7 +47,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Norm:
-    """Batch normalisation with fixed statistics; `gain` multiplies the scale."""
+    """Batch normalization with fixed statistics; `gain` multiplies the scale."""
 
     features: int
     gain: float = 1.0
@@ -88,7 +88,7 @@ def _resnet(norm: bool) -> dict[str, Layer]:
 
 
 def norm_name(conv: str) -> str:
-    """The name of the batch normalisation behind a convolution of a ResNet."""
+    """The name of the batch normalization behind a convolution of a ResNet."""
     return f"{conv}_bn" if conv.endswith("downsample") else conv.replace("conv", "bn")
 
 

@@ -16,7 +16,7 @@ def _norm() -> nn.BatchNorm:
 
 
 class VGG(nn.Module):
-    """Four convolutions with batch normalisation, three dense layers."""
+    """Four convolutions with batch normalization, three dense layers."""
 
     def setup(self) -> None:
         self.conv1, self.conv2, self.conv3, self.conv4 = (

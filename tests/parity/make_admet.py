@@ -3,7 +3,7 @@
 Needs torch, rdkit and chemprop 2.3.1, and without its dependencies the package of the weights:
 pip install --no-deps admet-ai==2.0.1
 
-It imports nothing of jaxlrp. The molecules have rings, charges, stereo centres and double bonds of
+It imports nothing of jaxlrp. The molecules have rings, charges, stereo centers and double bonds of
 either kind, elements that the features know and one that they do not; one is a lone atom and one a
 salt, two graphs in one.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-# A featuriser in C++, which is no part of what is frozen and for which there is no wheel everywhere.
+# A featurizer in C++, which is no part of what is frozen and for which there is no wheel everywhere.
 sys.modules.setdefault("cuik_molmaker", types.ModuleType("cuik_molmaker"))
 
 from chemprop.data import BatchMolGraph  # noqa: E402
@@ -48,8 +48,8 @@ SMILES = (
 
 def main() -> None:
     """Writes the molecules, their features in float32 and the logits of five models in float64."""
-    featurise = SimpleMoleculeMolGraphFeaturizer()
-    graphs = [featurise(make_mol(smiles)) for smiles in SMILES]
+    featurize = SimpleMoleculeMolGraphFeaturizer()
+    graphs = [featurize(make_mol(smiles)) for smiles in SMILES]
     batch = BatchMolGraph(graphs)
     features = {"atoms": batch.V.numpy(), "bonds": batch.E.numpy()}
     batch.V, batch.E = batch.V.double(), batch.E.double()

@@ -4,7 +4,7 @@
 
 Needs torch and LXT (`pip install torch && pip install --no-deps --ignore-requires-python lxt==2.1`), and
 this folder's `transformer_weights.py`. LXT's explicit rules carry relevances, not
-gradients, so every step is one of its functions. Its stabilisers, which have no sign, are zero here; its
+gradients, so every step is one of its functions. Its stabilizers, which have no sign, are zero here; its
 RMSNorm computes in float32, so its identity rule is spelled out.
 """
 

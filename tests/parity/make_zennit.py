@@ -18,7 +18,7 @@ that is checked here and not stored.
 
 A canonizer folds BatchNorm into the convolution right before it. In a VGG, a ResNet or a MobileNet
 the order in which modules were registered tells which that is. In a DenseNet it does not:
-`dense1.conv2` is registered right before `dense2.norm1`, which normalises a *concatenation* that
+`dense1.conv2` is registered right before `dense2.norm1`, which normalizes a *concatenation* that
 the convolution made only a part of, and `dense2.conv2` reaches nothing but `transition.norm`,
 again by way of a concatenation; neither may be merged. `conv0, norm0` and `conv1, norm2` are true
 pairs. So there the true pairs are named, and the other norms remain, as layers that pass relevance
@@ -142,12 +142,12 @@ def sequential(*parts: tuple[str, nn.Module]) -> nn.Sequential:
 
 
 def conv_norm(modules: dict[str, nn.Module], conv: str, norm: str) -> list[tuple[str, nn.Module]]:
-    """A convolution and, where the network has one, the batch normalisation behind it."""
+    """A convolution and, where the network has one, the batch normalization behind it."""
     return [(name, modules[name]) for name in (conv, norm) if name in modules]
 
 
 def vgg(specs: dict[str, formula.Layer]) -> nn.Module:
-    """Four convolutions, with batch normalisation where `specs` has it, and three dense layers."""
+    """Four convolutions, with batch normalization where `specs` has it, and three dense layers."""
     modules = children(specs, "")
     parts: list[tuple[str, nn.Module]] = []
     for i in range(1, 5):
@@ -188,7 +188,7 @@ def resnet(specs: dict[str, formula.Layer]) -> nn.Module:
 
 
 def densenet(specs: dict[str, formula.Layer]) -> nn.Module:
-    """Stem, two dense layers, a transition, one dense layer: normalisation before activation."""
+    """Stem, two dense layers, a transition, one dense layer: normalization before activation."""
 
     def dense_layer(name: str) -> nn.Module:
         modules = children(specs, f"{name}.")
@@ -315,7 +315,7 @@ def build(name: str) -> nn.Module:
 
 
 def canonizers(name: str) -> list[Canonizer]:
-    """What folds the batch normalisations that directly follow a convolution."""
+    """What folds the batch normalizations that directly follow a convolution."""
     if name != "densenet":
         return [SequentialMergeBatchNorm()]
     pairs = [(("conv0",), "norm0")]

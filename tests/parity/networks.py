@@ -3,7 +3,7 @@
 Half of them keep PyTorch's axis order (NCHW, kernels OIHW), half that of Flax (NHWC, kernels HWIO);
 `LAYOUTS` says which, and `to_torch` brings a relevance of either into the order of the frozen
 arrays. Parameters are nested dicts of NumPy float64 arrays: `kernel` and `bias`; `scale`, `bias`,
-`mean` and `var` for batch normalisation.
+`mean` and `var` for batch normalization.
 """
 
 from collections.abc import Callable
@@ -131,7 +131,7 @@ def conv(
 
 
 def batch_norm(p: Params, x: jax.Array, layout: Layout) -> jax.Array:
-    """Batch normalisation with fixed statistics: PyTorch's spelling for NCHW, Flax's for NHWC."""
+    """Batch normalization with fixed statistics: PyTorch's spelling for NCHW, Flax's for NHWC."""
     if layout == "NCHW":
         mean, var, scale, bias = (p[k][:, None, None] for k in ("mean", "var", "scale", "bias"))
         return (x - mean) / jnp.sqrt(var + formula.BATCH_NORM_EPSILON) * scale + bias
@@ -191,7 +191,7 @@ def flatten(x: jax.Array) -> jax.Array:
 
 
 def vgg(layout: Layout, params: Params, x: jax.Array) -> jax.Array:
-    """Four convolutions, with batch normalisation where `params` has it, and three dense layers."""
+    """Four convolutions, with batch normalization where `params` has it, and three dense layers."""
     for i in range(1, 5):
         x = conv(params[f"conv{i}"], x, layout)
         if f"bn{i}" in params:
@@ -241,7 +241,7 @@ def _dense_layer(p: Params, x: jax.Array, layout: Layout) -> jax.Array:
 
 
 def densenet(layout: Layout, params: Params, x: jax.Array) -> jax.Array:
-    """Stem, two dense layers, a transition, one dense layer: normalisation before activation."""
+    """Stem, two dense layers, a transition, one dense layer: normalization before activation."""
     x = jax.nn.relu(batch_norm(params["norm0"], conv(params["conv0"], x, layout), layout))
     x = _dense_layer(params["dense1"], x, layout)
     x = _dense_layer(params["dense2"], x, layout)

@@ -28,7 +28,7 @@ def _norm(features: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 
 
 class VGG(nnx.Module):
-    """Four convolutions with batch normalisation, three dense layers."""
+    """Four convolutions with batch normalization, three dense layers."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.conv1 = _conv(3, 4, bias=True, rngs=rngs)

@@ -15,7 +15,7 @@ import networks
 
 GOLDENS = np.load(pathlib.Path(__file__).with_name("zennit.npz"))
 
-# Both sides compute in float64 and divide by the same stabilisers; what is left is rounding,
+# Both sides compute in float64 and divide by the same stabilizers; what is left is rounding,
 # amplified by the networks (at most 720 times, in mobile).
 RTOL64 = 1e-6
 RTOL32 = 1e-4

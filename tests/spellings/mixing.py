@@ -103,7 +103,7 @@ def layer_norm_centered(x: jax.Array) -> jax.Array:
 
 
 def norm(one: Function, other: Function) -> Pair:
-    return Pair("normaliser", lambda x: one(x) @ V, lambda x: other(x) @ V, (SIX,))
+    return Pair("normalizer", lambda x: one(x) @ V, lambda x: other(x) @ V, (SIX,))
 
 
 def group_norm(x: jax.Array) -> jax.Array:

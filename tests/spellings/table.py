@@ -28,7 +28,7 @@ ALL = tuple(PRESETS)
 # no difference.
 PLAIN_SUMS = ("attnlrp", "cp_lrp", "all_epsilon")
 NO_FLAT = tuple(name for name in ALL if name != "epsilon_plus_flat")
-ONLY_PLAIN = "one spelling has a sum, of which other presets stabilise the denominator"
+ONLY_PLAIN = "one spelling has a sum, of which other presets stabilize the denominator"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,7 @@ class SqueezeExcite(nn.Module):
         return nn.Dense(3)(act(nn.Dense(8)(x.mean(axis=(1, 2)))))
 
 
-class StandardisedConv(nn.Module):
+class StandardizedConv(nn.Module):
     """A convolution with a kernel of mean zero and variance one for each output."""
 
     features: int
@@ -95,14 +95,14 @@ class StandardisedConv(nn.Module):
 
 
 class ResNetGN(nn.Module):
-    """GroupNorm and standardised weights, as in BiT."""
+    """GroupNorm and standardized weights, as in BiT."""
 
     @nn.compact
     def __call__(self, x):
-        x = StandardisedConv(6)(x)
+        x = StandardizedConv(6)(x)
         for _ in range(2):
-            y = StandardisedConv(6)(nn.relu(nn.GroupNorm(2)(x)))
-            x = x + StandardisedConv(6)(nn.relu(nn.GroupNorm(2)(y)))
+            y = StandardizedConv(6)(nn.relu(nn.GroupNorm(2)(x)))
+            x = x + StandardizedConv(6)(nn.relu(nn.GroupNorm(2)(y)))
         x = nn.max_pool(nn.relu(nn.GroupNorm(2)(x)), (2, 2), (2, 2))
         return nn.Dense(3)(x.mean(axis=(1, 2)))
 

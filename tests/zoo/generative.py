@@ -98,8 +98,8 @@ class Prototypes(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.relu(nn.Dense(6)(x))
-        centres = self.param("centre", nn.initializers.normal(), (4, 6))
-        distance = jnp.sum((x[:, None] - centres) ** 2, axis=-1)
+        centers = self.param("center", nn.initializers.normal(), (4, 6))
+        distance = jnp.sum((x[:, None] - centers) ** 2, axis=-1)
         near = jnp.exp(-0.5 * distance)
         similar = jnp.log((distance + 1) / (distance + 1e-4))
         return nn.Dense(3)(jnp.concatenate([near, similar], axis=-1))

@@ -37,7 +37,7 @@ def gcn(rng: np.random.Generator) -> Model:
 
 @FAMILY.add(batched=False)
 def gcn_dense(rng: np.random.Generator) -> Model:
-    """The same by a matrix of neighbours."""
+    """The same by a matrix of neighbors."""
     w, v, head = normal(rng, WIDTH, 6), normal(rng, 6, 6, scale=0.5), normal(rng, 6, 3)
     near = jnp.zeros((NODES, NODES)).at[RECEIVERS, SENDERS].set(1.0)
     near = near / near.sum(axis=1, keepdims=True)
@@ -50,7 +50,7 @@ def gcn_dense(rng: np.random.Generator) -> Model:
 
 
 class Gat(nn.Module):
-    """Attention over the neighbours: a softmax over segments."""
+    """Attention over the neighbors: a softmax over segments."""
 
     @nn.compact
     def __call__(self, x):
@@ -72,7 +72,7 @@ def gat(rng: np.random.Generator) -> Model:
 
 
 class Gin(nn.Module):
-    """Sums of neighbours through a perceptron; the greatest of all nodes is read."""
+    """Sums of neighbors through a perceptron; the greatest of all nodes is read."""
 
     @nn.compact
     def __call__(self, x):

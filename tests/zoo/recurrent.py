@@ -52,7 +52,7 @@ def minimal_gated_unit(rng: np.random.Generator) -> Model:
 
 
 class Bidirectional(nn.Module):
-    """Tokens, both directions, every step labelled."""
+    """Tokens, both directions, every step labeled."""
 
     @nn.compact
     def __call__(self, ids):

@@ -17,7 +17,7 @@ from flax import nnx
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
-from jaxlrp.layers import KINDS
+from jaxlrp.network.layers import KINDS
 from zoo.entries import Entry
 from zoo.registry import EAGER, KNOWN, KNOWN_TWINS, SINGLE, ZOO
 from zoo.twins import TWINS
@@ -139,7 +139,7 @@ def check_derivative(case: Case) -> None:
 
 
 def check_layers(case: Case) -> None:
-    """Without biases every layer hands on what it was given, but for its stabiliser's share."""
+    """Without biases every layer hands on what it was given, but for its stabilizer's share."""
     layers = {p: e for p, e in case.ledger.entries.items() if e.kind in KINDS}
     worst = {path: abs(float(e.rule)) for path, e in layers.items()}
     assert max(worst.values()) < RTOL * case.scale
@@ -267,13 +267,13 @@ def _twin(name: str) -> Any:
     return pytest.param(name, marks=marks)
 
 
-# Next to no stabiliser: what is folded into a layer changes what it is compared with.
+# Next to no stabilizer: what is folded into a layer changes what it is compared with.
 EXACT = {
     "all_epsilon": C.all_epsilon(1e-14),
     "attnlrp": C.attnlrp(epsilon=1e-14),
     "cp_lrp": C.cp_lrp(epsilon=1e-14),
-    "attnlrp_gamma": C.by_kind("conv", lrp.Gamma(0.25, stabiliser=1e-14))
-    + C.by_kind("dense", lrp.Gamma(0.05, stabiliser=1e-14))
+    "attnlrp_gamma": C.by_kind("conv", lrp.Gamma(0.25, stabilizer=1e-14))
+    + C.by_kind("dense", lrp.Gamma(0.05, stabilizer=1e-14))
     + C.attnlrp(epsilon=1e-14),
 }
 
@@ -299,7 +299,7 @@ def test_twins(name: str) -> None:
 def test_attention_without_biases_needs_a_relative_epsilon() -> None:
     """Measured: 0.09 with biases, 344 without, 0.11 with an epsilon in units of the sums."""
     fun, x = ZOO["vit"].build(np.random.default_rng(0))
-    relative = lrp.rules.Stabilise(0.1, norm_scale=True, axis=(-1,))
+    relative = lrp.rules.Stabilize(0.1, norm_scale=True, axis=(-1,))
     made = [C.attnlrp(), C.attnlrp(bias="zero"), C.attnlrp(bias="zero", epsilon=relative)]
     explain = [lrp.explain(fun, composite) for composite in made]
     found = jax.jit(lambda x: [e(x, target=TARGET).relevance for e in explain])(x)

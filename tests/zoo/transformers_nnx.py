@@ -32,7 +32,7 @@ class Layer(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """A vision transformer; its layers in a list, rematerialised, or scanned over."""
+    """A vision transformer; its layers in a list, rematerialized, or scanned over."""
 
     def __init__(self, rngs: nnx.Rngs, layers: str = "loop") -> None:
         self.kind = layers
@@ -80,7 +80,7 @@ def nnx_vit_scan(rng: np.random.Generator) -> Model:
 
 
 def rotate(x: jax.Array) -> jax.Array:
-    """Rotary embedding as complex numbers: neighbours turn by position."""
+    """Rotary embedding as complex numbers: neighbors turn by position."""
     half = x.shape[-1] // 2
     angle = jnp.arange(x.shape[1])[:, None] / 100 ** (jnp.arange(half) / half)
     pairs = jax.lax.complex(x[..., ::2], x[..., 1::2])
@@ -152,7 +152,7 @@ def nnx_policy(rng: np.random.Generator) -> Model:
 
 
 class QKNorm(nnx.Module):
-    """Attention whose queries and keys are normalised, with a learned query, and a gate."""
+    """Attention whose queries and keys are normalized, with a learned query, and a gate."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.attention = nnx.MultiHeadAttention(

@@ -46,7 +46,7 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 @twins
-def layers_in_a_loop_scanned_rematerialised(rng: np.random.Generator) -> Twins:
+def layers_in_a_loop_scanned_rematerialized(rng: np.random.Generator) -> Twins:
     x = vision_linen.picture(rng)
     v = linen_variables(rng, vision_linen.ViT(), x)
     p = v["params"]
@@ -100,23 +100,23 @@ def _in_evaluation(module: nnx.Module) -> nnx.Module:
 
 @twins
 def llama_in_linen_and_nnx(rng: np.random.Generator) -> Twins:
-    """Attention by hand and fused, halves and neighbours rotated, gate and up apart and in one."""
+    """Attention by hand and fused, halves and neighbors rotated, gate and up apart and in one."""
     ids = tokens(rng, 2, transformers_nnx.LENGTH)
     model = transformers_linen.Decoder()
     v = linen_variables(rng, model, ids)
     p = v["params"]
     other = transformers_nnx.Llama(nnx.Rngs(0))
     width = transformers_nnx.WIDTH
-    # in Linen features turn with those half a head on, in NNX with their neighbours
-    neighbours = np.array([0, 2, 1, 3])
+    # in Linen features turn with those half a head on, in NNX with their neighbors
+    neighbors = np.array([0, 2, 1, 3])
     for i, layer in enumerate(other.layers):
         attention = p[f"GroupedAttention_{i}"]
         q, k, values = (attention[f"{name}_proj"]["kernel"] for name in "qkv")
         values = {
             "norm1": p[f"RMSNorm_{2 * i}"],
             "norm2": p[f"RMSNorm_{2 * i + 1}"],
-            "q": {"kernel": q[..., neighbours].reshape(width, -1)},
-            "k": {"kernel": k[..., neighbours].reshape(width, -1)},
+            "q": {"kernel": q[..., neighbors].reshape(width, -1)},
+            "k": {"kernel": k[..., neighbors].reshape(width, -1)},
             "v": {"kernel": values.reshape(width, -1)},
             "o": {"kernel": attention["o_proj"]["kernel"].reshape(-1, width)},
             "gate_up": {

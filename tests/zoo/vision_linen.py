@@ -36,7 +36,7 @@ class Layer(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches, a class token, positions, layers one by one, scanned over or rematerialised."""
+    """Patches, a class token, positions, layers one by one, scanned over or rematerialized."""
 
     layers: str = "loop"
     act: Callable = nn.gelu

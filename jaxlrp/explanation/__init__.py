@@ -1,0 +1,1 @@
+"""The ways in: from a function and its arguments to an explanation."""

@@ -1,0 +1,1 @@
+"""A function as a network of layers: traced, analyzed, cut up."""

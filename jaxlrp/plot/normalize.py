@@ -1,0 +1,279 @@
+"""From relevance to numbers in [-1, 1], and on to colors that are neutral at zero.
+
+    share = clip(R / limit, -1, 1),        color = cmap((1 + share) / 2)
+
+One limit serves both signs, so zero relevance is always the exact middle of the color map.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+from jax.core import Tracer
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from numpy.typing import ArrayLike
+
+
+def normalize(
+    relevance: ArrayLike,
+    axis: int | Sequence[int] | None = None,
+    method: Literal["absmax", "signed"] = "absmax",
+    percentile: float = 100.0,
+) -> np.ndarray:
+    r"""Scales relevance to [-1, 1] about zero: the sign stays, zero stays zero, units are lost.
+
+    absmax:  clip(R / s, -1, 1),                          s = the percentile of |R| where R != 0
+    signed:  clip(R+ / s+, 0, 1) - clip(R- / s-, 0, 1),   s+, s- = the same of R+ and of R-, apart
+
+    With ``"absmax"`` positive and negative values stay comparable; with ``"signed"`` they do not,
+    but weak evidence of one sign stays visible beside strong evidence of the other. Zeros are left
+    out of the percentile, so that a sparse map keeps a scale. Where all is zero the result is zero.
+
+    Args:
+      relevance: any shape, real (bfloat16 too), finite; numpy or concrete JAX array. Not changed.
+      axis: the axes that share one scale. None: one scale for the whole array. For a batch
+        ``(N, H, W, C)``, ``(1, 2, 3)`` gives each picture its own.
+      method: "absmax" or "signed".
+      percentile: in (0, 100], in per cent. 100 divides by the largest magnitude and clips nothing;
+        99 lets the largest hundredth of the non-zero values saturate at -1 or 1.
+
+    Returns:
+      numpy array of the same shape, in [-1, 1], dimensionless: float32 for floats of up to 32 bits,
+        else float64.
+
+    Raises:
+      TypeError: if `relevance` is traced (inside `jax.jit`) or does not hold real numbers.
+      ValueError: if `relevance` is empty or not finite, or another argument is out of range.
+
+    Example:
+      >>> import numpy as np
+      >>> normalize(np.array([2.0, -4.0, 0.0])).tolist()
+      [0.5, -1.0, 0.0]
+      >>> normalize(np.array([2.0, -4.0, 0.0]), method="signed").tolist()
+      [1.0, -1.0, 0.0]
+    """
+    values = as_real(relevance, "relevance")
+    axes = _checked_axes(axis, values.ndim)
+    if not 0.0 < percentile <= 100.0:
+        raise ValueError(
+            f"percentile must be in (0, 100], got {percentile}; "
+            "100 divides by the largest magnitude"
+        )
+    if method == "absmax":
+        share = _divide_by_percentile(values, axes, percentile)
+    elif method == "signed":
+        positive, negative = np.maximum(values, 0.0), np.maximum(-values, 0.0)
+        share = _divide_by_percentile(positive, axes, percentile)
+        share -= _divide_by_percentile(negative, axes, percentile)
+    else:
+        raise ValueError(f"method must be 'absmax' or 'signed', got {method!r}")
+    dtype = np.asarray(relevance).dtype
+    narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize <= 4
+    return share.astype(np.float32 if narrow else np.float64)
+
+
+def _divide_by_percentile(
+    values: np.ndarray, axes: tuple[int, ...], percentile: float
+) -> np.ndarray:
+    """clip(values / s, -1, 1), s the percentile of the non-zero magnitudes, 1 if there are none."""
+    magnitude = np.abs(values)
+    all_zero = ~np.any(magnitude > 0, axis=axes, keepdims=True)
+    counted = np.where(all_zero, 1.0, np.where(magnitude > 0, magnitude, np.nan))
+    scale = np.nanpercentile(counted, percentile, axis=axes, keepdims=True)
+    return np.clip(values / scale, -1.0, 1.0)
+
+
+def _checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(ndim))
+    axes = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
+    if not axes or any(not -ndim <= a < ndim for a in axes):
+        raise ValueError(
+            f"axis must name axes of relevance, which has {ndim}, got {axis}; "
+            "None scales the whole array by one number"
+        )
+    return tuple(a % ndim for a in axes)
+
+
+# --- input ----------------------------------------------------------------------------------------
+
+
+def as_real(value: ArrayLike, name: str) -> np.ndarray:
+    """Returns `value` as a float64 array that must not be written to; `name` is for the errors.
+
+    Raises:
+      TypeError: if traced, or not real numbers.
+      ValueError: if empty, ragged, or not finite.
+    """
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"{name} must be a concrete array, got a traced one ({value.aval}); "
+            "draw outside jax.jit, jax.vmap and jax.grad, on what they return"
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array with equal rows: {error}") from error
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise TypeError(
+            f"{name} must hold real numbers, got dtype {array.dtype}; "
+            "convert it first, for instance with jnp.real or .astype(float)"
+        )
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    array = array.astype(np.float64, copy=False)
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(
+            f"{name} must be finite, got {array[where]} at index {where} "
+            f"({np.sum(~finite)} of {array.size} entries are not finite); "
+            "find what made them, or mask them with np.nan_to_num"
+        )
+    return array
+
+
+_LUMA = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709, on the encoded values of the picture
+
+# --- color ---------------------------------------------------------------------------------------
+
+# From the blue end to the red end, evenly spaced, fitted in CIE L* and Oklch. At the same distance
+# from the middle both sides have the same lightness (in even steps) and, for the first two, the
+# same opacity in an overlay. So |R| can be read in a gray-scale print, and its sign, blue against
+# red, with the common color vision deficiencies.
+_ANCHORS = {
+    "relevance": (
+        "#1354bc #2d77d9 #519cec #83bff4 #c1e0f7 #ffffff #fdd3c1 #ffa183 #f96c51 #de392d #b31318"
+    ),
+    "relevance-dark": (
+        "#44adfe #2784df #1f5faf #1d4075 #15233b #000000 #3b1815 #75241e #af3429 #df533e #fe8261"
+    ),
+    "relevance-gray": (
+        "#0953c1 #1568d6 #2e81dc #5897d2 #8aabc3 #bbbbbb #c59e91 #d07d66 #d35842 #c8352a #b1191b"
+    ),
+}
+_COLORMAPS = {
+    name: LinearSegmentedColormap.from_list(name, anchors.split(), N=511)
+    for name, anchors in _ANCHORS.items()
+}
+
+
+def as_colormap(cmap: str | Colormap) -> Colormap:
+    """Returns the color map of that name, ours ("relevance", -dark, -gray) or matplotlib's.
+
+    A smooth map with an even number of entries has none at its middle, so it is resampled with one
+    more: zero is then exactly white in "bwr" too.
+
+    Raises:
+      ValueError: if neither we nor matplotlib know the name.
+    """
+    ours_or_theirs = {**mpl.colormaps, **_COLORMAPS}
+    found = cmap if isinstance(cmap, Colormap) else ours_or_theirs.get(cmap)
+    if found is None:
+        raise ValueError(
+            f"cmap must be one of {sorted(_COLORMAPS)} or a color map of matplotlib, "
+            f"got {cmap!r}; list(matplotlib.colormaps) shows them"
+        )
+    even = isinstance(found, LinearSegmentedColormap) and found.N % 2 == 0
+    return found.resampled(found.N + 1) if even else found
+
+
+def symmetric_limit(values: np.ndarray, limit: float | None) -> float:
+    """Returns `limit`, checked; for None the largest magnitude, or 1 where all is zero.
+
+    Raises:
+      ValueError: if `limit` is not positive and finite.
+    """
+    if limit is None:
+        return float(np.max(np.abs(values))) or 1.0
+    if not 0.0 < limit < np.inf:
+        raise ValueError(
+            f"limit must be positive and finite, got {limit}; "
+            "None takes the largest magnitude of relevance"
+        )
+    return float(limit)
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+def _channels_last(array: np.ndarray, channel_axis: int | None, name: str) -> np.ndarray:
+    """Returns (H, W, C); two-dimensional input has one channel."""
+    if array.ndim == 2:
+        return array[..., None]
+    if array.ndim != 3:
+        raise ValueError(
+            f"{name} must have shape (H, W) or three axes with channels, got {array.shape}; "
+            f"take one picture of a batch: {name}[0]"
+        )
+    if channel_axis is None:
+        if array.shape[-1] not in (1, 3) or array.shape[0] in (1, 3):
+            raise ValueError(
+                f"channel_axis must say where {name} with shape {array.shape} has its channels, "
+                "got None; pass -1 for (H, W, C) or 0 for (C, H, W)"
+            )
+        channel_axis = -1
+    if not -3 <= channel_axis < 3:
+        raise ValueError(
+            f"channel_axis must be in [-3, 2], got {channel_axis}; -1 is the last axis"
+        )
+    return np.moveaxis(array, channel_axis, -1)
+
+
+def sum_channels(
+    relevance: ArrayLike, channel_axis: int | None, name: str = "relevance"
+) -> np.ndarray:
+    """Returns the relevance of each pixel: (H, W), float64."""
+    return _channels_last(as_real(relevance, name), channel_axis, name).sum(axis=-1)
+
+
+def photograph(image: ArrayLike, channel_axis: int | None, name: str = "image") -> np.ndarray:
+    """Returns the picture as (H, W, 3), float64 in [0, 1]."""
+    values, dtype = as_real(image, name), np.asarray(image).dtype
+    if dtype == np.uint8:
+        values = values / 255.0
+    elif jnp.issubdtype(dtype, jnp.integer) or values.min() < -1e-3 or values.max() > 1.001:
+        raise ValueError(
+            f"{name} must be uint8, or float in [0, 1], "
+            f"got {dtype} in [{values.min():.4g}, {values.max():.4g}]; undo the preprocessing "
+            f"of the model, or rescale: (x - x.min()) / (x.max() - x.min())"
+        )
+    values = _channels_last(values, channel_axis, name)
+    if values.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{name} must have 1 or 3 channels, got {values.shape[-1]}; "
+            f"drop an alpha channel: {name}[..., :3]"
+        )
+    return np.broadcast_to(np.clip(values, 0.0, 1.0), (*values.shape[:2], 3))
+
+
+def as_gray(photo: np.ndarray) -> np.ndarray:
+    """Returns the luma (H, W) of a photograph (H, W, 3)."""
+    return photo @ _LUMA
+
+
+def blend(
+    values: np.ndarray, gray: np.ndarray, cmap: Colormap, limit: float, alpha: float
+) -> np.ndarray:
+    """Lays the colors of `values` over `gray`, both (H, W); returns uint8 (H, W, 3).
+
+    With n the neutral color and o the least opacity for which some film gives cmap(R) over n,
+
+        cmap(R) = (1 - o) n + o film
+        pixel = (1 - alpha o) gray + alpha o film = gray + alpha ((cmap(R) - n) - o (gray - n))
+    """
+    if gray.shape != values.shape:
+        raise ValueError(
+            f"image must have the height and width of relevance, {values.shape}, got {gray.shape}; "
+            "resize it to what the model saw"
+        )
+    if not 0.0 < alpha <= 1.0:
+        raise ValueError(f"alpha must be in (0, 1], got {alpha}; 1 is the strongest")
+    neutral = np.array(cmap(0.5)[:3])
+    shift = cmap(Normalize(-limit, limit)(values))[..., :3] - neutral
+    room = np.where(shift > 0, 1.0 - neutral, neutral)  # from neutral to the edge of the gamut
+    opacity = np.max(np.abs(shift) / np.maximum(room, 1e-12), axis=-1, keepdims=True)
+    pixels = gray[..., None] + alpha * (shift - opacity * (gray[..., None] - neutral))
+    return np.round(255.0 * pixels).astype(np.uint8)

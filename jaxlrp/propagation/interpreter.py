@@ -1,0 +1,217 @@
+"""Evaluates a network with the rules attached."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxlrp import _compat
+from jaxlrp.errors import UnsupportedError, where
+from jaxlrp.explanation.plan import Plan
+from jaxlrp.network.discrete import Discrete, carrier, evaluate, lifted, raw, run, with_carrier
+from jaxlrp.network.graph import Env
+from jaxlrp.network.layers import Account, Body, Booked, Layer, Network, Plain, Renamed
+from jaxlrp.propagation import bodies, layer_vjp, ledger_rows
+from jaxlrp.propagation.taps import Activations, Taps
+from jaxlrp.rules import (
+    DerivativeTimesRelevance,
+    Detach,
+    Gradient,
+    LocalTaylor,
+    Pass,
+    Rule,
+)
+from jaxlrp.rules.lookup import LookUp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The rules of a plan.
+
+    Attributes:
+      of: by path.
+      floor: at this depth and below it no unit that is zero gets relevance from above.
+      readout: of the plan, "relevance" or "gradient".
+      feeds: whether units that are zero may get relevance at all.
+    """
+
+    of: Mapping[str, Rule]
+    floor: float = dataclasses.field(metadata={"static": True})
+    readout: str = dataclasses.field(default="relevance", metadata={"static": True})
+    feeds: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @staticmethod
+    def planned(plan: Plan, start: str | None = None) -> Rules:
+        """The rules of a plan; with a `start`, a user may give relevance to any unit."""
+        pairs = list(zip(plan.rows, plan.rules, strict=True))
+        # an affine layer that passes relevance on gives its share even to a unit that is zero
+        feeds = [
+            math.inf if row.loops else row.depth  # the next step of a loop hands it to all in it
+            for row, rule in pairs
+            if not rule.keeps_zero or (row.kind in ("scale", "shift") and isinstance(rule, Pass))
+        ]
+        floor = math.inf if start else max(feeds, default=0)
+        of = {row.path: rule for row, rule in pairs}
+        by_relevance = plan.readout == "relevance"
+        return Rules(of, floor, plan.readout, by_relevance and bool(feeds or start))
+
+
+def interpret(
+    network: Network, rules: Rules, inputs: Sequence[Any], taps: Taps
+) -> tuple[list[Any], Activations]:
+    """Evaluates a network.
+
+    Args:
+      network: the network.
+      rules: the rules of the plan.
+      inputs: the values of the graph's inputs.
+      taps: what to put on the way.
+
+    Returns:
+      The outputs of the graph, bit for bit those of the function that was traced, and the values
+      at the taps.
+    """
+    graph = network.graph
+    env: Env = dict(graph.constants)
+    for v, value in zip(graph.inputs, inputs, strict=True):
+        env[v] = lifted(value) if v in network.live else raw(value)
+    rectified = _rectified(network, rules)
+    activations = Activations()
+    inside: dict[Account, Env] = {}
+    for node in network.nodes:
+        if isinstance(node, Plain):
+            _plain(node, env, network.structure.flowing)
+            if node.scaled is not None and rules.feeds:
+                _pass_zeros(node, env)
+        elif isinstance(node, Booked):
+            ledger_rows.evaluate_booked(node, env, inside, taps.ledger, network.structure.flowing)
+        elif isinstance(node, Renamed):
+            env[node.value] = layer_vjp.renamed(node.trail, env)
+        elif isinstance(node, Body):
+            activations.update(_body(node, rules, env, taps))
+        else:
+            inputs = tuple(env[v] for v in node.inputs)
+            account = taps.ledger.get(node.path)
+            if account is not None:
+                inputs = tuple(layer_vjp.book(v, account, layer_vjp.PASSED) for v in inputs)
+            out = _layer(node, rules, inputs, env, taps, node.output in rectified)
+            if account is not None:
+                out = layer_vjp.book(out, account, layer_vjp.RECEIVED)
+            if node.path in taps.masks:
+                held = carrier(out)
+                weights = jnp.broadcast_to(taps.masks[node.path], held.shape)
+                out = with_carrier(out, layer_vjp.mask(held, weights.astype(held.dtype)))
+            if node.path in taps.outputs:
+                held = carrier(out)
+                delta = _compat.placed_as(taps.outputs[node.path], held)
+                out = with_carrier(out, layer_vjp.tap(held, delta))
+                activations.outputs[node.path] = raw(out)
+            env[node.output] = out
+    return [env[v] for v in graph.outputs], activations
+
+
+def _plain(node: Plain, env: Env, live: frozenset[int]) -> None:
+    if not node.cut:
+        evaluate(node.steps, env, live)
+        return
+    (op,) = node.steps
+    held = {v: lax.stop_gradient(raw(env[v])) for i, v in enumerate(op.inputs) if i in node.cut}
+    local = {v: held.get(v, env[v]) for v in op.inputs}
+    evaluate(node.steps, local, live)
+    env.update((v, local[v]) for v in op.outputs)
+
+
+def _pass_zeros(node: Plain, env: Env) -> None:
+    """Of a product with a constant: relevance of a zero is not scaled, as its gradient form would be."""
+    (op,) = node.steps
+    (out,) = op.outputs
+    assert node.scaled is not None
+    env[out] = layer_vjp.passed(env[node.scaled], env[out])
+
+
+def _layer(layer: Layer, rules: Rules, inputs: tuple, env: Env, taps: Taps, rectified: bool) -> Any:
+    rule = rules.of[layer.path]
+    operands = tuple(raw(env[v]) for v in layer.operands)
+    ledger = taps.ledger.get(layer.path)
+    if layer.kind == "embedding" and rule.is_autodiff:
+        rule = LookUp(gradient=rules.readout == "gradient")
+        return layer_vjp.call(layer, rule, inputs, operands, None, ledger)
+    if isinstance(rule, Detach):
+        return layer_vjp.hold_fixed(layer, inputs, operands)
+    if isinstance(rule, LocalTaylor):
+        return _local_taylor(layer, rule, inputs, env, taps)
+    if layer.kind == "unsupported" and not rule.is_autodiff and len(layer.ops[0].outputs) > 1:
+        raise UnsupportedError(
+            f"`{layer.name}` {where(layer.path, layer.source)} has several outputs; {rule!r} handles one: "
+            "explain what comes before or after it, or give it Gradient()"
+        )
+    if rule.is_autodiff:
+        return _by_autodiff(layer, inputs, operands, env)
+    folded = None if layer.form is None else layer.form.fold(env)
+    return layer_vjp.call(layer, rule, inputs, operands, folded, ledger, rectified)
+
+
+def _by_autodiff(layer: Layer, inputs: tuple, operands: tuple, env: Env) -> Any:
+    if layer.kind == "unsupported":
+        env.update(zip(layer.inputs, inputs, strict=True))
+        evaluate(layer.steps, env, frozenset(layer.inputs))  # it may have several outputs
+        return env[layer.output]
+    if layer.kind in ("activation", "quantizer") and layer.is_discrete:
+        z = layer.forward(tuple(map(raw, inputs)), operands)
+        return lifted(z)  # a step function: its gradient is zero
+    if any(isinstance(x, Discrete) for x in inputs):
+        held = dict(zip(layer.operands, operands, strict=True))
+        given = dict(zip(layer.inputs, inputs, strict=True))
+        return run(layer.ops, given, held, layer.output)
+    return layer.forward(inputs, operands)
+
+
+def _local_taylor(layer: Layer, rule: Rule, inputs: tuple, env: Env, taps: Taps) -> Array:
+    """Local response normalization as one layer, its statistic no longer held fixed."""
+    if layer.local is None:
+        raise ValueError(
+            f"{rule!r} is for local response normalization, a value divided by a function of a sum "
+            f"over a window of that same value, which the normalizer at {layer.path!r} is not: use "
+            "Detach()"
+        )
+    whole = dataclasses.replace(layer.local.layer, path=layer.path, local=layer.local)
+    operands = tuple(raw(env[v]) for v in whole.operands)
+    return layer_vjp.call(whole, rule, inputs, operands, None, taps.ledger.get(layer.path))
+
+
+def _rectified(network: Network, rules: Rules) -> set[int]:
+    """Outputs that a ReLU alone reads, whose rule gives no relevance to values below zero."""
+    keeps_zero = (Pass, Gradient, DerivativeTimesRelevance)
+    relus = {
+        node.inputs[0]
+        for node in network.nodes
+        if isinstance(node, Layer) and node.relu and isinstance(rules.of[node.path], keeps_zero)
+    }
+    return {
+        node.output
+        for node in network.nodes
+        if isinstance(node, Layer)
+        and node.rectified
+        and node.output in relus
+        and not node.last
+        and node.depth >= rules.floor
+    }
+
+
+def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Activations:
+    inputs = [env[v] for v in node.op.inputs]
+    if node.carry is not None and node.carry.path in taps.ledger:
+        account = taps.ledger[node.carry.path]
+        for i in node.fixed:
+            begun = lifted(jnp.asarray(raw(inputs[i])))
+            inputs[i] = layer_vjp.book(begun, account, layer_vjp.RECEIVED)
+    outputs, activations = bodies.emit(node, interpret, rules, inputs, taps)
+    env.update(zip(node.op.outputs, outputs, strict=True))
+    return activations

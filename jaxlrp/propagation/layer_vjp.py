@@ -1,0 +1,289 @@
+"""Layers with a rule as their VJP. The one place where `custom_vjp` is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxlrp import _compat
+from jaxlrp.network.dependence import Trail
+from jaxlrp.network.discrete import (
+    Discrete,
+    as_floats,
+    carrier,
+    is_discrete,
+    lifted,
+    raw,
+    with_carrier,
+    zeros_like,
+)
+from jaxlrp.network.graph import Env
+from jaxlrp.network.layers import LINEAR_KINDS, Layer
+from jaxlrp.numerics import summed_to, to_gradient_form, to_relevance, widen
+from jaxlrp.propagation.taps import BIAS, COLUMNS, MAGNITUDE, PASSED, RECEIVED, STABILIZER
+from jaxlrp.rules import BoundLayer, Rule, Shares
+from jaxlrp.rules.lookup import back_along
+
+__all__ = ["PASSED", "RECEIVED", "book", "call", "hold_fixed", "mask", "tap"]
+
+
+def call(
+    layer: Layer,
+    rule: Rule,
+    inputs: tuple[Any, ...],
+    operands: tuple[Any, ...],
+    folded: tuple[Array, Array] | None,
+    ledger: Array | None = None,
+    rectified: bool = False,
+) -> Any:
+    """The layer's own output, with the rule as its VJP.
+
+    Args:
+      layer: the layer.
+      rule: the rule. Its traced hyperparameters become arguments of the `custom_vjp` function.
+      inputs, operands: the values of `layer.inputs` and `layer.operands`.
+      folded: (weight, bias) of a linear layer. Their cotangents are what the rule gives the
+        parameters; the unfolded operands of the forward pass get none.
+      ledger: an account, see `book`. What the bias and the stabilizer keep is booked in it.
+      rectified: whether no relevance comes to negative outputs.
+    """
+    leaves, tree = jax.tree.flatten(rule)
+    traced = {i: leaf for i, leaf in enumerate(leaves) if _compat.is_array(leaf)}
+    linear = layer.kind in LINEAR_KINDS
+    recompute = layer.kind == "activation" or (layer.cheap and not linear)
+    grouped = layer.form is not None and bool(layer.form.extras)
+
+    def rebuild(values: dict[int, Array], dtype: Any) -> Rule:
+        cast = {i: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.inexact) else v
+                for i, v in values.items()}  # fmt: skip
+        return jax.tree.unflatten(tree, [cast.get(i, leaf) for i, leaf in enumerate(leaves)])
+
+    def evaluate(inputs, operands):
+        return layer.forward(tuple(map(raw, inputs)), operands)
+
+    @jax.custom_vjp
+    def function(traced, inputs, operands, folded, ledger):
+        return lifted(evaluate(inputs, operands))
+
+    def forward(traced, inputs, operands, folded, ledger):
+        z = evaluate(inputs, operands)
+        kept = None if linear and not grouped else operands
+        return lifted(z), (traced, inputs, kept, folded, None if recompute else z, ledger)
+
+    def backward(residuals, g):
+        traced, inputs, kept, folded, z, ledger = residuals
+        given, g = tuple(map(raw, inputs)), carrier(g)
+        if z is None:
+            # behind a barrier: else the compiler keeps parts of the first evaluation for the second
+            given, g = lax.optimization_barrier((given, g))
+            z = layer.forward(given, kept)
+        function = _wide_function(layer, kept, given)
+
+        def shared(traced, given, kept, folded, z, g):
+            weight, bias = (None, None) if folded is None else map(widen, folded)
+            bound = BoundLayer(
+                layer, weight, bias, function, kept or (), given, layer.nonnegative, rectified
+            )
+            z, g = widen(z), widen(g)
+            rule = rebuild(traced, g.dtype)
+            shares = rule.backward(bound, tuple(map(widen, given)), z, g)
+            account = None if ledger is None else _account(shares, bias, ledger)
+            return shares.inputs, _parameter_cotangents(shares, folded), account
+
+        found = _compat.freely(shared, traced, given, kept, folded, z, g)
+        primals = tuple(map(carrier, inputs)), folded, ledger
+        to_inputs, to_parameters, to_ledger = _typed_as(found, primals)
+        to_inputs = tuple(map(_cotangent, to_inputs, inputs))
+        return None, to_inputs, None, to_parameters, to_ledger
+
+    function.defvjp(forward, backward)
+    return function(traced, inputs, operands, folded, ledger)
+
+
+def _cotangent(c: Array, x: Any) -> Any:
+    """A cotangent as that of a value; of an integer, what takes its place."""
+    return Discrete(cast(Any, None), c) if isinstance(x, Discrete) else c
+
+
+@jax.custom_vjp
+def passed(x: Array, z: Array) -> Array:
+    """z, whose relevance goes to x: what autodiff does where z is x times a constant, but for x = 0.
+
+    Where the constant is zero and x is not, nothing of z is made of x.
+    """
+    return z
+
+
+def _passed_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, None]:
+    def share(x: Array, z: Array, g: Array) -> Array:
+        relevance = jnp.where((z == 0) & (x != 0), jnp.zeros_like(g), to_relevance(z, g))
+        return to_gradient_form(x, summed_to(x, relevance))
+
+    x, z = residuals
+    return _typed_as(_compat.freely(share, x, z, g), x), None
+
+
+passed.defvjp(lambda x, z: (z, (x, z)), _passed_backward)
+
+
+def renamed(trail: Trail, env: Env) -> Discrete:
+    """An integer at the end of a trail: its relevance goes to where the trail begins."""
+    (end,), sources = trail.ends, tuple(env[v] for v in trail.sources)
+    held = {v: raw(env[v]) for op in trail.ops for v in op.inputs if v in env}
+    held |= {v: raw(x) for v, x in zip(trail.sources, sources, strict=True)}
+    value = raw(env[end])
+
+    @jax.custom_vjp
+    def function(carriers: tuple[Array, ...], held: Env, value: Array) -> Array:
+        return zeros_like(value)
+
+    def shares(g: Array, held: Env, value: Array) -> tuple[Array, ...]:
+        _, pull = back_along(trail, held, g.dtype)
+        found = pull((to_relevance(widen(value), g),))
+        return tuple(
+            to_gradient_form(widen(held[v]), share)
+            for v, share in zip(trail.sources, found, strict=True)
+        )
+
+    def backward(residuals: Any, g: Array) -> tuple[Any, None, None]:
+        carriers, held, value = residuals
+        return _typed_as(_compat.freely(shares, g, held, value), carriers), None, None
+
+    function.defvjp(lambda *args: (function(*args), args), backward)
+    return Discrete(value, function(tuple(map(carrier, map(lifted, sources))), held, value))
+
+
+def hold_fixed(layer: Layer, inputs: tuple[Array, ...], operands: tuple[Any, ...]) -> Array:
+    """The layer's own output, linear in its inputs; no relevance goes to the operands.
+
+    No `stop_gradient`: the relevance depends on the operands, which its own derivative must know.
+    """
+    types = tuple(map(jax.typeof, inputs))
+
+    @jax.custom_vjp
+    def function(inputs, operands):
+        return layer.forward(inputs, operands)
+
+    def backward(operands, g):
+        pull = jax.linear_transpose(lambda *inputs: layer.forward(inputs, operands), *types)
+        return _typed_as(pull(g), types), None
+
+    function.defvjp(lambda inputs, operands: (layer.forward(inputs, operands), operands), backward)
+    return function(inputs, operands)
+
+
+def _typed_as(cotangents: Any, primals: Any) -> Any:
+    """Cotangents of the types of their primals: dtype, and how they lie on a mesh. None is zero."""
+
+    def one(primal: Any, cotangent: Any) -> Any:
+        if cotangent is None:
+            return None
+        if cotangent.dtype != primal.dtype:
+            cotangent = _compat.freely(lambda c: c.astype(primal.dtype), cotangent)
+        return _compat.cotangent_of(cotangent, primal)
+
+    return jax.tree.map(one, primals, cotangents)
+
+
+def _wide_function(
+    layer: Layer, operands: tuple[Any, ...] | None, like: tuple[Array, ...]
+) -> Callable[..., Array]:
+    """The layer's function of wide inputs; its own operations run in the types of the model."""
+
+    def function(*inputs: Array) -> Array:
+        held = operands
+        if held is None:
+            raise TypeError(f"{layer!r} is linear: use `op`, `weight` and `bias`")
+        if layer.is_discrete:
+            return widen(_in_floats(layer, inputs, held))
+        narrow = tuple(x.astype(d) for x, d in zip(inputs, layer.input_dtypes, strict=True))
+        forward = _compat.as_traced(lambda *inputs: layer.forward(inputs, held), like)
+        return widen(forward(*narrow))
+
+    return function
+
+
+def _in_floats(layer: Layer, inputs: tuple[Array, ...], operands: tuple[Any, ...]) -> Array:
+    """The function of a layer of integers, of floats."""
+    env = dict(zip(layer.inputs, inputs, strict=True))
+    env |= {
+        v: widen(value) if is_discrete(value) and v in layer.values else value
+        for v, value in zip(layer.operands, operands, strict=True)
+    }
+    for op in layer.ops:
+        env.update(zip(op.outputs, as_floats(op, [env[v] for v in op.inputs]), strict=True))
+    return env[layer.output]
+
+
+def _parameter_cotangents(shares: Shares, folded: tuple[Array, Array] | None) -> Any:
+    if folded is None:
+        return None
+    return shares.weight, shares.bias
+
+
+def _account(shares: Shares, bias: Array | None, like: Array) -> Array:
+    to_bias = jnp.real(jnp.asarray(shares.constant))
+    if bias is not None and shares.bias is not None:
+        to_bias += jnp.sum(jnp.real(bias * shares.bias))
+    return _entered(like, {BIAS: to_bias, STABILIZER: jnp.real(jnp.asarray(shares.stabilizer))})
+
+
+def _entered(like: Array, amounts: dict[int, Array]) -> Array:
+    zero, axes = jnp.zeros(()), _compat.varying(like)
+    found = (_compat.summed_to(amounts.get(i, zero), axes) for i in range(COLUMNS))
+    return jnp.stack([amount.astype(like.dtype) for amount in found])
+
+
+def book(a: Any, account: Array, column: int) -> Any:
+    """`a` itself; its relevance, summed, is entered in a column of the cotangent of `account`.
+
+    Args:
+      a: the value, real, complex or discrete.
+      account: a zero for each column. Cotangents add up, and so does what is booked in several places.
+      column: RECEIVED, PASSED, BIAS or STABILIZER. With the first, the sum of magnitudes is entered too.
+    """
+
+    @jax.custom_vjp
+    def booked(a: Array, value: Array, account: Array) -> Array:
+        return a
+
+    def backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, None, Array]:
+        value, account = residuals
+
+        def entry(value: Array, g: Array, account: Array) -> Array:
+            relevance = to_relevance(widen(value), widen(g))
+            amounts = {column: jnp.sum(relevance)}
+            if column == RECEIVED:
+                amounts[MAGNITUDE] = jnp.sum(jnp.abs(relevance))
+            return _entered(account, amounts)
+
+        return g, None, _typed_as(_compat.freely(entry, value, g, account), account)
+
+    booked.defvjp(lambda a, value, account: (a, (value, account)), backward)
+    return with_carrier(a, booked(carrier(a), raw(a), account))
+
+
+@jax.custom_vjp
+def tap(a: Array, delta: Array) -> Array:
+    """`a` itself; the cotangent of `delta` is that of `a`."""
+    return a
+
+
+tap.defvjp(lambda a, delta: (a, None), lambda _, g: (g, g))
+
+
+@jax.custom_vjp
+def mask(a: Array, weights: Array) -> Array:
+    """`a` itself; relevance on the way back is multiplied by `weights`."""
+    return a
+
+
+def _mask_backward(weights: Array, g: Array) -> tuple[Array, None]:
+    return _typed_as(_compat.freely(jnp.multiply, g, weights), g), None
+
+
+mask.defvjp(lambda a, weights: (a, weights), _mask_backward)
