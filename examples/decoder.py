@@ -1,13 +1,14 @@
-"""Which token did a language model answer from? The answer is known, so the explanation can be marked.
+"""From which token did a language model read its answer? The answer is known, so explanations can be
+scored.
 
     python examples/decoder.py [--output DIR] [--quick]
 
-A small decoder of the Llama kind (RMSNorm, rotary positions, grouped queries, gated MLP) learns to look
-up: `k3 v7 k1 v2 k5 v9 ... k1` is to be continued by `v2`. It can only have read that from one place, the
-value behind the earlier `k1`. Relevance of the logit of the answer should be highest there. With it
-should go the two equal keys, by which the place was found; everything else was not needed.
+A small decoder like Llama (RMSNorm, rotary positions, grouped queries, gated MLP) learns a lookup
+task: `k3 v7 k1 v2 k5 v9 ... k1` continues with `v2`. The answer is at only one position, the
+value after the earlier `k1`. The relevance of the answer's logit should be highest there, followed
+by the two equal keys that identify the position. Everything else is irrelevant.
 
-Ends with exit code 1 if the model is not accurate or relevance is elsewhere.
+Exits with code 1 if the model is not accurate or the relevance is elsewhere.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Block(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Token ids (N, T) -> logits of the value behind each token, (N, T, values)."""
+    """Token ids (N, T) -> logits of the value after each token, (N, T, values)."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.embed = nnx.Embed(KEYS + VALUES, WIDTH, rngs=rngs)
@@ -89,7 +90,7 @@ class Decoder(nnx.Module):
 
 
 class Last(nnx.Module):
-    """The logits behind the last token, (N, values)."""
+    """The logits after the last token, (N, values)."""
 
     def __init__(self, model: Decoder) -> None:
         self.model = model
@@ -99,7 +100,7 @@ class Last(nnx.Module):
 
 
 def samples(key: Array, n: int) -> tuple[Array, Array, Array]:
-    """(pairs and then each key again with its value, (n, 4 PAIRS); those values; their first places)."""
+    """(sequences of pairs, then each key again with its value, (n, 4 PAIRS); values; first positions)."""
     of_keys, of_values, of_order = jax.random.split(key, 3)
     keys = jax.vmap(lambda k: jax.random.permutation(k, KEYS)[:PAIRS])(jax.random.split(of_keys, n))
     values = jax.random.randint(of_values, (n, PAIRS), 0, VALUES)
@@ -122,7 +123,7 @@ def train(steps: int) -> Decoder:
         ids, answers, _ = samples(key, 128)
 
         def loss(model):
-            logits = model(ids)[:, 2 * PAIRS :: 2]  # behind each key that comes again
+            logits = model(ids)[:, 2 * PAIRS :: 2]  # after each repeated key
             return optax.softmax_cross_entropy_with_integer_labels(logits, answers).mean()
 
         optimizer.update(model, nnx.grad(loss)(model))
@@ -159,7 +160,7 @@ def main() -> int:
     console.print(f"accuracy on {len(ids)} sequences: {accuracy:.3f} (chance {1 / VALUES:.3f})")
 
     rows = np.arange(len(ids))
-    table = Table(title="Where relevance of the answer's logit lies")
+    table = Table(title="Where is the relevance of the answer's logit?")
     for column in ("method", "answer is first", "mean rank", "share", "with both keys"):
         table.add_column(column, justify="left" if column == "method" else "right")
     firsts, found = {}, relevances(model, ids, answers)
@@ -196,9 +197,9 @@ def main() -> int:
         ax.scatter(place[some], np.arange(6), s=90, facecolors="none", edgecolors="black")
     path = arguments.output / "decoder.png"
     figure.savefig(path, dpi=110)
-    console.print(f"picture: {path} (circles: where the answer stands), text: decoder.html")
+    console.print(f"figure: {path} (circles: position of the answer), text: decoder.html")
     if accuracy < 0.95 or firsts[OURS] < 0.9:
-        console.print("FAILED: accuracy must be at least .95, and the answer first in 90 %")
+        console.print("FAILED: accuracy must be at least .95, and the answer most relevant in 90%")
         return 1
     return 0
 

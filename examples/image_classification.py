@@ -1,10 +1,10 @@
-"""Explains real photographs, classified by a real ImageNet network.
+"""Explains photographs that an ImageNet network has classified.
 
     python examples/image_classification.py [--output DIR] [--quick]
 
-Writes two pictures: five photographs under several composites, and pictures of two photographs
-whose classes must each find their relevance in their own half. Prints how often they do, with the
-share of the positive relevance there (mass) and of the strongest pixels there (rank).
+Writes two figures: five photographs under several composites, and images made of two photographs. In
+these, the relevance of each class should be in its own half. Prints how often it is, with the
+share of the positive relevance there (mass) and of the most relevant pixels there (rank).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Explain = Callable[..., np.ndarray]
 def explainers(net: Pretrained) -> dict[str, Explain]:
     """Methods by name: (inputs, target) -> relevance of each pixel, (N, 224, 224)."""
     named = {
-        "epsilon_gamma_box": composites.epsilon_gamma_box(*net.bounds),
+        "epsilon_gamma_box": composites.epsilon_gamma_box(*net.input_range),
         "epsilon_plus_flat": composites.epsilon_plus_flat(),
         "epsilon_alpha2_beta1": composites.epsilon_alpha2_beta1(),
         "default": composites.default(),
@@ -51,18 +51,18 @@ def explainers(net: Pretrained) -> dict[str, Explain]:
 
 
 def visible(relevance: np.ndarray) -> np.ndarray:
-    """Scales each map to [-1, 1] and clips its strongest pixels, so that the rest can be seen."""
+    """Scales each map to [-1, 1] and clips its strongest pixels, so that the rest is visible."""
     return plot.normalize(relevance, axis=(-2, -1), percentile=99)
 
 
 def mass(relevance: np.ndarray, region: np.ndarray) -> float:
-    """The share of the positive relevance that lies in a region."""
+    """The share of the positive relevance in a region."""
     positive = np.maximum(relevance, 0)
     return float(positive[region].sum() / positive.sum())
 
 
 def rank(relevance: np.ndarray, region: np.ndarray) -> float:
-    """The share of the k most relevant pixels that lie in a region of k pixels."""
+    """The share of the k most relevant pixels in a region of k pixels."""
     k = int(region.sum())
     return float(region.ravel()[np.argsort(relevance, axis=None)[-k:]].mean())
 
@@ -74,11 +74,9 @@ def single_photographs(net: Pretrained, methods: dict[str, Explain], path: pathl
     probability = np.asarray(predict(inputs))
     targets = probability.argmax(-1)
     relevance = {name: visible(explain(inputs, targets)) for name, explain in methods.items()}
-    captions = [
-        f"{net.class_names[t]} {p[t]:.2f}" for t, p in zip(targets, probability, strict=True)
-    ]
+    captions = [f"{net.labels[t]} {p[t]:.2f}" for t, p in zip(targets, probability, strict=True)]
     figure = plot.grid(
-        relevance, images=list(net.to_picture(inputs)), suptitle=" | ".join(captions), overlay=True
+        relevance, images=list(net.to_image(inputs)), suptitle=" | ".join(captions), overlay=True
     )
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
@@ -86,11 +84,11 @@ def single_photographs(net: Pretrained, methods: dict[str, Explain], path: pathl
 def two_photographs(
     net: Pretrained, methods: dict[str, Explain], path: pathlib.Path, limit: int | None
 ) -> Table:
-    """Checks that the relevance of each class lies in its own half; draws the first ones."""
+    """Checks that the relevance of each class is in its own half; draws the first ones."""
     predict = jax.jit(lambda x: net.model.apply(net.variables, x)[0])
     pairs = two_photograph_composites(lambda picture: np.asarray(predict(normalize(picture)[None])))
     pairs = pairs[:limit]
-    table = Table(title=f"{2 * len(pairs)} classes in pictures of two photographs")
+    table = Table(title=f"{2 * len(pairs)} classes in images of two photographs")
     for column in ("method", "own half", "mass", "rank"):
         table.add_column(column, justify="left" if column == "method" else "right")
     drawn: dict[str, list[np.ndarray]] = {}
@@ -106,7 +104,7 @@ def two_photographs(
         table.add_row(name, f"{right} of {len(shares)}", *(f"{m:.3f}" for m in means))
         drawn[name] = [r for maps in found[:2] for r in visible(maps)]
     images = [pair.picture for pair in pairs[:2] for _ in pair.targets]
-    names = [net.class_names[t] for pair in pairs[:2] for t in pair.targets]
+    names = [net.labels[t] for pair in pairs[:2] for t in pair.targets]
     figure = plot.grid(drawn, images=images, suptitle=" | ".join(names), overlay=True)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     return table
@@ -132,7 +130,7 @@ def main() -> None:
     single_photographs(net, methods, singles)
     pairs = arguments.output / "two_photographs.png"
     console.print(two_photographs(net, methods, pairs, 2 if arguments.quick else None))
-    console.print(f"pictures: {singles}, {pairs}")
+    console.print(f"figures: {singles}, {pairs}")
 
 
 if __name__ == "__main__":

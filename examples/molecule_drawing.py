@@ -1,4 +1,4 @@
-"""Draws a molecule with relevance of its atoms, or of walks along its bonds; for `molecules.py`."""
+"""Draws a molecule with relevance of its atoms, or of walks along its bonds; used by `molecules.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rdkit.Chem import rdDepictor
 
 BOND = "0.45"
 POSITIVE, NEGATIVE = "tab:red", "tab:blue"
-# Lines of a bond: how far each lies from the middle, in bond lengths, and its style.
+# Lines of a bond: the distance of each from the center, in bond lengths, and its style.
 LINES = {
     "SINGLE": [(0.0, "-")],
     "DOUBLE": [(-0.05, "-"), (0.05, "-")],
@@ -35,16 +35,16 @@ def draw_molecule(
     """Draws one molecule.
 
     Args:
-      ax: where to.
+      ax: the Axes to draw into.
       smiles: the molecule.
       atoms: relevance of its atoms, shown as discs.
-      walks: chains of atoms and their relevances, shown as arrows from the first atom to the last. An
-        arrow's width is its relevance; a walk of one atom is a ring.
-      title: of the panel.
+      walks: chains of atoms with their relevance, shown as arrows from the first atom to the last. The
+        width of an arrow is its relevance; a walk of one atom is a ring.
+      title: title of the panel.
     """
     mol = Chem.MolFromSmiles(smiles)
     rdDepictor.Compute2DCoords(mol)
-    places = mol.GetConformer().GetPositions()[:, :2] / 1.5  # a bond is 1.5 long there
+    places = mol.GetConformer().GetPositions()[:, :2] / 1.5  # a bond has length 1.5 there
     for bond in mol.GetBonds():
         ends = places[[bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()]]
         for shift, style in LINES[str(bond.GetBondType())]:
@@ -82,7 +82,7 @@ def _draw_walks(
             ring = 0.24 + 0.05 * (rank % 3)
             ax.add_patch(Circle(tuple(places[chain[0]]), ring, fill=False, **style))
             continue
-        # Walks that share bonds lie beside each other, on the left of where they go.
+        # Walks that share bonds are drawn side by side, on the left of their direction.
         corners = places[list(chain)]
         across = np.array([_across(corners[i : i + 2]) for i in range(len(chain) - 1)])
         shifts = np.concatenate([across[:1], (across[:-1] + across[1:]) / 2, across[-1:]])
@@ -96,7 +96,7 @@ def _draw_walks(
 
 
 def _across(ends: np.ndarray) -> np.ndarray:
-    """The direction at a right angle, of length 1, to the left."""
+    """The perpendicular direction of length 1, to the left."""
     dx, dy = ends[1] - ends[0]
     return np.array([-dy, dx]) / max(np.hypot(dx, dy), 1e-9)
 

@@ -1,22 +1,22 @@
-"""Which atoms make a molecule mutagenic? Pairs of molecules with and without a toxicophore say.
+"""Which atoms make a molecule mutagenic? Tested on pairs of molecules with and without a toxicophore.
 
     pip install --no-deps admet-ai==2.0.1
     python examples/molecules.py [--output DIR] [--quick]
 
-The network is that of the package `admet-ai`: messages along the bonds of a molecule, and 31 logits, of
-which the first says that it makes bacteria mutate (the Ames test). Groups of atoms are known to do that:
-nitro on an aromatic ring, azide, nitrosamine and others. Each is put on several scaffolds in place of
-a hydrogen. The logit should rise, and the relevance of what rose should lie on the group's atoms: how
-often one of them is the most relevant atom, and their share of positive relevance.
+The network of the package `admet-ai` passes messages along the bonds of a molecule and has 31 logits. The
+first predicts mutations in bacteria (the Ames test). Some groups of atoms are known to cause mutations:
+nitro on an aromatic ring, azide, nitrosamine and others. Each group replaces a hydrogen on several
+scaffolds. The logit should rise, and its relevance should be on the atoms of the group. The example
+measures how often one of them is the most relevant atom, and their share of the positive relevance.
 
-Relevance of a bond is shared by its two atoms. The network is the mean of the package's five.
+The relevance of a bond is split between its two atoms. The network is the mean of the package's five.
 
-Then walks: which chains of atoms carried it to the readout. The network sends messages at most three
-bonds far, never straight back, and each bond sees its own features at every step, so a walk may begin
-at any of them. All walks of a molecule are few here, so that the search for the most relevant ones
-can be held against them.
+Then the example finds walks: the chains of atoms that carried relevance to the readout. The network sends
+messages along at most three bonds, never directly back, and each bond reads its own features at every step,
+so a walk may begin at any of them. A molecule has few walks here, so the search for the most relevant ones
+can be compared with all of them.
 
-Ends with exit code 1 if the logit does not rise, relevance is elsewhere, or the search fails.
+Exits with code 1 if the logit does not rise, the relevance is elsewhere, or the search fails.
 
 References:
   Kazius et al. (2005), toxicophores, https://doi.org/10.1021/jm040835a
@@ -56,11 +56,11 @@ AMINES = [
 
 
 class Toxicophore(NamedTuple):
-    """A group of atoms that makes mutagenic.
+    """A group of atoms that causes mutations.
 
     Attributes:
-      substituent: what is put in place of a hydrogen, SMILES.
-      atoms: the group, SMARTS: it may have an atom of the scaffold.
+      substituent: the group that replaces a hydrogen, SMILES.
+      atoms: the atoms of the group, SMARTS; may include an atom of the scaffold.
       scaffolds: SMILES with a hydrogen left out.
     """
 
@@ -81,7 +81,7 @@ TOXICOPHORES = {
 }
 SHOWN = ("c1ccc2cc([N+](=O)[O-])ccc2c1", "Clc1ccc(N=[N+]=[N-])cc1", "CN(N=O)Cc1ccccc1")
 
-# Of epsilons from 1e-6 to .5 and gammas from .1 to 1, looked at on these molecules, .1 is good for either.
+# Of epsilons from 1e-6 to .5 and gammas from .1 to 1, tested on these molecules, .1 works well for both.
 # A gamma of 1 and z+ are worse here than gradient x input.
 METHODS = {
     "LRP, epsilon .1": composites.all_epsilon(0.1),
@@ -94,7 +94,7 @@ STEPS = ("relu", "relu:1", "relu:2", "relu:3")  # bonds, bonds, bonds, atoms
 
 
 class Pair(NamedTuple):
-    """A molecule with a toxicophore, and the same with a hydrogen in its place; SMILES."""
+    """A molecule with a toxicophore, and the same with a hydrogen in its place, as SMILES."""
 
     toxicophore: str
     molecule: str
@@ -102,7 +102,7 @@ class Pair(NamedTuple):
 
 
 def make_pairs(scaffolds: int | None) -> list[Pair]:
-    """Every toxicophore on so many of its scaffolds."""
+    """Every toxicophore on this many of its scaffolds."""
     found = []
     for name, group in TOXICOPHORES.items():
         for scaffold in group.scaffolds[:scaffolds]:
@@ -119,7 +119,7 @@ def ensemble():
     of_all = jax.vmap(nets[0].model.apply, in_axes=(0, 0, 0, None))
 
     def logit(variables, atoms: Array, bonds: Array, bonding: Bonding) -> Array:
-        # as many copies as networks, so that every layer inside has their axis first
+        # as many copies as networks, so that this axis comes first in every layer
         copies = (jnp.broadcast_to(x, (MEMBERS, *x.shape)) for x in (atoms, bonds))
         return of_all(variables, *copies, bonding)[..., AMES].mean(axis=0)
 
@@ -127,7 +127,7 @@ def ensemble():
 
 
 def per_atom(atoms: np.ndarray, bonds: np.ndarray, bonding: Bonding) -> np.ndarray:
-    """Relevance of features to relevance of atoms; a bond's is shared by its two."""
+    """Converts relevance of features to relevance of atoms; that of a bond is split between its two."""
     found = np.asarray(atoms).sum(axis=-1)
     half = np.asarray(bonds).sum(axis=-1) / 2
     np.add.at(found, bonding.sources, half)
@@ -136,7 +136,7 @@ def per_atom(atoms: np.ndarray, bonds: np.ndarray, bonding: Bonding) -> np.ndarr
 
 
 def occlusion(logit, variables, graph: Molecules) -> np.ndarray:
-    """How far the logit falls when the features of an atom and of its bonds are made zero."""
+    """The drop of the logit when the features of an atom and of its bonds are set to zero."""
     atoms, bonds, bonding = graph
     first = np.cumsum(bonding.sizes) - bonding.sizes
     place = np.arange(len(atoms)) - first[bonding.molecule]
@@ -153,7 +153,7 @@ def occlusion(logit, variables, graph: Molecules) -> np.ndarray:
 
 
 def in_groups(pairs: list[Pair], sizes: np.ndarray) -> list[np.ndarray]:
-    """Which atoms of each molecule are in its toxicophore, booleans."""
+    """The atoms of each molecule that belong to its toxicophore, as booleans."""
     found = []
     for pair, size in zip(pairs, sizes, strict=True):
         pattern = Chem.MolFromSmarts(TOXICOPHORES[pair.toxicophore].atoms)
@@ -165,7 +165,7 @@ def in_groups(pairs: list[Pair], sizes: np.ndarray) -> list[np.ndarray]:
 
 
 def all_walks(bonding: Bonding) -> np.ndarray:
-    """All walks of one molecule: up to three bonds, each following the one before, and an atom."""
+    """All walks of one molecule: up to three consecutive bonds, and an atom."""
     before: dict[int, list[int]] = {bond: [] for bond in range(len(bonding.sources))}
     for first, second in zip(bonding.senders.tolist(), bonding.receivers.tolist(), strict=True):
         before[second].append(first)
@@ -206,7 +206,7 @@ def marks(relevance: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
 def atoms_table(
     pairs: list[Pair], logits: np.ndarray, found: dict[str, np.ndarray], groups: list[np.ndarray]
 ) -> tuple[Table, dict[str, tuple[float, float]]]:
-    """(the table, the marks of each method over all pairs)."""
+    """(the table, the scores of each method for all pairs)."""
     table = Table(title="Most relevant atom in the group / share of positive relevance there")
     for column in ("toxicophore", "pairs", "logit", "by chance", *found):
         table.add_column(column, justify="left" if column == "toxicophore" else "right")
@@ -236,7 +236,7 @@ def walks_of(logit, variables, molecules, smiles: list[str], k: int, beam: int):
         [len(graph.atoms), len(graph.bonds), len(graph.bonding.senders)]
         for graph in (molecules([one]) for one in smiles)
     ]
-    padded = tuple(np.max(sizes, axis=0).tolist())  # one shape: compiled once
+    padded = tuple(np.max(sizes, axis=0).tolist())  # one shape, so only one compilation
     find = jax.jit(higher_order.top_walks(logit, STEPS, composite, k=k, beam=beam, **options))
     exact = higher_order.walks(logit, STEPS, composite, **options)
     for one in smiles:
@@ -259,7 +259,7 @@ def alone(logit, variables, graph: Molecules, inside: np.ndarray) -> float:
 
 
 def explain_walks(console, logit, variables, molecules, shown, path, k=10, beam=32) -> bool:
-    """Prints and draws the walks of some molecules; whether the search found the right ones."""
+    """Prints and draws the walks of some molecules; returns whether the search found the right ones."""
     rows = [Pair(_toxicophore(smiles), smiles, "") for smiles in shown]
     figure = Figure(figsize=(4.2 * len(shown), 6.4), layout="constrained")
     panels = figure.subplots(2, len(shown), squeeze=False)
@@ -279,10 +279,10 @@ def explain_walks(console, logit, variables, molecules, shown, path, k=10, beam=
         chains = [as_atoms(walk, graph.bonding) for walk in walks]
         touching = sum(bool(inside[chain].any()) for chain in chains)
         console.print(
-            f"{row.molecule} ({row.toxicophore}): relevance {total:.2f}, of {len(every)} walks together "
-            f"{of_every.sum():.2f}, of those that never leave the group "
-            f"{alone(logit, variables, unpadded, inside):.2f}; {hits} of the {k} most relevant walks found "
-            f"with a beam of {beam}, {touching} of which touch the group:"
+            f"{row.molecule} ({row.toxicophore}): relevance {total:.2f}; all {len(every)} walks sum to "
+            f"{of_every.sum():.2f}, those that never leave the group to "
+            f"{alone(logit, variables, unpadded, inside):.2f}; a beam of {beam} finds {hits} of the "
+            f"{k} most relevant walks, and {touching} of these touch the group:"
         )
         for chain, relevance in list(zip(chains, of_walks, strict=True))[:3]:
             symbols = [
@@ -294,12 +294,12 @@ def explain_walks(console, logit, variables, molecules, shown, path, k=10, beam=
         draw_molecule(axes[0], row.molecule, atoms=of_atoms, title=f"{row.toxicophore}: atoms")
         draw_molecule(axes[1], row.molecule, walks=(chains, of_walks), title=f"{k} walks")
     figure.savefig(path, dpi=110)
-    console.print(f"picture: {path} (red: makes mutagenic; arrows end where the network reads)")
+    console.print(f"figure: {path} (red: evidence for mutagenicity; arrows end at the readout)")
     return right
 
 
 def _toxicophore(smiles: str) -> str:
-    """The first in the table that a molecule has."""
+    """The first toxicophore in the table that a molecule has."""
     mol = Chem.MolFromSmiles(smiles)
     has = (n for n, t in TOXICOPHORES.items() if mol.HasSubstructMatch(Chem.MolFromSmarts(t.atoms)))
     return next(has)
@@ -335,8 +335,8 @@ def main() -> int:
     top, share = marked[OURS]
     if rises < 0.95 or top < 0.9 or share < 0.75 or not right:
         console.print(
-            "FAILED: the logit must rise in .95, the most relevant atom be in the group in .9, the "
-            "group have .75 of positive relevance, and the search find the walks"
+            "FAILED: the logit must rise in .95, the most relevant atom must be in the group in .9, the "
+            "group must have .75 of positive relevance, and the search must find the walks"
         )
         return 1
     return 0

@@ -1,7 +1,7 @@
-"""Photographs of scikit-image, alone and two to a picture: where a class is, is known.
+"""Photographs of scikit-image, single and in pairs, where the position of each class is known.
 
-In a picture of two photographs side by side, what speaks for the class of one lies in its own
-half. That is a truth to hold an explanation against, without annotations and without retraining.
+In an image of two photographs side by side, the evidence for the class of one photograph is in its own
+half. This ground truth evaluates explanations without annotations and without retraining.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 SIZE = 224
 LAYOUTS = ("beside", "stacked")
 MIN_PROBABILITY = 0.04
-"""Both photographs' classes must reach this summed probability for a composite to count."""
+"""The classes of both photographs must reach this summed probability for a pair to count."""
 
 CLASSES: dict[str, tuple[int, ...]] = {
     "chelsea": (281, 282, 285),  # tabby, tiger cat, Egyptian cat
@@ -31,16 +31,15 @@ CLASSES: dict[str, tuple[int, ...]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TwoPhotographs:
-    """A picture made of two photographs, and what is known of it.
+    """An image made of two photographs, with its ground truth.
 
     Attributes:
       names: the photographs, left or upper one first.
       layout: "beside" or "stacked".
       picture: (224, 224, 3), uint8.
-      targets: for each photograph the one of its classes with the largest logit.
-      regions: for each photograph the pixels it fills, (2, 224, 224), bool; they share none and
-        leave none out.
-      absent: the classes of the photographs that are not in the picture, a negative control.
+      targets: for each photograph, the one of its classes with the largest logit.
+      regions: for each photograph, the pixels that it fills, (2, 224, 224), bool; they partition the image.
+      absent: the classes of the photographs that are not in the image, as a negative control.
     """
 
     names: tuple[str, str]
@@ -74,13 +73,13 @@ def photograph(name: str) -> np.ndarray:
 def two_photograph_composites(
     predict: Callable[[np.ndarray], np.ndarray],
 ) -> list[TwoPhotographs]:
-    """Composes all ordered pairs of photographs, in both layouts, and keeps the recognized ones.
+    """Combines all ordered pairs of photographs in both layouts, and keeps the recognized ones.
 
     Args:
-      predict: picture, (224, 224, 3), uint8, to the logits of the 1000 ImageNet classes, (1000,).
+      predict: function from an image, (224, 224, 3), uint8, to the logits of the 1000 ImageNet classes.
 
     Returns:
-      The composites of the 40 in which the classes of each photograph have a summed probability
+      The pairs, of 40, in which the classes of each photograph have a summed probability
       above `MIN_PROBABILITY`.
     """
     photographs = {name: photograph(name) for name in CLASSES}
@@ -109,7 +108,7 @@ def _part_shape(layout: str) -> tuple[int, int]:
 
 
 def _crop_to(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Crops the largest central rectangle of the ratio height : width and resizes it (bicubic)."""
+    """Crops the largest central rectangle with the ratio height : width and resizes it (bicubic)."""
     rows = min(image.shape[0], image.shape[1] * height // width)
     columns = min(image.shape[1], image.shape[0] * width // height)
     top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2

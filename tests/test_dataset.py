@@ -819,8 +819,8 @@ class Tiny:
             return x.mean((1, 2)) @ w
 
     variables = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-    bounds = (0.0, 255.0)
-    class_names = ("a", "b", "c", "d")
+    input_range = (0.0, 255.0)
+    labels = ("a", "b", "c", "d")
 
     @staticmethod
     def preprocess(image):

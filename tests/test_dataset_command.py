@@ -245,8 +245,8 @@ class Depth:
             return jax.lax.linalg.cholesky(x / 255 + 4 * jnp.eye(4)).sum(-1) @ w
 
     variables = np.ones((4, 4), np.float32)
-    bounds = (0.0, 255.0)
-    class_names = ("a", "b", "c", "d")
+    input_range = (0.0, 255.0)
+    labels = ("a", "b", "c", "d")
 
 
 def depth():

@@ -20,6 +20,7 @@ from jaxlrp.pretrained.g2p import (
     LettersToPhonemes,
     g2p,
     letters,
+    predict,
     pronunciation,
 )
 
@@ -67,12 +68,12 @@ def forced(spoken):
 
 @pytest.mark.parametrize("word", SPOKEN)
 def test_phonemes_equal_those_of_the_package(net, word):
-    assert net.predict(word) == SPOKEN[word].split()
+    assert predict(net, word) == SPOKEN[word].split()
 
 
 def test_logits_equal_those_of_the_package(net):
     chosen, previous = forced(SPOKEN["photograph"])
-    logits = jax.jit(net.model.apply)(net.variables, *net.letters(["photograph"]), previous)
+    logits = jax.jit(net.model.apply)(net.variables, *net.preprocess(["photograph"]), previous)
     assert logits.shape == (1, 9, len(PHONEMES))
     assert logits.dtype == jnp.float32
     assert np.isfinite(logits).all()
@@ -81,15 +82,15 @@ def test_logits_equal_those_of_the_package(net):
 
 
 def test_words_of_a_batch_are_spoken_as_alone(net):
-    spelled = net.letters(list(SPOKEN), length=20)
+    spelled = net.preprocess(list(SPOKEN), length=20)
     chosen = jax.jit(lambda v, *a: net.model.apply(v, *a, method="write"))(net.variables, *spelled)
     assert chosen.shape == (len(SPOKEN), MAX_PHONEMES)
     assert [" ".join(pronunciation(row)) for row in chosen] == list(SPOKEN.values())
 
 
 def test_one_letter_changes_one_phoneme(net):
-    assert net.predict("bat")[1:] == net.predict("cat")[1:]
-    assert net.predict("Cat") == net.predict("cat")
+    assert predict(net, "bat")[1:] == predict(net, "cat")[1:]
+    assert predict(net, "Cat") == predict(net, "cat")
 
 
 def test_parameters(net):
@@ -97,7 +98,7 @@ def test_parameters(net):
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
     # Of 834,890, two gates of two cells have one bias in place of two.
     assert sum(leaf.size for leaf in leaves) == 834_890 - 4 * 256
-    assert net.phonemes == PHONEMES
+    assert net.labels == PHONEMES
     assert len(repr(net)) < 200  # without the arrays
     assert PACKAGE not in sys.modules  # nothing of it was run
 
@@ -132,9 +133,14 @@ def test_a_pronunciation_ends_where_the_network_says():
 @pytest.mark.parametrize(
     ("words", "length", "error", "message"),
     [
-        ("cat", None, TypeError, r"several words, got one string: write \['cat'\]"),
-        ([], None, ValueError, "expected at least one word, got none"),
-        (["cat"], 3, ValueError, "length must be >= 4, the letters and </s>, got 3"),
+        (
+            "cat",
+            None,
+            TypeError,
+            r"words must be a sequence of strings, got a single one: write \['cat'\]",
+        ),
+        ([], None, ValueError, "have at least one word, got none"),
+        (["cat"], 3, ValueError, "length must be >= 4, the longest word including </s>, got 3"),
     ],
 )
 def test_what_are_no_words_is_refused(words, length, error, message):
@@ -163,7 +169,7 @@ def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     spec = importlib.machinery.ModuleSpec(PACKAGE, None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
-    with pytest.raises(ValueError, match="does not hold the weights of g2p"):
+    with pytest.raises(ValueError, match="does not contain the weights of g2p"):
         g2p()
 
 
@@ -319,7 +325,7 @@ def test_relevance_of_real_words(net, composite):
 
     explained = jax.jit(lrp.explain(logits, composite, argnums=1))
     for word, letter in {"photograph": "p", "knight": "n"}.items():
-        spelled = net.letters([word])
+        spelled = net.preprocess([word])
         first = forced(SPOKEN[word])[0][:, 0]
         found = explained(net.variables, *spelled, forced("")[1], target=first)
         assert np.isfinite(found.relevance).all()

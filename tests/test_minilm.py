@@ -49,7 +49,7 @@ def test_embeddings_equal_those_of_pytorch(net, golden):
 
 
 def test_tokens_equal_those_of_pytorch(net, golden):
-    ids, mask, tokens = net.tokenize(golden["sentences"])
+    ids, mask, tokens = net.preprocess(golden["sentences"])
     assert ids.dtype == mask.dtype == np.int32
     np.testing.assert_array_equal(ids, golden["ids"])
     np.testing.assert_array_equal(mask, golden["mask"])
@@ -58,12 +58,12 @@ def test_tokens_equal_those_of_pytorch(net, golden):
 
 
 def test_sentences_are_padded_and_cut(net):
-    ids, mask, tokens = net.tokenize(["Dull.", "A cat naps."], length=9)
+    ids, mask, tokens = net.preprocess(["Dull.", "A cat naps."], length=9)
     assert ids.shape == mask.shape == (2, 9)
     assert [len(t) for t in tokens] == [9, 9]
     assert mask.tolist() == [[1] * 4 + [0] * 5, [1] * 7 + [0] * 2]
     assert ids[0].tolist() == [101, 10634, 1012, 102, 0, 0, 0, 0, 0]
-    long, mask, tokens = net.tokenize(["dull " * 300])
+    long, mask, tokens = net.preprocess(["dull " * 300])
     assert long.shape == (1, MAX_TOKENS)
     assert mask.all()
     assert tokens[0][-2:] == ("dull", "[SEP]")
@@ -87,14 +87,14 @@ def test_the_example_of_the_docstring(net):
 @pytest.mark.parametrize(
     ("sentences", "length", "error", "message"),
     [
-        ("Dull.", None, TypeError, r"several sentences, got one string: write \['Dull\.'\]"),
-        ([], None, ValueError, "expected at least one sentence, got none"),
-        (["Dull."], 3, ValueError, "length must be >= 4, the word pieces there are, got 3"),
+        ("Dull.", None, TypeError, r"sequence of strings, got a single one: write \['Dull\.'\]"),
+        ([], None, ValueError, "have at least one sentence, got none"),
+        (["Dull."], 3, ValueError, "length must be >= 4, the most word pieces, got 3"),
     ],
 )
 def test_what_are_no_sentences_is_refused(net, sentences, length, error, message):
     with pytest.raises(error, match=message):
-        net.tokenize(sentences, length)
+        net.preprocess(sentences, length)
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -128,7 +128,7 @@ def test_weights_of_another_network_are_refused(net, tmp_path, monkeypatch):
     spec = importlib.machinery.ModuleSpec(PACKAGE, None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
-    with pytest.raises(ValueError, match="does not hold the weights of MiniLM"):
+    with pytest.raises(ValueError, match="does not contain the weights of MiniLM"):
         minilm()
 
 

@@ -99,16 +99,16 @@ def test_the_photographs_are_recognized(net, photographs, predict, photograph, p
     image = photographs.photograph(photograph)
     p = jax.nn.softmax(predict(efficientnet_lite.center_crop(image)))
     top = np.argsort(-p)[: len(probabilities)]
-    assert [net.class_names[i] for i in top] == list(probabilities)
+    assert [net.labels[i] for i in top] == list(probabilities)
     np.testing.assert_allclose(p[top], list(probabilities.values()), rtol=0, atol=6e-4)
 
 
-def test_parameters_and_class_names(net):
+def test_parameters_and_labels(net):
     leaves = jax.tree.leaves(net.variables)
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
     assert sum(leaf.size for leaf in jax.tree.leaves(net.variables["params"])) == 4_652_008
-    assert len(net.class_names) == 1000
-    assert [net.class_names[i] for i in (0, 282, 967, 999)] == [
+    assert len(net.labels) == 1000
+    assert [net.labels[i] for i in (0, 282, 967, 999)] == [
         "tench",
         "tiger cat",
         "espresso",
@@ -157,21 +157,29 @@ def test_gray_is_repeated_and_alpha_dropped():
     np.testing.assert_array_equal(efficientnet_lite.preprocess(alpha), expected)
 
 
-def test_to_picture_undoes_normalize():
+def test_to_image_undoes_normalize():
     values = np.arange(256, dtype=np.uint8)
     normalized = efficientnet_lite.normalize(values)
     assert normalized.dtype == np.float32
-    np.testing.assert_array_equal(efficientnet_lite.to_picture(normalized), values)
+    np.testing.assert_array_equal(efficientnet_lite.to_image(normalized), values)
     # 127 + 128 * 0.004 = 127.5 + 0.012, and what no pixel can show is clipped.
     out_of_range = np.array([0.004, -2.0, 2.0], np.float32)
-    assert efficientnet_lite.to_picture(out_of_range).tolist() == [128, 0, 255]
+    assert efficientnet_lite.to_image(out_of_range).tolist() == [128, 0, 255]
 
 
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        (np.zeros((9, 9, 3)), TypeError, r"as uint8 .*, got dtype float64 of shape \(9, 9, 3\)"),
-        (np.zeros((9, 9), bool), TypeError, r"as uint8 .*, got dtype bool of shape \(9, 9\)"),
+        (
+            np.zeros((9, 9, 3)),
+            TypeError,
+            r"image must be uint8 .*, got dtype float64 of shape \(9, 9, 3\)",
+        ),
+        (
+            np.zeros((9, 9), bool),
+            TypeError,
+            r"image must be uint8 .*, got dtype bool of shape \(9, 9\)",
+        ),
         (np.zeros(9, np.uint8), ValueError, r"\(H, W, 3\) or \(H, W, 4\), got shape \(9,\)"),
         (np.zeros((3, 9, 9), np.uint8), ValueError, r"or \(H, W, 4\), got shape \(3, 9, 9\)"),
         (np.zeros((1, 9, 9, 3), np.uint8), ValueError, r", got shape \(1, 9, 9, 3\)"),
@@ -282,7 +290,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("JAXLRP_CACHE", str(tmp_path))
     monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path)
-    with pytest.raises(ValueError, match="does not hold the weights of EfficientNet-Lite0"):
+    with pytest.raises(ValueError, match="does not contain the weights of EfficientNet-Lite0"):
         efficientnet_lite0()
 
 
@@ -455,7 +463,7 @@ def test_a_part_of_a_checkpoint_is_read_and_nothing_beside_it_is_run(write, tmp_
     assert not mark.exists()
     with pytest.raises(ValueError, match=r"checkpoint\.pt: refused to load os\.system"):
         read_torch_checkpoint(path)
-    with pytest.raises(ValueError, match=r"checkpoint\.pt: it has no part 'weights'"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: there is no part 'weights'"):
         read_torch_checkpoint(path, "weights")
     with pytest.raises(ValueError, match="expected a mapping of names to tensors"):
         read_torch_checkpoint(path, "hparams")
@@ -520,7 +528,7 @@ def test_a_false_description_is_refused(read, write, value, message):
         (legacy(pickled(WHOLE), keys=("1",)), r"storages \['0'\], the file has \['1'\]"),
         (legacy(pickled(WHOLE), little_endian=False), "only little-endian files"),
         (zipped(pickled(WHOLE), byte_order="big"), "only little-endian files"),
-        (legacy(b"I1\n."), "expected a mapping of names to tensors, got <class 'int'>"),
+        (legacy(b"I1\n."), "expected a mapping from names to tensors, got <class 'int'>"),
         (empty_archive(), r"expected one data\.pkl in the archive, got \['data\.pkl'\]"),
         (legacy(pickled(WHOLE))[:200], "cannot read the checkpoint"),
         (zipped(pickled(WHOLE))[40:], "cannot read the checkpoint"),

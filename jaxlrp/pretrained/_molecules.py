@@ -1,4 +1,4 @@
-"""Molecules as graphs of atoms and directed bonds, with the features that chemprop gives them."""
+"""Molecules as graphs of atoms and directed bonds, with the features that chemprop uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 _INSTALL = 'pip install "jaxlrp[molecules]"'
 
-# What is known of each property, in the order of the features; one more stands for all the rest.
+# The known values of each property, in the order of the features; one more feature stands for all others.
 _ELEMENTS = (*range(1, 37), 53)
 _DEGREES = tuple(range(6))
 _CHARGES = (-1, -2, 1, 2, 0)
@@ -22,18 +22,18 @@ _STEREO = tuple(range(6))
 
 
 class Bonding(NamedTuple):
-    """How atoms are bound: indices, int32.
+    """Connectivity of the atoms: indices, int32.
 
-    Each chemical bond is two directed ones, one after the other.
+    Each chemical bond is represented by two consecutive directed bonds.
 
     Attributes:
-      sources: the atom at which each bond begins, (B,).
-      targets: the atom at which it ends, (B,).
-      senders: pairs of bonds of which the first ends where the second begins, and which are not the
-        two directions of one bond: the first ones, (P,).
-      receivers: the second ones, (P,).
+      sources: the atom where each bond starts, (B,).
+      targets: the atom where each bond ends, (B,).
+      senders: the first bond of each pair of consecutive bonds, (P,). The first ends where the second
+        starts; the two directions of one bond are not a pair.
+      receivers: the second bond of each pair, (P,).
       molecule: the molecule of each atom, (A,).
-      sizes: how many atoms each molecule has, (M,).
+      sizes: the number of atoms of each molecule, (M,).
     """
 
     sources: np.ndarray
@@ -45,13 +45,13 @@ class Bonding(NamedTuple):
 
 
 class Molecules(NamedTuple):
-    """Molecules as the network sees them: one graph, in which each of them is a part of its own.
+    """Molecules as inputs of the network: one graph with one component per molecule.
 
     Attributes:
-      atoms: features of atoms, (A, 72), float32: element, degree, charge, chirality, hydrogens and
-        hybridization, one-hot, then whether it is aromatic and its mass in 100 Da.
+      atoms: atom features, (A, 72), float32: element, degree, charge, chirality, number of hydrogens and
+        hybridization, all one-hot; then whether the atom is aromatic, and its mass in 100 Da.
       bonds: features of directed bonds, (B, 14), float32: type, conjugation, ring, stereo.
-      bonding: how they are bound.
+      bonding: connectivity.
     """
 
     atoms: np.ndarray
@@ -60,26 +60,27 @@ class Molecules(NamedTuple):
 
 
 def molecules(smiles: Sequence[str], padded: tuple[int, int, int] | None = None) -> Molecules:
-    """Reads molecules.
+    """Converts SMILES strings to a graph.
 
     Args:
-      smiles: at least one, each a SMILES string. Hydrogens are not atoms of their own.
-      padded: how many atoms, directed bonds and pairs of bonds to have, so that molecules of
-        different sizes have arrays of one shape. What is added takes part in nothing. None: no more
-        than there are.
+      smiles: at least one SMILES string. Hydrogens are not separate atoms.
+      padded: numbers of atoms, directed bonds and pairs of bonds, so that molecules of different sizes give
+        arrays of the same shape. Padding has no effect on the result. None: no padding.
 
     Returns:
-      The graph. Atoms of a molecule have the order of its SMILES, and follow those of the one before.
+      The graph. Atoms have the order of the SMILES strings, molecule after molecule.
 
     Raises:
-      TypeError: if `smiles` is one string.
-      ValueError: if there are none, one is no molecule, or they do not fit into `padded`.
+      TypeError: if `smiles` is a single string.
+      ValueError: if there are none, one is invalid, or they are larger than `padded`.
       ImportError: if rdkit is not installed.
     """
     if isinstance(smiles, str):
-        raise TypeError(f"expected several molecules, got one string: write [{smiles!r}]")
+        raise TypeError(
+            f"smiles must be a sequence of strings, got a single one: write [{smiles!r}]"
+        )
     if not smiles:
-        raise ValueError("expected at least one molecule, got none")
+        raise ValueError("smiles must have at least one molecule, got none")
     parsed = [_parse(one) for one in smiles]
     sizes = np.array([mol.GetNumAtoms() for mol in parsed])
     first = np.cumsum(sizes) - sizes
@@ -108,13 +109,13 @@ def molecules(smiles: Sequence[str], padded: tuple[int, int, int] | None = None)
 
 
 def _pad(found: Molecules, sizes: tuple[int, int, int]) -> Molecules:
-    """Adds atoms of no molecule, bonds to no atom and pairs to no bond: sums drop such indices."""
+    """Adds atoms of no molecule, bonds to no atom and pairs of no bond; segment sums ignore them."""
     atoms, bonds, bonding = found
     have = (len(atoms), len(bonds), len(bonding.senders))
     if any(size < n for size, n in zip(sizes, have, strict=True)):
         raise ValueError(
-            f"padded must be at least {have}, the atoms, directed bonds and pairs of bonds that there "
-            f"are, got {sizes}"
+            f"padded must be at least {have}, the numbers of atoms, directed bonds and pairs of bonds, got "
+            f"{sizes}"
         )
 
     def pad(array: np.ndarray, kind: int, value: int = 0) -> np.ndarray:
@@ -140,10 +141,10 @@ def _parse(smiles: str) -> Any:
         raise ImportError(f"reading molecules needs rdkit, which is not installed: {_INSTALL}")
     from rdkit import Chem, rdBase
 
-    with rdBase.BlockLogs():  # the error says it
+    with rdBase.BlockLogs():  # the error below reports it
         mol = Chem.MolFromSmiles(smiles)
     if mol is None or not mol.GetNumAtoms():
-        raise ValueError(f"expected SMILES of a molecule, got {smiles!r}")
+        raise ValueError(f"smiles must be valid, got {smiles!r}")
     return mol
 
 
@@ -161,7 +162,7 @@ def _atom(atom: Any) -> list[float]:
 
 
 def _bond(bond: Any) -> list[float]:
-    # The first one says that there is no bond, and is never set. Other types set none.
+    # The first feature means "no bond" and is never set. Other bond types set none.
     return [
         0,
         *_one_hot(str(bond.GetBondType()), _BOND_TYPES)[:-1],

@@ -4,11 +4,11 @@ A checkpoint is a pickle whose tensors refer to raw buffers ("storages") beside 
 
   legacy  four pickles (magic number, protocol, byte order, the object), a fifth with the list of
           storage keys, then for each key its length (int64) and its bytes;
-  zip     an archive of <name>/data.pkl (the object) and one member <name>/data/<key> per storage.
+  zip     an archive with <name>/data.pkl (the object) and one member <name>/data/<key> per storage.
 
-A pickle is a program. This one may call an ordered dictionary and the tensor constructor, nothing
-else, and a tensor may only lie inside its own storage. Of a checkpoint of a whole training, which
-names classes of many packages, each of those is an object that does nothing.
+A pickle is a program. This reader only allows it to create ordered dictionaries and tensors, and each
+tensor must be inside its own storage. A checkpoint of a whole training run names classes of many packages;
+each of these is replaced by an object that does nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A description of a tensor, still without its numbers."""
+    """A description of a tensor, without its data."""
 
     storage: _Storage
     offset: int
@@ -57,7 +57,7 @@ class Tensor(NamedTuple):
 
 
 class _RebuildTensor:
-    """Stands for `torch._utils._rebuild_tensor_v2`; without attributes a pickle could overwrite."""
+    """Replaces `torch._utils._rebuild_tensor_v2`; has no attributes that a pickle could overwrite."""
 
     __slots__ = ()
 
@@ -71,7 +71,7 @@ Load = Callable[[io.BytesIO], tuple[dict[str, Tensor], dict[str, _Storage]]]
 
 
 class _Foreign:
-    """Stands for any other class: takes whatever a pickle gives it, keeps nothing, runs nothing."""
+    """Replaces any other class: accepts everything that a pickle passes, keeps nothing, runs nothing."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class Unpickler(pickle.Unpickler):
-    """Unpickles names, numbers and descriptions of tensors; collects the storages they refer to."""
+    """Unpickles names, numbers and descriptions of tensors, and collects the storages they refer to."""
 
     def __init__(self, file: io.BytesIO, foreign: bool = False) -> None:
         super().__init__(file)
@@ -122,23 +122,23 @@ class Unpickler(pickle.Unpickler):
 
 
 def read_torch_checkpoint(path: str | Path, part: str | None = None) -> dict[str, np.ndarray]:
-    """Reads a checkpoint that is one flat mapping of names to tensors, or has one as a part.
+    """Reads a checkpoint that is a flat mapping from names to tensors, or has one as a part.
 
-    Both formats of `torch.save` are read, little-endian only. Nothing that the file names is run;
-    a hostile file can still ask for more memory than there is.
+    Supports both formats of `torch.save`, little-endian only. Nothing that the file names is executed,
+    but a malicious file can still request more memory than there is.
 
     Args:
       path: the checkpoint file.
-      part: the key of the mapping in a checkpoint of a whole training, "state_dict" for one. None:
-        the checkpoint is the mapping. Beside a part anything may lie; it is not looked at.
+      part: the key of the mapping in a checkpoint of a whole training run, such as "state_dict". All other
+        parts are ignored. None: the checkpoint itself is the mapping.
 
     Returns:
-      The tensors under their names, in the order of the file, each a writable array of its own.
+      The tensors by name, in the order of the file, each a separate writable array.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if the file is damaged, asks for anything but tensors and ordered dictionaries,
-        describes a tensor outside its storage, or is not one flat mapping of names to tensors.
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the file is damaged, requests anything but tensors and ordered dictionaries,
+        describes a tensor outside of its storage, or is not a flat mapping from names to tensors.
     """
     data = Path(path).read_bytes()
     try:
@@ -147,14 +147,14 @@ def read_torch_checkpoint(path: str | Path, part: str | None = None) -> dict[str
             return read_zip(io.BytesIO(data), load)
         tensors, buffers = _read_legacy(io.BytesIO(data), load)
         return {name: _copy(tensor, buffers) for name, tensor in tensors.items()}
-    except Exception as error:  # a damaged pickle or archive raises nearly anything
+    except Exception as error:  # a damaged pickle or archive can raise almost anything
         raise ValueError(f"cannot read the checkpoint {path}: {error}") from error
 
 
 def _read_legacy(file: io.BytesIO, load: Load) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
     magic, protocol, system = (Unpickler(file).load() for _ in range(3))
     if magic != _MAGIC or protocol != _PROTOCOL:
-        raise ValueError("neither a zip archive nor a file that begins with the magic number")
+        raise ValueError("neither a zip archive nor a file that starts with the magic number")
     if system["little_endian"] is not True:
         raise ValueError("only little-endian files are supported")
     tensors, storages = load(file)
@@ -176,7 +176,7 @@ def read_zip(file: io.BytesIO, load: Load) -> dict[str, np.ndarray]:
 
     Args:
       file: the archive.
-      load: from data.pkl to its tensors by name, each checked, and all storages by key.
+      load: function from data.pkl to its validated tensors by name, and all storages by key.
     """
     with zipfile.ZipFile(file) as archive:
         members = archive.namelist()
@@ -197,16 +197,16 @@ def read_zip(file: io.BytesIO, load: Load) -> dict[str, np.ndarray]:
 def _load_tensors(
     file: io.BytesIO, part: str | None = None
 ) -> tuple[dict[str, Tensor], dict[str, _Storage]]:
-    """Unpickles the object; returns its tensors, each checked, and all storages by key."""
+    """Unpickles the object and returns its validated tensors, and all storages by key."""
     unpickler = Unpickler(file, foreign=part is not None)
     checkpoint = unpickler.load()
     if part is not None:
         if not isinstance(checkpoint, dict) or not dict.__contains__(checkpoint, part):
-            raise ValueError(f"it has no part {part!r}")
+            raise ValueError(f"there is no part {part!r}")
         checkpoint = dict.__getitem__(checkpoint, part)
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"expected a mapping of names to tensors, got {type(checkpoint)}")
-    # dict.items: an attribute `items` that the file gave its OrderedDict must not be called.
+        raise ValueError(f"expected a mapping from names to tensors, got {type(checkpoint)}")
+    # dict.items: the file may have given its OrderedDict an attribute `items`, which must not be called.
     tensors = dict(dict.items(checkpoint))
     for name, tensor in tensors.items():
         check(name, tensor)
@@ -214,9 +214,9 @@ def _load_tensors(
 
 
 def check(name: Any, tensor: Any) -> None:
-    """Raises ValueError unless this is a name and a tensor that lies inside its storage."""
+    """Raises ValueError unless this is a name and a tensor inside its storage."""
     if not isinstance(name, str) or not isinstance(tensor, Tensor):
-        raise ValueError(f"expected a flat mapping of names to tensors, got {name!r}: {tensor!r}")
+        raise ValueError(f"expected a flat mapping from names to tensors, got {name!r}: {tensor!r}")
     storage, offset, shape, strides = tensor
     if (
         not isinstance(storage, _Storage)
@@ -228,9 +228,9 @@ def check(name: Any, tensor: Any) -> None:
         raise ValueError(f"{name} is not a tensor: {tensor!r}")
     size = math.prod(shape)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    # The second bound stops a tensor of stride zero from asking for any amount of memory.
+    # The second bound prevents a tensor with stride zero from requesting unlimited memory.
     if size and (last >= storage.length or size > storage.length):
-        raise ValueError(f"{name} does not lie inside its storage: {tensor!r}")
+        raise ValueError(f"{name} is not inside its storage: {tensor!r}")
 
 
 def _is_size(value: Any) -> bool:
@@ -248,7 +248,7 @@ def _array(storage: _Storage, data: bytes) -> np.ndarray:
 
 
 def _copy(tensor: Tensor, buffers: dict[str, np.ndarray]) -> np.ndarray:
-    """Copies a tensor, which was checked, out of its storage."""
+    """Copies a validated tensor out of its storage."""
     storage, offset, shape, strides = tensor
     if 0 in shape:
         return np.zeros(shape, storage.dtype)

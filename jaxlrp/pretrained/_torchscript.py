@@ -1,8 +1,8 @@
 """Reads the tensors of a TorchScript archive without PyTorch and without trusting the file.
 
-`torch.jit.save` writes a zip archive like that of `torch.save`, whose data.pkl holds an object of a
-class of the archive's own for each module, with its attributes: <name>/code has the classes as source
-text, which is not looked at. Here a module is an inert thing that keeps what the pickle says of it.
+`torch.jit.save` writes a zip archive like that of `torch.save`. Its data.pkl holds one object per module,
+of classes that the archive defines as source text in <name>/code. This reader ignores the source text. It
+replaces each module by an inert object that keeps the attributes in the pickle.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxlrp.pretrained import _torch_checkpoint as checkpoint
 
 
 class _Module:
-    """Stands for an object of any class of the archive; keeps its attributes."""
+    """Replaces an object of any class of the archive; keeps its attributes."""
 
     __slots__ = ("attributes",)
 
@@ -27,7 +27,7 @@ class _Module:
 
 
 class _List:
-    """Stands for the builders of typed lists in `torch.jit._pickle`."""
+    """Replaces the functions of `torch.jit._pickle` that build typed lists."""
 
     __slots__ = ()
 
@@ -47,24 +47,25 @@ class _Unpickler(checkpoint.Unpickler):
 def read_torchscript(path: str | Path) -> dict[str, np.ndarray]:
     """Reads all tensors of a TorchScript module.
 
-    Nothing that the file names is run; a hostile file can still ask for more memory than there is.
+    Nothing that the file names is executed, but a malicious file can still request more memory than there
+    is.
 
     Args:
-      path: the archive, as `torch.jit.save` writes it.
+      path: an archive written by `torch.jit.save`.
 
     Returns:
-      Parameters and buffers under the names of their modules and attributes, "encoder.0.weight",
-      each a writable array of its own.
+      Parameters and buffers by the names of their modules and attributes, such as "encoder.0.weight",
+      each a separate writable array.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if the file is damaged or no such archive, asks for anything but tensors, lists and
-        modules, or describes a tensor outside its storage.
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the file is damaged or is not such an archive, requests anything but tensors, lists and
+        modules, or describes a tensor outside of its storage.
     """
     data = Path(path).read_bytes()
     try:
         return checkpoint.read_zip(io.BytesIO(data), _load)
-    except Exception as error:  # a damaged pickle or archive raises nearly anything
+    except Exception as error:  # a damaged pickle or archive can raise almost anything
         raise ValueError(f"cannot read the archive {path}: {error}") from error
 
 
@@ -80,13 +81,13 @@ def _load(file: io.BytesIO) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _tensors(module: _Module, prefix: str) -> Iterator[tuple[str, Any]]:
-    """The tensors of a module and of those in it; a module inside itself ends in RecursionError."""
+    """The tensors of a module and its submodules; a module inside itself ends in RecursionError."""
     attributes = getattr(module, "attributes", None)
     if not isinstance(attributes, dict):
-        raise ValueError(f"module {prefix or '(the whole)'!r} has no attributes")
+        raise ValueError(f"module {prefix or '(root)'!r} has no attributes")
     for name, value in attributes.items():
         if not isinstance(name, str):
-            raise ValueError(f"an attribute of module {prefix!r} is called {name!r}")
+            raise ValueError(f"an attribute of module {prefix!r} has the name {name!r}")
         if isinstance(value, _Module):
             yield from _tensors(value, f"{prefix}{name}.")
         elif isinstance(value, checkpoint.Tensor):

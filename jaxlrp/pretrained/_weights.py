@@ -1,4 +1,4 @@
-"""Weights of PyTorch as variables of Linen modules, for all pretrained networks."""
+"""Converts PyTorch weights to variables of Linen modules, for all pretrained networks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def package_folder(package: str, network: str, install: str) -> Path:
-    """Where a package with weights lies. Many cannot be imported without PyTorch, but they can be found.
+    """The folder of a package with weights. It is not imported, because many such packages need PyTorch.
 
     Raises:
-      ImportError: if it is not installed, saying which network needs it and how to install it.
+      ImportError: if it is not installed; names the network that needs it and how to install it.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -31,15 +31,15 @@ def package_folder(package: str, network: str, install: str) -> Path:
 
 
 def to_linen(checkpoint: Arrays, scope: Callable[[str], str]) -> dict[str, np.ndarray]:
-    """Renames the tensors of a checkpoint to Linen's and turns the kernels to its axis order.
+    """Renames the tensors of a checkpoint to Linen's names and transposes kernels to its axis order.
 
     Args:
       checkpoint: tensors by name, "<module>.<leaf>", of convolutions over any number of axes, dense
         layers and BatchNorms.
-      scope: from the checkpoint's name of a module to the path of ours, "block_0/expand".
+      scope: function from a module name in the checkpoint to our path, such as "block_0/expand".
 
     Returns:
-      Arrays by flat name, "params/block_0/expand/kernel".
+      Arrays by flat name, such as "params/block_0/expand/kernel".
     """
     flat = {}
     for name, value in checkpoint.items():
@@ -58,17 +58,17 @@ def to_linen(checkpoint: Arrays, scope: Callable[[str], str]) -> dict[str, np.nd
 
 
 def signature(model: nn.Module, *args: Any) -> dict[str, Any]:
-    """The shape and dtype of each variable of a model, by flat name; nothing is computed."""
+    """The shape and dtype of each variable of a model, by flat name, without computing anything."""
     variables = jax.eval_shape(model.init, jax.random.key(0), *args)
     return traverse_util.flatten_dict(variables, sep="/")
 
 
 def matches(flat: Arrays, expected: Mapping[str, Any]) -> bool:
-    """Whether the names, shapes and dtypes are those that a model has."""
+    """Whether names, shapes and dtypes agree with those of a model."""
     found = {name: (value.shape, value.dtype) for name, value in flat.items()}
     return found == {name: (value.shape, value.dtype) for name, value in expected.items()}
 
 
 def nested(flat: Arrays) -> dict[str, Any]:
-    """Flat arrays as the nested variables of a model."""
+    """Converts flat arrays to the nested variables of a model."""
     return traverse_util.unflatten_dict({k: jnp.asarray(v) for k, v in flat.items()}, sep="/")

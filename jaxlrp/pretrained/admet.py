@@ -1,9 +1,9 @@
-"""A graph network that tells of molecules what they do in a body, with trained weights.
+"""ADMET-AI, a graph network that predicts properties of molecules, with trained weights.
 
-Messages pass along the bonds of a molecule, each in both directions, and never straight back (D-MPNN).
-31 logits say whether it is mutagenic (AMES), passes into the brain, blocks a channel of the heart and
-the like. The weights are those of the package `admet-ai` 2 (MIT), of which nothing is run: neither
-PyTorch nor chemprop is needed. That version has no descriptors of whole molecules beside the graph.
+Messages pass along the bonds of a molecule in both directions, but never directly back (D-MPNN). The 31
+logits predict, for example, whether a molecule is mutagenic (AMES), enters the brain, or blocks a heart
+channel (hERG). The weights come from the package `admet-ai` 2 (MIT). None of its code is run: neither
+PyTorch nor chemprop is needed. This version uses no whole-molecule descriptors besides the graph.
 
 References:
   Swanson et al. (2024), https://doi.org/10.1093/bioinformatics/btae416; Yang et al. (2019), D-MPNN,
@@ -12,10 +12,7 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +20,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxlrp.pretrained import _weights
+from jaxlrp.pretrained._container import Pretrained
 from jaxlrp.pretrained._molecules import Bonding, Molecules, molecules
 from jaxlrp.pretrained._torch_checkpoint import read_torch_checkpoint
 
@@ -31,7 +29,6 @@ __all__ = [
     "Bonding",
     "DirectedMPNN",
     "Molecules",
-    "PropertyPredictor",
     "admet",
     "molecules",
 ]
@@ -44,16 +41,16 @@ TASKS = (
     "NR-ER", "NR-PPAR-gamma", "PAMPA_NCATS", "Pgp_Broccatelli", "SR-ARE", "SR-ATAD5", "SR-HSE",
     "SR-MMP", "SR-p53", "Skin_Reaction", "hERG",
 )  # fmt: skip
-"""What each logit says, by index: data sets of the Therapeutics Data Commons."""
+"""The name of each logit, by index: data sets of the Therapeutics Data Commons."""
 
 MEMBERS = 5
-"""How many networks were trained, on different parts of the data. The package averages them."""
+"""Number of networks, trained on different parts of the data. The package averages them."""
 
 _STEPS = 2
 _PACKAGE = "admet_ai"
 _INSTALL = "pip install --no-deps admet-ai==2.0.1"
 
-# The checkpoint's module names and ours.
+# Module names in the checkpoint, and ours.
 _SCOPES = {
     "message_passing.W_i": "bond_in",
     "message_passing.W_h": "update",
@@ -64,16 +61,16 @@ _SCOPES = {
 
 
 class DirectedMPNN(nn.Module):
-    """A directed message passing network, as chemprop has it, without the dropout of its training.
+    """A directed message passing network as in chemprop, without training-time dropout.
 
         h0 = W_i [x_v, e_vw],   h = relu(h0)
         h = relu(h0 + W_h m),   m_vw = sum of h_uv over neighbors u of v other than w,   twice
         h_v = relu(W_o [x_v, sum of h_uv over neighbors u] + b)
 
-    and two dense layers of the sum over the atoms of a molecule, divided by 100.
+    followed by two dense layers on the sum over the atoms of a molecule, divided by 100.
 
     Attributes:
-      features: of bonds and atoms inside.
+      features: number of hidden features of bonds and atoms.
       tasks: number of logits.
     """
 
@@ -84,13 +81,12 @@ class DirectedMPNN(nn.Module):
     def __call__(self, atoms: jax.Array, bonds: jax.Array, bonding: Bonding) -> jax.Array:
         """Computes the logits.
 
-        Args:
-          atoms: features of atoms, (A, 72), floating.
+          atoms: atom features, (A, 72), floating.
           bonds: features of directed bonds, (B, 14), floating.
-          bonding: which atoms they bind.
+          bonding: connectivity.
 
         Returns:
-          Logits, (M, tasks). The tasks are not exclusive: a sigmoid makes each a probability.
+          Logits, (M, tasks). Tasks are not exclusive: apply a sigmoid to get the probability of each.
         """
         total = jax.ops.segment_sum
         dense = functools.partial(nn.Dense, self.features)
@@ -108,44 +104,28 @@ class DirectedMPNN(nn.Module):
         return nn.Dense(self.tasks, name="classifier")(h)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class PropertyPredictor:
-    """A trained network of molecules with all that is needed to feed it.
-
-    Attributes:
-      model: the Linen module; `model.apply(variables, *molecules(smiles))` gives the logits.
-      variables: its parameters, float32.
-      molecules: SMILES to a graph, see `molecules`.
-      tasks: what each logit says, by index.
-    """
-
-    model: DirectedMPNN
-    variables: Mapping[str, Any] = dataclasses.field(repr=False)
-    molecules: Callable[..., Molecules] = dataclasses.field(repr=False)
-    tasks: tuple[str, ...] = dataclasses.field(default=TASKS, repr=False)
-
-
-def admet(member: int = 0) -> PropertyPredictor:
+def admet(member: int = 0) -> Pretrained:
     """Loads one of the five classifiers of ADMET-AI with its trained weights.
 
     Args:
-      member: which of them, 0 to 4. They have the same shapes, so that one compiled function takes
+      member: index of the classifier, 0 to 4. All have the same shapes, so one compiled function works with
         the variables of each.
 
     Returns:
-      The network. Its module paths are `bond_in`, `update` (called twice), `atom_out`, `hidden` and
-      `classifier`.
+      The network. Its `preprocess` is `molecules`: it converts SMILES strings to the three inputs of the
+      model. Its `labels` are the tasks. Its module paths are `bond_in`, `update` (called twice),
+      `atom_out`, `hidden` and `classifier`.
 
     Raises:
       ImportError: if the package with the weights is not installed.
-      ValueError: if there is no such member.
+      ValueError: if `member` is out of range.
 
     Example:
       >>> from jaxlrp.pretrained import admet
       >>> net = admet()  # doctest: +SKIP
-      >>> graph = net.molecules(["c1ccccc1", "c1ccccc1N=[N+]=[N-]"])  # doctest: +SKIP
+      >>> graph = net.preprocess(["c1ccccc1", "c1ccccc1N=[N+]=[N-]"])  # doctest: +SKIP
       >>> logits = net.model.apply(net.variables, *graph)  # doctest: +SKIP
-      >>> logits[:, net.tasks.index("AMES")] > 0  # doctest: +SKIP
+      >>> logits[:, net.labels.index("AMES")] > 0  # doctest: +SKIP
       Array([False,  True], dtype=bool)
     """
     if member not in range(MEMBERS):
@@ -153,12 +133,14 @@ def admet(member: int = 0) -> PropertyPredictor:
     model = DirectedMPNN()
     flat = _weights.to_linen(_tensors(member), _SCOPES.__getitem__)
     if not _weights.matches(flat, _weights.signature(model, *_shapes())):
-        raise ValueError(f"model_{member}.pt of {_PACKAGE} does not hold the weights of ADMET-AI")
-    return PropertyPredictor(model, _weights.nested(flat), molecules)
+        raise ValueError(
+            f"model_{member}.pt of {_PACKAGE} does not contain the weights of ADMET-AI"
+        )
+    return Pretrained(model, _weights.nested(flat), molecules, TASKS)
 
 
 def _shapes() -> Molecules:
-    """Of a graph of two atoms."""
+    """The shapes of a graph of two atoms."""
     index = jax.ShapeDtypeStruct((2,), np.int32)
     atoms, bonds = (jax.ShapeDtypeStruct((2, n), np.float32) for n in (72, 14))
     return Molecules(atoms, bonds, Bonding(*[index] * 6))  # pyright: ignore[reportArgumentType]
@@ -170,7 +152,7 @@ def _tensors(member: int) -> dict[str, np.ndarray]:
         / "resources/models/admet_classification"
     )
     checkpoint = read_torch_checkpoint(folder / f"model_{member}.pt", part="state_dict")
-    # Beside the network's there are weights of its loss and metrics.
+    # The checkpoint also has weights of the loss and the metrics.
     return {
         name: value
         for name, value in checkpoint.items()

