@@ -132,7 +132,7 @@ def test_walks_along_edges():
     [
         (
             lambda: higher_order.walks(gcn, ()),
-            r"layers must be paths of one or more layers, all different, got \(\)",
+            r"layers must be one or more distinct paths of layers, got \(\)",
         ),
         (lambda: higher_order.walks(gcn, "relu"), "got 'relu'"),
         (lambda: higher_order.walks(gcn, ["rely"])(X, walks=[[0, 0]]), "there is no layer 'rely'"),
@@ -140,7 +140,7 @@ def test_walks_along_edges():
         (lambda: higher_order.walks(gcn, LAYERS)(X, walks=[[0.0, 0, 0]]), "got float64 of shape"),
         (
             lambda: higher_order.walks(gcn, LAYERS)(X, walks=[[0, 4, 0]]),
-            "from 0 to 3 at step 1, or -1 for a way around the layer, got 4",
+            "from 0 to 3 at step 1, or -1 for a path around the layer, got 4",
         ),
         (
             lambda: higher_order.walks(gcn, LAYERS)(X, walks=[[-1, 0, 0]]),
@@ -148,11 +148,11 @@ def test_walks_along_edges():
         ),
         (
             lambda: higher_order.walks(gcn, ["relu", "relu"]),
-            r"all different, got \['relu', 'relu'\]",
+            r"of layers, got \['relu', 'relu'\]",
         ),
         (
             lambda: higher_order.walks(gcn, LAYERS, argnums=(0, 1)),
-            r"got argnums=\(0, 1\): explain one, or pass from_input=False",
+            r"got \(0, 1\); explain one argument, or pass from_input=False",
         ),
         (lambda: higher_order.walks(gcn, LAYERS, chunk=0), "chunk must be an integer >= 1, got 0"),
         (lambda: higher_order.top_walks(gcn, LAYERS, k=0), "k must be an integer >= 1, got 0"),
@@ -164,13 +164,13 @@ def test_walks_along_edges():
         ),
         (
             lambda: higher_order.subgraph(gcn, LAYERS)(X, nodes=(np.ones(4, bool),)),
-            "one array of booleans or a tuple of 3, got a tuple of 1",
+            "one boolean array or a tuple of 3, got a tuple of 1",
         ),
         (
             lambda: higher_order.subgraph(gcn, LAYERS)(
                 X, nodes=(np.ones(4, bool), np.ones((2, 4), bool), np.ones(4, bool))
             ),
-            "as many sets at each step",
+            "number of sets at each step,",
         ),
         (
             lambda: higher_order.walks(gcn, LAYERS, node_axis=2)(X, walks=[[0, 0, 0]]),
@@ -459,7 +459,9 @@ def test_pairs_of_pooled_features():
 
 
 def test_pairs_of_different_embeddings_are_refused():
-    with pytest.raises(ValueError, match="both inputs must have as many outputs, got 2 and 3"):
+    with pytest.raises(
+        ValueError, match="both inputs must have the same number of outputs, got 2 and 3"
+    ):
         higher_order.pairs(lambda x: x * 2.0)(jnp.ones(2), jnp.ones(3))
 
 
@@ -491,7 +493,7 @@ def written_out(x):
     ],
 )
 def test_walks_through_a_layer_inside_a_scan_are_refused(call):
-    message = r"layer 'relu' lies inside `scan` .* write the loop out .* a layer of its own"
+    message = r"layer 'relu' is inside `scan` .* unroll the loop .* a layer of its own"
     with pytest.raises(ValueError, match=message):
         call(scanned, ["relu"])
     call(written_out, ["relu", "relu:1", "relu:2"])  # the mend

@@ -367,7 +367,7 @@ REFUSED = {
         "relevance must have at most 9 rows, one per image, got 14;",
     ),
     "none": ({"attributions": []}, "attributions must not be empty, got none"),
-    "type": ({"attributions": [projects.relevance()]}, r"several jaxlrp\.virelay\.Attribution, got ndarray"),
+    "type": ({"attributions": [projects.relevance()]}, r"jaxlrp\.virelay\.Attribution, got ndarray"),
     "empty": (
         {"attributions": attribution(relevance=projects.relevance()[:0])},
         "prediction must have shape|at least one picture",
@@ -427,7 +427,7 @@ REFUSED = {
         {"attributions": attribution(analyses={"a": analysis(0)})},
         "must be a sequence of Analysis",
     ),
-    "other analysis": ({"attributions": attribution(analyses={"a": [{}]})}, "must contain only Analysis, got"),
+    "other analysis": ({"attributions": attribution(analyses={"a": [{}]})}, "contain only Analysis, got"),
     "slash in method": ({"attributions": one_analysis("a/b")}, "valid in a URL, got 'a/b';"),
     "question": ({"attributions": one_analysis("a?")}, "valid in a URL,"),
     "dots": ({"attributions": one_analysis("..")}, "valid in a URL,"),

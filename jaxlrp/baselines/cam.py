@@ -1,4 +1,4 @@
-"""Grad-CAM: where a layer's channels speak for the score."""
+"""Grad-CAM: where the channels of a layer support the score."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def grad_cam(
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
 ) -> Explain:
-    r"""Grad-CAM: the channels of a layer's output, summed by the mean gradient of each.
+    r"""Grad-CAM: the channels of a layer's output, each weighted by its mean gradient, summed.
 
     R_p = max(0, sum_k a_k A_pk),   a_k = mean over p of ds / dA_pk
 
@@ -38,28 +38,28 @@ def grad_cam(
     nothing in particular, and its resolution is that of the layer.
 
     Args:
-      fun, argnums, has_aux: as in `gradient`; `argnums` says which layers there are.
+      fun, argnums, has_aux: as in `gradient`; `argnums` determines which layers there are.
       layer: the path of a layer whose output has positions and channels, usually the last
         convolution's activation; `print(lrp.plan(...))` lists them. The output of a convolution
-        that absorbs its bias or BatchNorm is that after them, before the activation.
-      resize: how the map is brought to the positions of the explained argument, a method of
-        `jax.image.resize`: "linear", "nearest", "cubic". None: it is not. The argument must have
-        the axes of the layer's output, its channel axis included.
-      relu: whether negative evidence is cut off, as in the paper.
+        that absorbs its bias or BatchNorm includes them, but not the activation.
+      resize: how to resize the map to the positions of the explained argument, a method of
+        `jax.image.resize`: "linear", "nearest", "cubic". None: no resizing. The argument must have
+        the axes of the layer's output, including the channel axis.
+      relu: whether to remove negative evidence, as in the paper.
       channel_axis: of the layer's output and of the explained argument: -1 for (batch, height,
-        width, channels), 1 where channels come first.
-      batch_axis: the axis of the examples in both; None if they are of one example.
+        width, channels), 1 for channels first.
+      batch_axis: the axis of the examples in both; None for a single example.
 
     Returns:
       A function `(*args, target=None, **kwargs) -> Explanation`; `target` as in `gradient`.
       Relevance has the shape of the explained argument, and every channel holds the same map. With
-      `resize=None` it is the map itself, an array of the shape of the layer's output less its
+      `resize=None` it is the map itself, in the shape of the layer's output without its
       channel axis, whatever the explained argument.
 
     Raises:
-      ValueError: if there is no such layer, with the nearest paths; if a shape does not fit.
-      UnsupportedError: if the layer lies inside a `scan` or a `shard_map`.
-      TypeError, IndexError: saying which argument is wrong, and how to mend it.
+      ValueError: if there is no such layer (lists similar paths), or a shape is wrong.
+      UnsupportedError: if the layer is inside a `scan` or a `shard_map`.
+      TypeError, IndexError: names the invalid argument, and how to fix it.
 
     References:
       Selvaraju et al. (2020), https://doi.org/10.1007/s11263-019-01228-7
@@ -95,8 +95,8 @@ def grad_cam(
         values = [traced.values[n] for n in traced.explained]
         if len(values) != 1:
             raise TypeError(
-                f"the explained argument holds {len(values)} arrays, and the map is resized to "
-                "one: pass resize=None"
+                f"the explained argument must be one array to resize the map to, got {len(values)}; "
+                "pass resize=None"
             )
         relevance = _resized(cam, values[0], batch, channel, a.shape, resize)
         relevance = traced.arguments(args, held.argnums, {traced.explained[0]: relevance})
@@ -116,28 +116,27 @@ def _find(network: Network, path: str) -> Layer:
 
 def _looped(path: str) -> UnsupportedError:
     return UnsupportedError(
-        f"layer {path!r} lies inside a `scan` and has an output for each step, or inside a `shard_map` "
-        "and has one for each device: name a layer outside"
+        f"layer {path!r} is inside a `scan` and has one output per iteration, or inside a `shard_map` "
+        "and has one per device; use a layer outside"
     )
 
 
 def _axes(
     path: str, shape: tuple[int, ...], batch_axis: int | None, channel_axis: int
 ) -> tuple[int | None, int]:
-    """The axes of batch and channels, counted from the front."""
+    """The batch and channel axes, counted from the front."""
     ndim = len(shape)
     for name, axis in (("batch_axis", batch_axis), ("channel_axis", channel_axis)):
         if axis is not None and not -ndim <= axis < ndim:
             raise ValueError(
-                f"{name}={axis} is none of the axes of layer {path!r}, whose output has shape "
-                f"{shape}"
+                f"{name}={axis} is not an axis of layer {path!r}, whose output has shape {shape}"
             )
     batch = None if batch_axis is None else batch_axis % ndim
     channel = channel_axis % ndim
     if batch == channel or ndim - 1 - (batch is not None) < 1:
         raise ValueError(
-            f"the output of layer {path!r}, of shape {shape}, has no positions beside "
-            f"batch_axis={batch_axis} and channel_axis={channel_axis}: name a convolution"
+            f"the output of layer {path!r}, of shape {shape}, has no positions besides "
+            f"batch_axis={batch_axis} and channel_axis={channel_axis}; use a convolution"
         )
     return batch, channel
 
@@ -145,13 +144,13 @@ def _axes(
 def _resized(
     cam: Array, x: Array, batch: int | None, channel: int, shape: tuple[int, ...], method: str
 ) -> Array:
-    """The map at the positions of x, the same in all of its channels."""
+    """The map at the positions of x, the same in all channels."""
     to = tuple(n for i, n in enumerate(x.shape) if i != channel)
     at = None if batch is None else batch - (channel < batch)
     if x.ndim != len(shape) or (at is not None and cam.shape[at] != to[at]):
         raise ValueError(
-            f"the explained argument, of shape {x.shape}, must have the axes of the output of the "
-            f"layer, of shape {shape}, for the map to be resized to it: pass resize=None"
+            f"the explained argument, of shape {x.shape}, must have the axes of the layer's output, of "
+            f"shape {shape}, to resize the map to it; pass resize=None"
         )
     dtype = jnp.real(x).dtype if jnp.issubdtype(x.dtype, jnp.inexact) else cam.dtype
     cam = jnp.expand_dims(jax.image.resize(cam, to, method).astype(dtype), channel)

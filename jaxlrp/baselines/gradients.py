@@ -18,7 +18,7 @@ from jaxlrp.numerics import check_count, widen
 
 
 def gradient(fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Explain:
-    r"""The gradient of the score: how it changes with each input, not what it is made of.
+    r"""The gradient of the score: its sensitivity to each input, not its composition.
 
     R_i = ds / dx_i,   s = sum(c * f(x))
 
@@ -30,11 +30,11 @@ def gradient(fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = Fals
       has_aux: whether `fun` returns (output, auxiliary).
 
     Returns:
-      A function `(*args, target=None, **kwargs) -> Explanation`; `target` as in `lrp.explain`, an
+      A function `(*args, target=None, **kwargs) -> Explanation`; `target` as in `lrp.explain`, where an
       array gives c.
 
     Raises:
-      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, ValueError, IndexError: names the invalid argument, and how to fix it.
 
     References:
       Simonyan et al. (2013), https://doi.org/10.48550/arXiv.1312.6034
@@ -64,17 +64,17 @@ def input_x_gradient(
 
     R_i = x_i ds / dx_i,   s = sum(c * f(x))
 
-    In units of the score. The same as LRP-0 where f is made of linear layers and ReLUs. Sums to s
-    if f is homogeneous of degree one (no biases); what the biases contribute is missing otherwise.
+    In units of the score. Equal to LRP-0 if f consists of linear layers and ReLUs. Sums to s
+    if f is homogeneous of degree one (no biases); otherwise the contribution of the biases is missing.
 
     Args:
       fun, argnums, has_aux: as in `gradient`.
 
     Returns:
-      As `gradient`. Relevance of complex x is real, `Re(x ds/dx)`.
+      As in `gradient`. Relevance of complex x is real, `Re(x ds/dx)`.
 
     Raises:
-      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, ValueError, IndexError: names the invalid argument, and how to fix it.
 
     References:
       Shrikumar et al. (2016), https://doi.org/10.48550/arXiv.1605.01713
@@ -107,29 +107,29 @@ def integrated_gradients(
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
 ) -> Explain:
-    r"""The gradient, integrated on the straight line from a baseline to the input.
+    r"""The gradient, integrated along the straight line from a baseline to the input.
 
     R_i = (x_i - b_i) int_0^1 ds/dx_i (b + t (x - b)) dt
         ~ (x_i - b_i) sum_m w_m ds/dx_i (b + t_m (x - b))
 
-    In units of the score. Complete: sum(R) = s(x) - s(b), up to the error of the quadrature. With n
-    steps, "gauss-legendre" is exact for polynomials s of degree 2 n and best where s is smooth;
-    where s has kinks, as behind ReLUs, it and "midpoint" err by O(1/n). "right" takes t = 1/n, ...,
-    1, the sum of the paper's equation 3; it errs by O(1/n) even where s is smooth.
+    In units of the score. Complete: sum(R) = s(x) - s(b), up to quadrature error. With n
+    steps, "gauss-legendre" is exact for polynomials s of degree 2 n and best if s is smooth.
+    If s has kinks, as after ReLUs, the error of it and of "midpoint" is O(1/n). "right" uses t = 1/n, ...,
+    1, as in equation 3 of the paper; its error is O(1/n) even if s is smooth.
 
     Args:
       fun, argnums, has_aux: as in `gradient`.
-      steps: n, how many points of the path, >= 1.
-      baseline: b, of which the explanation speaks: "why s(x), rather than s(b)?" A number, an array
-        that broadcasts to the explained argument, or a pytree of such. In units of x.
-      method: "gauss-legendre", "midpoint" or "right", where the points lie.
-      chunk: how many points are evaluated at once, >= 1. Changes memory and speed, not the result.
+      steps: n, number of points on the path, >= 1.
+      baseline: b, the reference: "why s(x), rather than s(b)?" A number, an array
+        that broadcasts to the explained argument, or a pytree of these. In units of x.
+      method: positions of the points: "gauss-legendre", "midpoint" or "right".
+      chunk: number of points to evaluate at once, >= 1. Only affects memory and speed.
 
     Returns:
-      As `gradient`.
+      As in `gradient`.
 
     Raises:
-      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, ValueError, IndexError: names the invalid argument, and how to fix it.
 
     References:
       Sundararajan et al. (2017), https://doi.org/10.48550/arXiv.1703.01365

@@ -40,28 +40,28 @@ def smooth_grad(
     R = 1/n sum_m ds/dx (x + sigma e_m),   e_m ~ N(0, 1),   sigma = noise (max x - min x)
 
     The range max x - min x is that of each example, and of each array of a pytree, over all axes
-    but the batch's; where it is zero, no noise is added. In units of the score per unit of x, or of
+    except the batch axis. If it is zero, no noise is added. In units of the score per unit of x, or of
     the score with `times_input`. It sums to nothing in particular.
 
     Args:
       fun, argnums, has_aux: as in `gradient`; the explained argument is real.
-      samples: n, >= 1. The standard error falls with its square root.
-      noise: standard deviation of the noise as a fraction of the example's range, >= 0, without
-        units. Zero: the plain gradient.
-      chunk: how many copies are evaluated at once, >= 1. Changes memory and speed, not the result.
-      times_input: multiply the average by x.
-      batch_axis: the axis of the examples in the explained argument and in the output; None if they
-        are of one example.
+      samples: n, >= 1. The standard error decreases with its square root.
+      noise: standard deviation of the noise as a fraction of the range of the example, >= 0,
+        dimensionless. Zero: the plain gradient.
+      chunk: number of copies to evaluate at once, >= 1. Only affects memory and speed.
+      times_input: whether to multiply the average by x.
+      batch_axis: the axis of the examples in the explained argument and in the output; None for a
+        single example.
 
     Returns:
       A function `(*args, target=None, key=key, **kwargs) -> Explanation`. `key` is a key of
-      `jax.random` or, where there is a batch axis, may be an array of one for each example. Of one
-      key, example i uses `jax.random.fold_in(key, i)`: its relevance does not depend on what else
-      is in the batch.
+      `jax.random` or, if there is a batch axis, may be an array with one key per example. For a single
+      key, example i uses `jax.random.fold_in(key, i)`: its relevance does not depend on the rest
+      of the batch.
 
     Raises:
-      TypeError: if the key is missing, or an argument is of a wrong type.
-      ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError: if the key is missing, or an argument has the wrong type.
+      ValueError, IndexError: names the invalid argument, and how to fix it.
 
     References:
       Smilkov et al. (2017), https://doi.org/10.48550/arXiv.1706.03825
@@ -101,19 +101,19 @@ def smooth_taylor(
     R = 1/n sum_m (x - z_m) ds/dx (z_m),   z_m = x + sigma e_m,   e_m ~ N(0, 1)
 
     with sigma = noise (max x - min x) as in `smooth_grad`. In units of the score. By Taylor's
-    theorem it sums to s(x) - mean s(z_m), up to terms of second order in sigma; for linear s
-    exactly, where it is nothing but noise about zero.
+    theorem it sums to s(x) - mean s(z_m), up to terms of second order in sigma. For linear s
+    the sum is exact, and it is only noise around zero.
 
     Args:
-      fun, samples, noise, chunk, batch_axis, argnums, has_aux: as in `smooth_grad`. With noise
-        zero, relevance is zero.
+      fun, samples, noise, chunk, batch_axis, argnums, has_aux: as in `smooth_grad`. With zero
+        noise, relevance is zero.
 
     Returns:
-      As `smooth_grad`.
+      As in `smooth_grad`.
 
     Raises:
-      TypeError: if the key is missing, or an argument is of a wrong type.
-      ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError: if the key is missing, or an argument has the wrong type.
+      ValueError, IndexError: names the invalid argument, and how to fix it.
 
     References:
       Goh et al. (2020), https://doi.org/10.48550/arXiv.2004.10484
@@ -181,7 +181,7 @@ def _noisy(
     key: Any,
     batch_axis: int | None,
 ) -> Callable[[Array], Any]:
-    """A function from the number of a sample to noisy values."""
+    """A function from the index of a sample to noisy values."""
     n = examples(problem.values, output, batch_axis)
     keys = _keys(name, key, n)
     leaves, tree = jax.tree.flatten(problem.values)
@@ -204,15 +204,15 @@ def _range(x: Array, batch_axis: int | None) -> Array:
     axes = tuple(i for i in range(x.ndim) if i != batch_axis)
     if not axes:
         raise ValueError(
-            f"the explained argument, of shape {x.shape}, holds one number for each example, which "
-            "has no range to measure noise by: pass batch_axis=None if it is one example"
+            f"the explained argument, of shape {x.shape}, has one number per example, so there is "
+            "no range to scale the noise; pass batch_axis=None for a single example"
         )
     x = widen(x)
     return x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True)
 
 
 def _normal(keys: Array, x: Array, batch_axis: int | None) -> Array:
-    """Standard normal numbers like x, those of each example from a key of its own."""
+    """Standard normal numbers in the shape of x, with a separate key for each example."""
     dtype = widen(x).dtype
     if batch_axis is None:
         return jax.random.normal(keys, x.shape, dtype)
@@ -231,14 +231,14 @@ def _fold(keys: Array, *numbers: Any) -> Array:
 
 
 def _keys(name: str, key: Any, n: int | None) -> Array:
-    """A key; or one for each of n examples.
+    """Checks one key, or one key for each of n examples.
 
     Raises:
-      TypeError: if the key is missing, or is none.
-      ValueError: if there are not as many keys as examples.
+      TypeError: if the key is missing or invalid.
+      ValueError: if the numbers of keys and examples differ.
     """
     if key is None:
-        raise TypeError(f"{name} draws noise and needs a key: pass key=jax.random.key(0)")
+        raise TypeError(f"{name} draws random noise: pass key=jax.random.key(0)")
     if _compat.is_array(key) and key.dtype == jnp.uint32 and key.ndim in (1, 2):
         key = jax.random.wrap_key_data(jnp.asarray(key))
     if not (_compat.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
@@ -246,6 +246,6 @@ def _keys(name: str, key: Any, n: int | None) -> Array:
     if key.ndim == 0:
         return key if n is None else jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
     if key.shape != (n,):
-        wanted = "one key" if n is None else f"one key, or {n} of them, one for each example"
+        wanted = "one key" if n is None else f"one key, or {n} of them, one per example"
         raise ValueError(f"key must be {wanted}; got keys of shape {key.shape}")
     return key

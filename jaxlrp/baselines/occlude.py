@@ -1,4 +1,4 @@
-"""Occlusion: what the score loses when a window of the input is hidden."""
+"""Occlusion: the loss of score when a window of the input is hidden."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ def occlusion(
     argnums: int = 0,
     has_aux: bool = False,
 ) -> Explain:
-    r"""What the score loses when a window of the input is hidden behind a value.
+    r"""The loss of score when a value replaces a window of the input.
 
     R_i = mean over the windows W that cover i of  s(x) - s(x with value inside W)     mode="remove"
     R_i = mean over the windows W that cover i of  s(x with value outside W)           mode="keep"
 
-    In units of the score. Every entry of a window has all of the window's score, all channels
-    included; overlapping windows are averaged. So relevance sums to nothing in particular. Windows
-    lie every `stride` entries from the start of an axis; the last is moved back to end with it.
+    In units of the score. Every entry of a window gets the score of the whole window, all channels
+    included; overlapping windows are averaged. Relevance therefore sums to nothing in particular. Windows
+    start every `stride` entries from the start of an axis; the last is moved back to end with it.
 
     Args:
       fun, has_aux: as in `gradient`.
-      window: its length along each of `axes`, or one integer for all; >= 1, at most the axis.
-      stride: from one window to the next, likewise; >= 1, at most the window, or entries would
-        remain uncovered. None: the window's length, so that windows do not overlap.
-      value: what hides: a number or an array that broadcasts to the input; of integer tokens, one
-        that stands for none. In units of x.
-      axes: the axes of the input over which windows slide; the window covers others whole. (1, 2)
-        for images (batch, height, width, channels); (2, 3) where channels come first; (1,) for
+      window: window length along each of `axes`, or one integer for all; >= 1, at most the axis.
+      stride: distance between windows, likewise; >= 1, at most the window, so that all entries are
+        covered. None: the window length, so that windows do not overlap.
+      value: the replacement: a number or an array that broadcasts to the input; for integer tokens, one
+        that means "no token". In units of x.
+      axes: the axes of the input over which windows slide; windows span all other axes. (1, 2)
+        for images (batch, height, width, channels); (2, 3) for channels first; (1,) for
         tokens (batch, length).
-      mode: "remove" hides the window; "keep" hides all else, and the score itself is relevance: the
-        two agree, up to s(value), only where f is linear.
-      chunk: how many windows are evaluated at once, >= 1. Changes memory and speed, not the result.
-      batch_axis: the axis of the examples in the explained argument and in the output, which are
-        hidden alike but scored apart; None if they are of one example.
+      mode: "remove" hides the window; "keep" hides everything else, and the score itself is the relevance.
+        The two agree, up to s(value), only if f is linear.
+      chunk: number of windows to evaluate at once, >= 1. Only affects memory and speed.
+      batch_axis: the axis of the examples in the explained argument and in the output. All examples have
+        the same windows but separate scores; None for a single example.
       argnums: the position of the explained argument: one array, of any dtype.
 
     Returns:
-      A function `(*args, target=None, **kwargs) -> Explanation`. Of integer input, relevance
+      A function `(*args, target=None, **kwargs) -> Explanation`. For integer input, relevance
       has the dtype of the output.
 
     Raises:
-      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, ValueError, IndexError: names the invalid argument, and how to fix it.
 
     References:
       Zeiler and Fergus (2014), https://doi.org/10.1007/978-3-319-10590-1_53
@@ -86,7 +86,7 @@ def occlusion(
         if len(jax.tree.leaves(problem.values)) != 1:
             raise TypeError(
                 "occlusion explains one array, got the pytree "
-                f"{jax.tree.structure(problem.values)}: name one of its arrays by a function of it"
+                f"{jax.tree.structure(problem.values)}; wrap the model in a function of one array"
             )
         output, aux, c = problem.score(target)
         examples(problem.values, output, batch_axis)
@@ -130,16 +130,16 @@ def _windows(
     stride: int | Sequence[int] | None,
     batch_axis: int | None,
 ) -> tuple[tuple[int, ...], tuple[int, ...], np.ndarray]:
-    """(axes, window's length along each, starts of all windows: (windows, axes)).
+    """(axes, window length along each, starts of all windows: (windows, axes)).
 
     Raises:
-      ValueError: if an axis, a length or a stride does not fit the shape.
+      ValueError: if an axis, a length or a stride is invalid for the shape.
     """
     wrong = [a for a in axes if not -len(shape) <= a < len(shape)]
     slid = tuple(a % len(shape) for a in axes) if not wrong else ()
     if wrong or not slid or len(set(slid)) != len(slid) or batch_axis in slid:
         raise ValueError(
-            f"axes={tuple(axes)} must be different axes of the input, of shape {shape}, other than "
+            f"axes={tuple(axes)} must be distinct axes of the input, of shape {shape}, other than "
             f"its batch_axis={batch_axis}"
         )
     sizes = _per_axis("window", window, slid)
@@ -152,7 +152,7 @@ def _windows(
             )
         if step > size:
             raise ValueError(
-                f"stride={step} is longer than window={size}: entries between would remain "
+                f"stride={step} is longer than window={size}: entries in between would stay "
                 "uncovered"
             )
         last = shape[axis] - size
@@ -163,12 +163,14 @@ def _windows(
 def _per_axis(name: str, given: int | Sequence[int], slid: tuple[int, ...]) -> tuple[int, ...]:
     lengths = (given,) * len(slid) if isinstance(given, int) else tuple(given)
     if len(lengths) != len(slid):
-        raise ValueError(f"{name}={lengths} must be one integer or one for each of the axes {slid}")
+        raise ValueError(
+            f"{name}={lengths} must be one integer, or one for each of the axes {slid}"
+        )
     return tuple(check_count(name, length) for length in lengths)
 
 
 def _inside(shape: tuple[int, ...], slid: tuple[int, ...], sizes: tuple[int, ...], start: Any):
-    """Whether an entry lies in a window: all axes of the input, of length one where not slid."""
+    """Whether an entry is in a window; axes that windows do not slide over have length one."""
     inside = True
     for k, (axis, size) in enumerate(zip(slid, sizes, strict=True)):
         at = np.arange(shape[axis], dtype=np.int32).reshape(
@@ -181,7 +183,7 @@ def _inside(shape: tuple[int, ...], slid: tuple[int, ...], sizes: tuple[int, ...
 def _counts(
     shape: tuple[int, ...], slid: tuple[int, ...], sizes: tuple[int, ...], starts: np.ndarray
 ) -> np.ndarray:
-    """How many windows cover each entry."""
+    """The number of windows that cover each entry."""
     counts = np.ones([1] * len(shape))
     for k, axis in enumerate(slid):
         along = np.zeros(shape[axis])

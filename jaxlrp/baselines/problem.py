@@ -1,4 +1,4 @@
-"""What the methods share: a function of the explained values alone, and sums in bounded memory."""
+"""Shared by all methods: a function of only the explained values, and sums in limited memory."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Problem:
     """One call of a method.
 
     Attributes:
-      fun: from the explained values to (output, auxiliary).
-      values: the explained arguments, a tuple of one or several; every leaf a JAX array.
-      single: whether the user explains one argument rather than a tuple of them.
+      fun: function from the explained values to (output, auxiliary).
+      values: the explained arguments, a tuple of one or several; every leaf is a JAX array.
+      single: whether the user explains one argument rather than a tuple.
     """
 
     fun: Callable[[Any], tuple[Any, Any]]
@@ -47,10 +47,10 @@ class Problem:
         return pull(weights)[0]
 
     def like_values(self, given: Any, name: str) -> Any:
-        """A number, or arrays that broadcast to the values, as arrays shaped like the values.
+        """Broadcasts a number or arrays to arrays shaped like the values.
 
         Raises:
-          ValueError: if a structure or a shape does not fit.
+          ValueError: if a structure or a shape does not match.
         """
         if _is_number(given):
             return jax.tree.map(lambda x: jnp.full_like(x, given), self.values)
@@ -63,7 +63,7 @@ class Problem:
         return jax.tree.map(functools.partial(_broadcast, name), given, self.values)
 
     def explanation(self, output: Any, relevance: Any, aux: Any) -> Explanation:
-        """The result, with relevance in the dtypes of the values and their structure."""
+        """The result, with relevance in the dtypes and the structure of the values."""
         relevance = jax.tree.map(lambda r, x: r.astype(_real(x, r)), relevance, self.values)
         return Explanation(output, relevance[0] if self.single else relevance, aux)
 
@@ -85,7 +85,7 @@ def _broadcast(name: str, given: Any, x: Array) -> Array:
 
 
 def _real(x: Array, relevance: Array) -> Any:
-    """The dtype of the relevance of x: its own, where that is floating-point."""
+    """The dtype of the relevance of x: its own, if it is floating-point."""
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return relevance.dtype
     return x.dtype if jnp.iscomplexobj(relevance) else jnp.real(x).dtype
@@ -97,10 +97,10 @@ def preparer(
     """A function from (args, kwargs, kind of dtype) to a `Problem`. An NNX module is split once.
 
     Raises:
-      TypeError: if `fun` or `argnums` is of a wrong type.
+      TypeError: if `fun` or `argnums` has the wrong type.
     """
     held = source(fun, argnums, has_aux)
-    # `held.fun` would be the inside of a function that is jitted; there is no need for that here
+    # `held.fun` would unwrap a jitted function, which is not needed here
     call = fun if held.state is None else functools.partial(held.fun, held.state)
 
     def prepare(args: tuple, kwargs: dict, dtype: Any = jnp.inexact) -> Problem:
@@ -129,8 +129,8 @@ def _values(held: Source, args: tuple, dtype: Any) -> Any:
     for i in held.argnums:
         if i >= len(args):
             raise TypeError(
-                f"argnums={i} names the argument to explain, but only {len(args)} positional "
-                "arguments came: pass the explained argument by position"
+                f"argnums={i} selects the explained argument, but there are only {len(args)} positional "
+                "arguments; pass the explained argument by position"
             )
     explained = tuple(args[i] for i in held.argnums)
     leaves, tree = jax.tree.flatten(explained)
@@ -143,29 +143,29 @@ def _values(held: Source, args: tuple, dtype: Any) -> Any:
     for x in arrays:
         if dtype in _DTYPES and not jnp.issubdtype(x.dtype, dtype):
             raise TypeError(
-                f"the explained argument has dtype {x.dtype} and must be {_DTYPES[dtype]} here: "
+                f"the explained argument has dtype {x.dtype} but must be {_DTYPES[dtype]} here; "
                 "explain the function of the embedded or converted input instead"
             )
     return jax.tree.unflatten(tree, arrays)
 
 
 def times(a: Array, g: Array) -> Array:
-    """`a g`, in float32 at the least; `Re(a g)` of complex values."""
+    """`a g`, in float32 or wider; `Re(a g)` of complex values."""
     product = widen(a) * widen(g)
     return jnp.real(product) if jnp.iscomplexobj(product) else product
 
 
 def weighted_sum(term: Callable[[Array], Any], weights: Any, chunk: int) -> Any:
-    """`sum_i weights[i] term(i)`, a chunk of terms at a time.
+    """`sum_i weights[i] term(i)`, computed in chunks of terms.
 
     Args:
-      term: from an index to a pytree of arrays. It is `vmap`ped over a chunk of indices.
+      term: function from an index to a pytree of arrays. It is `vmap`ped over a chunk of indices.
       weights: (n,), real.
-      chunk: how many terms are computed at once, at most.
+      chunk: maximum number of terms to compute at once.
 
     Returns:
-      The sum, in float32 at the least. Terms beyond n that fill the last chunk have weight zero,
-      and repeat a term that counts, so that they bring in no NaN of their own.
+      The sum, in float32 or wider. Terms that pad the last chunk have weight zero,
+      and repeat a real term, so that they cannot produce NaN.
     """
     weights = np.asarray(weights)
     n = len(weights)
@@ -189,11 +189,11 @@ def weighted_sum(term: Callable[[Array], Any], weights: Any, chunk: int) -> Any:
 
 
 def examples(values: Any, output: Any, batch_axis: int | None) -> int | None:
-    """How many examples there are along the batch axis; None where that is None.
+    """The number of examples along the batch axis; None if there is no batch axis.
 
     Raises:
       TypeError: if `batch_axis` is neither an integer >= 0 nor None.
-      ValueError: if the explained values and the outputs do not agree on it.
+      ValueError: if the explained values and the outputs disagree on it.
     """
     if batch_axis is None:
         return None
@@ -208,8 +208,8 @@ def examples(values: Any, output: Any, batch_axis: int | None) -> int | None:
         )
         raise ValueError(
             f"the explained argument, of shape {inputs}, and the output, of shape {outputs}, must "
-            f"hold as many examples along batch_axis={batch_axis}: pass batch_axis=None if they "
-            "are of one example"
+            f"have the same number of examples along batch_axis={batch_axis}; pass batch_axis=None for a "
+            "single example"
         )
     (size,) = sizes
     return size

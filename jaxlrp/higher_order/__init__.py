@@ -1,4 +1,4 @@
-"""Relevance of several things together: walks through a graph network, pairs of inputs' features."""
+"""Higher-order relevance: walks through a graph network, and pairs of features of two inputs."""
 
 from jaxlrp.higher_order.pairs import pairs
 from jaxlrp.higher_order.subgraphs import subgraph

@@ -1,4 +1,4 @@
-"""Pairs of features that make two inputs alike (BiLRP)."""
+"""Pairs of features that make two inputs similar (BiLRP)."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def pairs(
     pool: Callable[[Array], Array] | None = None,
     chunk: int = 32,
 ) -> Callable[[Array, Array], Array]:
-    r"""Which features of two inputs make them alike (BiLRP): a second-order explanation.
+    r"""Explains which pairs of features make two inputs similar (BiLRP), a second-order explanation.
 
     y = <phi(x), phi(x')>,   R_ij = sum_m R_i(phi_m(x)) R'_j(phi_m(x'))
 
-    where R(phi_m) is the relevance of the input for the m-th output alone. Up to what rules absorb, it
-    sums to y.
+    where R(phi_m) is the relevance of the input for the m-th output alone. It
+    sums to y, up to what rules absorb.
 
     Args:
-      embed: phi, of one example: an array to an array, of any shape.
+      embed: phi, for one example: a function from an array to an array, of any shape.
       composite: the rules; `composites.default()` if None.
-      pool: from relevance of the input's shape to a smaller array, such as sums over patches. The result
-        has as many entries as two of these multiplied.
-      chunk: how many outputs are explained at once, >= 1. Changes memory and speed alone.
+      pool: function from relevance in the shape of the input to a smaller array, such as sums over patches.
+        The size of the result is the product of two pooled sizes.
+      chunk: number of outputs to explain at once, >= 1. Only affects memory and speed.
 
     Returns:
-      A function of two inputs (x, x') to R, (*shape of pooled x, *shape of pooled x').
+      A function from two inputs (x, x') to R, (*shape of pooled x, *shape of pooled x').
 
     References:
       Eberle et al. (2020), https://doi.org/10.1109/TPAMI.2020.3020738
@@ -66,7 +66,9 @@ def pairs(
     def of_pair(x: Array, other: Array) -> Array:
         a, b = each(jnp.asarray(x)), each(jnp.asarray(other))
         if len(a) != len(b):
-            raise ValueError(f"both inputs must have as many outputs, got {len(a)} and {len(b)}")
+            raise ValueError(
+                f"both inputs must have the same number of outputs, got {len(a)} and {len(b)}"
+            )
         dtype = wide(a.dtype, b.dtype)
         return jnp.tensordot(a.astype(dtype), b.astype(dtype), axes=(0, 0), precision="highest")
 

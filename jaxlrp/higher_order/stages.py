@@ -1,9 +1,9 @@
-"""The layers at which a walk is asked for its node, and relevance on its way from one to the next.
+"""The layers of a walk, and relevance that flows from one of them to the next.
 
-Relevance that leaves a layer, or the output, arrives at layers before it and at the input. A network
-may have ways around a layer, so what arrives anywhere is what comes there with no layer of the walk in
-between: those are closed, and relevance is recorded where it meets them. Each bit of relevance thus
-passes the layers of exactly one walk.
+Relevance that leaves a layer, or the output, arrives at the layers before it and at the input. A network
+may have paths around a layer. Therefore "arrives" means: without passing another layer of the walk in
+between. These layers are blocked, and relevance is recorded where it reaches them. Every share of relevance
+thus passes the layers of exactly one walk.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from jaxlrp.propagation.taps import Blanks, blanks
 
 
 class Arrived(NamedTuple):
-    """Relevance that arrived with no layer in between.
+    """Relevance that arrived without passing a layer in between.
 
     Attributes:
       layers: at each layer before the one that it left, (nodes, features).
-      input: at each node of the explained argument, (nodes,); of all that is explained, (1,), if
-        walks begin at a layer.
+      input: at each node of the explained argument, (nodes,); if walks begin at a layer, the total over
+        everything that is explained, (1,).
     """
 
     layers: tuple[Array, ...]
@@ -51,7 +51,7 @@ class Stages:
     chunk: int
 
     def _found(self, args: tuple, kwargs: dict) -> list[Blanks]:
-        """What is known of each layer."""
+        """The known facts of each layer."""
         found = blanks(trace(source(self.fun, self.argnums, False), args, kwargs).network)
         for path in self.layers:
             if path not in found:
@@ -59,11 +59,11 @@ class Stages:
         return [found[path] for path in self.layers]
 
     def shapes(self, args: tuple, kwargs: dict) -> list[tuple[int, ...]]:
-        """The shape of the output of each layer, of one step of a loop."""
+        """The shape of the output of each layer, for one iteration of a loop."""
         return [it.graph.avals[it.layer.output].shape for it in self._found(args, kwargs)]
 
     def check_single(self, args: tuple, kwargs: dict) -> None:
-        """Refuses layers that are met more than once: a walk has one node at each.
+        """Refuses layers that run more than once: a walk has one node at each.
 
         Raises:
           ValueError: naming the layer.
@@ -72,14 +72,14 @@ class Stages:
             if it.shape != it.graph.avals[it.layer.output].shape:
                 around = " and ".join(dict.fromkeys(f"`{op.primitive}`" for op in it.around))
                 raise ValueError(
-                    f"the layer {path!r} lies inside {around} and is met several times, while a walk has "
-                    "one node at each layer: write the loop out (`for w in ws: ...` in place of "
-                    "`lax.scan` or `nn.scan`), so that each step has a layer of its own; "
+                    f"the layer {path!r} is inside {around} and runs several times, but a walk has "
+                    "one node per layer: unroll the loop (`for w in ws: ...` instead of "
+                    "`lax.scan` or `nn.scan`), so that each iteration has a layer of its own; "
                     "print(lrp.plan(...)) lists them"
                 )
 
     def nodes(self, args: tuple, kwargs: dict) -> list[int]:
-        """How many nodes there are at the input, unless walks begin at a layer, and at each layer."""
+        """The number of nodes at the input (unless walks begin at a layer) and at each layer."""
         places = [f"layer {path!r}" for path in self.layers]
         shapes = self.shapes(args, kwargs)
         if self.from_input and isinstance(self.argnums, int):
@@ -88,12 +88,12 @@ class Stages:
         for place, shape in zip(places, shapes, strict=True):
             if not -len(shape) <= self.node_axis < len(shape):
                 raise ValueError(
-                    f"node_axis={self.node_axis} is no axis of {place}, of shape {shape}"
+                    f"node_axis={self.node_axis} is not an axis of {place}, of shape {shape}"
                 )
         return [shape[self.node_axis] for shape in shapes]
 
     def from_output(self, args: tuple, kwargs: dict, target: Any) -> Arrived:
-        """What arrives from the output."""
+        """The relevance that arrives from the output."""
         return self._send(len(self.layers), args, kwargs, target)
 
     def from_nodes(
@@ -105,17 +105,17 @@ class Stages:
         relevance: Array,
         read: Callable[[Arrived], Any] = lambda arrived: arrived,
     ) -> Any:
-        """What arrives from single nodes of a layer, for each of many.
+        """The relevance that arrives from single nodes of a layer, for many nodes.
 
         Args:
           layer: the index of the layer.
           args, kwargs: of the function.
           nodes: (M,), integer.
           relevance: of the node's features, (M, features).
-          read: what to keep of what arrives.
+          read: selects what to keep of the relevance that arrives.
 
         Returns:
-          What is kept, with a leading axis M. M backward passes.
+          What was kept, with a leading axis M. M backward passes.
         """
         shape = self.shapes(args, kwargs)[layer]
         axis = self.node_axis % len(shape)
@@ -130,7 +130,7 @@ class Stages:
         return lax.map(one, (nodes, relevance), batch_size=self.chunk)
 
     def _send(self, start: int, args: tuple, kwargs: dict, target: Any) -> Arrived:
-        """What arrives from a layer, or from the output if `start` is the number of layers."""
+        """Relevance that arrives from a layer, or from the output if `start` is the number of layers."""
         before = self.layers[:start]
         explained = explain(
             self.fun,
@@ -165,19 +165,17 @@ def stages_of(
     from_input: bool,
     chunk: int,
 ) -> Stages:
-    """Checks what can be checked without arguments of the function.
+    """Checks the arguments that do not depend on a call of the function.
 
     Raises:
-      ValueError: naming the argument that is wrong.
+      ValueError: names the invalid argument.
     """
     if not layers or isinstance(layers, str) or len(set(layers)) < len(layers):
-        raise ValueError(
-            f"layers must be paths of one or more layers, all different, got {layers!r}"
-        )
+        raise ValueError(f"layers must be one or more distinct paths of layers, got {layers!r}")
     if from_input and not isinstance(argnums, int):
         raise ValueError(
-            f"a walk begins at a node of one argument, got argnums={argnums!r}: explain one, or pass "
-            "from_input=False, for walks that begin at a layer"
+            f"argnums must be one integer, because a walk begins at a node of one argument, got "
+            f"{argnums!r}; explain one argument, or pass from_input=False to begin walks at a layer"
         )
     check_count("chunk", chunk)
     return Stages(fun, tuple(layers), composite, node_axis, argnums, from_input, chunk)

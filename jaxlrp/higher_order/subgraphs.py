@@ -27,25 +27,25 @@ def subgraph(
     from_input: bool = True,
     chunk: int = 32,
 ) -> Callable[..., Array]:
-    r"""Relevance of a set of nodes together: that of all walks that never leave it.
+    r"""Relevance of a set of nodes: the total of all walks that never leave it.
 
     R_S = sum of R_(J, K, L, ...) over J, K, L, ... in S
 
-    It is more than the relevance of the nodes one by one where they act together: compare
-    R_S with the sum over its nodes of R_{n}. The walks are not made: on the way back the nodes outside
-    of S lose their relevance at each layer, all at once.
+    It exceeds the relevance of the single nodes if they act together: compare
+    R_S with the sum over its nodes of R_{n}. Walks are not enumerated: in the backward pass, the nodes
+    outside of S lose their relevance at each layer, all at once.
 
     Args:
       fun, layers, composite, node_axis, argnums, from_input, chunk: as in `walks`. Relevance that goes
-        around a layer is kept: it leaves S nowhere that one asks.
+        around a layer is kept, because it does not leave S at any of the given layers.
 
     Returns:
-      A function `(*args, nodes, target=None, **kwargs)` to the relevance of each set, (S,), or (). `nodes`
-      are booleans, (S, N), or (N,) for one set; where the layers have different nodes a tuple of
-      such, one for each column of `walks`. One forward pass, and one backward pass for each set.
+      A function `(*args, nodes, target=None, **kwargs)` that returns the relevance of each set, (S,), or
+      (). `nodes` are booleans, (S, N), or (N,) for one set. If the layers have different nodes, they are a
+      tuple of such arrays, one for each column of `walks`. One forward pass, and one backward pass per set.
 
     Raises:
-      ValueError: if a path is unknown, an axis has no nodes, or `nodes` do not fit.
+      ValueError: if a path is unknown, an axis has no nodes, or `nodes` are invalid.
 
     References:
       Xiong et al. (2022), https://proceedings.mlr.press/v162/xiong22a.html
@@ -86,7 +86,7 @@ def subgraph(
 
 
 def _along(mask: Array, axis: int, ndim: int) -> Array:
-    """A vector along one of so many axes."""
+    """A vector along one of several axes."""
     shape = [1] * ndim
     shape[axis] = mask.shape[0]
     return mask.reshape(shape)
@@ -96,12 +96,12 @@ def _inside(nodes: Any, counts: list[int]) -> list[np.ndarray]:
     """Booleans for the input and each layer.
 
     Raises:
-      ValueError: if they do not fit.
+      ValueError: if their shapes are wrong.
     """
     given = nodes if isinstance(nodes, tuple) else (nodes,) * len(counts)
     if len(given) != len(counts):
         raise ValueError(
-            f"nodes must be one array of booleans or a tuple of {len(counts)}, got a tuple of {len(given)}"
+            f"nodes must be one boolean array or a tuple of {len(counts)}, got a tuple of {len(given)}"
         )
     inside = [np.asarray(mask) for mask in given]
     for i, (mask, count) in enumerate(zip(inside, counts, strict=True)):
@@ -112,6 +112,7 @@ def _inside(nodes: Any, counts: list[int]) -> list[np.ndarray]:
             )
         if mask.shape[:-1] != inside[0].shape[:-1]:
             raise ValueError(
-                f"nodes must be as many sets at each step, got shapes {[m.shape for m in inside]}"
+                f"nodes must have the same number of sets at each step, got shapes "
+                f"{[m.shape for m in inside]}"
             )
     return inside

@@ -1,4 +1,4 @@
-"""The most relevant walks through a graph network, found without making them all."""
+"""The most relevant walks through a graph network, found without enumerating all walks."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _ORDERS = {
 
 
 class TopWalks(NamedTuple):
-    """Walks in order of their relevance.
+    """Walks sorted by relevance.
 
     Attributes:
-      walks: as `jaxlrp.higher_order.walks` takes them, (K, steps), int32; -1 where a walk goes around
-        a layer. K is what was asked for, or fewer if so many were not seen; those without relevance, which
-        may be no ways through the network, come last.
-      relevance: of each, (K,), exact.
-      bound: no walk that the search gave up has a relevance of greater magnitude, (). So if it is no
-        greater than that of the last walk, these are the most relevant ones. Infinite where walks were
-        given up and no bound was asked for; zero where none was.
+      walks: in the format of `jaxlrp.higher_order.walks`, (K, steps), int32; -1 where a walk goes around
+        a layer. K is the requested number, or fewer if there are not as many. Walks without relevance,
+        which may be impossible in the network, come last.
+      relevance: of each walk, (K,), exact.
+      bound: upper bound for the magnitude of the relevance of all pruned walks, (). If it does not exceed
+        that of the last walk, these are the most relevant walks. Infinite if walks were
+        pruned without `bounded=True`; zero if none were pruned.
     """
 
     walks: Array
@@ -42,11 +42,11 @@ class TopWalks(NamedTuple):
 
 
 class _Ends(NamedTuple):
-    """Ends of walks that were kept at a layer: from a node there to the output.
+    """Suffixes of walks that were kept at a layer: from a node there to the output.
 
     Attributes:
       steps: their nodes, (B, layers), -1 before the layer and where they went around one.
-      relevance: what is left at the features of the node, (B, features).
+      relevance: the remaining relevance at the features of the node, (B, features).
     """
 
     steps: Array
@@ -69,34 +69,35 @@ def top_walks(
 ) -> Callable[..., TopWalks]:
     r"""The k most relevant walks through a graph network, in polynomial time.
 
-    From the output to the input, ends of walks are made longer by one node, in all possible ways, and
-    of those that have come to a layer the `beam` with the most relevance left, sum |R| over features,
-    are kept. So relevance is never approximated: that of each walk found is exact, and if no end had
-    to be given up all walks were seen. It is the choice of what to give up that may be wrong, since
-    relevance of both signs can hide in little, and much of it can cancel later on.
+    A beam search from the output to the input extends suffixes of walks by one node, in all possible ways.
+    At each layer, it keeps the `beam` suffixes with the most remaining relevance, sum |R| over features.
+    Relevance is never approximated: that of each returned walk is exact, and if nothing was
+    pruned, all walks were considered. Only the choice of what to prune may be wrong, because
+    a small sum can hide large relevance of both signs, and a large one can cancel later.
 
-    With `bounded` it is known when the choice was right: u, the most that any way on to the input can
-    make of one unit of relevance at a feature, is computed from the input to the output, the ends with
-    the greatest sum u |R| are kept, and the greatest of those given up is reported.
+    With `bounded`, the search knows whether the choice was right: u, an upper bound for what any path to
+      the
+    input can make of one unit of relevance at a feature, is computed from the input to the output. The
+    suffixes with the largest sum u |R| are kept, and the largest pruned value is reported.
 
         u_d = max_J |sum_b T_(Jb,d)|               from a layer to the input
-        u_d = max_K sum_e |T_(Ke,d)| u_(Ke)        from a layer to one before it, by the greater of all
+        u_d = max_K sum_e |T_(Ke,d)| u_(Ke)        from a layer to one before it, the maximum of all
 
-    where T is the share of relevance that goes from feature d to feature e of node K. Where shares are
-    not negative, such as with z+ on features that are not negative, u <= 1, and a beam of R / R_k ends,
-    the relevance of the output over that of the k-th walk, is enough for sure.
+    where T is the share of relevance that goes from feature d to feature e of node K. If no share is
+    negative, as with z+ on non-negative features, then u <= 1, and a beam of R / R_k suffixes
+    always suffices (R is the relevance of the output, R_k that of the k-th walk).
 
     Args:
       fun, layers, composite, node_axis, argnums, from_input, chunk: as in `walks`.
-      k: how many walks, >= 1.
+      k: number of walks, >= 1.
       by: "magnitude", or "positive" or "negative" for the most relevant ones for and against.
-      beam: how many ends are kept at each layer, >= 1. More take longer and find no fewer.
-      bounded: compute u and choose by it.
+      beam: number of suffixes kept at each layer, >= 1. More take longer and never find fewer walks.
+      bounded: whether to compute u and select by it.
 
     Returns:
-      A function `(*args, target=None, **kwargs) -> TopWalks`. For L layers, at most L times `beam`
-      backward passes through one block, or more where there are ways around: the number of all walks
-      does not matter. With `bounded` there is one more for each feature of each node of each layer.
+      A function `(*args, target=None, **kwargs) -> TopWalks`. For L layers, it needs at most L times `beam`
+      backward passes through one block, or more if there are paths around layers. The total number of walks
+      does not matter. `bounded` adds one pass for each feature of each node of each layer.
 
     Raises:
       ValueError: if a path is unknown or inside a scan, an axis has no nodes, or a number is out of range.
@@ -122,7 +123,7 @@ def top_walks(
         stages.nodes(args, kwargs)
         most = _most(stages, args, kwargs) if bounded else None
         steps, relevance, bound = _search(stages, args, kwargs, target, beam, most)
-        # What has none at all may be no way through the network.
+        # A walk without any relevance may be impossible in the network.
         value = jnp.where(relevance == 0, -jnp.inf, _ORDERS[by](relevance))
         at = lax.top_k(value.reshape(-1), min(k, value.size))[1]
         end, node = jnp.unravel_index(at, value.shape)
@@ -137,11 +138,11 @@ def top_walks(
 def _search(
     stages: Stages, args: tuple, kwargs: dict, target: Any, beam: int, most: list[Array] | None
 ) -> tuple[Array, Array, Array]:
-    """(ends, (E, layers); relevance at the nodes of the input, (E, nodes); bound of what was given up)."""
+    """(suffixes, (E, layers); relevance at the input nodes, (E, nodes); bound of what was pruned)."""
     count = len(stages.layers)
     output = stages.from_output(args, kwargs, target)
     none = jnp.full((1, count), -1, jnp.int32)
-    # What has left the output and each layer: ends of walks, and where their relevance arrived.
+    # What has left the output and each layer: suffixes of walks, and where their relevance arrived.
     sent = [(none, jax.tree.map(lambda a: a[None], output))]
     bound = jnp.zeros((), output.input.dtype)
     for layer in range(count - 1, -1, -1):
@@ -157,7 +158,7 @@ def _search(
 def _keep(
     arrivals: list[tuple[Array, Array]], layer: int, beam: int, most: Array | None
 ) -> tuple[_Ends, Array]:
-    """The ends with the most relevance left at a layer, and what the greatest of the others may be."""
+    """The suffixes with the most remaining relevance at a layer, and the bound of the largest other."""
     scores = [
         (jnp.abs(relevance) * (1.0 if most is None else most)).sum(axis=-1)
         for _, relevance in arrivals

@@ -1,4 +1,4 @@
-"""Relevance of given walks through a graph network (GNN-LRP), and the walks that a graph has."""
+"""Relevance of given walks through a graph network (GNN-LRP), and enumeration of the walks of a graph."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ def walks(
 ) -> Callable[..., Array]:
     r"""Relevance of walks through a graph network: which chain of nodes carried it (GNN-LRP).
 
-    R_(J, K, L, ...) is what is left at node J of the input when, on the way back, only node K keeps
-    its relevance at the output of the first of `layers`, only L at that of the second, and so on. Where
-    the network has a way around a layer, -1 in its place stands for relevance that took it. The
-    relevance of all walks together is that of the input.
+    R_(J, K, L, ...) is the relevance that remains at node J of the input if, in the backward pass, only
+    node K keeps its relevance at the output of the first of `layers`, only L at that of the second, and so
+    on. If the network has a path around a layer, -1 stands for relevance that took this path. The
+    relevance of all walks sums to that of the input.
 
     Args:
       fun: a function of arrays or an NNX module, of one graph.
-      layers: paths of layers, from the input to the output, one for each step: the last operation of
-        each block, say, where its features are complete. `lrp.plan` lists paths.
-      composite: the rules; `composites.default()` if None. The paper has gamma, falling from layer to
+      layers: paths of layers, from input to output, one per step: for example the last operation of
+        each block, where its features are complete. `lrp.plan` lists paths.
+      composite: the rules; `composites.default()` if None. The paper uses gamma, decreasing from layer to
         layer.
-      node_axis: the axis of the nodes, in the explained argument and in the outputs of the layers. How
-        many there are may differ: some may be atoms, others bonds.
+      node_axis: the axis of the nodes, in the explained argument and in the outputs of the layers. Their
+        number may differ between layers: some may be atoms, others bonds.
       argnums: the position of the explained argument.
       from_input: whether a walk begins at a node of the explained argument. False: it begins at a
-        layer, and has all the relevance that goes on from there to what is explained, which may then
-        be several arguments, of any shapes.
-      chunk: how many backward passes run at once, >= 1. Changes memory and speed alone.
+        layer, and includes all relevance that continues from there to the explained arguments. There may
+        then be several arguments, of any shapes.
+      chunk: number of simultaneous backward passes, >= 1. Only affects memory and speed.
 
     Returns:
       A function `(*args, walks, target=None, **kwargs) -> (M,)`: relevance of each walk, summed over
       features. `walks` is an integer array (M, len(layers) + 1), not traced: the node at the input, then
-      at each layer; without the first column if `from_input` is False. One backward pass through one
-      block for each different end of a walk.
+      at each layer; without the first column if `from_input` is False. Each distinct suffix of a walk takes
+      one backward pass through one block.
 
     Raises:
       ValueError: if a path is unknown or inside a scan, an axis has no nodes, or a node is out of range.
@@ -79,14 +79,14 @@ def walks(
 
 
 def _relevance(stages: Stages, args: tuple, kwargs: dict, target: Any, given: np.ndarray) -> Array:
-    """Sends relevance from the output on, once along each different end of a walk."""
+    """Propagates relevance from the output, once along each distinct suffix of a walk."""
     count = len(stages.layers)
     steps = given[:, given.shape[1] - count :]
     begins = given[:, 0] if stages.from_input else np.zeros(len(given), int)
     output = stages.from_output(args, kwargs, target)
     arrived = {count: jax.tree.map(lambda a: a[None], output)}
-    # Where the relevance of each walk was last: the layer (`count`: the output), and which of the ends
-    # of walks there is its.
+    # The last position of the relevance of each walk: the layer (`count`: the output), and the index of
+    # its suffix there.
     last, end = np.full(len(given), count), np.zeros(len(given), int)
     for layer in range(count - 1, -1, -1):
         here = steps[:, layer] >= 0
@@ -111,7 +111,7 @@ def _gather(rows: np.ndarray, arrays: Mapping[int, Array]) -> Array:
     for came in np.unique(rows[:, 0]).tolist():
         index, node = rows[rows[:, 0] == came, 1:].T
         parts.append(arrays[came][index, node])
-    # as sorted by layer; the inverse permutation puts each where its row is
+    # sorted by layer; the inverse permutation restores the order of the rows
     return jnp.concatenate(parts)[np.argsort(order)]
 
 
@@ -127,27 +127,27 @@ def _check_walks(given: np.ndarray, nodes: list[int], from_input: bool) -> None:
     for i, count in enumerate(nodes):
         least = 0 if from_input and i == 0 else -1
         if len(given) and (given[:, i].min() < least or given[:, i].max() >= count):
-            around = "" if least == 0 else ", or -1 for a way around the layer"
+            around = "" if least == 0 else ", or -1 for a path around the layer"
             raise ValueError(
-                f"walks must name nodes from 0 to {count - 1} at step {i}{around}, got "
+                f"walks must have nodes from 0 to {count - 1} at step {i}{around}, got "
                 f"{given[:, i].min()} to {given[:, i].max()}"
             )
 
 
 def walks_along(edges: ArrayLike, length: int, *, most: int = 1_000_000) -> np.ndarray:
-    """All walks of a length along the edges of a graph.
+    """All walks of a given length along the edges of a graph.
 
     Args:
-      edges: (N, N), not zero where a step from a node (row) to a node (column) is possible. Graph
-        networks that keep a node's own features have a diagonal that is not zero.
-      length: how many steps, >= 1.
-      most: how many walks to make at most.
+      edges: (N, N), nonzero where a step from a node (row) to a node (column) is possible. Graph
+        networks that keep a node's own features have a nonzero diagonal.
+      length: number of steps, >= 1.
+      most: maximum number of walks.
 
     Returns:
       Integers (M, length + 1), in lexicographic order.
 
     Raises:
-      ValueError: if `edges` is no square matrix, `length` < 1, or there are more walks.
+      ValueError: if `edges` is not a square matrix, `length` < 1, or there are more walks.
 
     Example:
       >>> walks_along([[1, 1], [0, 1]], 2).tolist()

@@ -1,8 +1,8 @@
-"""Virtual inspection layers: relevance of a signal in the domain that a person can read.
+"""Virtual inspection layers: relevance of a signal in a domain that people can interpret.
 
-A model of a raw waveform is explained by its frequencies, its frames and their frequencies, wavelets,
-principal components, bands. The model is not changed: `x = S z` is thought of as a layer before it,
-and relevance is propagated through that layer by LRP-0.
+They explain a model of a raw waveform by its frequencies, its time frames, wavelets, principal
+components or bands. The model is not changed: `x = S z` acts as a layer before it,
+and LRP-0 propagates relevance through that layer.
 """
 
 from jaxlrp.inspection.aggregate import per_band, per_channel, per_segment

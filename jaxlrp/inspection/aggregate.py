@@ -1,8 +1,8 @@
-"""Relevance summed up by bands, channels and segments.
+"""Aggregates relevance over bands, channels and segments.
 
-Each function asks `how`, because the two ways answer different questions: "sum" is the signed sum,
-which conserves relevance and in which evidence for and against cancels; "mean_magnitude" is the mean
-of |R|, which says where anything happens and conserves nothing.
+The argument `how` is required, because its values answer different questions. "sum" is the signed sum:
+it conserves relevance, and evidence for and against cancels. "mean_magnitude" is the mean
+of |R|: it shows where relevance is large and conserves nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def per_band(relevance: Array, bands: Bands | Mapping[str, slice], *, axis: int,
 
     Args:
       relevance: real, with K coefficients along `axis`.
-      bands: `Bands` for K coefficients, or from names to slices, as `Wavelet.subbands` gives them.
-      axis: of the coefficients.
-      how: "sum" or "mean_magnitude", weighted by the shares of a band.
+      bands: `Bands` for K coefficients, or a mapping from names to slices, as in `Wavelet.subbands`.
+      axis: axis of the coefficients.
+      how: "sum" or "mean_magnitude", weighted by the weights of the bands.
 
     Returns:
-      The same axes, with the bands in their order along `axis`.
+      The same axes, with the bands in order along `axis`.
 
     Raises:
-      ValueError: if `axis`, `how` or the number of coefficients does not fit.
+      ValueError: if `axis`, `how` or the number of coefficients is invalid.
 
     Example:
       >>> halves = {"low": slice(0, 2), "high": slice(2, 4)}
@@ -44,26 +44,26 @@ def per_band(relevance: Array, bands: Bands | Mapping[str, slice], *, axis: int,
     m = bands.weights if isinstance(bands, Bands) else _of_slices(bands, r.shape[-1])
     if m.shape[1] != r.shape[-1]:
         raise ValueError(
-            f"these bands were made for {m.shape[1]} coefficients, got {r.shape[-1]} along axis={axis}"
+            f"these bands are for {m.shape[1]} coefficients, got {r.shape[-1]} along axis={axis}"
         )
     return jnp.moveaxis(_reduced(r, jnp.asarray(m, r.dtype), how), -1, axis)
 
 
 def per_segment(relevance: Array, segments: int | Sequence[int], *, axis: int, how: How) -> Array:
-    """Relevance of stretches of samples or frames.
+    """Relevance of segments of samples or frames.
 
     Args:
       relevance: real, with N entries along `axis`.
-      segments: the length of a segment, in entries (the last may be shorter), or where each one
-        begins: increasing, the first 0.
-      axis: of the entries.
+      segments: the length of a segment, in entries (the last may be shorter), or the start of each
+        segment: increasing, the first 0.
+      axis: axis of the entries.
       how: "sum" or "mean_magnitude".
 
     Returns:
-      The same axes, with the segments in their order along `axis`.
+      The same axes, with the segments in order along `axis`.
 
     Raises:
-      ValueError: if `axis`, `how` or `segments` does not fit.
+      ValueError: if `axis`, `how` or `segments` is invalid.
 
     Example:
       >>> per_segment(jnp.array([1.0, 2.0, -4.0]), 2, axis=0, how="mean_magnitude").tolist()
@@ -82,25 +82,25 @@ def per_segment(relevance: Array, segments: int | Sequence[int], *, axis: int, h
             )
         if starts[-1] >= n:
             raise ValueError(
-                f"segments must begin below {n}, the length of the axis, got {starts[-1]}"
+                f"segments must start below {n}, the length of the axis, got {starts[-1]}"
             )
     return jnp.moveaxis(_runs(r, starts, how), -1, axis)
 
 
 def per_channel(relevance: Array, *, axis: int, how: How, batch_axis: int | None = 0) -> Array:
-    """Relevance of channels, over all other axes.
+    """Relevance of channels, aggregated over all other axes.
 
     Args:
       relevance: real.
-      axis: of the channels.
+      axis: axis of the channels.
       how: "sum" or "mean_magnitude".
-      batch_axis: an axis that is kept, None for none.
+      batch_axis: an axis to keep; None for none.
 
     Returns:
       (batch, channels), or (channels,) with `batch_axis=None`.
 
     Raises:
-      ValueError: if `axis`, `batch_axis` or `how` does not fit.
+      ValueError: if `axis`, `batch_axis` or `how` is invalid.
 
     Example:
       >>> per_channel(jnp.array([[[1.0, 2.0], [3.0, -4.0]]]), axis=2, how="sum").tolist()
@@ -113,8 +113,8 @@ def per_channel(relevance: Array, *, axis: int, how: How, batch_axis: int | None
         batch = _axis("batch_axis", batch_axis, relevance)
         if batch == channel:
             raise ValueError(
-                f"batch_axis={batch_axis} is the axis of the channels: pass batch_axis=None if there is "
-                "no batch"
+                f"batch_axis={batch_axis} must not be the axis of the channels; pass batch_axis=None if "
+                "there is no batch"
             )
         kept = (batch, channel)
     r = jnp.moveaxis(relevance, kept, range(len(kept)))
@@ -144,7 +144,7 @@ def _reduced(r: Array, m: Array, how: How) -> Array:
     _check_how(how)
     if how == "sum":
         return jnp.einsum("...k,bk->...b", r, m, precision="highest")
-    # a band that takes nothing has no mean: zero
+    # the mean of an empty band is zero
     total = jnp.maximum(m.sum(axis=1), jnp.finfo(r.dtype).tiny)
     return jnp.einsum("...k,bk->...b", jnp.abs(r), m, precision="highest") / total
 
@@ -164,5 +164,5 @@ def _of_slices(slices: Mapping[str, slice], n: int) -> np.ndarray:
     for row, (name, where) in zip(m, slices.items(), strict=True):
         row[where] = 1.0
         if not row.any() or (where.stop or 0) > n:
-            raise ValueError(f"the band {name!r}, {where}, does not lie within {n} coefficients")
+            raise ValueError(f"the band {name!r}, {where}, is not within {n} coefficients")
     return m

@@ -31,15 +31,15 @@ class Bands(Transform):
 
     R_b = sum_k m_bk R_k,   sum_b m_bk = 1
 
-    The last band, "uncovered", takes what no other takes, so that nothing is lost.
+    The last band, "uncovered", takes the rest, so that nothing is lost.
 
     Attributes:
-      weights: m, (B, K), the share of each coefficient that a band takes, >= 0, with the last row
-        as "uncovered".
-      names: of the bands.
+      weights: m, (B, K), the share of each coefficient in each band, >= 0, with
+        "uncovered" as the last row.
+      names: names of the bands.
 
     Raises:
-      ValueError: if the weights do not add up to one, or the names do not fit.
+      ValueError: if the weights do not sum to one, or the number of names is wrong.
 
     Example:
       >>> bands = Bands.between({"low": (0.0, 2.0)}, frequencies=np.array([0.0, 1.0, 2.0]))
@@ -63,18 +63,18 @@ class Bands(Transform):
         total = self.weights.sum(axis=0)
         if (self.weights < 0).any() or not np.allclose(total, 1.0, atol=1e-9):
             raise ValueError(
-                "weights must be >= 0 and add up to 1 for each coefficient, got sums from "
-                f"{total.min():.4g} to {total.max():.4g} and a least weight of "
-                f"{self.weights.min():.4g}: Bands.of(weights, names) adds the band of what is missing"
+                "weights must be >= 0 and sum to 1 for each coefficient, got sums from "
+                f"{total.min():.4g} to {total.max():.4g} and a smallest weight of "
+                f"{self.weights.min():.4g}; Bands.of(weights, names) adds a band for the rest"
             )
 
     @classmethod
     def of(cls, weights: ArrayLike, names: Sequence[str] | None = None) -> Bands:
-        """Bands of any weights, and the uncovered one.
+        """Bands with any weights, plus the uncovered one.
 
         Args:
-          weights: (B, K), >= 0. Where the bands overlap to more than 1, they share.
-          names: of the bands; None for "band 0", "band 1", ...
+          weights: (B, K), >= 0. If bands overlap to a sum above 1, they are scaled down to 1.
+          names: names of the bands; None for "band 0", "band 1", ...
         """
         m = np.asarray(weights, np.float64)
         if m.ndim != 2 or (m < 0).any() or not np.isfinite(m).all():
@@ -89,11 +89,11 @@ class Bands(Transform):
         """Bands with sharp edges: `low <= frequency < high`.
 
         Args:
-          edges: from names to (low, high), in the units of `frequencies`.
-          frequencies: (K,), of the coefficients, as `transform.frequencies` gives them, in hertz.
+          edges: mapping from names to (low, high), in the units of `frequencies`.
+          frequencies: (K,), of the coefficients, in hertz, as returned by `transform.frequencies`.
 
         Raises:
-          ValueError: if a band is empty, or if two overlap.
+          ValueError: if a band is empty, or two bands overlap.
         """
         f = np.asarray(frequencies, np.float64)
         rows = []
@@ -101,7 +101,7 @@ class Bands(Transform):
             row = (f >= low) & (f < high)
             if not row.any():
                 raise ValueError(
-                    f"the band {name!r} from {low:g} to {high:g} holds none of the {len(f)} "
+                    f"the band {name!r} from {low:g} to {high:g} contains none of the {len(f)} "
                     f"frequencies from {f.min():g} to {f.max():g}"
                 )
             rows.append(row)
@@ -109,7 +109,7 @@ class Bands(Transform):
         if (m.sum(axis=0) > 1).any():
             (twice,) = np.nonzero(m.sum(axis=0) > 1)
             shared = [name for name, row in zip(edges, rows, strict=True) if row[twice[0]]]
-            raise ValueError(f"the bands {shared} overlap at {f[twice[0]]:g}: give disjoint edges")
+            raise ValueError(f"the bands {shared} overlap at {f[twice[0]]:g}; use disjoint edges")
         return cls.of(m, tuple(edges))
 
     @classmethod
@@ -119,37 +119,37 @@ class Bands(Transform):
 
     @classmethod
     def mel(
-        cls, count: int, *, frequencies: ArrayLike, low: float = 0.0, high: float | None = None
+        cls, n_bands: int, *, frequencies: ArrayLike, low: float = 0.0, high: float | None = None
     ) -> Bands:
-        """Triangles on the mel scale that add up to one between the first and the last middle.
+        """Triangles on the mel scale that sum to one between the first and the last center.
 
         Args:
-          count: how many bands, >= 1.
+          n_bands: number of bands, >= 1.
           frequencies: (K,), of the coefficients, in hertz.
           low, high: ends of the first and of the last triangle, in hertz; None for the highest
             frequency.
 
         Raises:
-          ValueError: if an argument is out of its range, or a band holds no frequency.
+          ValueError: if an argument is out of range, or a band contains no frequency.
 
         References:
           O'Shaughnessy (1987), Speech Communication: mel = 2595 log10(1 + f / 700).
         """
         f = np.asarray(frequencies, np.float64)
         high = float(f.max()) if high is None else high
-        if count < 1 or not 0 <= low < high:
+        if n_bands < 1 or not 0 <= low < high:
             raise ValueError(
-                f"mel needs count >= 1 and 0 <= low < high, got count={count}, low={low}, high={high}"
+                f"mel needs n_bands >= 1 and 0 <= low < high, got n_bands={n_bands}, low={low}, high={high}"
             )
-        points = _from_mel(np.linspace(_to_mel(low), _to_mel(high), count + 2))
+        points = _from_mel(np.linspace(_to_mel(low), _to_mel(high), n_bands + 2))
         rise = (f - points[:-2, None]) / (points[1:-1] - points[:-2])[:, None]
         fall = (points[2:, None] - f) / (points[2:] - points[1:-1])[:, None]
         m = np.maximum(np.minimum(rise, fall), 0.0)
         empty = np.flatnonzero(m.sum(axis=1) == 0)
         if len(empty):
             raise ValueError(
-                f"{len(empty)} of {count} mel bands hold none of the {len(f)} frequencies, the first "
-                f"at {points[empty[0] + 1]:.4g} Hz: take fewer bands or longer frames"
+                f"{len(empty)} of {n_bands} mel bands contain none of the {len(f)} frequencies, the first "
+                f"at {points[empty[0] + 1]:.4g} Hz; use fewer bands or longer frames"
             )
         return cls.of(m, tuple(f"{hertz:.0f} Hz" for hertz in points[1:-1]))
 
@@ -157,8 +157,8 @@ class Bands(Transform):
         m = jnp.asarray(self.weights)
         if x.shape[-1] != m.shape[1]:
             raise ValueError(
-                f"these bands were made for {m.shape[1]} coefficients, got {x.shape[-1]}: make them of "
-                "the frequencies of the transform before them"
+                f"these bands are for {m.shape[1]} coefficients, got {x.shape[-1]}; create them from "
+                "the frequencies of the previous transform"
             )
         return x[..., None, :] * m.astype(x.dtype)
 

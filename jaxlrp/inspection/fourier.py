@@ -21,8 +21,8 @@ class DFT(Transform):
     R_k = h_k Re(X_k conj(C_k)) / N,   h_k = 1 at k = 0 and k = N/2, else 2
 
     for k = 0 ... N // 2, where X and C are the transforms of x and of c = R / x. It is the relevance of
-    the amplitude of a frequency with its phase held fixed, and does not change when x and R are
-    shifted in a circle.
+    the amplitude of a frequency with its phase held fixed, and is invariant to circular shifts of
+    x and R.
 
     References:
       Vielhaben et al. (2024), https://doi.org/10.1016/j.patcog.2024.110309
@@ -48,9 +48,9 @@ class DFT(Transform):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class DFT2(Transform):
-    """The discrete Fourier transform of real images: two axes at once, height and width.
+    """The discrete Fourier transform of real images over two axes, height and width.
 
-    Of the second axis only the frequencies 0 ... W // 2 are kept; the others mirror them.
+    The second axis keeps only the frequencies 0 ... W // 2; the others are redundant.
 
     Example:
       >>> DFT2().forward(jnp.ones((4, 6))).shape

@@ -1,4 +1,4 @@
-"""The virtual inspection layer: relevance of a signal, read in another domain."""
+"""The virtual inspection layer: relevance of a signal in another domain."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Inspection:
     """Relevance in a new domain. `relevance.sum() + residual + offset + at_zero` is that of the input.
 
     Attributes:
-      relevance: of the coefficients, real. The transform's axes stand where the signal's stood.
-      coefficients: z, what the transform makes of the signal, before it sums any bands.
+      relevance: of the coefficients, real. The axes of the transform replace those of the signal.
+      coefficients: z, the transformed signal, before bands are summed.
       cotangent: `S^T c`, of the shape of z: `relevance = Re(z cotangent)`.
-      residual: relevance of what the coefficients do not hold, of the input's shape without the
-        axes that were transformed. Zero to rounding for a transform with an exact inverse.
+      residual: relevance that the coefficients do not represent, in the shape of the input without the
+        transformed axes. Zero up to rounding for a transform with an exact inverse.
       offset: relevance of what was subtracted first, such as the mean of a PCA; same shape.
-      at_zero: relevance that a rule put on samples that are zero, which no coefficient can carry;
+      at_zero: relevance that a rule assigned to samples of zero, which no coefficient can carry;
         same shape. Zero for rules that give a multiple of the input.
-      explanation: of the input, in its own domain.
+      explanation: the explanation of the input, in its own domain.
       dims: names of the axes of `relevance`, if names were given.
     """
 
@@ -55,12 +55,12 @@ class Inspection:
 
     @property
     def real(self) -> Array:
-        """The share of the real parts of the coefficients in the relevance, before bands are summed."""
+        """The part of the relevance from real parts of coefficients, before bands are summed."""
         return jnp.real(self.coefficients) * jnp.real(self.cotangent)
 
     @property
     def imag(self) -> Array:
-        """The share of their imaginary parts; `real + imag` is the relevance before bands are summed."""
+        """The part from imaginary parts; `real + imag` is the relevance before bands are summed."""
         return -jnp.imag(self.coefficients) * jnp.imag(self.cotangent)
 
 
@@ -73,25 +73,25 @@ def decompose(
     dims: str | Sequence[str] | None = None,
     floor: float = 0.0,
 ) -> Inspection:
-    r"""Relevance of a signal that is already there, whatever made it, in another domain.
+    r"""Converts existing relevance of a signal, from any method, to another domain.
 
     R_z = Re(z (S^T c)),   z = T x,   c = R / x
 
-    which is LRP-0 through a layer x = S z put before the model. So sum(R_z) = sum(R), but for what
-    `residual`, `offset` and `at_zero` hold.
+    This is LRP-0 through a layer x = S z before the model. So sum(R_z) = sum(R), except for
+    `residual`, `offset` and `at_zero`.
 
     Args:
       transform: T and S.
       x: the signal, real floating-point.
-      relevance: R, of the shape of x. Where x is exactly zero, `lrp.explain` still tells c, and its
-        rule for the input layer says whether relevance was put there; any other R has c = 0 there.
-      axis: the axis that is transformed, an index or one of `dims`; two of them for `DFT2`.
+      relevance: R, of the shape of x. Where x is exactly zero, relevance from `lrp.explain` still provides
+        c, and shows whether the rule of the input layer assigned relevance there; any other R has c = 0.
+      axis: the axis to transform, an index or one of `dims`; two axes for `DFT2`.
       dims: names of the axes of x, such as "batch time channel".
-      floor: samples with |x| <= floor count as zero, >= 0, in the units of x. Where a rule puts
-        relevance irrespective of x, samples near zero make large coefficients that cancel.
+      floor: samples with |x| <= floor count as zero, >= 0, in the units of x. If a rule assigns
+        relevance regardless of x, samples near zero lead to large coefficients that cancel.
 
     Raises:
-      TypeError, ValueError: if an argument is of a wrong type or shape.
+      TypeError, ValueError: if an argument has the wrong type or shape.
 
     References:
       Vielhaben et al. (2024), https://doi.org/10.1016/j.patcog.2024.110309
@@ -117,27 +117,27 @@ def inspect(
     has_aux: bool = False,
     floor: float = 0.0,
 ) -> Callable[..., Inspection]:
-    """A function that explains a model of signals in another domain: a virtual inspection layer.
+    """Explains a model of signals in another domain, with a virtual inspection layer.
 
-    The model is left as it is, and costs one explanation; the transform costs its own price, of order
-    N log N for Fourier transforms, N for wavelets. No matrix is made.
+    The model is not changed. The cost is one explanation plus the transform: of order
+    N log N for Fourier transforms, N for wavelets. No matrix is created.
 
     Args:
-      fun: a function of arrays or an NNX module, as in `lrp.explain`; or what explains it: a function
-        that `lrp.explain` or one of `lrp.baselines` made, jitted or not, with arguments bound by
-        `functools.partial` or not.
-      transform: into which domain.
+      fun: a function of arrays or an NNX module, as in `lrp.explain`; or a function that explains it, from
+        `lrp.explain` or `lrp.baselines`, possibly jitted or with arguments bound by
+        `functools.partial`.
+      transform: the transform to the new domain.
       composite: the rules, if `fun` is not explained yet; `composites.default()` if None.
-      axis: the axis of the explained argument that is transformed, an index or one of `dims`.
+      axis: the axis of the explained argument to transform, an index or one of `dims`.
       dims: names of the axes of the explained argument, such as "batch time channel".
       argnums, has_aux: as in `lrp.explain`, if `fun` is not explained yet. One argument, an array.
       floor: as in `decompose`.
 
     Returns:
-      A function of the arguments of `lrp.explain(fun)`, which gives an `Inspection`.
+      A function of the arguments of `lrp.explain(fun)` that returns an `Inspection`.
 
     Raises:
-      TypeError, ValueError: if an argument is of a wrong type or shape; what `lrp.explain` raises.
+      TypeError, ValueError: if an argument has the wrong type or shape; and the errors of `lrp.explain`.
 
     References:
       Vielhaben et al. (2024), https://doi.org/10.1016/j.patcog.2024.110309
@@ -158,8 +158,8 @@ def inspect(
     def inspected(*args: Any, **kwargs: Any) -> Inspection:
         if position >= len(args):
             raise TypeError(
-                f"the explained argument, at position {position}, did not come: {len(args)} positional "
-                "arguments did"
+                f"missing positional argument {position}, the explained one: got {len(args)} positional "
+                "arguments"
             )
         return _decompose(transform, args[position], explained(*args, **kwargs), axis, dims, floor)
 
@@ -176,11 +176,11 @@ def _explained(
         fun = explain(fun, composite, argnums=already, has_aux=has_aux)
     elif composite is not None or argnums is not None or has_aux:
         raise TypeError(
-            "the function is already explained: give composite, argnums and has_aux to lrp.explain"
+            "the function is already explained: pass composite, argnums and has_aux to lrp.explain"
         )
     if not isinstance(already, int) or already < 0:
         raise TypeError(
-            f"inspect needs one explained argument, argnums an integer >= 0, got {already!r}"
+            f"inspect needs one explained argument (argnums an integer >= 0), got {already!r}"
         )
     return already, fun
 
@@ -194,7 +194,7 @@ def _decompose(
     floor: float,
 ) -> Inspection:
     if not hasattr(x, "shape"):
-        raise TypeError(f"inspect needs an explained argument that is one array, got {type(x)}")
+        raise TypeError(f"the explained argument of inspect must be one array, got {type(x)}")
     r = explanation.relevance
     if r.shape != x.shape:
         raise ValueError(f"relevance must have the shape of the signal, {x.shape}, got {r.shape}")
@@ -214,7 +214,7 @@ def _decompose(
 def _read(
     transform: Transform, x: Array, r: Array, floor: Any, axes: tuple[int, ...]
 ) -> dict[str, Array]:
-    """The arrays of an `Inspection`. Compiled as one, since a transform is many small steps."""
+    """The arrays of an `Inspection`. Compiled together, because a transform has many small steps."""
     last = tuple(range(-len(axes), 0))
     x, r = (jnp.moveaxis(values, axes, last) for values in (x, r))
     c, at_zero = cotangent(x, r, floor, len(axes))
@@ -241,10 +241,10 @@ def _read(
 
 
 def cotangent(x: Array, r: Array, floor: float, reads: int) -> tuple[Array, Array]:
-    """c with R = x c, and the relevance of samples that are zero; the last `reads` axes are a signal's.
+    """c with R = x c, and the relevance of samples of zero; the last `reads` axes are those of a signal.
 
-    Gradient form reads R out of c as s(x) c, so that dividing by s(x) gives c, of zeros too: there R
-    is of the order of tiny. A rule that puts relevance on a zero makes it as large as elsewhere.
+    In gradient form R is s(x) c, so dividing by s(x) gives c, also for samples of zero: there R
+    is of the order of tiny. If a rule assigns relevance to a zero, R is as large there as elsewhere.
     """
     s = widen(off_zero(x))
     r = r.astype(s.dtype)
@@ -270,7 +270,7 @@ def _axes(axis: Axes, names: tuple[str, ...] | None, ndim: int, reads: int) -> t
         if isinstance(a, str):
             if names is None or a not in names:
                 raise ValueError(
-                    f"axis={a!r} is not one of dims={names}: name the axes of the signal, as in "
+                    f"axis={a!r} is not in dims={names}; name the axes of the signal, as in "
                     'dims="batch time channel"'
                 )
             found.append(names.index(a))

@@ -27,28 +27,29 @@ _WINDOWS = {
 class STDFT(Transform):
     r"""The short-time discrete Fourier transform: frames of a signal, and their frequencies.
 
-    With a window w, a synthesis window g, frames that begin at n_0 = m hop, and
+    With a window w, a synthesis window g, frames that start at n_0 = m hop, and
     W(n) = sum_m w(n - n_0) g(n - n_0), the "local" form is
 
     V_m = rfft(w x),   G_m = rfft(g c / W),   R_mk = h_k Re(V_mk conj(G_mk)) / H
 
-    where H is the length, h_k = 1 at k = 0 and k = H/2, else 2. A frame gets relevance from its own
-    samples alone. In the "global" form of the paper each windowed frame is transformed at the full
-    length of the signal with g = 1; relevance then leaks into frames where there is none.
+    where H is the length, and h_k = 1 at k = 0 and k = H/2, else 2. A frame gets relevance only from its
+    own samples. The "global" form of the paper transforms each windowed frame at the full
+    length of the signal with g = 1; relevance then leaks into frames without any.
 
     Attributes:
-      length: H, of a frame, in samples, >= 1.
-      hop: from frame to frame, in samples, 1 <= hop <= length.
+      length: H, frame length in samples, >= 1.
+      hop: samples from frame to frame, 1 <= hop <= length.
       window: w, "half-sine", "hann", "hamming", "rectangle", or H numbers. The named ones are
-        sampled at (n + 1/2) / H and are nowhere zero.
-      synthesis: g, "window" for g = w, "ones", or H numbers. None is "window" in the local form and
-        "ones" in the global one, which has no other.
+        sampled at (n + 1/2) / H and are zero nowhere.
+      synthesis: g, "window" for g = w, "ones", or H numbers. None means "window" in the local form and
+        "ones" in the global form, which allows no other.
       form: "local" or "global".
-      pad: "both" begins with a frame that ends at the first hop, so that every sample lies in as
-        many frames; "end" begins at the first sample. Zeros fill the frames. No relevance is on them.
+      pad: "both" starts with a frame that ends at the first hop, so that every sample is in the same
+        number of frames; "end" starts at the first sample. Frames are padded with zeros, which get no
+        relevance.
 
     Raises:
-      ValueError: if an attribute is out of its range; if a sample lies in no frame.
+      ValueError: if an attribute is out of range, or a sample is in no frame.
 
     References:
       Vielhaben et al. (2024), https://doi.org/10.1016/j.patcog.2024.110309
@@ -72,7 +73,7 @@ class STDFT(Transform):
         check_count("hop", self.hop)
         if self.hop > self.length:
             raise ValueError(
-                f"hop must be <= length, {self.length}, got {self.hop}: samples between the frames "
+                f"hop must be <= length, {self.length}, got {self.hop}: samples between frames "
                 "would be lost"
             )
         check_one_of("form", self.form, ("local", "global"))
@@ -85,7 +86,7 @@ class STDFT(Transform):
         for name in ("window", "synthesis"):
             given = getattr(self, name)
             if not isinstance(given, str):
-                # A tuple has a hash, so the transform stays a static part of what is compiled.
+                # A tuple is hashable, so the transform can be a static argument of compiled functions.
                 object.__setattr__(self, name, tuple(np.asarray(given, float).tolist()))
         self._windows()
 
@@ -109,11 +110,11 @@ class STDFT(Transform):
         return x[..., left : left + n] / jnp.asarray(self._weight(n), x.dtype)
 
     def frame_relevance(self, x: Array, c: Array) -> Array:
-        """Relevance of the frames inside a stretch of a long signal, in the local form.
+        """Relevance of the frames in a section of a long signal, in the local form.
 
         Args:
-          x, c: (..., (count - 1) hop + length), the stretch and R / x there. It begins with a frame, and
-            there are frames before and behind it: W is periodic.
+          x, c: (..., (count - 1) hop + length), the section and R / x there. It starts with a frame, and
+            there are frames before and after it: W is periodic.
 
         Returns:
           (..., count, length // 2 + 1).
@@ -158,9 +159,9 @@ class STDFT(Transform):
         return np.array(given)
 
     def _extent(self, n: int) -> tuple[int, int]:
-        """How many zeros are put before the signal, and the length with all zeros."""
+        """The number of zeros before the signal, and the length with all padding."""
         left = self.length - self.hop if self.pad == "both" else 0
-        # the last frame that holds a sample ends at or behind it; with "both" it is the last that does
+        # the last frame that contains a sample ends at or after it; with "both" it is the last such frame
         last = n - 1 if self.pad == "both" else max(n - self.length, 0)
         steps = (last + left) // self.hop if self.pad == "both" else -(-last // self.hop)
         return left, steps * self.hop + self.length
@@ -174,7 +175,7 @@ class STDFT(Transform):
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(left, total - left - n)])
 
     def _frames(self, x: Array) -> Array:
-        """(..., total) -> (..., frames, length), by rows of one hop, so that no sample is looked up."""
+        """(..., total) -> (..., frames, length), in rows of one hop, without gathering single samples."""
         count = self._count(x.shape[-1])
         per_frame = -(-self.length // self.hop)
         missing = (count - 1 + per_frame) * self.hop - x.shape[-1]
@@ -190,11 +191,11 @@ class STDFT(Transform):
         return x
 
     def _place(self, framed: Array, n: int) -> Array:
-        """Each frame at its place in a signal of the full length: (..., frames, total)."""
+        """Each frame at its position in a signal of full length: (..., frames, total)."""
         _, total = self._extent(n)
         count = self._count(total)
         rows = jnp.pad(framed, [(0, 0)] * (framed.ndim - 1) + [(0, total + self.hop - self.length)])
-        # Rows that are `hop` longer than the signal, written one after the other, shift by one hop each.
+        # Rows that are `hop` longer than the signal, written consecutively, shift by one hop each.
         flat = rows.reshape(*framed.shape[:-2], -1)[..., : count * total]
         return flat.reshape(*framed.shape[:-2], count, total)
 
@@ -214,8 +215,8 @@ class STDFT(Transform):
         (uncovered,) = np.nonzero(np.abs(weight) <= 1e-12 * np.abs(weight).max())
         if len(uncovered):
             raise ValueError(
-                f"the windows add up to zero at sample {uncovered[0]} (and {len(uncovered) - 1} more), "
-                'of which nothing could be said: pass pad="both", a smaller hop, or a window without '
+                f"the windows sum to zero at sample {uncovered[0]} (and {len(uncovered) - 1} more), "
+                'so its relevance is undefined; pass pad="both", a smaller hop, or a window without '
                 "zeros"
             )
         return weight

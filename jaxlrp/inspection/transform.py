@@ -1,4 +1,4 @@
-"""Linear transforms as values: what a virtual inspection layer is made of."""
+"""Linear transforms, from which virtual inspection layers are made."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from jaxlrp.numerics import check_count
 class Transform:
     """A linear map T of the last axes of a signal, and a linear left inverse S.
 
-    A virtual inspection layer looks at `z = T (x - offset)` and writes `x = offset + S z`. Where S T
-    is not the identity, what is missing is the residual `x - offset - S z`.
+    A virtual inspection layer computes `z = T (x - offset)` and writes `x = offset + S z`. If S T
+    is not the identity, the rest is the residual `x - offset - S z`.
 
     Attributes:
-      axes: names of the axes that the transform writes.
-      reads: how many axes, the last ones, it reads.
+      axes: names of the output axes of the transform.
+      reads: number of input axes, the last ones of the signal.
     """
 
     axes: ClassVar[tuple[str, ...]] = ("coefficient",)
@@ -48,17 +48,17 @@ class Transform:
             (result,) = transposed(c)
         except (NotImplementedError, AssertionError) as error:
             raise TypeError(
-                f"the inverse of {self!r} must be linear, made of operations that JAX can transpose: "
+                f"the inverse of {self!r} must be linear and use operations that JAX can transpose: "
                 f"{error}"
             ) from error
         return result
 
     def offset(self, lengths: tuple[int, ...]) -> Array | None:
-        """What is taken from x, of these lengths, before the transform, if anything: (*lengths)."""
+        """The offset that is subtracted from x before the transform, if any: (*lengths)."""
         return None
 
     def pool(self, relevance: Array) -> Array:
-        """Relevance of the coefficients, summed where the transform says so."""
+        """Relevance of the coefficients, after any sums that are part of the transform."""
         return relevance
 
     def frequencies(self, n: int, sample_rate: float) -> np.ndarray:
@@ -69,32 +69,32 @@ class Transform:
           sample_rate: samples per second, in hertz, > 0.
 
         Raises:
-          TypeError: if the transform has no axis of frequencies.
+          TypeError: if the transform has no frequency axis.
         """
-        raise TypeError(f"{type(self).__name__} has no axis of frequencies, its axes: {self.axes}")
+        raise TypeError(f"{type(self).__name__} has no frequency axis, only: {self.axes}")
 
     def times(self, n: int, sample_rate: float) -> np.ndarray:
-        """The middle of each entry of the time axis, in seconds; arguments as in `frequencies`.
+        """The center of each entry of the time axis, in seconds; arguments as in `frequencies`.
 
         Raises:
-          TypeError: if the transform has no axis of times.
+          TypeError: if the transform has no time axis.
         """
-        raise TypeError(f"{type(self).__name__} has no axis of times, its axes: {self.axes}")
+        raise TypeError(f"{type(self).__name__} has no time axis, only: {self.axes}")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Matrix(Transform):
-    """A transform by a matrix of the user's.
+    """A transform defined by your own matrix.
 
     z = T x,   x ~ S z
 
     Attributes:
       analysis: T, (K, N).
-      synthesis: S, (N, K); None for the pseudo-inverse of T, with which the residual is least.
+      synthesis: S, (N, K); None for the pseudo-inverse of T, which minimizes the residual.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     Example:
       >>> import numpy as np
@@ -130,7 +130,7 @@ class Matrix(Transform):
 class PCA(Transform):
     """Principal components: z = V (x - mean), x ~ mean + V^T z.
 
-    Relevance of the mean comes out as offset, and of what the components miss as residual.
+    Relevance of the mean is returned as offset, and of what the components miss as residual.
 
     Attributes:
       components: V, (K, N), orthonormal rows.
@@ -149,24 +149,24 @@ class PCA(Transform):
     mean: Any
 
     @classmethod
-    def fit(cls, signals: ArrayLike, count: int | None = None) -> PCA:
-        """The leading components of some signals.
+    def fit(cls, signals: ArrayLike, n_components: int | None = None) -> PCA:
+        """The leading components of a set of signals.
 
         Args:
           signals: (M, N), one per row.
-          count: K, how many, between 1 and min(M, N); None for all.
+          n_components: K, the number of components, between 1 and min(M, N); None for all.
 
         Raises:
-          ValueError: if `signals` or `count` does not fit.
+          ValueError: if `signals` or `n_components` is invalid.
         """
         data = np.asarray(signals, np.float64)
         _two_axes("signals", data)
         most = min(data.shape)
-        if count is not None and not 1 <= count <= most:
-            raise ValueError(f"count must be between 1 and {most}, got {count!r}")
+        if n_components is not None and not 1 <= n_components <= most:
+            raise ValueError(f"n_components must be between 1 and {most}, got {n_components!r}")
         mean = data.mean(axis=0)
         _, _, components = np.linalg.svd(data - mean, full_matrices=False)
-        return cls(components[:count], mean)
+        return cls(components[:n_components], mean)
 
     def offset(self, lengths: tuple[int, ...]) -> Array:
         _check_length(self, lengths[0], jnp.shape(self.mean)[0])
@@ -183,12 +183,12 @@ class PCA(Transform):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Functions(Transform):
-    """A transform by two linear functions of the user's.
+    """A transform defined by two linear functions of your own.
 
     Attributes:
       analysis: T, from (..., N) to (..., *coefficients).
-      synthesis: S, from (..., *coefficients) back to (..., N). Transposed by JAX.
-      names: of the axes that the transform writes.
+      synthesis: S, from (..., *coefficients) back to (..., N). JAX transposes it.
+      names: names of the output axes.
 
     Example:
       >>> double = Functions(lambda x: 2 * x, lambda z: z / 2)
@@ -214,13 +214,13 @@ class Functions(Transform):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Segments(Transform):
-    """Cuts a signal into segments, one after the other; the last is filled with zeros.
+    """Cuts a signal into consecutive segments; the last is padded with zeros.
 
     Attributes:
-      length: of a segment, in samples, >= 1.
+      length: segment length in samples, >= 1.
 
     Raises:
-      ValueError: if `length` is no integer >= 1.
+      ValueError: if `length` is not an integer >= 1.
 
     Example:
       >>> Segments(2).forward(jnp.array([1.0, 2.0, 3.0])).tolist()
@@ -251,10 +251,10 @@ class Segments(Transform):
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True, eq=False, init=False)
 class Chain(Transform):
-    """Transforms one after the other: each reads the last axes that the one before it wrote.
+    """Several transforms in sequence: each reads the last output axes of the previous one.
 
     Attributes:
-      parts: the transforms, the first one first, at least one.
+      parts: the transforms in order, at least one.
 
     Example:
       >>> from jaxlrp.inspection import DFT
@@ -306,7 +306,7 @@ class Chain(Transform):
         return z
 
     def pool(self, relevance: Array) -> Array:
-        # A part that pools what a later one still splits would lose what that one shows.
+        # If a part summed values that a later part still splits, the detail of the later one would be lost.
         for part in self.parts[:-1]:
             if pools(part):
                 raise ValueError(
@@ -315,7 +315,7 @@ class Chain(Transform):
         return self.parts[-1].pool(relevance)
 
     def _read(self, lengths: tuple[int, ...]) -> list[tuple[Transform, tuple[int, ...]]]:
-        """Each part with the lengths of the axes that it reads."""
+        """Each part with the lengths of its input axes."""
         found = []
         x = jax.ShapeDtypeStruct(lengths, jnp.float32)
         for part in self.parts:
@@ -327,7 +327,7 @@ class Chain(Transform):
         for part, shape in self._read((n,) * self.reads):
             if name in part.axes and name in self.axes:
                 return part, shape[-1]
-        raise TypeError(f"{self!r} has no axis {name!r}, its axes: {self.axes}")
+        raise TypeError(f"{self!r} has no axis {name!r}, only: {self.axes}")
 
     def frequencies(self, n: int, sample_rate: float) -> np.ndarray:
         part, length = self._first("frequency", n)
@@ -345,7 +345,7 @@ def pools(transform: Transform) -> bool:
 
 
 def check_rate(sample_rate: float) -> None:
-    """Refuses a sample rate that is not finite and positive."""
+    """Checks that a sample rate is finite and positive."""
     if not 0.0 < sample_rate < math.inf:
         raise ValueError(f"sample_rate must be positive and finite, in hertz, got {sample_rate!r}")
 
@@ -353,8 +353,8 @@ def check_rate(sample_rate: float) -> None:
 def _check_length(transform: Transform, got: int, expected: int) -> None:
     if got != expected:
         raise ValueError(
-            f"{type(transform).__name__} was made for signals of {expected} samples, got {got} along "
-            "the axis: check axis=, or cut the signal to windows"
+            f"{type(transform).__name__} is for signals of {expected} samples, got {got} along "
+            "the axis; check axis=, or cut the signal into windows"
         )
 
 
@@ -366,7 +366,9 @@ def _two_axes(name: str, value: Any) -> tuple[int, int]:
 
 def _concrete(matrix: Any) -> np.ndarray:
     if _compat.is_traced(matrix):
-        raise ValueError("the pseudo-inverse of a traced matrix is not taken: pass synthesis")
+        raise ValueError(
+            "synthesis must be given if analysis is traced: there is no pseudo-inverse then"
+        )
     return np.asarray(matrix, np.float64)
 
 
@@ -379,9 +381,9 @@ def _like(matrix: Any, x: Array) -> Array:
 
 
 def check_signal(x: Any) -> None:
-    """Refuses what does not hold real floating-point numbers."""
+    """Checks that an array holds real floating-point numbers."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"a transform reads real floating-point signals, got dtype {x.dtype}: give the real and "
+            f"a transform needs real floating-point signals, got dtype {x.dtype}; pass the real and "
             "the imaginary part of a complex signal as two channels"
         )

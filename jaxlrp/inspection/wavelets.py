@@ -25,7 +25,7 @@ _HAAR: Bank = (
     (0.5**0.5, -(0.5**0.5)),
 )
 
-# What jnp.pad calls the ways of going on beyond the ends.
+# The names of the signal extensions in jnp.pad.
 _EXTENSIONS = {"symmetric": "symmetric", "reflect": "reflect", "zero": "constant"}
 
 
@@ -34,19 +34,19 @@ _EXTENSIONS = {"symmetric": "symmetric", "reflect": "reflect", "zero": "constant
 class Wavelet(Transform):
     r"""The fast wavelet transform, coefficients coarse to fine: [a_J, d_J, ..., d_1].
 
-    For a biorthogonal wavelet the relevance of a coefficient is the coefficient times what the
-    *synthesis* bank, transposed, makes of c; the analysis bank makes something else of it.
+    For a biorthogonal wavelet, the relevance of a coefficient is the coefficient times the transposed
+    *synthesis* bank applied to c; the analysis bank would give something else.
 
     Attributes:
       name: "haar", or any discrete wavelet of PyWavelets (an extra), such as "db4" or "bior2.2"; or
         four filters (analysis low, high, synthesis low, high) in the order of PyWavelets.
       level: J, how often the low band is split, >= 1; None for as often as the filter fits.
-      mode: how the signal goes on beyond its ends. "periodization" has as many coefficients as
-        samples (one more where a level's length is odd); "symmetric", "reflect" and "zero" have more.
+      mode: extension of the signal beyond its ends. "periodization" has as many coefficients as
+        samples (one more where the length at a level is odd); "symmetric", "reflect" and "zero" have more.
 
     Raises:
       ImportError: if PyWavelets is needed and missing.
-      ValueError: if the name is unknown, or level or mode is out of its range.
+      ValueError: if the name is unknown, or level or mode is invalid.
 
     References:
       Mallat (1989), https://doi.org/10.1109/34.192463
@@ -72,8 +72,8 @@ class Wavelet(Transform):
             filters = tuple(tuple(float(value) for value in row) for row in self.name)
             if len(filters) != 4 or len(set(map(len, filters))) != 1 or len(filters[0]) % 2:
                 raise ValueError(
-                    "name must be that of a wavelet, or four filters of one even length, got filters "
-                    f"of lengths {[len(row) for row in filters]}"
+                    "name must be the name of a wavelet, or four filters of the same even length, got "
+                    f"filters of lengths {[len(row) for row in filters]}"
                 )
             object.__setattr__(self, "name", filters)
         self._bank()
@@ -98,7 +98,7 @@ class Wavelet(Transform):
         return x
 
     def subbands(self, n: int) -> dict[str, slice]:
-        """Where the coefficients of each band stand, for a signal of n samples: a_J, d_J ... d_1."""
+        """The positions of the coefficients of each band, for a signal of n samples: a_J, d_J ... d_1."""
         sizes = self._sizes(n)
         found, start = {}, 0
         names = [f"a{len(sizes) - 1}", *(f"d{j}" for j in range(len(sizes) - 1, 0, -1))]
@@ -116,8 +116,8 @@ class Wavelet(Transform):
         if self.level is None:
             if most < 1:
                 raise ValueError(
-                    f"a signal of {n} samples is too short for {self.name!r}, of {width} taps: pass "
-                    "level=1 to split it nevertheless"
+                    f"a signal of {n} samples is too short for {self.name!r}, which has {width} taps; pass "
+                    "level=1 to split it anyway"
                 )
             return most
         if self.level > max(most, 1) and 2**self.level > n:
@@ -125,7 +125,7 @@ class Wavelet(Transform):
         return self.level
 
     def _sizes(self, n: int) -> list[int]:
-        """The lengths of the low band: the signal's, then one for each level."""
+        """The lengths of the low band: that of the signal, then one per level."""
         width = len(self._bank()[0])
         sizes = [n]
         for _ in range(self._levels(n)):
@@ -182,7 +182,7 @@ def _filters(name: str) -> Bank:
     except ImportError as error:
         raise ImportError(
             f"the filters of {name!r} come from PyWavelets, which is not installed: pip install "
-            '"jaxlrp[wavelets]"; "haar" needs nothing'
+            '"jaxlrp[wavelets]"; "haar" needs no package'
         ) from error
     if name not in pywt.wavelist(kind="discrete"):
         raise ValueError(f"name must be 'haar' or a discrete wavelet of PyWavelets, got {name!r}")
