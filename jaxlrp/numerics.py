@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from jaxlrp._checks import check_at_least
 
 # A power of two, so that dividing by it and multiplying again is exact; small enough to leave
 # every activation that matters alone, and so large that a relevance divided by it is finite.
@@ -138,28 +139,6 @@ class Function:
 
     def __call__(self, z: Array) -> Array:
         return self.function(z)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a hyperparameter is a plain number, whose value can be looked at."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def check_at_least(name: str, value: Any, least: float) -> None:
-    """Refuses a plain number below `least`; arrays and traced values are not looked at."""
-    if is_number(value) and not value >= least:
-        raise ValueError(f"{name} must be >= {least:g}, got {value!r}")
-
-
-def check_count(name: str, value: Any) -> int:
-    """An integer of at least one.
-
-    Raises:
-      ValueError: if it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return int(value)
 
 
 def checked(name: str, stabilizer: Stabilizer) -> Stabilizer:

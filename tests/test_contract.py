@@ -125,21 +125,25 @@ class Case(NamedTuple):
 LINEAR_RULES = [
     lrp.LRP0(),
     lrp.Epsilon(0.1),
-    lrp.Epsilon(0.1, "zero"),
-    lrp.ZPlus("absorb", 0.1),
-    lrp.ZPlus("zero", 0.1),
-    lrp.AlphaBeta(2.0, 1.0, "absorb", 0.1),
-    lrp.AlphaBeta(1.5, 0.5, "zero", 0.1),
-    lrp.Gamma(0.3, "absorb", 0.1),
-    lrp.Gamma(0.3, "zero", 0.1),
-    lrp.ZBox(-4.0, 4.0, 0.1),
-    lrp.WSquare("absorb", 0.1),
-    lrp.WSquare("zero", 0.1),
-    lrp.Flat(0.1),
+    lrp.Epsilon(0.1, bias="zero"),
+    lrp.ZPlus(bias="absorb", stabilizer=0.1),
+    lrp.ZPlus(bias="zero", stabilizer=0.1),
+    lrp.AlphaBeta(2.0, 1.0, bias="absorb", stabilizer=0.1),
+    lrp.AlphaBeta(1.5, 0.5, bias="zero", stabilizer=0.1),
+    lrp.Gamma(0.3, bias="absorb", stabilizer=0.1),
+    lrp.Gamma(0.3, bias="zero", stabilizer=0.1),
+    lrp.ZBox(-4.0, 4.0, stabilizer=0.1),
+    lrp.WSquare(bias="absorb", stabilizer=0.1),
+    lrp.WSquare(bias="zero", stabilizer=0.1),
+    lrp.Flat(stabilizer=0.1),
 ]
 
 
-ABSORBING = [rule for rule in LINEAR_RULES if getattr(rule, "bias", "absorb") == "absorb"]
+ABSORBING = [
+    rule
+    for rule in LINEAR_RULES
+    if rule.without_bias() != rule or isinstance(rule, (lrp.ZBox, lrp.Flat))
+]
 
 
 def own(layer: R.BoundLayer, x: jax.Array, r: jax.Array) -> jax.Array:
@@ -322,12 +326,12 @@ def test_conservation(case: Case) -> None:
         (lrp.LRP0(), lambda z, b, r: r * b / z),
         (lrp.Epsilon(0.1), lambda z, b, r: r * (1 - (z - b) / (z + 0.1 * np.sign(z)))),
         (
-            lrp.Epsilon(0.1, "zero"),
+            lrp.Epsilon(0.1, bias="zero"),
             lambda z, b, r: r * (1 - (z - b) / (z - b + 0.1 * np.sign(z - b))),
         ),
-        (lrp.ZBox(-4.0, 4.0, 1e-13), lambda z, b, r: 0 * r),
-        (lrp.WSquare("zero", 1e-13), lambda z, b, r: 0 * r),
-        (lrp.Flat(0.1), lambda z, b, r: r * 0.1 / 4.1),
+        (lrp.ZBox(-4.0, 4.0, stabilizer=1e-13), lambda z, b, r: 0 * r),
+        (lrp.WSquare(bias="zero", stabilizer=1e-13), lambda z, b, r: 0 * r),
+        (lrp.Flat(stabilizer=0.1), lambda z, b, r: r * 0.1 / 4.1),
     ],
     ids=lambda v: repr(v) if isinstance(v, R.Rule) else "kept",
 )

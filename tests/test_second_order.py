@@ -246,7 +246,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "cond": lambda: Problem(branching, C.all_epsilon(0.1), BRANCH, PAIR),
     "batch-norm-gamma-box": lambda: Problem(
         folded,
-        C.first(C.by_kind("conv", lrp.ZBox(-4.0, 4.0, 0.1)))
+        C.first(C.by_kind("conv", lrp.ZBox(-4.0, 4.0, stabilizer=0.1)))
         + C.by_kind("dense", lrp.Gamma(0.3, stabilizer=0.1))
         + C.by_kind("pool", lrp.Norm(0.1)),
         FOLDED,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxlrp as lrp
-from jaxlrp.network.layers import KINDS
+from jaxlrp.network.detect import KINDS
 from spellings import elementwise, integers, joining, mixing, weights
 from spellings.table import PRESETS, Pair
 

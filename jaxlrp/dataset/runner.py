@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxlrp._checks import check_count
 from jaxlrp.dataset import fingerprint, journal, manifest, policy, program, store
 from jaxlrp.dataset.computing import Run, begin, compute
 from jaxlrp.dataset.durable import Lock, full_disk_said
@@ -31,7 +32,6 @@ from jaxlrp.dataset.progress import Summary
 from jaxlrp.dataset.relevance import open_relevance
 from jaxlrp.dataset.source import as_source
 from jaxlrp.dataset.store import Tally
-from jaxlrp.numerics import check_count
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 _PROGRESS = ("auto", "bar", "log", "none")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from jaxlrp.errors import where
 from jaxlrp.network.graph import Op
-from jaxlrp.network.layers import Body, Layer, Network, Plain
+from jaxlrp.network.layers import Layer
+from jaxlrp.network.nodes import Body, Network, Plain
 from jaxlrp.network.paths import place
 
 # The ways in which an operation is treated, and the reason for each.

@@ -6,6 +6,7 @@ it is an error unless the composite names a rule for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -70,6 +71,7 @@ POW = primitive("pow")
 INTEGER_POW = primitive("integer_pow")
 MAX = primitive("max")
 MIN = primitive("min")
+ABS = primitive("abs")
 CLAMP = primitive("clamp")
 CUMSUM = primitive("cumsum")
 PAD = primitive("pad")
@@ -124,16 +126,41 @@ MAXIMA = (
     | CUMULATIVE_MAXIMA
     | primitives("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min")
 )
+MINIMA = primitives("min", "scatter_min", "cummin", "reduce_min", "reduce_window_min")
 
-# Elementwise and nonlinear: explained as part of a region with a single source.
-NONLINEAR = frozenset({EXP, LOG, RSQRT, SQRT, POW, INTEGER_POW, MAX, MIN, CLAMP}) | primitives(
-    "tanh", "logistic", "erf", "erfc", "erf_inv", "log1p", "expm1", "exp2", "log2", "sin", "cos",
-    "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "abs", "sign",
-    "floor", "ceil", "round", "square", "one_minus_square", "polynomial", "cbrt", "atan2",
-    "nextafter", "rem", "lgamma", "digamma", "is_finite", "bessel_i0e", "bessel_i1e",
-    "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor", "eq_to", "le_to", "lt_to",
-    "igamma", "igammac", "igamma_grad_a", "polygamma", "zeta", "regularized_incomplete_beta",
-)  # fmt: skip
+# Elementwise and nonlinear functions, by the range of their values. They are explained as part of a
+# region with a single source.
+Range = tuple[float, float]
+ANY: Range = (-math.inf, math.inf)
+POSITIVE: Range = (0.0, math.inf)
+_COSTLY: dict[Range, tuple[str, ...]] = {
+    POSITIVE: ("exp", "exp2", "sqrt", "rsqrt"),
+    (0.0, 1.0): ("logistic",),
+    (0.0, 2.0): ("erfc",),
+    (-1.0, 1.0): ("tanh", "erf", "sin", "cos"),
+    ANY: (
+        "log", "pow", "erf_inv", "log1p", "expm1", "log2", "tan", "asin", "acos", "atan", "sinh", "cosh",
+        "asinh", "acosh", "atanh", "floor", "ceil", "round", "one_minus_square", "polynomial", "cbrt",
+        "atan2", "nextafter", "rem", "lgamma", "digamma", "is_finite", "bessel_i0e", "bessel_i1e",
+        "eq_to", "le_to", "lt_to", "igamma", "igammac", "igamma_grad_a", "polygamma", "zeta",
+        "regularized_incomplete_beta",
+    ),
+}  # fmt: skip
+# Those that cost a comparison or a product: they are computed again rather than stored.
+_CHEAP: dict[Range, tuple[str, ...]] = {
+    POSITIVE: ("abs", "square"),
+    ANY: (
+        "integer_pow", "max", "min", "clamp", "sign", "eq", "ne", "lt", "le", "gt", "ge", "not", "and",
+        "or", "xor",
+    ),
+}  # fmt: skip
+RANGES: Mapping[Primitive, Range] = {
+    p: bounds
+    for table in (_COSTLY, _CHEAP)
+    for bounds, names in table.items()
+    for p in primitives(*names)
+}
+NONLINEAR = frozenset(RANGES)
 
 # Move values: each of the result's is one of the first operand's.
 MOVES = SHAPE | {BROADCAST, GATHER, DYNAMIC_SLICE} | primitives(
@@ -167,10 +194,8 @@ AFFINE = frozenset({SUB, MUL, DIV, NEG, SELECT}) | ADD | SAME
 
 ELEMENTWISE = NONLINEAR | AFFINE | BITS
 
-# Nonlinear functions that cost a comparison or a product: recomputed rather than stored.
-CHEAP = frozenset({MAX, MIN, CLAMP, INTEGER_POW}) | AFFINE | primitives(
-    "abs", "sign", "square", "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor",
-)  # fmt: skip
+# Cheap enough to compute again rather than to store.
+CHEAP = AFFINE | primitives(*(name for names in _CHEAP.values() for name in names))
 
 # Random numbers: a select by one of them is dropout in training mode.
 RANDOM = primitives(

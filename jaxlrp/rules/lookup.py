@@ -14,6 +14,7 @@ from jaxlrp.network import primitives as P
 from jaxlrp.network.dependence import Trail
 from jaxlrp.network.discrete import follow, is_discrete
 from jaxlrp.network.graph import Env, Op, Value
+from jaxlrp.network.layers import Embedding
 from jaxlrp.numerics import summed_to, to_gradient_form, to_relevance
 from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
 
@@ -33,13 +34,11 @@ class LookUp(Rule):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"embedding"})
     splits_parameters: ClassVar[bool] = False
-    keeps_zero: ClassVar[bool] = False
 
     gradient: bool = False
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        (op,), trail = layer.layer.ops, layer.layer.trail
-        assert trail is not None
+        (op,), trail = layer.layer.ops, layer.layer.detail_as(Embedding).trail
         held = dict(zip(layer.layer.operands, layer.operands, strict=True))
         held |= dict(zip(layer.layer.inputs, layer.given, strict=True))
 

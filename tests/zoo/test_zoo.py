@@ -17,7 +17,7 @@ from flax import nnx
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
-from jaxlrp.network.layers import KINDS
+from jaxlrp.network.detect import KINDS
 from zoo.entries import Entry
 from zoo.registry import EAGER, KNOWN, KNOWN_TWINS, SINGLE, ZOO
 from zoo.twins import TWINS
