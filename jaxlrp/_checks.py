@@ -22,7 +22,7 @@ def check_count(name: str, value: Any) -> int:
     """An integer of at least one.
 
     Raises:
-      ValueError: if it is none.
+      ValueError: if it is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")

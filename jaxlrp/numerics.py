@@ -1,4 +1,4 @@
-"""Numbers kept off zero, and the conversion between relevance and its gradient form."""
+"""Division away from zero, and the conversion between relevance and its gradient form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TINY_EXPONENT = {2: -14, 4: -60, 8: -300}
 
 
 def tiny(dtype) -> float:
-    """The least magnitude of a value that relevance is divided by.
+    """The smallest magnitude that relevance is divided by.
 
     2^-60 in float32 and bfloat16, 2^-300 in float64, 2^-14 in float16.
     """
@@ -30,7 +30,7 @@ def tiny(dtype) -> float:
 
 
 def off_zero(a: Array) -> Array:
-    """`s(a) = a + tiny` for a >= 0, `a - tiny` below: `a`, kept off zero."""
+    """`s(a) = a + tiny` for a >= 0, `a - tiny` below: `a` nudged away from zero."""
     t = jnp.asarray(tiny(a.dtype), a.dtype)
     return jnp.where(a >= 0, a + t, a - t)
 
@@ -38,7 +38,7 @@ def off_zero(a: Array) -> Array:
 def to_relevance(a: Array, g: Array) -> Array:
     """The relevance `R = s(a) g` of a value in gradient form; `Re(a g)` of a complex value.
 
-    An infinite value of which no relevance is asked, such as a masked score, has none.
+    An infinite value with zero cotangent, such as a masked score, has none.
     """
     if jnp.iscomplexobj(a):
         return jnp.real(a * g)

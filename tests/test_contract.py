@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -209,6 +209,22 @@ def inputs(case: Case, dtype: str = "float64") -> tuple[Any, jax.Array, jax.Arra
     x = jnp.asarray(rng.normal(size=(3, case.size)), dtype)
     r = jnp.asarray(rng.normal(size=jax.eval_shape(case.function, p, x).shape), dtype)
     return p, x, r
+
+
+@pytest.mark.parametrize("rule", dict.fromkeys(case.rule for case in CASES), ids=repr)
+def test_a_rule_is_a_value(rule: R.Rule) -> None:
+    """It prints as what makes it, compares, hashes, and is a pytree of its hyperparameters."""
+    if not isinstance(rule, R.Custom):
+        assert eval(repr(rule), vars(R)) == rule
+    leaves, tree = jax.tree.flatten(rule)
+    again = jax.tree.unflatten(tree, leaves)
+    assert again == rule
+    assert hash(again) == hash(rule)
+    assert type(again) is type(rule)
+    assert rule not in [case.rule for case in CASES if repr(case.rule) != repr(rule)]
+    for field in dataclasses.fields(cast(Any, rule)):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(rule, field.name, 1.0)
 
 
 def test_every_rule_and_kind_is_in_the_table() -> None:

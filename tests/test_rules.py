@@ -450,9 +450,15 @@ def test_linear_in_relevance(rule: lrp.rules.Rule) -> None:
 
 @pytest.mark.parametrize(
     "rule",
-    [lrp.Epsilon(0.0, bias="zero"), lrp.ZPlus(bias="zero", stabilizer=TINY), lrp.AlphaBeta(2.0, 1.0, bias="zero", stabilizer=TINY),
-     lrp.Gamma(0.4, bias="zero", stabilizer=TINY), lrp.ZBox(-9.0, 9.0, stabilizer=TINY), lrp.WSquare(bias="zero", stabilizer=TINY),
-     lrp.Flat(stabilizer=TINY)],
+    [
+        lrp.Epsilon(0.0, bias="zero"),
+        lrp.ZPlus(bias="zero", stabilizer=TINY),
+        lrp.AlphaBeta(2.0, 1.0, bias="zero", stabilizer=TINY),
+        lrp.Gamma(0.4, bias="zero", stabilizer=TINY),
+        lrp.ZBox(-9.0, 9.0, stabilizer=TINY),
+        lrp.WSquare(bias="zero", stabilizer=TINY),
+        lrp.Flat(stabilizer=TINY),
+    ],
     ids=repr,
 )  # fmt: skip
 def test_conservation(rule: lrp.rules.Rule) -> None:
@@ -470,11 +476,14 @@ def test_without_its_bias_a_layer_may_divide_by_almost_nothing() -> None:
     w, b, x, r = [[1.0, 1.0], [-1.0, 1.0]], [1.0, 0.0], [1.0, 0.9999], [1.0, 0.0]
     relative = R.Stabilize(0.1, norm_scale=True)
     size = 1e-4 + 0.1 * np.sqrt((1e-4**2 + 1.9999**2) / 2)  # z without its bias is (1e-4, 1.9999)
-    close(relevance(lrp.Epsilon(relative, "zero"), w, b, x, r), [1 / size, -0.9999 / size], 1e-9)
+    close(
+        relevance(lrp.Epsilon(relative, bias="zero"), w, b, x, r), [1 / size, -0.9999 / size], 1e-9
+    )
 
 
 @pytest.mark.parametrize(
-    "rule", [lrp.Flat(stabilizer=0.1), lrp.WSquare(bias="absorb", stabilizer=0.1), lrp.ZBox(-9.0, 9.0)]
+    "rule",
+    [lrp.Flat(stabilizer=0.1), lrp.WSquare(bias="absorb", stabilizer=0.1), lrp.ZBox(-9.0, 9.0)],
 )
 def test_rules_of_the_first_layer_give_relevance_to_zeros(rule: lrp.rules.Rule) -> None:
     w, b, _, r = hard_data(0)
@@ -729,15 +738,9 @@ def test_a_rule_is_a_value(rule: lrp.rules.Rule, text: str) -> None:
         rule.epsilon = 1.0
 
 
-def test_every_rule_is_a_value() -> None:
-    concrete = {getattr(R, name) for name in R.__all__}
-    concrete = {c for c in concrete if isinstance(c, type) and issubclass(c, R.Rule)}
-    assert concrete - {R.Rule, R.Custom} == {type(rule) for rule, _ in VALUES}
-
-
 def test_replace() -> None:
     rule = dataclasses.replace(lrp.Gamma(0.25), bias="zero")
-    assert rule == lrp.Gamma(0.25, "zero")
+    assert rule == lrp.Gamma(0.25, bias="zero")
     assert rule != lrp.Gamma(0.25)
     assert dataclasses.replace(rule, gamma=1.0).gamma == 1.0
     with pytest.raises(ValueError, match=r"gamma must be >= 0"):

@@ -51,7 +51,7 @@ class LinearForm:
       kernel: the other operand.
       kernel_dims: for each dimension of the anchor's output, the kernel's dimension that it is, or
         None.
-      extras: what the anchor reads beside: the sizes of the groups of a grouped product.
+      extras: what else the anchor reads: the sizes of the groups of a grouped product.
       chain: what was absorbed, in order; a sum over devices comes before all that is affine.
       after_normalizer: whether an elementwise scale is the affine part of a normalizer.
     """

@@ -1,6 +1,6 @@
-"""What a graph is made of: which values depend on the input, and through what.
+"""Facts about a graph: which values depend on the input, through which operations, in which range.
 
-Everything here is decided by structure, never by the name of a function or a module.
+All of them follow from structure, never from the name of a function or a module.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Structure:
       renamed: of those that look up inside control flow, where they come from outside of it.
       softmax: the operations of softmaxes, which autodiff treats as a whole.
       weights: those of them that give the weights.
-      mixtures: values that a softmax weighs, where it is normalized behind the product.
+      mixtures: values that a softmax weighs, where it is normalized after the product.
       dominator: for the result of an elementwise operation, the one value that it is a function of.
       bounds: what is known of the range of each value.
       random: values drawn at random, and what is made of them without the explained input.
@@ -118,7 +118,7 @@ def analyze(
 
     Args:
       graph: the graph.
-      explained: the inputs whose relevance is asked for.
+      explained: the inputs to explain.
       bounds: what is known of the range of the inputs.
       outputs: the outputs that carry relevance; all by default.
     """
@@ -206,7 +206,7 @@ def _bodies(structure: Structure, op: Op, live: set[Value]) -> tuple[Structure, 
         known = {inner: structure.bounds[v] for inner, v in pairs if v in structure.bounds}
         prepared = _prepare(dependence, known)
         wanted = {a for a, b in zip(graph.outputs, op.outputs, strict=True) if b in live}
-        while True:  # until what goes round the loop is known to be live
+        while True:  # until all live values of the carry are known
             body = _alive(prepared, wanted)
             more = {b for a, b in carry if a in body.live} - wanted
             if not more:

@@ -31,7 +31,7 @@ def network(
 
     Args:
       graph: the graph.
-      explained: its inputs whose relevance is asked for.
+      explained: its inputs to explain.
       namer: gives paths.
       labels: names of the inputs that are parameters.
       outputs: the outputs that carry relevance; all by default.
@@ -126,7 +126,7 @@ class _Assembler:
         for v, trail in self.s.renamed.items():
             placed.append((self.graph.producer[v].index + 0.5, Renamed(v, trail)))
         trails = [*self.s.trails.values(), *self.s.renamed.values()]
-        # what these compute again must be there to be read, and not inside a call that is made whole
+        # what these compute again must be readable, not hidden in a call that is evaluated whole
         again = [group.ops for group in self.groups if group.owned != group.ops]
         opened = {
             call
@@ -162,7 +162,7 @@ class _Assembler:
         return moving[0] if real and self.depths.get(moving[0], 0.0) == 0 else None
 
     def _is_discrete(self, op: Op) -> bool:
-        """Whether an operation hands on relevance of integers or truth values."""
+        """Whether an operation passes on relevance of integers or booleans."""
         return any(v in self.s.flowing for v in op.outputs) and any(
             v in self.s.live and not is_inexact(self.graph, v) for v in (*op.inputs, *op.outputs)
         )

@@ -1,6 +1,6 @@
 """Control flow: operations that hold functions, their bodies.
 
-Everything that is particular to one of these primitives stands here, in one class: which functions it
+Everything particular to one of these primitives is in one class here: which functions it
 holds, which operands they read, what goes around a loop, which axes it puts before what is recorded
 inside, and how it is emitted again around bodies with rules. `CONTROL_FLOW` has one row for each.
 """
@@ -99,7 +99,7 @@ class ControlFlow:
         return list(zip(body.inputs[self.carry(op)], body.outputs, strict=False))
 
     def length(self, op: Op) -> int | None:
-        """How many steps a loop takes; None for what is no loop."""
+        """How many steps a loop takes; None if the operation is not a loop."""
         return None
 
     def results(self, op: Op, body: Graph) -> Sequence[Value]:
@@ -221,7 +221,7 @@ class ShardMap(ControlFlow):
 
 
 class While(ControlFlow):
-    """`lax.while_loop`: it has no derivative, so all that is asked is what depends on the input."""
+    """`lax.while_loop`: it has no derivative; we only need to know what depends on the input."""
 
     def jaxprs(self, op: Op) -> Sequence[Any]:
         return (op.params["body_jaxpr"],)
@@ -233,7 +233,7 @@ class While(ControlFlow):
         return slice(op.params["body_nconsts"], len(self.operands(op)))
 
     def results(self, op: Op, body: Graph) -> Sequence[Value]:
-        return body.inputs[self.carry(op)]  # of no step at all, what the loop began with
+        return body.inputs[self.carry(op)]  # after no step at all, what the loop began with
 
 
 CONTROL_FLOW: Mapping[_compat.Primitive | None, ControlFlow] = {

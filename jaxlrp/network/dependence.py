@@ -1,8 +1,8 @@
 """Which values depend on the explained input, and through which uses relevance flows to it.
 
-Integers and truth values are followed like floats. A value is *dependent* if relevance can flow from
-it to the input. It is merely *touched* if it is computed from the input in a way that carries none: a
-comparison, the position of a maximum, `stop_gradient`. Such an operation is a *cut*.
+Integers and booleans are followed like floats. A value is *dependent* if relevance can flow from
+it to the input. It is merely *touched* if it is computed from the input by an operation that passes no relevance
+on: a comparison, the position of a maximum, `stop_gradient`. Such an operation is a *cut*.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class _Follower:
 def _until_stable(
     graph: Graph, explained: set[Value], carry: Sequence[tuple[Value, Value]]
 ) -> Dependence:
-    """The dependence in a body, with what goes round a loop followed until no more is found."""
+    """The dependence in a body, following the carry of a loop until nothing more is found."""
     while True:
         found = depend(graph, explained)
         more = {a for a, b in carry if b in found.dependent} - explained
@@ -206,7 +206,7 @@ class Trail:
     """How an index, or a predicate, is computed from the values that it stands for.
 
     The relevance of what is looked up belongs to them: it goes back along the trail, from each position
-    to those that it came from, whatever integer arithmetic lies between.
+    to those that it came from, through all integer arithmetic in between.
 
     Attributes:
       sources: where the trail begins: inputs of the graph, and floats that were cast to integers.

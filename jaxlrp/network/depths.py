@@ -1,6 +1,6 @@
-"""How far values lie from the input and from the output, in dense layers and convolutions.
+"""How far values are from the input and from the output, in dense layers and convolutions.
 
-Distances count along the longest way, through every nesting of control flow. A scan is as many steps as
+Distances count along the longest path, through every nesting of control flow. A scan is as many steps as
 it has: of a layer inside it, the depth is that of the last step and the height that of the first.
 """
 
@@ -77,7 +77,7 @@ class Counted:
         return [_known(body.structure.graph.outputs, above) for body in self.bodies[op]]
 
     def gains(self) -> np.ndarray:
-        """How much deeper each output lies than each input, (inputs, outputs); -inf where no way leads."""
+        """How much deeper each output is than each input, (inputs, outputs); -inf without a path."""
         graph = self.structure.graph
         rows = []
         for v in graph.inputs:
@@ -108,7 +108,7 @@ class Counted:
         return list(np.max(parts, axis=0))
 
     def _steps(self, op: Op) -> _Steps | None:
-        """The steps of a loop; None where the operation is no loop."""
+        """The steps of a loop; None if the operation is not a loop."""
         flow = CONTROL_FLOW[op.primitive]
         length = flow.length(op)
         if length is None:

@@ -1,4 +1,4 @@
-"""In which interval each value of a graph lies, by interval arithmetic."""
+"""The interval that each value of a graph is in, by interval arithmetic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANY = P.ANY
 
 
 def intervals(graph: Graph, given: Mapping[Value, Bounds]) -> dict[Value, Bounds]:
-    """Bounds of the values of a graph; what is not in the result may be anything.
+    """Bounds of the values of a graph; values without an entry may be anything.
 
     Args:
       graph: the graph.
@@ -107,7 +107,7 @@ def _cast(op: Op, xs: list[Bounds]) -> Bounds:
 
 
 def _gathered(op: Op, xs: list[Bounds]) -> Bounds:
-    """Positions out of bounds give what `fill_value` says; by default NaN, which no bound holds of."""
+    """Positions out of bounds give what `fill_value` says; by default NaN, which satisfies no bound."""
     fill = op.params["fill_value"]
     return xs[0] if fill is None else (min(xs[0][0], fill), max(xs[0][1], fill))
 

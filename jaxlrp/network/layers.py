@@ -86,7 +86,7 @@ class Layer:
       loops: how many scans there are around it.
       repeats: how many steps those of them take that read a part of the explained input in each.
       nonnegative: whether its input is known to be >= 0.
-      rectified: whether its output is read by a ReLU alone, so that no relevance comes to z < 0.
+      rectified: whether its output is read by a ReLU alone, so that no relevance arrives where z < 0.
       detail: what is particular to its kind, see `Detail`.
     """
 
@@ -125,12 +125,12 @@ class Layer:
 
     @property
     def first(self) -> bool:
-        """Whether no other dense layer or convolution lies between it and the input."""
+        """Whether there is no other dense layer or convolution between it and the input."""
         return self.depth == 0
 
     @property
     def last(self) -> bool:
-        """Whether no other dense layer or convolution lies between it and the output."""
+        """Whether there is no other dense layer or convolution between it and the output."""
         return self.height == 0
 
     @property
@@ -145,7 +145,7 @@ class Layer:
 
     @property
     def is_cheap(self) -> bool:
-        """Whether it costs next to nothing to compute again."""
+        """Whether it is cheap to compute again."""
         return all(op.primitive in P.CHEAP for op in self.ops)
 
     @property

@@ -1,4 +1,4 @@
-"""A graph cut up into nodes: layers, and what lies between them."""
+"""A graph cut up into nodes: layers, and the operations between them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Body:
       bodies: its bodies.
       carry: the row of the ledger for what a `scan` begins with.
       fixed: which inputs of the `scan` these are: initial carries that do not depend on the explained
-        input and take relevance all the same, since what goes round in their place does depend on it.
+        input and take relevance all the same, since the values that replace them later do depend on it.
     """
 
     op: Op
@@ -46,7 +46,7 @@ class Body:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Account:
-    """A row of the ledger that is no layer.
+    """A row of the ledger that is not a layer.
 
     Attributes:
       path: unique among the paths of layers and accounts.

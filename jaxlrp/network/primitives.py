@@ -1,4 +1,4 @@
-"""What is known of each primitive, keyed by primitive *object*.
+"""What the library knows about each primitive, keyed by primitive *object*.
 
 A primitive in none of these tables is unknown: on the path from the explained input to the output
 it is an error unless the composite names a rule for it.
@@ -100,7 +100,7 @@ STRUCTURAL = (
     )
 )  # fmt: skip
 
-# Linear in each operand apart.
+# Linear in each operand separately.
 BILINEAR = frozenset({MUL, DOT, CONV, RAGGED_DOT})
 
 # Those that make a layer with a kernel, where one operand depends on the input.
@@ -203,7 +203,7 @@ RANDOM = primitives(
     "random_split", "random_fold_in", "random_gamma",
 )  # fmt: skip
 
-# Results without relevance: positions and truth values, and what is made of no value at all.
+# Results without relevance: positions, booleans, and what is made from no value at all.
 CONSTANTS = primitives(
     "argmax", "argmin", "reduce_and", "reduce_or", "reduce_xor", "bitcast_convert_type", "iota",
     "axis_index", "empty2", "create_token", "after_all", "platform_index",
@@ -213,9 +213,9 @@ KNOWN = (
     STRUCTURAL | BILINEAR | PARTLY_LINEAR | PRODUCTS | LOGSUMEXP | MAXIMA | ELEMENTWISE | CALLS | BODIES
 )  # fmt: skip
 
-# What JAX exports and no rule is known for, with the reason, which errors give.
+# Exported by JAX, but without a rule; the reason is part of the error message.
 _REFUSED = {
-    "A loop without a fixed number of turns cannot be differentiated: use `lax.scan` or a "
+    "A loop without a fixed number of iterations cannot be differentiated: use `lax.scan` or a "
     "`lax.fori_loop` with constant bounds.": ("while",),
     "A decomposition of a matrix that depends on the input has no rule.": (
         "cholesky", "eig", "eigh", "hessenberg", "householder_product", "lu", "qr", "schur", "svd",
@@ -223,8 +223,8 @@ _REFUSED = {
     ),
     "A maximum over devices has no derivative in JAX: take it of `lax.stop_gradient(x)`, or gather "
     "the values and take the maximum of them.": ("pmax", "pmin"),
-    "It moves as much as the input says, from device to device.": ("ragged_all_to_all",),
-    "It reduces by a function of your own, of which nothing is known.": ("reduce", "reduce_window"),
+    "It moves data between devices as the input says.": ("ragged_all_to_all",),
+    "It reduces by a function that the library does not know.": ("reduce", "reduce_window"),
     "It belongs to the derivative of a maximum over windows: explain the function, not its "
     "derivative.": ("select_and_gather_add", "select_and_scatter", "select_and_scatter_add"),
     "It reads or writes a mutable array: write a function of values.": ("get", "swap"),
@@ -234,10 +234,10 @@ _REFUSED = {
 }  # fmt: skip
 REFUSED = {p: why for why, names in _REFUSED.items() for p in primitives(*names)}
 
-# Of those JAX has no derivative.
+# Those without a derivative in JAX.
 WITHOUT_GRADIENT = primitives("while", "pmax", "pmin", "get", "swap")
 
-# The tables that settle what becomes of a primitive: each primitive that JAX exports is in one.
+# How each primitive is treated: each one that JAX exports is in exactly one of these tables.
 FATES = {
     "inlined": CALLS,
     "interpreted": BODIES,

@@ -28,7 +28,7 @@ def refuse_training_mode(structure: Structure, namer: Namer) -> None:
                 f"the function masks values at random {place}, as dropout does in training mode; "
                 "an explanation needs the model in evaluation mode: pass `deterministic=True` or "
                 "`train=False` as your model spells it, or call `model.eval()` on an NNX module. If the "
-                "mask is meant, draw it outside of the function and pass it in"
+                "mask is intended, draw it outside of the function and pass it in"
             )
         module, divides = namer.module_type(op), any((op, i) in structure.cuts for i in (0, 1))
         if module is not None and is_batch_norm(module) and divides:
@@ -40,7 +40,7 @@ def refuse_training_mode(structure: Structure, namer: Namer) -> None:
 
 
 def _drops_at_random(structure: Structure, value: Value) -> bool:
-    """Whether a value is a random mask of truth values, perhaps scaled: noise of other kinds is none."""
+    """Whether a value is a random boolean mask, perhaps scaled. Other noise is not dropout."""
     graph = structure.graph
     while value in structure.random:
         if graph.avals[value].dtype == bool:

@@ -25,7 +25,7 @@ class Blanks:
 
     Attributes:
       layer: the layer.
-      graph: the graph that it lies in.
+      graph: the graph that holds it.
       around: the control flow around it, outermost first.
     """
 

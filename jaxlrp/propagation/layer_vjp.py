@@ -46,7 +46,7 @@ def call(
       folded: (weight, bias) of a linear layer. Their cotangents are what the rule gives the
         parameters; the unfolded operands of the forward pass get none.
       ledger: an account, see `book`. What the bias and the stabilizer keep is booked in it.
-      rectified: whether no relevance comes to negative outputs.
+      rectified: whether no relevance arrives at negative outputs.
     """
     leaves, tree = jax.tree.flatten(rule)
     traced = {i: leaf for i, leaf in enumerate(leaves) if _compat.is_array(leaf)}
@@ -75,7 +75,7 @@ def call(
         traced, inputs, kept, folded, z, ledger = residuals
         given, g = tuple(map(raw, inputs)), carrier(g)
         if z is None:
-            # behind a barrier: else the compiler keeps parts of the first evaluation for the second
+            # after a barrier: otherwise the compiler keeps parts of the first evaluation for the second
             given, g = lax.optimization_barrier((given, g))
             z = layer.forward(given, kept)
         function = _wide_function(layer, kept, given)

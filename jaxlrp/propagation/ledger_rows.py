@@ -1,6 +1,6 @@
-"""Accounts of what is no layer: where else relevance is lost, or made.
+"""Ledger rows for operations outside layers: where else relevance is lost, or made.
 
-An operation that is left to autodiff hands on what it receives if it is linear in what depends on the
+An operation that is left to autodiff passes on what it receives if it is linear in what depends on the
 input. Where it is not, or where it joins constants to it, it keeps a share. `audit` finds these
 operations and gives each, or each softmax as a whole, a row in the ledger.
 """
@@ -30,8 +30,8 @@ from jaxlrp.rules import Rule
 KINDS = {
     "softmax": "its first-order expansion, x (R - s sum R), does not conserve (AttnLRP, Prop. 3.1)",
     "constant": "values that do not depend on the input, joined to those that do, keep their share",
-    "carry": "the state that a loop over time begins with, not made of the input, keeps what comes to it",
-    "stopped": "values that a `stop_gradient`, a comparison or another cut made constants keep their share",
+    "carry": "the initial state of a loop does not depend on the input and keeps the relevance it receives",
+    "stopped": "constants made by a `stop_gradient`, a comparison or another cut keep their share",
     "autodiff": "not linear, and left to autodiff",
 }
 
@@ -61,7 +61,7 @@ def evaluate_booked(
 
     Args:
       node: the node.
-      env: all values, as what lies outside the account sees them.
+      env: all values, as seen from outside the account.
       inside: for each account, values as the operations of that account see them, so that nothing
         is booked on the way from one to the next.
       ledger: the accounts.
@@ -170,7 +170,7 @@ class _Auditor:
         return self._book(self._account(op, kind, str(op.primitive)), (op,))
 
     def _kind(self, op: Op) -> str | None:
-        """Why a single operation loses relevance; None where it hands on all of it."""
+        """Why a single operation loses relevance; None if it passes all of it on."""
         if op.primitive in P.STRUCTURAL:
             constants = [v for i in carrying(op) if self._is_constant(v := op.inputs[i])]
             if not constants:
@@ -234,7 +234,7 @@ class _Auditor:
 
 
 def _reached(network: Network, rules: Mapping[str, Rule]) -> frozenset[Value]:
-    """The values that relevance comes to: more than the live ones where a normalizer is no rule's."""
+    """The values that receive relevance: more than the live ones where a normalizer is no rule's."""
     reached = set(network.live)
     freed = [
         node

@@ -1,4 +1,4 @@
-"""Taps: identity functions that read or modify the relevance of a value on the way back."""
+"""Taps: identity functions that read or modify the relevance of a value in the backward pass."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ tap.defvjp(lambda a, delta: (a, None), lambda _, g: (g, g))
 
 @jax.custom_vjp
 def mask(a: Array, weights: Array) -> Array:
-    """`a` itself; relevance on the way back is multiplied by `weights`."""
+    """`a` itself; in the backward pass its relevance is multiplied by `weights`."""
     return a
 
 

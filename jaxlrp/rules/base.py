@@ -1,4 +1,4 @@
-"""What a rule is, and what it sees of a layer."""
+"""What a rule is, and how it sees a layer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BoundLayer:
       operands: the values of `layer.operands`, where they are kept.
       given: the inputs as the model has them, integers among them.
       nonnegative: the input is known to be >= 0: branches for negative inputs are zero.
-      rectified: no relevance comes to outputs below zero.
+      rectified: no relevance arrives at outputs below zero.
     """
 
     layer: Layer
@@ -86,11 +86,11 @@ class BoundLayer:
         value = jnp.reshape(value, (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value))
         if axis is not None and value.shape[axis] == 1:
             shape[axis] = 1
-        # behind a barrier: XLA would convolve constants while it compiles, for seconds
+        # after a barrier: XLA would otherwise convolve constants while it compiles, for seconds
         return self.op(lax.optimization_barrier(jnp.broadcast_to(value, shape)), weight)
 
     def transpose(self, s: Array, x: Array, weight: Array | None = None) -> Array:
-        """`W^T s`: what the layer's linear map, transposed, makes of s; `x` gives the shape."""
+        """`W^T s`: the layer's linear map, transposed, applied to s; `x` gives the shape."""
         used = self.weight if weight is None else weight
         (result,) = jax.linear_transpose(lambda v: self.op(v, used), x)(s)
         return result
@@ -107,7 +107,7 @@ class BoundLayer:
     def _local(self) -> LocalForm:
         local = self.layer.detail_as(Normalizer).local
         if local is None:
-            raise TypeError(f"{self.layer!r} is no local response normalization")
+            raise TypeError(f"{self.layer!r} is not a local response normalization")
         return local
 
     def local_functions(self, dtype: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
@@ -136,7 +136,7 @@ def _wide_operand(value: Any) -> Any:
 
 
 class Rule:
-    """How the relevance of a layer's output is shared among what made it.
+    """How the relevance of a layer's output is shared among its inputs.
 
     Attributes:
       kinds: the kinds of layers that it applies to.
@@ -179,7 +179,7 @@ class Rule:
 
     @property
     def is_autodiff(self) -> bool:
-        """Whether the rule is what autodiff does, so that nothing needs to be written over it."""
+        """Whether the rule is what autodiff does, so that no VJP needs to be replaced."""
         return False
 
 

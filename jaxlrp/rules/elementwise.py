@@ -36,7 +36,7 @@ class Gradient(Rule):
 
 @rule
 class Pass(Rule):
-    r"""The identity rule: each output hands its relevance to its one input.
+    r"""The identity rule: each output passes its relevance to its one input.
 
     R_in = R, in gradient form g_in = g s(y) / s(x). Conserves relevance, whatever f(0) is, but where an
     activation's input is zero and its output is not: nothing in the input made it, so f(0) keeps that
@@ -60,7 +60,7 @@ class Pass(Rule):
         x = inputs[0]
         if not _broadcasts(x, z):
             raise ValueError(
-                f"Pass hands relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
+                f"Pass passes relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
                 f"into {z.shape}: give this layer another rule"
             )
         # the relevance first: s(z) / s(x) needs no g, and would be computed early and held till here
@@ -89,7 +89,7 @@ class DerivativeTimesRelevance(Rule):
     """`R_in = f'(x) R`: the activation's gradient, applied to relevance.
 
     What excitation backpropagation does at activations, where for a ReLU it is the same as `Pass`,
-    and what Zennit's preset of that name does at a BatchNorm that no linear layer absorbs.
+    and what Zennit's preset of that name does at a standalone BatchNorm.
 
     References:
       Zhang et al. (2018), https://doi.org/10.1007/s11263-017-1059-x

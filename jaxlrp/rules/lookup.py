@@ -28,7 +28,7 @@ class LookUp(Rule):
     takes an equal part; what constants look up, they keep.
 
     Attributes:
-      gradient: hand on the sum of the cotangents, which is no relevance, and none to floats that were
+      gradient: pass on the sum of the cotangents, which is not relevance, and nothing to floats that were
         cast to integers. For methods that propagate gradients.
     """
 

@@ -65,7 +65,7 @@ class LocalTaylor(Rule):
         if local is None:
             raise ValueError(
                 f"{self!r} is for local response normalization, a value divided by a function of a sum "
-                f"over a window of that same value, which the normalizer at {layer.path!r} is not: use "
+                f"over a window of that same value, but the normalizer at {layer.path!r} is not one: use "
                 "Detach()"
             )
         return dataclasses.replace(local.layer, path=layer.path, detail=layer.detail)

@@ -44,9 +44,9 @@ class Norm(Rule):
 
 @rule
 class WinnerTakesAll(Rule):
-    """A maximum hands its relevance to the value that it took; of equals, to the first.
+    """A maximum passes its relevance to the value that won; among equals, to the first.
 
-    First means the one of smallest index in the window, in C order, and the left one of two values. Of
+    First means the one of smallest index in the window, in C order, and the left one of two values. In
     a maximum over segments (`jax.ops.segment_max`) and of a cumulative one equals share.
     """
 

@@ -90,7 +90,7 @@ class Proportional(Rule):
 
     Raises:
       ValueError: at a product of all values along an axis, a convolution of two values, and softmax
-        weights that are normalized behind the product.
+        weights that are normalized after the product.
 
     References:
       Arras et al. (2019), "Explaining and interpreting LSTMs", section 3.2 ("LRP-prop"),

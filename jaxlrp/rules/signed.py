@@ -1,4 +1,4 @@
-"""Rules for linear layers that weigh positive and negative contributions apart."""
+"""Rules for linear layers that treat positive and negative contributions separately."""
 
 from __future__ import annotations
 

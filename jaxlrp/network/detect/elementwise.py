@@ -57,8 +57,8 @@ class _Finder:
         self.groups: dict[Value, Group] = {}
 
     def find(self) -> None:
-        # Regions that end in an operation on several values first: they hold the others. What lies
-        # inside a call that is a unit waits for the call.
+        # Regions that end in an operation on several values first: they contain the others. Operations
+        # inside a call that is a unit wait for the call.
         for op in reversed(self.s.live_ops):
             merges = len([v for v in op.inputs if v in self.s.dependent]) > 1
             if (merges or op.primitive is P.SELECT) and op not in self.units:
@@ -121,9 +121,9 @@ class _Finder:
             value = user.outputs[0]
 
     def _shared(self, op: Op) -> Group | None:
-        """A function of one value that shares what it computes on the way, as polynomials do.
+        """A function of one value that shares intermediate results with others, as polynomials do.
 
-        Each of them is a layer of that value; what several share, each evaluates.
+        Each is a layer of that value; what several share, each evaluates for itself.
         """
         if len([v for v in op.inputs if v in self.s.dependent]) < 2:
             return None
@@ -141,7 +141,7 @@ class _Finder:
     def _join_chains(self) -> None:
         """Joins activations that follow one another through affine maps by literals.
 
-        `clip(0.2 x + 0.5, 0, 1)` is one function, and 0.5 is no bias of its own. Neither are the centers
+        `clip(0.2 x + 0.5, 0, 1)` is one function, and 0.5 is not a bias of its own. Neither are the centers
         that each value is compared with in `exp(-(x[:, None] - centers) ** 2)`.
         """
         for group in sorted(self.groups.values(), key=lambda g: -g.ops[-1].index):

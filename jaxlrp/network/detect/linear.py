@@ -25,7 +25,7 @@ def linear(structure: Structure, taken: Taken) -> Iterator[Group]:
         if op.primitive not in P.LAYERS or len(structure.sources(op)) != 1:
             continue
         if not any(v in structure.given for v in op.inputs if v not in structure.dependent):
-            continue  # a kernel that the program spells out, as `jax.image.resize` does
+            continue  # a kernel written into the program, as `jax.image.resize` does
         form = _absorb(structure, op, frozenset(taken.units) | frozenset(taken))
         ops = (op, *(link.op for link in form.chain))
         kind = "conv" if op.primitive is P.CONV else "dense"
@@ -134,7 +134,7 @@ _ENDS = P.PSUM | {P.NEG, P.REDUCE_SCATTER}
 
 
 def _sums_parts(graph: Graph, op: Op, dims: list[Dim], chain: list[Absorbed]) -> bool:
-    """Whether a sum over devices completes a product whose contracted dimension lies on several.
+    """Whether a sum over devices completes a product whose contracted dimension is split over several.
 
     What is added or multiplied before the sum would have to be summed with it; it ends the layer.
     """

@@ -1,4 +1,4 @@
-"""Values divided by what is held fixed."""
+"""Values divided by a statistic, or another value, that is held fixed."""
 
 from __future__ import annotations
 

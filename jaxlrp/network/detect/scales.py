@@ -43,7 +43,7 @@ def _chain(structure: Structure, first: Op, taken: Taken) -> tuple[Absorbed, ...
 
 
 def _is_learned_factor(structure: Structure, op: Op) -> bool:
-    """Whether an operation scales by more than a number that the program spells out.
+    """Whether an operation scales by more than a number written in the program.
 
     The 8 of `scores / 8 + mask` makes no BatchNorm.
     """
