@@ -1,8 +1,8 @@
 """Which values depend on the explained input, and through which uses relevance flows to it.
 
 Integers and booleans are followed like floats. A value is *dependent* if relevance can flow from
-it to the input. It is merely *touched* if it is computed from the input by an operation that passes no relevance
-on: a comparison, the position of a maximum, `stop_gradient`. Such an operation is a *cut*.
+it to the input. It is merely *touched* if it is computed from the input by an operation that ends
+relevance: a comparison, the position of a maximum, `stop_gradient`. Such an operation is a *cut*.
 """
 
 from __future__ import annotations
