@@ -126,7 +126,8 @@ def memory(samples: int, every: float = 0.25) -> dict[str, Any]:
         try:
             summary = dataset.attribute_dataset(
                 lrp.explain(network, argnums=1), items(), f"{folder}/out", args=(w,),
-                batch_size=256, chunk=256, progress="none",
+                batch_size=256, progress="none",
+                store=dataset.StoreOptions(chunk_size=256),
             )  # fmt: skip
         finally:
             done.set()

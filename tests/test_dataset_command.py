@@ -1,4 +1,4 @@
-"""Whole data sets from the command line: what resumes, what is refused, what is said."""
+"""Whole data sets from the command line: what resumes, what is refused, which messages are shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from dataset_runs import attribute, samples
 from jaxlrp import dataset
 from jaxlrp.cli import main
-from jaxlrp.dataset import journal
+from jaxlrp.dataset import journal, runner
 from jaxlrp.errors import NonFiniteError
 from test_dataset_faults import ENVIRONMENT, ROOT
 
@@ -38,11 +38,13 @@ def photos(tmp_path):
 
 
 def begin(source, out, *words):
-    return main(["attribute", str(source), "-o", str(out), *WORDS, "--quiet", *map(str, words)])
+    return main(
+        ["attribute", str(source), "-o", str(out), *WORDS, "--progress", "log", *map(str, words)]
+    )
 
 
 def resume(out, *words):
-    return main(["resume", str(out), "--model", "test_dataset:tiny", "--quiet", *words])
+    return main(["resume", str(out), "--model", "test_dataset:tiny", "--progress", "log", *words])
 
 
 def truncate(out, number):
@@ -64,7 +66,7 @@ def test_resume_goes_as_far_as_the_widest_run(photos, out, capsys):
     assert count(out) == 8
     truncate(out, 3)  # of the samples 6 and 7, which are beyond the first limit
     assert resume(out) == 0
-    assert "mended      1 chunks" in capsys.readouterr().out
+    assert "repaired    1 damaged chunks" in capsys.readouterr().out
     assert sorted(dataset.open_relevance(out).ids) == [f"{i}.png" for i in range(8)]
     assert dataset.verify(out).ok
 
@@ -105,18 +107,18 @@ def test_samples_that_cannot_be_computed_again_are_no_success(photos, out, capsy
     truncate(out, 3)
     (photos / "6.png").unlink()
     kept = (photos / "7.png").read_bytes()
-    (photos / "7.png").write_bytes(b"no picture")
+    (photos / "7.png").write_bytes(b"not an image")
     assert resume(out) == 2
     said = capsys.readouterr().err
     assert "2 samples of" in said
-    assert "the first is '6.png': its chunk was damaged, and the source no longer gives it" in said
+    assert "the first is '6.png': its chunk was damaged, and the source no longer has it" in said
     opened = dataset.open_relevance(out)
     assert len(opened.ids) == 6
     assert set(opened.failed) == {"6.png", "7.png"}
     assert "cannot identify image file" in opened.failed["7.png"]
     assert resume(out) == 0  # said once, listed for ever
     (photos / "7.png").write_bytes(kept)
-    assert resume(out, "--retry") == 0
+    assert resume(out, "--retry-failed") == 0
     assert count(out) == 7
 
 
@@ -137,7 +139,7 @@ def test_an_altered_chunk_is_mended_unless_told_not_to_look(photos, out, capsys)
     assert not dataset.verify(out).ok
     capsys.readouterr()
     assert resume(out) == 0
-    assert "mended      1 chunks" in capsys.readouterr().out
+    assert "repaired    1 damaged chunks" in capsys.readouterr().out
     assert dataset.verify(out).ok
     assert count(out) == 8
 
@@ -188,23 +190,23 @@ def sources(folder):
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("a.h5", [], "no data set 'input': it has ['images']; rename one, or give jaxlrp.dataset"),
-        ("a.npz", [], "has no array 'input': it has ['images']; save the inputs under that name"),
+        ("a.h5", [], "no data set 'input', only ['images']; rename one of them, or pass jaxlrp.dataset"),
+        ("a.npz", [], "has no array 'input', only ['images']: save the inputs under that name"),
         ("more.npz", [], "of ((1, 4, 3, 3), 'float32') and masks: TypeError"),
         ("good.npy", ["--target", "9"], "--target 9 is out of range: the model has 4 classes, 0 to 3"),
         ("good.npy", ["--target", "1,-1"], "--target -1 is out of range"),
-        ("good.npy", ["--target", "top9"], "--target top9: the model has 4 classes only"),
-        ("good.npy", ["--target", "given"], "but the source gives none"),
+        ("good.npy", ["--target", "top9"], "--target top9: the model has only 4 classes"),
+        ("good.npy", ["--target", "given"], "but the source has none"),
         ("good.npy", ["--limit", "0"], "limit must be an integer >= 1, got 0"),
         ("flat.npy", [], "the model 'test_dataset:tiny' cannot be applied to inputs of ((1, 5), 'fl"),
         ("ids.npz", [], "ids.npz': an id must be an integer or a string, got 0.5"),
-        ("words.npy", [], "the first is 0: it holds <U1, which is no number"),
+        ("words.npy", [], "the first is 0: it has dtype <U1, which is not numeric"),
         ("junk.h5", [], "junk.h5' cannot be read as HDF5"),
-        ("junk.npy", [], "junk.npy' is no .npy file of numbers"),
-        ("junk.npz", [], "junk.npz' is no .npz file of numbers"),
+        ("junk.npy", [], "junk.npy' is not a numeric .npy file"),
+        ("junk.npz", [], "junk.npz' is not a numeric .npz file"),
     ],
 )  # fmt: skip
-def test_mistakes_are_told_in_one_line(tmp_path, out, capsys, name, words, message):
+def test_mistakes_are_reported_in_one_line(tmp_path, out, capsys, name, words, message):
     sources(tmp_path)
     assert begin(tmp_path / name, out, *words) == 2
     said = capsys.readouterr().err
@@ -227,7 +229,7 @@ def test_what_the_library_refuses_is_told_and_defects_are_not_hidden(
     def refuse(*_, **__):
         raise raised
 
-    monkeypatch.setattr(dataset, "attribute_dataset", refuse)
+    monkeypatch.setattr(runner, "attribute", refuse)
     if isinstance(raised, NotImplementedError):
         with pytest.raises(NotImplementedError, match="not ours"):
             begin(photos, out)
@@ -274,7 +276,7 @@ def test_a_narrow_limit_loses_nothing_from_python(tmp_path):
         attribute(out, source=source())
         truncate(out, 4)
         summary = attribute(out, source=source(), limit=5)
-        assert (summary.samples, summary.new, summary.mended) == (60, 8, 1), kind
+        assert (summary.samples, summary.new, summary.repaired) == (60, 8, 1), kind
         assert sorted(dataset.open_relevance(out).ids) == list(range(60))
 
 
@@ -290,7 +292,7 @@ def test_an_endless_stream_is_read_no_further_than_ever(out):
 
     attribute(out, source=endless(40), limit=36)
     truncate(out, 2)
-    with pytest.raises(dataset.DamagedError, match=r"8 samples .* no longer gives it"):
+    with pytest.raises(dataset.DamagedError, match=r"8 samples .* no longer has it"):
         attribute(out, source=((i + 100, *rest) for i, *rest in endless(40)), limit=8)
 
 
@@ -300,7 +302,7 @@ def test_a_failure_before_a_chunk_is_forgotten_with_it(out):
     broken = x.copy()
     broken[4] = np.nan
     attribute(out, source=(broken, labels))
-    attribute(out, source=(x, labels), retry=True)
+    attribute(out, source=(x, labels), retry_failed=True)
     chunk = next(n for n, line in journal.state(out).chunks.items() if 4 in line["ids"])
     truncate(out, chunk)
     assert attribute(out, source=(x, labels)).samples == 20

@@ -1,4 +1,4 @@
-"""What a result depends on, as text and as a hash: composite, plan, model, target policy."""
+"""What a result depends on, as text and hash: composite, plan, model, target policy."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _UNKNOWN = "not known"
 
 
 def described(value: Any, text: str | None = None) -> dict[str, str]:
-    """Text and hash of a value: of its representation and of all arrays in it."""
+    """Text and hash of a value, from its representation and all arrays in it."""
     shown = without_addresses(repr(value) if text is None else text)
     return {"text": shown, "digest": digest([shown, *jax.tree_util.tree_leaves_with_path(value)])}
 
 
 class Parameters(NamedTuple):
-    """What is known of the arguments of a function: how many numbers, in how many arrays, and a hash."""
+    """Size and hash of the arguments of a function: count of numbers, count of arrays, hash."""
 
     numbers: int
     arrays: int
@@ -40,7 +40,7 @@ class Parameters(NamedTuple):
 
 
 def parameters(leaves: Iterable[tuple[Any, Any]]) -> Parameters:
-    """Of (path, leaf) pairs."""
+    """The parameters in (path, leaf) pairs."""
     found = list(leaves)
     held = [(path, leaf) for path, leaf in found if hasattr(leaf, "shape")]
     rest = [without_addresses(repr(leaf)) for _, leaf in found if not hasattr(leaf, "shape")]
@@ -49,9 +49,9 @@ def parameters(leaves: Iterable[tuple[Any, Any]]) -> Parameters:
 
 
 def of_arguments(call: Call) -> Parameters:
-    """Of all arguments but the explained one.
+    """The parameters in all arguments but the explained one.
 
-    What is spread over processes is gathered, array by array, so all must call this.
+    Arrays distributed over processes are gathered one by one, so all processes must call this.
     """
     leaves = jax.tree_util.tree_leaves_with_path((call.args, dict(call.kwargs)))
     return parameters((path, _whole(leaf)) for path, leaf in leaves)
@@ -66,10 +66,14 @@ def _whole(leaf: Any) -> Any:
 
 
 def of_call(call: Call, batch: Spec, given: Parameters) -> dict[str, dict[str, str]]:
-    """Composite, plan and model of a function that explains, whose arguments are known.
+    """Text and hash of composite, plan and model of an explainer.
 
-    `batch` is what the smallest batch is traced as.
-    Of a function that is not made by `jaxlrp.explain` little is known but its program.
+    Args:
+      call: the explainer with its arguments.
+      batch: the types with which the smallest batch is traced.
+      given: the parameters in the arguments.
+
+    Of a function that was not made by `jaxlrp.explain` only the program is known.
     """
     known = asked(call.explain)
     if known is None:
@@ -93,7 +97,7 @@ def _begun(planned: Plan, start: str | None) -> str:
 
 
 def of_program(planned: Program) -> dict[str, str]:
-    """What is computed of a batch, from the input to all that is stored of it."""
+    """Text and hash of the computation, from a batch to everything that is stored of it."""
     return {"text": f"{planned.equations} equations", "digest": planned.digest}
 
 
@@ -117,7 +121,7 @@ def _look(call: Call, batch: Spec) -> tuple[Plan, list[Any], list[str]]:
 
 
 def _operations(graph: Graph) -> list[str]:
-    """What is computed, in order, with the numbers that stand in the program."""
+    """The operations in order, with the literals in them."""
     return [
         f"{op.primitive} {[str(graph.constants[v]) if v in graph.literals else v for v in op.inputs]}"
         for op in graph.ops
