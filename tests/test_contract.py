@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -16,19 +16,12 @@ import jaxlrp as lrp
 from jaxlrp import composites as C
 from jaxlrp import rules as R
 
+from numeric import close
+
 RTOL = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 2e-2}
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64 where nothing else is said."""
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-10) -> None:
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 # Functions of (parameters, x) for one example; a batch is their vmap, or the function itself.

@@ -3,7 +3,7 @@
 The matrix is the Jacobian of the user's function and its bias is f(0); NumPy does the rest.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -57,11 +57,7 @@ quick = settings(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def x64() -> Iterator[None]:
-    """Compute in float64; of the whole module, since hypothesis calls a test many times."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

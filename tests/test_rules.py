@@ -1,7 +1,7 @@
 """Each rule against numbers worked by hand, against the formula, and as a value."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,20 +15,12 @@ from jaxlrp import composites as C
 from jaxlrp import rules as R
 
 import oracle
+from numeric import close
 
 LINEAR = ("dense", "conv", "scale", "shift")
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-10) -> None:
-    expected = np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def dense(w: Any, b: Any) -> Callable[[jax.Array], jax.Array]:
