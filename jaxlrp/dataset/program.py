@@ -20,7 +20,8 @@ from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.policy import Conditions, Policy
 from jaxlrp.dataset.reading import Spec
 from jaxlrp.errors import UnsupportedError
-from jaxlrp.explanation.explainer import asked, explains
+from jaxlrp.explanation.base import find_explainer
+from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.numerics import tiny, to_relevance
 
 SAMPLE, TARGET, CONDITION = "sample", "target", "condition"
@@ -88,7 +89,8 @@ def call(explain: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) 
         raise TypeError(
             f"explain must be a function such as jaxlrp.explain(...) gives, got {explain!r}"
         )
-    argnums = explains(explain)
+    found = find_explainer(explain)
+    argnums = None if found is None else found[0].argnums
     if isinstance(argnums, (tuple, list)):
         if len(argnums) != 1:
             raise TypeError(
@@ -96,14 +98,14 @@ def call(explain: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) 
                 "one pytree"
             )
         (argnums,) = argnums
-    position = len(args) if argnums is None else int(argnums)
+    position = len(args) if found is None or argnums is None else argnums - found[1]
     if position > len(args):
         raise TypeError(
             f"explain has argnums={position}, so args must hold the {position} arguments before the "
             f"explained one, such as args=(variables,); got {len(args)}"
         )
-    known = asked(explain)
-    readout = getattr(known.composite, "readout", "relevance") if known else "relevance"
+    known = found[0] if found is not None and isinstance(found[0], Explainer) else None
+    readout = known.composite.readout if known else "relevance"
     conserves = readout == "relevance" and (known is None or known.start is None)
     return Call(explain, tuple(args), dict(kwargs or {}), position, conserves)
 

@@ -75,18 +75,3 @@ def _scoped(cls: type) -> type:
             return cls.__call__(self, *args, **kwargs)
 
     return type(cls.__name__, (cls,), {"__call__": __call__, "__module__": cls.__module__})
-
-
-def check_callable(fun: Any) -> None:
-    """Refuses what is not a function, with the spelling that was meant.
-
-    Raises:
-      TypeError: always saying what to pass.
-    """
-    if isinstance(fun, nn.Module):
-        raise TypeError(
-            f"fun is the Linen module {type(fun).__name__}: pass its `apply` method, "
-            "lrp.explain(model.apply, ..., argnums=1), and call the result with (variables, x)"
-        )
-    if not callable(fun):
-        raise TypeError(f"fun must be a function or an NNX module, got {fun!r}")
