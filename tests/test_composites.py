@@ -21,7 +21,7 @@ def net(params, x):
 
 
 def dense_rules(composite):
-    plan = lrp.plan(net, composite, PARAMS, X)
+    plan = lrp.plan(net, composite, PARAMS, X, argnums=1)
     return [r for row, r in zip(plan.rows, plan.rules, strict=True) if row.kind == "dense"]
 
 
@@ -50,7 +50,7 @@ def test_the_first_match_wins(composite, expected):
 
 
 def test_what_no_entry_speaks_of_gets_its_default():
-    plan = lrp.plan(net, C.first(F), PARAMS, X)
+    plan = lrp.plan(net, C.first(F), PARAMS, X, argnums=1)
     assert set(plan.rules[1:]) == {lrp.Pass(), lrp.LRP0()}
 
 

@@ -170,9 +170,9 @@ def test_relevance_of_heads_is_that_which_flows_through_them(flavor, scan):
     found = by_layer(result.records, scan)
     np.testing.assert_allclose(found, expected, rtol=RTOL[flavor], atol=RTOL[flavor])
 
-    ledger = jax.jit(lambda x: lrp.check_conservation(fun, cp, x, target=1))(IDS)
+    ledger = jax.jit(lambda x: lrp.ledger(fun, cp, x, target=1))(IDS)
     for path, record in result.records.items():
-        received = ledger.entries[path].received
+        received = ledger.rows[path].received
         np.testing.assert_allclose(record.relevance.sum(), received, rtol=RTOL[flavor])
 
 

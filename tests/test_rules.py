@@ -791,7 +791,7 @@ def test_what_an_activation_gives_for_nothing_is_its_bias(rule: R.Rule) -> None:
         slope = 1.0 if rule == lrp.Pass() else jax.vmap(jax.grad(f))(x)
         found = lrp.explain(f, composite)(x, target=r).relevance
         close(found, jnp.where(x == 0, 0.0, slope * r))
-        (row,) = lrp.check_conservation(f, composite, x, target=r).entries.values()
+        (row,) = lrp.ledger(f, composite, x, target=r).rows.values()
         close(row.bias, 2.0)
     # a difference of like numbers, each of which would carry 1e18 times its half of the relevance
     found = lrp.explain(lambda x: jnp.exp(x - x[::-1][::-1]) * x, composite)(x, target=r)

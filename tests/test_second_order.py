@@ -317,7 +317,7 @@ def test_gradient_of_an_explanation(name: str) -> None:
     shape = jax.eval_shape(problem.function, at["parameters"], at["x"]).shape
     at["relevance"] = jnp.asarray(normal(*shape, seed=30))
     if problem.condition:
-        plan = lrp.plan(problem.function, problem.composite, at["parameters"], at["x"])
+        plan = lrp.plan(problem.function, problem.composite, at["parameters"], at["x"], argnums=1)
         (row,) = [row for row in plan.rows if row.path == problem.condition]
         at["condition"] = jnp.asarray(normal(*row.output_shape, seed=31))
 

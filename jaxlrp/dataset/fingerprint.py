@@ -12,13 +12,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxlrp import _compat
-from jaxlrp.composites import default
 from jaxlrp.dataset import canonical
 from jaxlrp.dataset.canonical import without_addresses
 from jaxlrp.dataset.program import Call, Program
 from jaxlrp.dataset.reading import Spec
-from jaxlrp.explanation.explainer import asked
+from jaxlrp.explanation.base import find_explainer
+from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.explanation.plan import Plan, make_plan
+from jaxlrp.network.arguments import Arguments
 from jaxlrp.network.graph import Graph
 from jaxlrp.network.trace import trace
 
@@ -75,21 +76,27 @@ def of_call(call: Call, batch: Spec, given: Parameters) -> dict[str, dict[str, s
 
     Of a function that was not made by `jaxlrp.explain` only the program is known.
     """
-    known = asked(call.explain)
+    known = _explainer(call)
     if known is None:
         name = getattr(call.explain, "__qualname__", type(call.explain).__qualname__)
         text = f"{getattr(call.explain, '__module__', '')}.{name}"
         nothing = {"text": f"{_UNKNOWN}: {text}", "digest": digest([text])}
         return {"composite": nothing, "plan": nothing, "model": _model([given])}
     planned, constants, operations = _look(call, batch)
-    state = jax.tree_util.tree_leaves_with_path(known.source.state)
-    composite = default() if known.composite is None else known.composite
+    state = jax.tree_util.tree_leaves_with_path(known.model.state)
+    composite = known.composite
     name = "an edited plan" if isinstance(composite, Plan) else composite.name or "composite"
     return {
         "composite": {"text": name, "digest": described(composite)["digest"]},
         "plan": described(planned.rules, _begun(planned, known.start)),
         "model": _model([given, parameters([*state, *enumerate(constants)])], operations),
     }
+
+
+def _explainer(call: Call) -> Explainer | None:
+    """What `jaxlrp.explain` made, None for any other function."""
+    found = find_explainer(call.explain)
+    return found[0] if found is not None and isinstance(found[0], Explainer) else None
 
 
 def _begun(planned: Plan, start: str | None) -> str:
@@ -103,13 +110,13 @@ def of_program(planned: Program) -> dict[str, str]:
 
 def _look(call: Call, batch: Spec) -> tuple[Plan, list[Any], list[str]]:
     """The plan, the constants that the function closes over, and its operations."""
-    known = asked(call.explain)
+    known = _explainer(call)
     assert known is not None
     found: list[Any] = []
 
     def look(x: Any, extra: Any) -> None:
         everything = (*call.args[: call.position], x, *call.args[call.position :])
-        network = trace(known.source, everything, {**call.kwargs, **extra}).network
+        network = trace(Arguments(known.model, everything), {**call.kwargs, **extra}).network
         graph = network.graph
         constants = [v for k, v in graph.constants.items() if k not in graph.literals]
         found.append((make_plan(network, known.composite), constants, _operations(graph)))

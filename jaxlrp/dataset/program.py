@@ -27,7 +27,8 @@ from jaxlrp.dataset.members import (
 from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.policy import Conditions, Policy
 from jaxlrp.dataset.reading import Spec
-from jaxlrp.explanation.explainer import asked, explains
+from jaxlrp.explanation.base import find_explainer
+from jaxlrp.explanation.explainer import Explainer
 
 _TRIED = (2, 3)  # samples per device of two traces, by which the axis of the batch is found
 
@@ -82,7 +83,8 @@ def call(explain: Any, args: tuple[Any, ...]) -> Call:
         raise TypeError(
             f"explainer must be callable, such as the result of jaxlrp.explain(...), got {explain!r}"
         )
-    argnums = explains(explain)
+    found = find_explainer(explain)
+    argnums = None if found is None else found[0].argnums
     if isinstance(argnums, (tuple, list)):
         if len(argnums) != 1:
             raise TypeError(
@@ -90,14 +92,14 @@ def call(explain: Any, args: tuple[Any, ...]) -> Call:
                 "several into one pytree"
             )
         (argnums,) = argnums
-    position = len(args) if argnums is None else int(argnums)
+    position = len(args) if found is None or argnums is None else argnums - found[1]
     if position > len(args):
         raise TypeError(
             f"explainer has argnums={position}, so args must hold the {position} arguments before the "
             f"explained one, such as args=(variables,); got {len(args)}"
         )
-    known = asked(explain)
-    readout = getattr(known.composite, "readout", "relevance") if known else "relevance"
+    known = found[0] if found is not None and isinstance(found[0], Explainer) else None
+    readout = known.composite.readout if known else "relevance"
     conserves = readout == "relevance" and (known is None or known.start is None)
     return Call(explain, tuple(args), kwargs, position, conserves)
 

@@ -80,18 +80,3 @@ def _scoped(cls: type) -> type:
 def is_batch_norm(module: type) -> bool:
     """Whether a module is a BatchNorm of Flax."""
     return issubclass(module, (nn.BatchNorm, nnx.BatchNorm))
-
-
-def check_callable(fun: Any) -> None:
-    """Refuses what is not a function, with the spelling that was meant.
-
-    Raises:
-      TypeError: always saying what to pass.
-    """
-    if isinstance(fun, nn.Module):
-        raise TypeError(
-            f"fun is the Linen module {type(fun).__name__}: pass its `apply` method, "
-            "lrp.explain(model.apply, ..., argnums=1), and call the result with (variables, x)"
-        )
-    if not callable(fun):
-        raise TypeError(f"fun must be a function or an NNX module, got {fun!r}")

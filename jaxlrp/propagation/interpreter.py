@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from jax import lax
 
 from jaxlrp import _compat
 from jaxlrp.errors import UnsupportedError, where
-from jaxlrp.explanation.plan import Plan
 from jaxlrp.network.control_flow import CONTROL_FLOW, Inside, Recorded, Result, Taps
 from jaxlrp.network.discrete import Discrete, carrier, evaluate, lifted, raw, run, with_carrier
 from jaxlrp.network.graph import Env
@@ -41,20 +39,6 @@ class Rules:
     floor: float = dataclasses.field(metadata={"static": True})
     readout: str = dataclasses.field(default="relevance", metadata={"static": True})
     feeds: bool = dataclasses.field(default=False, metadata={"static": True})
-
-    @staticmethod
-    def planned(plan: Plan, start: str | None = None) -> Rules:
-        """The rules of a plan; with a `start`, a user may give relevance to any unit."""
-        pairs = list(zip(plan.rows, plan.rules, strict=True))
-        feeds = [
-            math.inf if row.loops else row.depth  # the next step of a loop hands it to all in it
-            for row, rule in pairs
-            if row.kind not in rule.keeps_zero
-        ]
-        floor = math.inf if start else max(feeds, default=0)
-        of = {row.path: rule for row, rule in pairs}
-        by_relevance = plan.readout == "relevance"
-        return Rules(of, floor, plan.readout, by_relevance and bool(feeds or start))
 
 
 def interpret(network: Network, rules: Rules, inputs: Sequence[Any], taps: Taps) -> Result:
