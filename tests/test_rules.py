@@ -13,6 +13,7 @@ from jax import lax
 import jaxlrp as lrp
 from jaxlrp import composites as C
 from jaxlrp import rules as R
+from jaxlrp.numerics import to_gradient_form, to_relevance
 
 import oracle
 from numeric import close
@@ -737,6 +738,44 @@ def test_replace() -> None:
     assert dataclasses.replace(rule, gamma=1.0).gamma == 1.0
     with pytest.raises(ValueError, match=r"gamma must be >= 0"):
         dataclasses.replace(rule, gamma=-1.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: lrp.ZPlus("zero"), lambda: lrp.Gamma(0.25, "zero"), lambda: lrp.Flat(0.1),
+     lambda: lrp.ZBox(0.0, 1.0, 0.1), lambda: lrp.Epsilon(0.1, "zero")],
+)  # fmt: skip
+def test_options_are_given_by_name(make: Callable) -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        make()
+
+
+@R.rule
+class Equally(R.Rule):
+    """Flat, as a user writes it: it does not say that it gives relevance to zeros."""
+
+    kinds = frozenset({"dense"})
+
+    def backward(self, layer: Any, inputs: tuple, z: jax.Array, g: jax.Array) -> R.Shares:
+        (x,) = inputs
+        r = to_relevance(z, g).sum(-1, keepdims=True) / x.shape[-1]
+        return R.Shares((to_gradient_form(x, jnp.broadcast_to(r, x.shape)),))
+
+
+def test_a_rule_of_the_user_may_give_relevance_to_zeros() -> None:
+    """Dead units above get relevance from it, and the layer below them shares it all the same."""
+    w, v, x = jnp.array([[1.0, -1.0]]), jnp.ones((2, 1)), jnp.array([[2.0]])
+
+    def net(x: jax.Array) -> jax.Array:
+        return jax.nn.relu(jnp.abs(x) @ w) @ v
+
+    below = lrp.Gamma(0.25, stabilizer=TINY)
+    composite = C.composite(C.last(Equally()), C.first(below))
+    found = lrp.explain(net, composite, record="*")(x)
+    np.testing.assert_allclose(found.records["relu"].relevance, [[1.0, 1.0]], rtol=1e-9)
+    flat = C.composite(C.last(lrp.Flat(stabilizer=0.0)), C.first(below))
+    close(found.relevance, lrp.explain(net, flat)(x).relevance)
+    close(found.relevance, [[2.0]])
 
 
 def test_a_rule_on_a_kind_it_does_not_apply_to() -> None:
