@@ -802,7 +802,7 @@ def test_an_id_that_comes_twice_in_a_list_is_read_by_one_process(count):
         ),
         ({"mesh": 3}, "mesh must be a jax.sharding.Mesh or None"),
         ({"chunk_size": 0}, "chunk_size must be an integer >= 1, got 0"),
-        ({"dims": "height"}, "dims must be a sequence of names, got the string 'height'"),
+        ({"dims": "height"}, "dims must be a sequence of strings, got 'height'"),
         ({"workers": 0}, "workers must be an integer >= 1, got 0"),
         ({"readers": {"csv": len}}, 'file extensions such as ".csv", got the key'),
         ({"readers": {".CSV": len}}, "write '.csv'"),

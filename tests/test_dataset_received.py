@@ -16,7 +16,7 @@ import pytest
 from dataset_runs import attribute, check, samples, weights
 from jaxlrp import dataset
 from jaxlrp.cli import main
-from jaxlrp.dataset import foreign, journal, lines, manifest, resuming
+from jaxlrp.dataset import journal, lines, manifest, resuming, safe_files
 from test_dataset_command import WORDS, begin, photos, resume, truncate  # noqa: F401
 
 MARKED = (
@@ -140,7 +140,7 @@ def test_nothing_is_found_inside_of_a_store(out, monkeypatch):
     monkeypatch.syspath_prepend("")
     before = list(sys.path)
     assert importlib.util.find_spec("evil") is not None
-    with resuming.outside(out):
+    with resuming.no_imports_from(out):
         importlib.invalidate_caches()
         assert importlib.util.find_spec("evil") is None
     assert sys.path == before
@@ -537,6 +537,6 @@ def test_what_stands_in_the_way_is_cleared_inside_of_the_store_alone(out, tmp_pa
     (tmp_path / "victim" / "a").write_text("...")
     (out / "c").mkdir(parents=True)
     (out / "c" / "0").symlink_to(tmp_path / "victim")
-    assert foreign.clear(out, out / "c" / "0" / "a")
+    assert safe_files.clear(out, out / "c" / "0" / "a")
     assert (tmp_path / "victim" / "a").exists()
     assert not (out / "c" / "0").exists()

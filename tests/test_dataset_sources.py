@@ -369,17 +369,17 @@ def read_words(path):
 
 def test_a_file_type_of_the_user(tmp_path, out):
     x, labels = samples(8)
-    np.savetxt(tmp_path / "a.words.TXT", np.c_[x.reshape(8, -1), labels], fmt="%.9g")
+    np.savetxt(tmp_path / "a.x.DEMO", np.c_[x.reshape(8, -1), labels], fmt="%.9g")
     other = lambda path: pytest.fail("the longest extension wins")  # noqa: E731
-    readers = {".txt": other, ".words.txt": read_words}
-    attribute(out, source=tmp_path / "a.words.TXT", readers=readers)
+    readers = {".demo": other, ".x.demo": read_words}
+    attribute(out, source=tmp_path / "a.x.DEMO", readers=readers)
     check(out, 8)
     with pytest.raises(
-        ValueError, match=r"folder of images, or a file of type \.h5, \.hdf5, \.npy"
+        ValueError, match=f"folder of images, or a file of type {', '.join(dataset.READERS)}$"
     ):
-        attribute(out, source=str(tmp_path / "a.words.TXT"))
+        attribute(out, source=str(tmp_path / "a.x.DEMO"))
     with pytest.raises(TypeError, match="returned the path '/': it must return arrays or samples"):
-        attribute(out, source=tmp_path / "a.words.TXT", readers={".txt": lambda _: "/"})
+        attribute(out, source=tmp_path / "a.x.DEMO", readers={".demo": lambda _: "/"})
 
 
 @pytest.mark.parametrize("suffix", dataset.READERS)

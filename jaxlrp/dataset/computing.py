@@ -37,7 +37,7 @@ class Run:
     compile_seconds: float = 0.0
 
 
-def begin(request: Request, held: Manifest, planned: Program, state: State) -> Run:
+def start_run(request: Request, held: Manifest, planned: Program, state: State) -> Run:
     """Notes the start of a run, and prepares its writer and progress display."""
     placement = request.placement
     with full_disk_as_error(request.output):
