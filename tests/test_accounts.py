@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,11 +21,7 @@ X = RNG.normal(size=(5, 4))
 EXACT = C.by_kind("dense", lrp.LRP0())
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def check(fun: Any, composite: Any = None, x: Any = X, **options: Any) -> lrp.Ledger:

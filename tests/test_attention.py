@@ -16,10 +16,7 @@ from jaxlrp import composites, rules
 T, D = 5, 4
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

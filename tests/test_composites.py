@@ -68,7 +68,7 @@ def test_what_no_entry_speaks_of_gets_its_default():
         (
             lambda: dense_rules(C.by_module("Conv", E)),
             ValueError,
-            r"module type 'Conv' .* matches no layer: there is none",
+            r"module type 'Conv' .* matches no layer: there are none",
         ),
         (lambda: dense_rules(C.by_operation("gelu", lrp.Pass())), ValueError, r"operation 'gelu'"),
         (

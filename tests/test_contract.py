@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +16,12 @@ import jaxlrp as lrp
 from jaxlrp import composites as C
 from jaxlrp import rules as R
 
+from numeric import close
+
 RTOL = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 2e-2}
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64 where nothing else is said."""
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-10) -> None:
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 # Functions of (parameters, x) for one example; a batch is their vmap, or the function itself.
@@ -125,21 +118,25 @@ class Case(NamedTuple):
 LINEAR_RULES = [
     lrp.LRP0(),
     lrp.Epsilon(0.1),
-    lrp.Epsilon(0.1, "zero"),
-    lrp.ZPlus("absorb", 0.1),
-    lrp.ZPlus("zero", 0.1),
-    lrp.AlphaBeta(2.0, 1.0, "absorb", 0.1),
-    lrp.AlphaBeta(1.5, 0.5, "zero", 0.1),
-    lrp.Gamma(0.3, "absorb", 0.1),
-    lrp.Gamma(0.3, "zero", 0.1),
-    lrp.ZBox(-4.0, 4.0, 0.1),
-    lrp.WSquare("absorb", 0.1),
-    lrp.WSquare("zero", 0.1),
-    lrp.Flat(0.1),
+    lrp.Epsilon(0.1, bias="zero"),
+    lrp.ZPlus(bias="absorb", stabilizer=0.1),
+    lrp.ZPlus(bias="zero", stabilizer=0.1),
+    lrp.AlphaBeta(2.0, 1.0, bias="absorb", stabilizer=0.1),
+    lrp.AlphaBeta(1.5, 0.5, bias="zero", stabilizer=0.1),
+    lrp.Gamma(0.3, bias="absorb", stabilizer=0.1),
+    lrp.Gamma(0.3, bias="zero", stabilizer=0.1),
+    lrp.ZBox(-4.0, 4.0, stabilizer=0.1),
+    lrp.WSquare(bias="absorb", stabilizer=0.1),
+    lrp.WSquare(bias="zero", stabilizer=0.1),
+    lrp.Flat(stabilizer=0.1),
 ]
 
 
-ABSORBING = [rule for rule in LINEAR_RULES if getattr(rule, "bias", "absorb") == "absorb"]
+ABSORBING = [
+    rule
+    for rule in LINEAR_RULES
+    if rule.without_bias() != rule or isinstance(rule, (lrp.ZBox, lrp.Flat))
+]
 
 
 def own(layer: R.BoundLayer, x: jax.Array, r: jax.Array) -> jax.Array:
@@ -205,6 +202,22 @@ def inputs(case: Case, dtype: str = "float64") -> tuple[Any, jax.Array, jax.Arra
     x = jnp.asarray(rng.normal(size=(3, case.size)), dtype)
     r = jnp.asarray(rng.normal(size=jax.eval_shape(case.function, p, x).shape), dtype)
     return p, x, r
+
+
+@pytest.mark.parametrize("rule", dict.fromkeys(case.rule for case in CASES), ids=repr)
+def test_a_rule_is_a_value(rule: R.Rule) -> None:
+    """It prints as what makes it, compares, hashes, and is a pytree of its hyperparameters."""
+    if not isinstance(rule, R.Custom):
+        assert eval(repr(rule), vars(R)) == rule
+    leaves, tree = jax.tree.flatten(rule)
+    again = jax.tree.unflatten(tree, leaves)
+    assert again == rule
+    assert hash(again) == hash(rule)
+    assert type(again) is type(rule)
+    assert rule not in [case.rule for case in CASES if repr(case.rule) != repr(rule)]
+    for field in dataclasses.fields(cast(Any, rule)):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(rule, field.name, 1.0)
 
 
 def test_every_rule_and_kind_is_in_the_table() -> None:
@@ -322,12 +335,12 @@ def test_conservation(case: Case) -> None:
         (lrp.LRP0(), lambda z, b, r: r * b / z),
         (lrp.Epsilon(0.1), lambda z, b, r: r * (1 - (z - b) / (z + 0.1 * np.sign(z)))),
         (
-            lrp.Epsilon(0.1, "zero"),
+            lrp.Epsilon(0.1, bias="zero"),
             lambda z, b, r: r * (1 - (z - b) / (z - b + 0.1 * np.sign(z - b))),
         ),
-        (lrp.ZBox(-4.0, 4.0, 1e-13), lambda z, b, r: 0 * r),
-        (lrp.WSquare("zero", 1e-13), lambda z, b, r: 0 * r),
-        (lrp.Flat(0.1), lambda z, b, r: r * 0.1 / 4.1),
+        (lrp.ZBox(-4.0, 4.0, stabilizer=1e-13), lambda z, b, r: 0 * r),
+        (lrp.WSquare(bias="zero", stabilizer=1e-13), lambda z, b, r: 0 * r),
+        (lrp.Flat(stabilizer=0.1), lambda z, b, r: r * 0.1 / 4.1),
     ],
     ids=lambda v: repr(v) if isinstance(v, R.Rule) else "kept",
 )

@@ -1,6 +1,6 @@
 """Loops, branches, calls and derivatives of the user's own, and what is recorded inside them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,21 +14,13 @@ from jax import lax
 import jaxlrp as lrp
 from jaxlrp import composites as C
 
+from numeric import close
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-10) -> None:
-    expected = np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
 
 
 def explained(fun: Any, *args: Any, target: Any = None, condition: Any = None, **options: Any):

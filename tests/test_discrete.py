@@ -11,6 +11,8 @@ from jax import lax
 import jaxlrp as lrp
 from jaxlrp import composites as C
 
+from numeric import close
+
 RNG = np.random.default_rng(0)
 N, D = 5, 3
 with jax.enable_x64(True):
@@ -20,15 +22,7 @@ IDS = jnp.asarray([[0, 1, 2, 3, 4], [6, 5, 4, 3, 2]])
 EMBEDDED = np.asarray(TABLE)[np.asarray(IDS)]  # (2, 5, 3)
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual, expected, rtol=1e-10):
-    expected = np.asarray(expected)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def relevance(f, *args, composite=None, **kwargs):

@@ -135,12 +135,6 @@ def test_weights_of_another_network_are_refused(net, tmp_path, monkeypatch):
 # Its relevance. The weights are random, so that these tests need none; nothing is left at 0 or 1.
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 HEADS = 3
 LENGTHS = np.array([5, 8, 3])
 

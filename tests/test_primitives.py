@@ -1,7 +1,7 @@
 """Every operation of JAX: what becomes of it is settled, and what is supported has its number."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,21 +17,14 @@ import jaxlrp as lrp
 from jaxlrp import composites as C
 from jaxlrp.network import primitives as P
 
+import numeric
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
+close = functools.partial(numeric.close, rtol=1e-9)
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-9) -> None:
-    expected = np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
 
 
 def test_what_becomes_of_each_primitive_is_settled_once() -> None:

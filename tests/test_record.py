@@ -16,10 +16,7 @@ IDS = np.array([[1, 4, 2, 4], [3, 3, 0, 5]])
 EXACT = composites.by_kind("dense", lrp.LRP0())  # every relevance is value times gradient
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def drawn(seed, tree):

@@ -1,6 +1,5 @@
 """Networks in time: cells of Flax, the state they begin with, steps as targets, the papers' rules."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,10 +20,7 @@ EXACT = C.all_epsilon(1e-14)  # float64 does not see the stabilizer
 RTOL = 1e-10
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def close(found: Any, expected: Any) -> None:

@@ -92,12 +92,6 @@ def test_context_by_hand():
 # Relevance.
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def test_relevance_is_accounted_for(net, x64):
     """In float64, of one frame's logit: what does not arrive at the waveform is booked in a layer."""
     with np.load(GOLDENS) as file:

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,21 +19,14 @@ from jaxlrp import composites as C
 from jaxlrp.network.layers import Layer
 from jaxlrp.network.trace import source, trace
 
+from numeric import close
+
 EXACT = C.composite(
     C.by_kind(("dense", "conv", "scale", "shift", "sum", "pool"), lrp.LRP0()), name="exact"
 )
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-10) -> None:
-    expected = np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

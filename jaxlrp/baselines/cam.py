@@ -14,7 +14,8 @@ from jaxlrp.baselines.problem import Explain
 from jaxlrp.errors import UnsupportedError, near
 from jaxlrp.explanation.attribution import Explanation
 from jaxlrp.explanation.explainer import explain, mark
-from jaxlrp.network.layers import Layer, Network
+from jaxlrp.network.layers import Layer
+from jaxlrp.network.nodes import Network
 from jaxlrp.network.trace import source, trace
 from jaxlrp.numerics import widen
 

@@ -11,10 +11,11 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import targets
+from jaxlrp._checks import check_count
 from jaxlrp.baselines.problem import Explain, preparer, times, weighted_sum
 from jaxlrp.explanation.attribution import Explanation
 from jaxlrp.explanation.explainer import mark
-from jaxlrp.numerics import check_count, widen
+from jaxlrp.numerics import widen
 
 
 def gradient(fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Explain:

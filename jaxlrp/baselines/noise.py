@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import _compat
+from jaxlrp._checks import check_count
 from jaxlrp.baselines.problem import (
     Explain,
     Problem,
@@ -21,7 +22,7 @@ from jaxlrp.baselines.problem import (
 )
 from jaxlrp.explanation.attribution import Explanation
 from jaxlrp.explanation.explainer import mark
-from jaxlrp.numerics import check_count, widen
+from jaxlrp.numerics import widen
 
 
 def smooth_grad(

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlrp._checks import check_count
 from jaxlrp.baselines.problem import Explain, examples, preparer, weighted_sum
 from jaxlrp.explanation.attribution import Explanation
 from jaxlrp.explanation.explainer import mark
-from jaxlrp.numerics import check_count, widen
+from jaxlrp.numerics import widen
 
 
 def occlusion(

@@ -16,7 +16,8 @@ from typing import Any
 import jax
 
 from jaxlrp.errors import near
-from jaxlrp.network.layers import KINDS, PARAMETERIZED_KINDS, Layer
+from jaxlrp.network.detect import KINDS
+from jaxlrp.network.layers import PARAMETERIZED_KINDS, Layer
 from jaxlrp.rules import Rule
 
 Condition = Callable[[Layer], bool]
@@ -186,7 +187,7 @@ def composite(*parts: Composite, name: str = "") -> Composite:
 
 
 def by_kind(kinds: str | Iterable[str], then: Rule | Composite) -> Composite:
-    """Layers of a kind: "conv", "dense", "activation", ... (`jaxlrp.network.layers.KINDS`).
+    """Layers of a kind: "conv", "dense", "activation", ... (`jaxlrp.KINDS`).
 
     Raises:
       ValueError: if there is no such kind.

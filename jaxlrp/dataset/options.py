@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from jax.sharding import Mesh
 
+from jaxlrp._checks import check_count
 from jaxlrp.dataset.readers import Reader, check_readers
-from jaxlrp.numerics import check_count
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 

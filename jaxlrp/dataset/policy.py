@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import targets
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlrp._checks import check_count
 from jaxlrp.dataset import fingerprint, policy, program
 from jaxlrp.dataset.errors import need
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.placement import Placement, place
 from jaxlrp.dataset.resolve import SourceLike, as_source
 from jaxlrp.dataset.source import Source
-from jaxlrp.numerics import check_count
 
 _PROGRESS = ("auto", "bar", "log", "none")
 

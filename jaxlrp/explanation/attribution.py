@@ -16,12 +16,13 @@ from jaxlrp import _compat, targets
 from jaxlrp.errors import GrowthWarning, NonFiniteError, near, where
 from jaxlrp.explanation.growth import growth_warning
 from jaxlrp.explanation.plan import Plan
+from jaxlrp.network.control_flow import Taps
 from jaxlrp.network.dependence import cuts_before, is_inexact
 from jaxlrp.network.discrete import carrier, is_discrete, lifted, raw, with_carrier
 from jaxlrp.network.trace import Source, Traced, trace
 from jaxlrp.numerics import to_relevance, widen
+from jaxlrp.propagation.blanks import blanks
 from jaxlrp.propagation.interpreter import Rules, interpret
-from jaxlrp.propagation.taps import Taps, blanks
 
 
 @jax.tree_util.register_dataclass
@@ -104,7 +105,7 @@ class Attribution:
             found, activations = interpret(traced.network, rules, values, taps)
             outputs = list(map(raw, found))
             output = jax.tree.unflatten(traced.output_tree, outputs[: traced.n_outputs])
-            held = activations.outputs
+            held = activations
             rest = (output, outputs[traced.n_outputs :], held)
             return (output if self.start is None else held[self.start]), rest
 

@@ -13,10 +13,10 @@ from jaxlrp import _compat
 from jaxlrp.composites import Composite
 from jaxlrp.explanation.attribution import Attribution, Explanation, check_finite
 from jaxlrp.explanation.plan import Plan, make_plan
+from jaxlrp.network.control_flow import Taps
 from jaxlrp.network.discrete import raw
 from jaxlrp.network.trace import Source, Traced, source, trace
 from jaxlrp.propagation.interpreter import Rules, interpret
-from jaxlrp.propagation.taps import Taps
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,15 @@ from jaxlrp import _compat, targets
 from jaxlrp.composites import Composite
 from jaxlrp.explanation.growth import growth_warning
 from jaxlrp.explanation.plan import Plan, make_plan
+from jaxlrp.network.control_flow import Taps
 from jaxlrp.network.discrete import carrier, lifted, raw, with_carrier
 from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.network.trace import Traced, source, trace
 from jaxlrp.numerics import to_relevance, widen
 from jaxlrp.propagation import ledger_rows
+from jaxlrp.propagation.blanks import axes_around, empty_ledger
 from jaxlrp.propagation.interpreter import Rules, interpret
-from jaxlrp.propagation.taps import COLUMNS, MAGNITUDE, Taps, axes_around, empty_ledger
+from jaxlrp.propagation.taps import COLUMNS, MAGNITUDE
 from jaxlrp.rules import Epsilon, Pass, Rule
 
 
@@ -263,8 +265,6 @@ def _without_bias(plan: Plan) -> Plan:
             rules.append(Pass())
         elif row.kind in LINEAR_KINDS and rule.is_autodiff:
             rules.append(_EXACT)
-        elif hasattr(rule, "bias"):
-            rules.append(dataclasses.replace(cast(Any, rule), bias="zero"))
         else:
-            rules.append(rule)
+            rules.append(rule.without_bias())
     return dataclasses.replace(plan, rules=tuple(rules))

@@ -14,7 +14,8 @@ from jaxlrp.errors import UnsupportedError, near, where
 from jaxlrp.explanation.growth import Step, plan_warning
 from jaxlrp.network import primitives as P
 from jaxlrp.network.coverage import Coverage, cover
-from jaxlrp.network.layers import Layer, Network
+from jaxlrp.network.layers import Layer
+from jaxlrp.network.nodes import Network
 from jaxlrp.rules import Rule
 
 

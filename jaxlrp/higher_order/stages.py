@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxlrp._checks import check_count
 from jaxlrp.composites import Composite
 from jaxlrp.errors import near
 from jaxlrp.explanation.explainer import explain
 from jaxlrp.explanation.plan import Plan
 from jaxlrp.network.trace import source, trace
-from jaxlrp.numerics import check_count, widen
-from jaxlrp.propagation.taps import Blanks, blanks
+from jaxlrp.numerics import widen
+from jaxlrp.propagation.blanks import Blanks, blanks
 
 
 class Arrived(NamedTuple):

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxlrp._checks import check_count, check_one_of
 from jaxlrp.composites import Composite
 from jaxlrp.explanation.plan import Plan
 from jaxlrp.higher_order.stages import Arrived, Stages, stages_of
-from jaxlrp.numerics import check_count
-from jaxlrp.rules.base import check_one_of
 
 _ORDERS = {
     "magnitude": jnp.abs,

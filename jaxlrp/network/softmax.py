@@ -30,7 +30,7 @@ class Softmaxes:
     Attributes:
       ops: their operations, which autodiff treats as a whole.
       ends: those that give the weights.
-      mixtures: values that are weighed by one that is normalized behind the product.
+      mixtures: values that are weighed by one that is normalized after the product.
     """
 
     ops: frozenset[Op]
@@ -40,7 +40,7 @@ class Softmaxes:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
-    """Values weighed by a softmax that is normalized behind the product: `(e @ v) / sum(e)`.
+    """Values weighed by a softmax that is normalized after the product: `(e @ v) / sum(e)`.
 
     As a function of e and v it is the same as `(e / sum(e)) @ v`, derivatives included.
 
@@ -66,7 +66,7 @@ def softmaxes(graph: Graph, dependent: frozenset[Value]) -> Softmaxes:
     """Finds exponentials divided by their own sum, and logarithms of sums of exponentials.
 
     The sum is over axes, or over segments: scattered to them, and gathered again. To a softmax belong
-    what is subtracted from the scores for the sake of precision, a mask of its exponentials, and a
+    what is subtracted from the scores for precision, a mask of its exponentials, and a
     second division by the sum of the values that are left over after masking or selection. The
     exponential of a log-softmax is one.
     """
@@ -335,7 +335,7 @@ def shift(graph: Graph, op: Op | None) -> tuple[Op, ...]:
       op: the subtraction.
 
     Returns:
-      The subtraction, and back to the `stop_gradient`; none if it is no such thing.
+      The subtraction, and back to the `stop_gradient`; empty if it is something else.
     """
     if op is None or op.primitive is not P.SUB:
         return ()
@@ -372,7 +372,7 @@ def _divided(
 
 
 def _product(graph: Graph, value: Value, dependent: frozenset[Value]) -> tuple[Op, list[Op]] | None:
-    """The product of two moving values whose sum `value` is, and the operations behind it."""
+    """The product of two moving values whose sum `value` is, and the operations after it."""
     mix, passed = trace_back(graph, value, P.SHAPE | P.VARY, dependent)
     if mix is not None and mix.primitive in _SUMS:
         terms = [v for v in mix.inputs if v in dependent]

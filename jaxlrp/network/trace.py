@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxlrp import _compat
+from jaxlrp._checks import is_number
 from jaxlrp.network.assemble import network
 from jaxlrp.network.flax_models import Modules, NNXFunction, check_callable, linen_scopes
 from jaxlrp.network.graph import flatten
-from jaxlrp.network.layers import Network
+from jaxlrp.network.nodes import Network
 from jaxlrp.network.paths import Namer
-from jaxlrp.numerics import is_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
