@@ -358,7 +358,7 @@ def test_sources(out, tmp_path, name):
     np.testing.assert_allclose(opened.relevance[:], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_hdf5_under_other_names_and_what_is_missing(tmp_path):
+def test_hdf5_with_other_names_and_missing_data_sets(tmp_path):
     with h5py.File(tmp_path / "d.h5", "w") as file:
         file["images"], file["labels"] = samples(5)
         source = dataset.hdf5(file, input="images", target="labels")
@@ -409,7 +409,7 @@ def test_16_bits_are_scaled_to_8(tmp_path, name):
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_pixels_of_no_known_range_fail_with_the_reason(out, tmp_path, mode):
+def test_pixels_of_unknown_range_fail_with_a_reason(out, tmp_path, mode):
     gradient(mode).save(tmp_path / "a.tif")
     Image.new("RGB", (6, 4)).save(tmp_path / "b.png")
     source = dataset.images(tmp_path, labels=lambda _: 0)
@@ -440,7 +440,7 @@ class Broken:
         return i, samples(60)[0][i], samples(60)[1][i]
 
 
-def test_what_begins_with_broken_samples_is_looked_through(out, tmp_path):
+def test_broken_samples_at_the_start_are_skipped(out, tmp_path):
     summary = attribute(out, source=Broken())
     assert (summary.samples, len(summary.failed)) == (10, 50)
     for i in range(40):
@@ -456,7 +456,7 @@ def test_what_begins_with_broken_samples_is_looked_through(out, tmp_path):
         attribute(tmp_path / "stream", source=items)
 
 
-def test_what_fails_is_listed_and_the_others_go_on(out):
+def test_failed_samples_are_listed_and_the_others_are_explained(out):
     x, labels = samples(30)
     items = [list(e) for e in elements(x, labels)]
     items[3][1] = np.full(SHAPE, np.nan, np.float32)
@@ -493,7 +493,7 @@ def test_an_id_that_comes_twice(out):
         dataset.arrays(x, ids=["a", "b", "a", "c"])
 
 
-def test_failures_are_not_tried_again_unless_asked(out):
+def test_failed_samples_are_retried_on_request_only(out):
     x, labels = samples(20)
     broken = x.copy()
     broken[4] = np.nan
@@ -568,7 +568,7 @@ def test_a_store_can_be_a_source(out, tmp_path):
     np.testing.assert_allclose(by_id(tmp_path / "second"), wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_the_manifest_says_what_it_is(out):
+def test_the_contents_of_the_manifest(out):
     attribute(out, 20)
     held = json.loads((out / "manifest.json").read_text())
     assert held["composite"]["text"] == "lrp0"
@@ -626,7 +626,7 @@ def test_the_limit_of_a_container(tmp_path):
     assert memory._cgroup(tmp_path) is None
 
 
-def test_reading_ahead_is_bounded_and_raises_what_it_met():
+def test_prefetch_is_bounded_and_raises_errors():
     read = []
 
     def items():
@@ -643,7 +643,7 @@ def test_reading_ahead_is_bounded_and_raises_what_it_met():
     ahead.close()
 
 
-def test_writing_behind_raises_where_it_is_noticed():
+def test_errors_in_the_background_are_raised():
     def fail(item):
         raise OSError(f"no room for {item}")
 
