@@ -190,7 +190,7 @@ def sources(folder):
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("a.h5", [], "no data set 'input', only ['images']; rename one of them, or pass jaxlrp.dataset"),
+        ("a.h5", [], "no data set 'input', only ['images']; rename the data set of inputs, or pass"),
         ("a.npz", [], "has no array 'input', only ['images']: save the inputs under that name"),
         ("more.npz", [], "of ((1, 4, 3, 3), 'float32') and masks: TypeError"),
         ("good.npy", ["--target", "9"], "--target 9 is out of range: the model has 4 classes, 0 to 3"),

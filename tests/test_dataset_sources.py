@@ -375,7 +375,7 @@ def test_a_file_type_of_the_user(tmp_path, out):
     attribute(out, source=tmp_path / "a.x.DEMO", readers=readers)
     check(out, 8)
     with pytest.raises(
-        ValueError, match=f"folder of images, or a file of type {', '.join(dataset.READERS)}$"
+        ValueError, match=f"folder of images, or a file of type {', '.join(dataset.READERS)};"
     ):
         attribute(out, source=str(tmp_path / "a.x.DEMO"))
     with pytest.raises(TypeError, match="returned the path '/': it must return arrays or samples"):

@@ -132,7 +132,10 @@ def read(store: Path) -> Manifest:
     try:
         held = _parsed(safe_files.read(path))
         if held.get("format") != _FORMAT or held.get("version") != _VERSION:
-            raise StoreError(f"{str(path)!r} has a format that this version of jaxlrp cannot read")
+            raise StoreError(
+                f"{str(path)!r} has a format that this version of jaxlrp cannot read: use the version that "
+                "wrote it"
+            )
         return _manifest(held)
     except StoreError:
         raise
