@@ -249,22 +249,23 @@ def test_further_arguments_of_each_sample(out):
 
 
 def test_arguments_bound_by_partial(out):
-    """Those by position are parameters of the program like `args`, those by keyword are static."""
+    """Those by position come before `args` and are parameters as well, those by keyword are static."""
 
-    def fun(w, x, scale):
-        return (scale * x.reshape(len(x), -1)) @ w
+    def fun(w, v, x, scale):
+        return (scale * x.reshape(len(x), -1)) @ w @ v
 
     x, _ = samples(6)
-    w = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
-    explain = lrp.explain(fun, argnums=1)
-    bound = functools.partial(functools.partial(explain, w), scale=2.0)
-    attribute(out, source=x, explainer=bound, args=(), target=1)
-    np.testing.assert_allclose(by_id(out).reshape(6, -1), 2 * x.reshape(6, -1) * w[:, 1], rtol=1e-5)
-    scaled = functools.partial(explain, scale=3.0)
+    rng = np.random.default_rng(0)
+    w, v = (rng.normal(size=shape).astype(np.float32) for shape in ((12, 2), (2, 3)))
+    explain = lrp.explain(fun, LRP0, argnums=2)
+    bound = functools.partial(explain, w, scale=2.0)
+    attribute(out, source=x, explainer=bound, args=(v,), target=1)
+    wanted = 2 * x.reshape(6, -1) * (w @ v)[:, 1]
+    np.testing.assert_allclose(by_id(out).reshape(6, -1), wanted, rtol=1e-4, atol=1e-5)
+    same = {"source": x, "args": (w, v), "target": 1}
     with pytest.raises(dataset.DifferentRunError, match="model: "):
-        attribute(out, source=x, explainer=scaled, args=(w,), target=1)
-    scaled = functools.partial(explain, scale=2.0)
-    assert attribute(out, source=x, explainer=scaled, args=(w,), target=1).new == 0
+        attribute(out, explainer=functools.partial(explain, scale=3.0), **same)
+    assert attribute(out, explainer=functools.partial(explain, scale=2.0), **same).new == 0
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
