@@ -20,8 +20,8 @@ import numpy as np
 import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.dataset import command
-from jaxlrp.dataset.foreign import printable
-from jaxlrp.dataset.resuming import how_to_go_on
+from jaxlrp.dataset.resuming import how_to_resume
+from jaxlrp.dataset.safe_files import printable
 from jaxlrp.errors import NonFiniteError, UnsupportedError, near
 
 _SAMPLE = "sample:"
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(str(error))
         return 2
     except KeyboardInterrupt:
-        _print_error(f"interrupted; {how_to_go_on(parsed, tuple(_MODELS))}")
+        _print_error(f"interrupted; {how_to_resume(parsed, tuple(_MODELS))}")
         return 130  # 128 plus the number of the signal, as in shells
 
 

@@ -249,22 +249,23 @@ def test_further_arguments_of_each_sample(out):
 
 
 def test_arguments_bound_by_partial(out):
-    """Those by position are parameters of the program like `args`, those by keyword are static."""
+    """Those by position come before `args` and are parameters as well, those by keyword are static."""
 
-    def fun(w, x, scale):
-        return (scale * x.reshape(len(x), -1)) @ w
+    def fun(w, v, x, scale):
+        return (scale * x.reshape(len(x), -1)) @ w @ v
 
     x, _ = samples(6)
-    w = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
-    explain = lrp.explain(fun, argnums=1)
-    bound = functools.partial(functools.partial(explain, w), scale=2.0)
-    attribute(out, source=x, explainer=bound, args=(), target=1)
-    np.testing.assert_allclose(by_id(out).reshape(6, -1), 2 * x.reshape(6, -1) * w[:, 1], rtol=1e-5)
-    scaled = functools.partial(explain, scale=3.0)
+    rng = np.random.default_rng(0)
+    w, v = (rng.normal(size=shape).astype(np.float32) for shape in ((12, 2), (2, 3)))
+    explain = lrp.explain(fun, LRP0, argnums=2)
+    bound = functools.partial(explain, w, scale=2.0)
+    attribute(out, source=x, explainer=bound, args=(v,), target=1)
+    wanted = 2 * x.reshape(6, -1) * (w @ v)[:, 1]
+    np.testing.assert_allclose(by_id(out).reshape(6, -1), wanted, rtol=1e-4, atol=1e-5)
+    same = {"source": x, "args": (w, v), "target": 1}
     with pytest.raises(dataset.DifferentRunError, match="model: "):
-        attribute(out, source=x, explainer=scaled, args=(w,), target=1)
-    scaled = functools.partial(explain, scale=2.0)
-    assert attribute(out, source=x, explainer=scaled, args=(w,), target=1).new == 0
+        attribute(out, explainer=functools.partial(explain, scale=3.0), **same)
+    assert attribute(out, explainer=functools.partial(explain, scale=2.0), **same).new == 0
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
@@ -358,7 +359,7 @@ def test_sources(out, tmp_path, name):
     np.testing.assert_allclose(opened.relevance[:], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_hdf5_under_other_names_and_what_is_missing(tmp_path):
+def test_hdf5_with_other_names_and_missing_data_sets(tmp_path):
     with h5py.File(tmp_path / "d.h5", "w") as file:
         file["images"], file["labels"] = samples(5)
         source = dataset.hdf5(file, input="images", target="labels")
@@ -409,7 +410,7 @@ def test_16_bits_are_scaled_to_8(tmp_path, name):
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_pixels_of_no_known_range_fail_with_the_reason(out, tmp_path, mode):
+def test_pixels_of_unknown_range_fail_with_a_reason(out, tmp_path, mode):
     gradient(mode).save(tmp_path / "a.tif")
     Image.new("RGB", (6, 4)).save(tmp_path / "b.png")
     source = dataset.images(tmp_path, labels=lambda _: 0)
@@ -440,7 +441,7 @@ class Broken:
         return i, samples(60)[0][i], samples(60)[1][i]
 
 
-def test_what_begins_with_broken_samples_is_looked_through(out, tmp_path):
+def test_broken_samples_at_the_start_are_skipped(out, tmp_path):
     summary = attribute(out, source=Broken())
     assert (summary.samples, len(summary.failed)) == (10, 50)
     for i in range(40):
@@ -456,7 +457,7 @@ def test_what_begins_with_broken_samples_is_looked_through(out, tmp_path):
         attribute(tmp_path / "stream", source=items)
 
 
-def test_what_fails_is_listed_and_the_others_go_on(out):
+def test_failed_samples_are_listed_and_the_others_are_explained(out):
     x, labels = samples(30)
     items = [list(e) for e in elements(x, labels)]
     items[3][1] = np.full(SHAPE, np.nan, np.float32)
@@ -493,7 +494,7 @@ def test_an_id_that_comes_twice(out):
         dataset.arrays(x, ids=["a", "b", "a", "c"])
 
 
-def test_failures_are_not_tried_again_unless_asked(out):
+def test_failed_samples_are_retried_on_request_only(out):
     x, labels = samples(20)
     broken = x.copy()
     broken[4] = np.nan
@@ -568,7 +569,7 @@ def test_a_store_can_be_a_source(out, tmp_path):
     np.testing.assert_allclose(by_id(tmp_path / "second"), wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_the_manifest_says_what_it_is(out):
+def test_the_contents_of_the_manifest(out):
     attribute(out, 20)
     held = json.loads((out / "manifest.json").read_text())
     assert held["composite"]["text"] == "lrp0"
@@ -626,7 +627,7 @@ def test_the_limit_of_a_container(tmp_path):
     assert memory._cgroup(tmp_path) is None
 
 
-def test_reading_ahead_is_bounded_and_raises_what_it_met():
+def test_prefetch_is_bounded_and_raises_errors():
     read = []
 
     def items():
@@ -643,7 +644,7 @@ def test_reading_ahead_is_bounded_and_raises_what_it_met():
     ahead.close()
 
 
-def test_writing_behind_raises_where_it_is_noticed():
+def test_errors_in_the_background_are_raised():
     def fail(item):
         raise OSError(f"no room for {item}")
 
@@ -802,7 +803,7 @@ def test_an_id_that_comes_twice_in_a_list_is_read_by_one_process(count):
         ),
         ({"mesh": 3}, "mesh must be a jax.sharding.Mesh or None"),
         ({"chunk_size": 0}, "chunk_size must be an integer >= 1, got 0"),
-        ({"dims": "height"}, "dims must be a sequence of names, got the string 'height'"),
+        ({"dims": "height"}, "dims must be a sequence of strings, got 'height'"),
         ({"workers": 0}, "workers must be an integer >= 1, got 0"),
         ({"readers": {"csv": len}}, 'file extensions such as ".csv", got the key'),
         ({"readers": {".CSV": len}}, "write '.csv'"),

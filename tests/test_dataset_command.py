@@ -102,7 +102,7 @@ def test_a_narrower_run_adds_nothing_beyond_its_limit(photos, out):
     assert sorted(dataset.open_relevance(out).ids) == [f"{i}.png" for i in range(6)]
 
 
-def test_samples_that_cannot_be_computed_again_are_no_success(photos, out, capsys):
+def test_samples_that_cannot_be_computed_again_are_an_error(photos, out, capsys):
     assert begin(photos, out) == 0
     truncate(out, 3)
     (photos / "6.png").unlink()
@@ -131,7 +131,7 @@ def test_resume_takes_the_place_that_was_given_last(photos, out):
     assert count(out) == 4
 
 
-def test_an_altered_chunk_is_mended_unless_told_not_to_look(photos, out, capsys):
+def test_an_altered_chunk_is_repaired_unless_verify_is_off(photos, out, capsys):
     assert begin(photos, out) == 0
     (path,) = [p for p in (out / "relevance" / "c" / "1").rglob("*") if p.is_file()]
     path.write_bytes(bytes(path.stat().st_size))
@@ -147,7 +147,7 @@ def test_an_altered_chunk_is_mended_unless_told_not_to_look(photos, out, capsys)
 # Pictures and numbers
 
 
-def test_uint8_arrays_are_pictures(out, tmp_path):
+def test_uint8_arrays_are_images(out, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (5, 6, 6, 3), np.uint8)
     np.save(tmp_path / "a.npy", images)
     np.save(tmp_path / "prepared.npy", images[:, :4, :3].astype(np.float32))
@@ -190,7 +190,7 @@ def sources(folder):
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("a.h5", [], "no data set 'input', only ['images']; rename one of them, or pass jaxlrp.dataset"),
+        ("a.h5", [], "no data set 'input', only ['images']; rename the data set of inputs, or pass"),
         ("a.npz", [], "has no array 'input', only ['images']: save the inputs under that name"),
         ("more.npz", [], "of ((1, 4, 3, 3), 'float32') and masks: TypeError"),
         ("good.npy", ["--target", "9"], "--target 9 is out of range: the model has 4 classes, 0 to 3"),
@@ -215,7 +215,7 @@ def test_mistakes_are_reported_in_one_line(tmp_path, out, capsys, name, words, m
     assert said.count("\n") == 1
 
 
-def test_a_class_of_a_folder_of_pictures(photos, out, capsys):
+def test_a_class_for_a_folder_of_images(photos, out, capsys):
     assert begin(photos, out, "--target", "9") == 2
     assert "--target 9 is out of range: the model has 4 classes, 0 to 3" in capsys.readouterr().err
 
@@ -223,7 +223,7 @@ def test_a_class_of_a_folder_of_pictures(photos, out, capsys):
 @pytest.mark.parametrize(
     "raised", [NonFiniteError("nan at 'a'\nin line 2"), NotImplementedError("not ours")]
 )
-def test_what_the_library_refuses_is_told_and_defects_are_not_hidden(
+def test_expected_errors_are_one_line_and_bugs_keep_their_traceback(
     photos, out, capsys, monkeypatch, raised
 ):
     def refuse(*_, **__):
@@ -255,7 +255,7 @@ def depth():
     return Depth
 
 
-def test_what_the_library_cannot_explain_is_told(tmp_path, out, capsys):
+def test_unsupported_operations_are_one_line(tmp_path, out, capsys):
     np.save(tmp_path / "depth.npy", np.ones((4, 4, 4), np.uint8))
     assert begin(tmp_path / "depth.npy", out, "--model", "test_dataset_command:depth") == 2
     said = capsys.readouterr().err

@@ -72,7 +72,7 @@ def files(out):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_altered_byte_of_any_chunk_is_found_and_mended(out, seed):
+def test_any_altered_byte_of_any_chunk_is_found_and_repaired(out, seed):
     attribute(out)
     rng = random.Random(seed)
     hit = set()
@@ -143,7 +143,7 @@ def test_a_swapped_chunk_is_found(out):
     assert set(dataset.verify(out).damaged) == {0, 1}
 
 
-def test_mend_leaves_the_rest_to_resume(out):
+def test_repair_discards_damaged_chunks_for_resume(out):
     attribute(out)
     path = files(out)[0]
     path.write_bytes(b"x" * path.stat().st_size)

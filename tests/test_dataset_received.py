@@ -16,7 +16,7 @@ import pytest
 from dataset_runs import attribute, check, samples, weights
 from jaxlrp import dataset
 from jaxlrp.cli import main
-from jaxlrp.dataset import foreign, journal, lines, manifest, resuming
+from jaxlrp.dataset import journal, lines, manifest, resuming, safe_files
 from test_dataset_command import WORDS, begin, photos, resume, truncate  # noqa: F401
 
 MARKED = (
@@ -140,13 +140,13 @@ def test_nothing_is_found_inside_of_a_store(out, monkeypatch):
     monkeypatch.syspath_prepend("")
     before = list(sys.path)
     assert importlib.util.find_spec("evil") is not None
-    with resuming.outside(out):
+    with resuming.no_imports_from(out):
         importlib.invalidate_caches()
         assert importlib.util.find_spec("evil") is None
     assert sys.path == before
 
 
-def test_a_built_in_model_is_not_asked_for_again(photos, out, capsys, monkeypatch):  # noqa: F811
+def test_resume_with_a_built_in_model_needs_no_model_argument(photos, out, capsys, monkeypatch):  # noqa: F811
     """Its name is no code of the store's."""
     from jaxlrp import cli
 
@@ -331,7 +331,7 @@ def test_a_chunk_that_cannot_be_removed_is_left_and_written_elsewhere(out, monke
     assert 3 not in journal.state(out).chunks
 
 
-def test_reading_what_cannot_be_read_says_what_to_do(out):
+def test_unreadable_files_raise_errors_with_a_fix(out):
     attribute(out, 8)
     path = chunk_file(out, 0)
     path.unlink()
@@ -353,7 +353,7 @@ def test_reading_what_cannot_be_read_says_what_to_do(out):
 
 @pytest.mark.parametrize("how", ["gone", "garbled", "empty", "folder", "array"])
 @pytest.mark.parametrize("repair", [True, False])
-def test_the_metadata_of_the_group_are_verified_and_mended(out, how, repair):
+def test_the_metadata_of_the_group_are_verified_and_repaired(out, how, repair):
     import zarr
 
     attribute(out, 20)
@@ -419,7 +419,7 @@ def test_the_journal_of_one_chunk_is_no_kill(out, how):
     check(out, 8)
 
 
-def test_what_is_lost_can_be_given_up(out):
+def test_losses_can_be_accepted(out):
     attribute(out)
     (path,) = journal.paths(out)
     path.write_bytes(b"")
@@ -429,7 +429,7 @@ def test_what_is_lost_can_be_given_up(out):
     check(out)
 
 
-def test_what_a_kill_leaves_is_no_loss(out, monkeypatch):
+def test_files_left_by_a_kill_are_no_loss(out, monkeypatch):
     """Files of one chunk without a line."""
     attribute(out, 20)
     append = journal.Journal.append
@@ -487,7 +487,7 @@ def test_the_source_is_compared(out):
     assert attribute(out, source=more).new == 60
 
 
-def test_a_sample_that_failed_may_be_mended(out):
+def test_a_failed_sample_may_change(out):
     x, labels = samples(8)
     broken = x.copy()
     broken[0] = np.nan
@@ -509,7 +509,7 @@ def test_a_sample_that_failed_may_be_mended(out):
         ("[" * 99_999, "not valid JSON"),
     ],
 )
-def test_a_damaged_manifest_says_what_to_do(out, text, why):
+def test_a_damaged_manifest_raises_an_error_with_a_fix(out, text, why):
     attribute(out, 8)
     (out / "manifest.json").write_text(text)
     for run in (dataset.open_relevance, dataset.verify, lambda path: attribute(path, 8)):
@@ -532,11 +532,11 @@ def test_a_store_that_is_a_file(tmp_path):
             run(tmp_path / "file")
 
 
-def test_what_stands_in_the_way_is_cleared_inside_of_the_store_alone(out, tmp_path):
+def test_clearing_a_path_removes_nothing_outside_the_store(out, tmp_path):
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim" / "a").write_text("...")
     (out / "c").mkdir(parents=True)
     (out / "c" / "0").symlink_to(tmp_path / "victim")
-    assert foreign.clear(out, out / "c" / "0" / "a")
+    assert safe_files.clear(out, out / "c" / "0" / "a")
     assert (tmp_path / "victim" / "a").exists()
     assert not (out / "c" / "0").exists()

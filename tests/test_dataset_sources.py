@@ -38,7 +38,7 @@ def save(path, color="red", size=(6, 4), **how):
     Image.new("RGB", size, color).save(path, **how)
 
 
-def test_links_to_pictures_and_folders_are_followed(tmp_path):
+def test_links_to_images_and_folders_are_followed(tmp_path):
     save(tmp_path / "disk" / "a.png")
     save(tmp_path / "disk" / "deep" / "b.JPG")
     root = tmp_path / "photos"
@@ -79,7 +79,7 @@ def test_links_in_a_circle_end_and_are_listed(tmp_path):
     }  # fmt: skip
 
 
-def test_what_is_left_out_of_a_folder_is_listed(tmp_path, out, monkeypatch, capsys):
+def test_skipped_files_of_a_folder_are_listed(tmp_path, out, monkeypatch, capsys):
     root = tmp_path / "photos"
     for name in ("a", "b"):
         save(root / f"{name}.png")
@@ -120,7 +120,7 @@ def test_what_is_left_out_of_a_folder_is_listed(tmp_path, out, monkeypatch, caps
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_exif_says(tmp_path, orientation):
+def test_images_are_rotated_by_their_exif_orientation(tmp_path, orientation):
     """Where the first row and the first column of the file are, by the table of EXIF 2.32, page 36."""
     row, column = {
         1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
@@ -142,7 +142,7 @@ def test_pictures_are_turned_as_exif_says(tmp_path, orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_an_orientation_that_is_none_turns_nothing(tmp_path):
+def test_invalid_orientations_are_ignored(tmp_path):
     for name, exif in (("a", b"Exif\0\0junk"), ("b", b"Exif\0\0II*\0\x08\0\0\0\xff\xff")):
         Image.new("RGB", (6, 4)).save(tmp_path / f"{name}.jpg", exif=exif)
     exif = Image.Exif()
@@ -151,7 +151,7 @@ def test_an_orientation_that_is_none_turns_nothing(tmp_path):
     assert [s.input.shape for s in dataset.images(tmp_path).fetch([0, 1, 2])] == [(4, 6, 3)] * 3
 
 
-def test_pictures_of_16_bits_are_turned_too(tmp_path):
+def test_16_bit_images_are_rotated_too(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     steps = Image.fromarray(np.arange(6, dtype=np.uint16).reshape(2, 3) * 257)
@@ -186,7 +186,7 @@ def transparent(mode):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "I;16", "RGBa"])
-def test_what_is_hidden_is_not_shown(mode):
+def test_transparent_pixels_are_hidden(mode):
     image = transparent(mode)
     for background in ((255, 255, 255), (10, 20, 30)):
         found = pixels.rgb(image, background)
@@ -204,7 +204,7 @@ def test_half_transparent_pixels_are_mixed(tmp_path):
             dataset.images(tmp_path, background=wrong)
 
 
-def test_a_picture_that_is_none_says_so(tmp_path, capsys, monkeypatch):
+def test_files_that_are_not_images_are_reported(tmp_path, capsys, monkeypatch):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
     save(tmp_path / "large.png")
@@ -228,7 +228,7 @@ def test_a_picture_that_is_none_says_so(tmp_path, capsys, monkeypatch):
 # S7: ids
 
 
-def test_an_honest_id_that_looks_like_one_of_ours(out):
+def test_ids_that_look_like_names_of_duplicates(out):
     """In one run and over two, in a list and in a stream: each honest sample is there."""
     x, labels = samples(9)
     one, two = "a (duplicate)", "a (duplicate) (duplicate)"
@@ -262,7 +262,7 @@ def test_an_item_that_got_its_id_is_no_longer_listed(out):
     assert (summary.samples, summary.failed) == (2, {})
 
 
-def test_ids_of_both_kinds_stay_what_they_are():
+def test_ids_keep_their_type():
     x = np.ones((3, 2), np.float32)
     assert dataset.arrays(x, ids=[1, "1", b"b"]).ids == [1, "1", "b"]
     assert dataset.arrays(x, ids=[2**70, -1, 0]).ids == [2**70, -1, 0]
@@ -344,7 +344,7 @@ def test_a_label_of_an_output_with_one_class(out):
         ({"mask": 1}, "extra arguments: unexpected ['mask']; most samples have none"),
     ],
 )
-def test_a_sample_unlike_the_others_is_told_in_words(out, change, said):
+def test_a_sample_with_another_structure_is_described(out, change, said):
     x, labels = samples(6)
     items = [{"id": i, "input": x[i], "target": labels[i]} for i in range(6)]
     items[2] |= change
@@ -369,17 +369,17 @@ def read_words(path):
 
 def test_a_file_type_of_the_user(tmp_path, out):
     x, labels = samples(8)
-    np.savetxt(tmp_path / "a.words.TXT", np.c_[x.reshape(8, -1), labels], fmt="%.9g")
+    np.savetxt(tmp_path / "a.x.DEMO", np.c_[x.reshape(8, -1), labels], fmt="%.9g")
     other = lambda path: pytest.fail("the longest extension wins")  # noqa: E731
-    readers = {".txt": other, ".words.txt": read_words}
-    attribute(out, source=tmp_path / "a.words.TXT", readers=readers)
+    readers = {".demo": other, ".x.demo": read_words}
+    attribute(out, source=tmp_path / "a.x.DEMO", readers=readers)
     check(out, 8)
     with pytest.raises(
-        ValueError, match=r"folder of images, or a file of type \.h5, \.hdf5, \.npy"
+        ValueError, match=f"folder of images, or a file of type {', '.join(dataset.READERS)};"
     ):
-        attribute(out, source=str(tmp_path / "a.words.TXT"))
+        attribute(out, source=str(tmp_path / "a.x.DEMO"))
     with pytest.raises(TypeError, match="returned the path '/': it must return arrays or samples"):
-        attribute(out, source=tmp_path / "a.words.TXT", readers={".txt": lambda _: "/"})
+        attribute(out, source=tmp_path / "a.x.DEMO", readers={".demo": lambda _: "/"})
 
 
 @pytest.mark.parametrize("suffix", dataset.READERS)
@@ -422,7 +422,7 @@ def damaged(folder):
         ("torn.npz", "the array 'input' in '{}' is damaged (Bad CRC-32"),
     ],
 )
-def test_files_that_cannot_be_read_say_which_and_what_to_do(tmp_path, out, capsys, name, said):
+def test_errors_of_unreadable_files_name_the_file_and_a_fix(tmp_path, out, capsys, name, said):
     damaged(tmp_path)
     assert begin(tmp_path / name, out) == 2
     found = capsys.readouterr().err
@@ -430,7 +430,7 @@ def test_files_that_cannot_be_read_say_which_and_what_to_do(tmp_path, out, capsy
     assert found.count("\n") == 1
 
 
-def test_pictures_that_moved(photos, out, capsys):  # noqa: F811
+def test_a_source_that_was_moved(photos, out, capsys):  # noqa: F811
     assert begin(photos, out, "--limit", 2) == 0
     moved = photos.rename(photos.with_name("moved"))
     assert resume(out) == 2
@@ -508,7 +508,7 @@ def test_a_real_interrupt_ends_with_130(photos, out):  # noqa: F811
 # S5: what one process meets, all raise
 
 
-def test_what_one_process_cannot_open_ends_all(tmp_path):
+def test_an_error_in_one_process_while_opening_ends_all(tmp_path):
     out = tmp_path / "thesis"
     out.mkdir()
     (out / "thesis.tex").write_text("...")
@@ -551,7 +551,7 @@ def test_what_one_process_cannot_open_ends_all(tmp_path):
         ),
     ],
 )
-def test_what_any_process_meets_ends_all(tmp_path, words, last, own, told):
+def test_an_error_in_any_process_ends_all(tmp_path, words, last, own, told):
     """While joining or computing; where all take every step together, too. What is there is kept."""
     out = tmp_path / "out"
     first, second = [p.communicate(timeout=100)[1] for p in group(out, 2, *words, last=last)]

@@ -13,12 +13,12 @@ import numpy as np
 
 import jaxlrp as lrp
 from jaxlrp.dataset import reading, relevance, runner, verification
-from jaxlrp.dataset.foreign import printable
 from jaxlrp.dataset.options import DTYPES, ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.policy import Given, Top
 from jaxlrp.dataset.readers import READERS
 from jaxlrp.dataset.resolve import as_source
-from jaxlrp.dataset.resuming import begun, outside, refuse_code_inside
+from jaxlrp.dataset.resuming import last_command, no_imports_from, refuse_code_inside
+from jaxlrp.dataset.safe_files import printable
 from jaxlrp.dataset.source import Source
 
 Loader = Callable[[str], Any]
@@ -236,8 +236,8 @@ def _resume(
     arguments: argparse.Namespace, model: Loader, composite: Chooser, known: Sequence[str]
 ) -> None:
     store = pathlib.Path(arguments.store)
-    with outside(store):
-        command = begun(store)
+    with no_imports_from(store):
+        command = last_command(store)
         if command is None:
             raise ValueError(
                 f"{arguments.store!r} was not started from the command line: call attribute_dataset again "
@@ -264,14 +264,14 @@ def _resume(
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    with outside(pathlib.Path(arguments.store)):
+    with no_imports_from(pathlib.Path(arguments.store)):
         found = verification.verify(arguments.store, repair=arguments.repair)
     print(printable(str(found)))
     return 0 if found.ok else 1
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    with outside(pathlib.Path(arguments.store)):
+    with no_imports_from(pathlib.Path(arguments.store)):
         opened = relevance.open_relevance(arguments.store)
     held = opened.manifest
     text = [

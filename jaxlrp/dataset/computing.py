@@ -37,7 +37,7 @@ class Run:
     compile_seconds: float = 0.0
 
 
-def begin(request: Request, held: Manifest, planned: Program, state: State) -> Run:
+def start_run(request: Request, held: Manifest, planned: Program, state: State) -> Run:
     """Notes the start of a run, and prepares its writer and progress display."""
     placement = request.placement
     with full_disk_as_error(request.output):
@@ -74,25 +74,27 @@ def compute(run: Run) -> float:
     )  # fmt: skip
     size = run.manifest.batch
     batches = Prefetch(reading.batches(samples, run.manifest.spec, size, run.program.classes), 2)
-    writer: Background[Any] = Background(lambda item: _write(run, item), 2)
+    background: Background[Any] = Background(lambda item: _write(run, item), 2)
     began = time.monotonic()
     try:
-        _explain_all(run, batches, writer)
-        writer.finish()
+        _explain_all(run, batches, background)
+        background.finish()
         run.writer.finish()
     finally:
         batches.close()
-        writer.close()  # after an error too: what was computed is kept
+        background.close()  # after an error too: what was computed is kept
     return time.monotonic() - began - run.compile_seconds
 
 
-def _explain_all(run: Run, batches: Prefetch[HostBatch | Failure], writer: Background[Any]) -> None:
+def _explain_all(
+    run: Run, batches: Prefetch[HostBatch | Failure], background: Background[Any]
+) -> None:
     placement = run.request.placement
     compiled = None
     while True:
         batch, error = None, None
         try:
-            batch = _next_batch(batches, writer)
+            batch = _next_batch(batches, background)
         except Exception as found:  # the other processes must know first, or they would wait
             error = found
         if not placement.any(batch is not None, error):
@@ -102,16 +104,16 @@ def _explain_all(run: Run, batches: Prefetch[HostBatch | Failure], writer: Backg
         values = _padding(run) if batch is None else batch.values
         x, *rest = placement.put(values)
         result = compiled(run.program.parameters, x, tuple(rest))
-        writer.put((() if batch is None else batch.ids, result))
+        background.put((() if batch is None else batch.ids, result))
 
 
 def _next_batch(
-    batches: Prefetch[HostBatch | Failure], writer: Background[Any]
+    batches: Prefetch[HostBatch | Failure], background: Background[Any]
 ) -> HostBatch | None:
-    """The next batch to explain, None at the end. Failures in between go to the writer."""
-    writer.check()
+    """The next batch to explain, None at the end. Failures in between go to the writing thread."""
+    background.check()
     while isinstance(batch := next(batches, None), Failure):
-        writer.put(batch)
+        background.put(batch)
     return batch
 
 
@@ -137,7 +139,7 @@ _CHECKS = {
 
 
 def _write(run: Run, item: Failure | tuple[tuple[Any, ...], dict[str, jax.Array]]) -> None:
-    """In the writing thread: notes failed samples, and passes the others to the store."""
+    """Runs in the background thread: notes failed samples, and passes the others to the store."""
     if not run.request.placement.writes:
         return
     if isinstance(item, Failure):

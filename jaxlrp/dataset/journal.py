@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlrp.dataset import foreign, lines
+from jaxlrp.dataset import lines, safe_files
 from jaxlrp.dataset.durable import sync_folder
 from jaxlrp.dataset.errors import DamagedError
 from jaxlrp.dataset.source import Id
@@ -84,7 +84,7 @@ def clean(path: Path) -> None:
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The valid lines, and the number of broken ones: 0 or, after a kill, 1 at the end."""
     try:
-        data = foreign.read(path)
+        data = safe_files.read(path)
     except OSError as error:
         raise DamagedError(
             f"the journal {str(path)!r} cannot be read: {error.strerror or error}. It lists what is in the "

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlrp.dataset import foreign
+from jaxlrp.dataset import safe_files
 from jaxlrp.dataset.durable import write_json
 from jaxlrp.dataset.errors import DamagedError, DifferentRunError, StoreError
 from jaxlrp.dataset.members import Member
@@ -130,9 +130,12 @@ def read(store: Path) -> Manifest:
     if not (path.exists() or path.is_symlink()):
         raise StoreError(f"{str(store)!r} is not a store of relevance: it has no {FILE}")
     try:
-        held = _parsed(foreign.read(path))
+        held = _parsed(safe_files.read(path))
         if held.get("format") != _FORMAT or held.get("version") != _VERSION:
-            raise StoreError(f"{str(path)!r} has a format that this version of jaxlrp cannot read")
+            raise StoreError(
+                f"{str(path)!r} has a format that this version of jaxlrp cannot read: use the version that "
+                "wrote it"
+            )
         return _manifest(held)
     except StoreError:
         raise

@@ -15,12 +15,12 @@ from jaxlrp.dataset import (
     comparing,
     durable,
     fingerprint,
-    foreign,
     journal,
     manifest,
     memory,
     policy,
     reading,
+    safe_files,
     store,
     verification,
     zarr_arrays,
@@ -67,7 +67,7 @@ def lock(output: Path) -> Lock:
                 f"the folder {str(output)!r} cannot be created: no permission to write to "
                 f"{str(output.parent)!r}"
             ) from error
-        foreign.refuse_links(output, verification.TOP)
+        safe_files.refuse_links(output, verification.TOP)
         return Lock(output)
 
 
@@ -86,7 +86,7 @@ def open_store(request: Request) -> tuple[Manifest, Program, Source, int]:
         held.check_same(now, request.output)
     else:
         held, planned, source = _make(request, state)
-    foreign.refuse_links(request.output, held.members)
+    safe_files.refuse_links(request.output, held.members)
     marks, source = comparing.marks(source, state)
     comparing.check(marks, state, request.output)
     _note(request, state.run + 1, marks)
@@ -111,7 +111,7 @@ def _make(request: Request, state: State) -> tuple[Manifest, Program, Source]:
         _check_identity(request.output, held, state)
     length = 0 if isinstance(source, Stream) else len(source)
     rows = max(min(length, request.limit or length), store.length_of(state, chunk))
-    foreign.refuse_links(request.output, held.members)
+    safe_files.refuse_links(request.output, held.members)
     with full_disk_as_error(request.output):
         zarr_arrays.create(request.output, held.members, held.chunk, rows)
         held.write(request.output)

@@ -85,7 +85,7 @@ class StoreOptions:
       retry_failed: True tries again the samples that failed in an earlier run.
 
     Raises:
-      ValueError: if a value is out of range.
+      TypeError, ValueError: if a value has the wrong type or is out of range.
     """
 
     dtype: str | None = None
@@ -101,7 +101,7 @@ class StoreOptions:
             )
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size)
-        if isinstance(self.dims, str):
-            raise TypeError(f"dims must be a sequence of names, got the string {self.dims!r}")
         if self.dims is not None:
+            if isinstance(self.dims, str) or not all(isinstance(d, str) for d in self.dims):
+                raise TypeError(f"dims must be a sequence of strings, got {self.dims!r}")
             object.__setattr__(self, "dims", tuple(self.dims))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import _compat
-from jaxlrp.dataset import canonical, checks
+from jaxlrp.dataset import canonical, numeric_checks
 from jaxlrp.dataset import policy as policies
 from jaxlrp.dataset.members import (
     Member,
@@ -167,16 +167,20 @@ class Program:
     def _checked(self, raw: dict[str, Array], x: Any) -> dict[str, Array]:
         """What is stored, with the axis of the batch first, and the checks of each sample."""
         found = {name: jnp.moveaxis(a, self.axes[name], 0) for name, a in raw.items()}
-        stored = {name: checks.cast(a, self.members[name].dtype) for name, a in found.items()}
+        stored = {
+            name: numeric_checks.cast(a, self.members[name].dtype) for name, a in found.items()
+        }
         relevances = [name for name in stored if is_relevance(name)]
         outputs = [name for name in stored if name.startswith("output")]
         checked = {
-            "_finite_input": checks.all_finite(jax.tree.leaves(x)),
-            "_finite": checks.all_finite([found[name] for name in relevances + outputs]),
+            "_finite_input": numeric_checks.all_finite(jax.tree.leaves(x)),
+            "_finite": numeric_checks.all_finite([found[name] for name in relevances + outputs]),
         }
         if any(stored[name].dtype != found[name].dtype for name in relevances):
-            checked["_fits"] = checks.all_finite([stored[name] for name in relevances])
-            errors = [checks.rounding_error(found[name], stored[name]) for name in relevances]
+            checked["_fits"] = numeric_checks.all_finite([stored[name] for name in relevances])
+            errors = [
+                numeric_checks.rounding_error(found[name], stored[name]) for name in relevances
+            ]
             checked["_error"] = jnp.max(jnp.stack(errors), axis=0)
         return stored | checked
 
@@ -192,7 +196,7 @@ class Program:
                 found[record_name(path, found)] = record.relevance
             found |= {f"_{name}": leaf for name, leaf in named("output", result.output).items()}
             if self.call.conserves and condition is None:
-                found["residual"] = checks.residual(result.output, chosen, result.relevance)
+                found["residual"] = numeric_checks.residual(result.output, chosen, result.relevance)
             return found
 
         def of_target(chosen: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jaxlrp.dataset import journal, lines, manifest
 from jaxlrp.dataset.errors import DamagedError
 
 
-def begun(store: pathlib.Path) -> dict[str, Any] | None:
+def last_command(store: pathlib.Path) -> dict[str, Any] | None:
     """The arguments of the last command, with the largest limit of any; None if there was no command."""
     first = manifest.read(store).command
     state = journal.state(store)
@@ -52,7 +52,7 @@ def refuse_code_inside(store: pathlib.Path, named: str) -> None:
 
 
 @contextmanager
-def outside(store: pathlib.Path) -> Iterator[None]:
+def no_imports_from(store: pathlib.Path) -> Iterator[None]:
     """Prevents imports from inside a store, even if it is the working directory.
 
     Modules that were imported before, such as the package itself in `python -m jaxlrp`, are not affected.
@@ -66,7 +66,7 @@ def outside(store: pathlib.Path) -> Iterator[None]:
         sys.path[:] = kept
 
 
-def how_to_go_on(arguments: argparse.Namespace, known: Sequence[str]) -> str:
+def how_to_resume(arguments: argparse.Namespace, known: Sequence[str]) -> str:
     """What to do after an interrupt of any command, as a sentence."""
     store = getattr(arguments, "output", None) or getattr(arguments, "store", None)
     model = getattr(arguments, "model", None)

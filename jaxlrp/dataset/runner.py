@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxlrp.dataset import fingerprint, journal, manifest, store
-from jaxlrp.dataset.computing import Run, begin
+from jaxlrp.dataset.computing import Run, start_run
 from jaxlrp.dataset.computing import compute as compute_all
 from jaxlrp.dataset.durable import Lock, full_disk_as_error
 from jaxlrp.dataset.errors import DamagedError
@@ -152,7 +152,7 @@ def _run(request: Request) -> Summary:
                 held = dataclasses.replace(held, batch=choose_batch(request, planned))
             state = journal.state(request.output)
         with together("starting the run"):
-            run = begin(dataclasses.replace(request, source=source), held, planned, state)
+            run = start_run(dataclasses.replace(request, source=source), held, planned, state)
         try:
             with together("computing"):
                 seconds = compute_all(run)

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxlrp.dataset import foreign, zarr_arrays
+from jaxlrp.dataset import safe_files, zarr_arrays
 from jaxlrp.dataset.durable import full_disk_as_error
 from jaxlrp.dataset.errors import StoreError, need
 from jaxlrp.dataset.journal import Journal, State
@@ -150,7 +150,7 @@ class Writer:
         """
         for number in itertools.islice(self._free, _TRIED):
             paths = (self._path / files(name, m, number) for name, m in self._members.items())
-            if all(foreign.clear(self._path, path) for path in paths):
+            if all(safe_files.clear(self._path, path) for path in paths):
                 return number
         raise StoreError(
             f"no chunk can be written to {str(self._path)!r}: make its folders writable, then start the "
@@ -200,7 +200,7 @@ def orphans(path: Path, members: Mapping[str, Member], state: State) -> list[Pat
         for name, member in members.items()
         for number in state.chunks
     }
-    found = (p for name in members for p in foreign.tree(path / name / "c")[0])
+    found = (p for name in members for p in safe_files.tree(path / name / "c")[0])
     return [p for p in found if p not in known]
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from jaxlrp.dataset import durable, foreign, journal, manifest, store, zarr_arrays
+from jaxlrp.dataset import durable, journal, manifest, safe_files, store, zarr_arrays
 from jaxlrp.dataset.durable import Lock, full_disk_as_error
 from jaxlrp.dataset.journal import Journal, State
 from jaxlrp.dataset.manifest import Manifest
@@ -95,7 +95,7 @@ def verify(path: str | os.PathLike[str], *, repair: bool = False) -> Report:
     held = manifest.read(folder)
     if not repair:
         return report(folder, held, journal.state(folder))
-    foreign.refuse_links(folder, ours(held))
+    safe_files.refuse_links(folder, ours(held))
     lock = Lock(folder)
     try:
         state = journal.state(folder)
@@ -140,7 +140,7 @@ def report(folder: Path, held: Manifest, state: State, *, full: bool = True) -> 
         damaged = {number: what for number, what in found if what}
     counted = collections.Counter(state.ids)
     orphans = store.orphans(folder, held.members, state)
-    links = [link for name in ours(held) for link in foreign.tree(folder / name)[1]]
+    links = [link for name in ours(held) for link in safe_files.tree(folder / name)[1]]
     return Report(
         samples=len(counted),
         failed=len(state.without_relevance),
@@ -224,7 +224,7 @@ def _wrong_file(path: Path, size: int, expected: str, full: bool) -> str:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         return f"the file cannot be read: it is {kind}"
-    return "wrong checksum" if full and foreign.checksum(path) != expected else ""
+    return "wrong checksum" if full and safe_files.checksum(path) != expected else ""
 
 
 def discard(folder: Path, state: State, damaged: dict[int, str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlrp.dataset import foreign
+from jaxlrp.dataset import safe_files
 from jaxlrp.dataset.durable import write_json
 from jaxlrp.dataset.errors import need
 from jaxlrp.dataset.members import Member
@@ -75,14 +75,14 @@ def create(path: Path, members: Mapping[str, Member], chunk: int, rows: int) -> 
 
 def set_group(path: Path) -> None:
     """Writes the metadata of the group."""
-    foreign.clear(path, path / METADATA)
+    safe_files.clear(path, path / METADATA)
     write_json(path / METADATA, _GROUP)
 
 
 def group_holds(path: Path) -> bool:
     """Whether the metadata of the group are intact."""
     try:
-        return json.loads(foreign.read(path / METADATA)) == _GROUP
+        return json.loads(safe_files.read(path / METADATA)) == _GROUP
     except (OSError, ValueError, RecursionError):
         return False
 
@@ -90,7 +90,7 @@ def group_holds(path: Path) -> bool:
 def set_rows(path: Path, name: str, member: Member, chunk: int, rows: int) -> None:
     """Writes a member's metadata with `rows` rows, in the form that tensorstore writes."""
     ts = need("tensorstore", "writing a store")
-    foreign.clear(path, path / name / METADATA)
+    safe_files.clear(path, path / name / METADATA)
     memory = ts.open(
         {
             "driver": "zarr3",
@@ -107,7 +107,7 @@ def set_rows(path: Path, name: str, member: Member, chunk: int, rows: int) -> No
 def metadata_hold(path: Path, name: str, member: Member, chunk: int, rows: int | None) -> bool:
     """Whether a member's metadata are intact, and declare `rows` rows if that number is given."""
     try:
-        found = json.loads(foreign.read(path / name / METADATA))
+        found = json.loads(safe_files.read(path / name / METADATA))
         if rows is not None and found["shape"][0] != rows:
             return False
         return all(

@@ -84,7 +84,7 @@ def open_path(path: Path, readers: Mapping[str, Reader]) -> Source | Any:
     if not matching:
         raise ValueError(
             f"{str(path)!r} cannot be used as a source: expected a folder of images, or a file of type "
-            f"{', '.join(readers)}"
+            f"{', '.join(readers)}; pass ReadOptions(readers=...) to add a file type"
         )
     if path.is_file() and not path.stat().st_size:
         raise ValueError(f"the file {str(path)!r} is empty (0 bytes): save or copy it again")

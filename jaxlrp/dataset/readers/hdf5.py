@@ -27,8 +27,8 @@ def read(path: Path) -> Indexed:
         return hdf5(path)
     except KeyError as error:
         raise ValueError(
-            f"{str(path)!r}: {error.args[0]}; rename one of them, or pass jaxlrp.dataset.hdf5(path, "
-            "input=...) as the source"
+            f"{str(path)!r}: {error.args[0]}; rename the data set of inputs, or pass "
+            "jaxlrp.dataset.hdf5(path, input=...) as the source"
         ) from None
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read as HDF5: {error}") from error
