@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import xla_flags
 
@@ -35,6 +36,14 @@ def strict(x64: None) -> Iterator[None]:
     """Compute in float64, and let no dtype change unasked."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """A file on one worker (`pytest -n 2`): its tests share what they compiled and built."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 # The scripts that made the goldens need PyTorch and Zennit, which the tests do not.

@@ -195,6 +195,12 @@ def explainer(case: Case, rule: R.Rule | None = None) -> Callable:
 
 
 @functools.cache
+def compiled(case: Case) -> Callable:
+    """The compiled explainer, which tests share: each program is compiled once."""
+    return jax.jit(explainer(case))
+
+
+@functools.cache
 def inputs(case: Case, dtype: str = "float64") -> tuple[Any, jax.Array, jax.Array]:
     """(parameters, a batch of 3, an initial relevance)."""
     rng = np.random.default_rng(1)
@@ -256,11 +262,10 @@ def test_jit_equals_eager_and_is_one_trace(case: Case) -> None:
 @by_case
 def test_batch_equals_singles_equals_vmap(case: Case) -> None:
     p, x, r = inputs(case)
-    explain = jax.jit(lambda p, x, r: explainer(case)(p, x, target=r).relevance)
-    whole = explain(p, x, r)
+    whole = compiled(case)(p, x, target=r).relevance
     n = len(r) // len(x) if case.kind in ("conv", "maxpool") else 1
     parts = r.reshape(len(x), n, *r.shape[1:])
-    singles = [explain(p, x[i : i + 1], parts[i])[0] for i in range(len(x))]
+    singles = [compiled(case)(p, x[i : i + 1], target=parts[i]).relevance[0] for i in range(len(x))]
     close(whole, singles)
     mapped = jax.vmap(lambda x, r: explainer(case)(p, x[None], target=r).relevance[0])
     close(jax.jit(mapped)(x, parts), singles)
@@ -270,11 +275,11 @@ def test_batch_equals_singles_equals_vmap(case: Case) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dtype_is_kept(case: Case, dtype: str) -> None:
     p, x, r = inputs(case, dtype)
-    found = jax.jit(explainer(case))(p, x, target=r)
+    found = compiled(case)(p, x, target=r)
     assert found.relevance.dtype == x.dtype
     assert found.output.dtype == x.dtype
     wide = jax.tree.map(lambda a: a.astype(jnp.float64), (p, x, r))
-    expected = jax.jit(explainer(case))(*wide[:2], target=wide[2]).relevance
+    expected = compiled(case)(*wide[:2], target=wide[2]).relevance
     # a bfloat16 layer's own output is rounded to 8 bits before the rule divides by it
     close(found.relevance, expected, {"float32": 1e-5, "bfloat16": 4e-2}[dtype])
 
@@ -283,7 +288,10 @@ def test_dtype_is_kept(case: Case, dtype: str) -> None:
 def test_linear_in_relevance(case: Case) -> None:
     p, x, r = inputs(case)
     other = jnp.cos(jnp.arange(r.size)).reshape(r.shape)
-    explain = jax.jit(lambda r: explainer(case)(p, x, target=r).relevance)
+
+    def explain(r: jax.Array) -> jax.Array:
+        return compiled(case)(p, x, target=r).relevance
+
     left, right = explain(2 * r - 3 * other), 2 * explain(r) - 3 * explain(other)
     if case.rule.linear_in_relevance:
         close(left, right)
@@ -406,23 +414,32 @@ def test_attach_and_explain_agree(case: Case) -> None:
 @by_case
 def test_checkpoint_inside_and_around(case: Case) -> None:
     p, x, r = inputs(case)
-    plain = jax.jit(explainer(case))(p, x, target=r).relevance
-
     inner = lrp.explain(jax.checkpoint(case.function), composite(case), argnums=1)
-    close(jax.jit(inner)(p, x, target=r).relevance, plain)
+    attached = lrp.attach(case.function, composite(case), argnums=1)
 
     def outer(x: jax.Array) -> jax.Array:
         return explainer(case)(p, x, target=r).relevance
 
-    gradient = jax.jit(jax.grad(lambda x: (outer(x) ** 2).sum()))(x)
-    around = jax.jit(jax.grad(lambda x: (jax.checkpoint(outer)(x) ** 2).sum()))(x)
-    close(around, gradient)
-    attached = lrp.attach(case.function, composite(case), argnums=1)
+    def gradient(explain: Callable, x: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: (explain(x) ** 2).sum())(x)
 
-    def pulled(function: Callable) -> jax.Array:
-        return jax.jit(lambda x, r: jax.vjp(lambda x: function(p, x), x)[1](r)[0])(x, r)
+    def pulled(function: Callable, x: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: function(p, x), x)[1](r)[0]
 
-    close(pulled(jax.checkpoint(attached)), pulled(attached))
+    @jax.jit  # all in one program, which compiles in half the time
+    def found(x: jax.Array) -> tuple[jax.Array, ...]:
+        return (
+            inner(p, x, target=r).relevance,
+            gradient(jax.checkpoint(outer), x),
+            gradient(outer, x),
+            pulled(jax.checkpoint(attached), x),
+            pulled(attached, x),
+        )
+
+    inside, around, plain_gradient, pulled_around, plain_pulled = found(x)
+    close(inside, compiled(case)(p, x, target=r).relevance)
+    close(around, plain_gradient)
+    close(pulled_around, plain_pulled)
 
 
 # Presets on a small network
@@ -461,6 +478,12 @@ WITH_BIAS = (
     "epsilon_alpha2_beta1_flat",
 )
 by_preset = pytest.mark.parametrize("name", PRESETS)
+
+
+@functools.cache
+def compiled_preset(name: str) -> Callable:
+    """The compiled explainer of the network, which tests share."""
+    return jax.jit(lrp.explain(network()[0], PRESETS[name](), argnums=1))
 
 
 @functools.cache
@@ -523,8 +546,8 @@ def test_preset_jit_vmap_loop_trace(name: str) -> None:
 @by_preset
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_preset_keeps_dtype(name: str, dtype: str) -> None:
-    apply, variables, x = network(dtype)
-    explain = jax.jit(lrp.explain(apply, PRESETS[name](), argnums=1))
+    _, variables, x = network(dtype)
+    explain = compiled_preset(name)
     found = explain(variables, x, target=1)
     assert found.relevance.dtype == x.dtype
     assert np.isfinite(np.asarray(found.relevance, float)).all()
@@ -547,8 +570,7 @@ def test_preset_attached(name: str) -> None:
 @by_preset
 def test_preset_is_linear_in_relevance(name: str) -> None:
     apply, variables, x = network()
-    made = PRESETS[name]()
-    explain = jax.jit(lrp.explain(apply, made, argnums=1))
+    made, explain = PRESETS[name](), compiled_preset(name)
     r, other = (jnp.asarray(np.random.default_rng(s).normal(size=(3, 3))) for s in (5, 6))
     found = [explain(variables, x, target=t).relevance for t in (2 * r - 3 * other, r, other)]
     if all(
