@@ -1,13 +1,13 @@
-"""Settings of the whole test run."""
+"""Settings of the whole test run, and the fixtures that many modules share."""
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
-# Tests compile hundreds of small programs once each: compile them fast, not to run fast. Must be
-# set before JAX is imported.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-)
+import xla_flags
+
+# Before JAX is imported. Processes that tests start inherit these.
+os.environ.setdefault("XLA_FLAGS", xla_flags.fast_compilation())
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -22,6 +22,28 @@ def _forget_programs():
     yield
     if psutil.Process().memory_info().rss > 3 * 2**30:
         jax.clear_caches()
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Compute in float64. A module asks for it by `pytestmark = pytest.mark.usefixtures("x64")`."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def strict(x64: None) -> Iterator[None]:
+    """Compute in float64, and let no dtype change unasked."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """A file on one worker (`pytest -n 2`): its tests share what they compiled and built."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 # The scripts that made the goldens need PyTorch and Zennit, which the tests do not.

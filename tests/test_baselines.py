@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,19 +17,12 @@ import jaxlrp as lrp
 from jaxlrp import baselines as B
 from jaxlrp.baselines.problem import weighted_sum
 
+from numeric import close
+
 KEY = jax.random.key(7)
 
 
-@pytest.fixture(autouse=True)
-def strict() -> Iterator[None]:
-    """Compute in float64, and let no dtype change unasked."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
-        yield
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-10) -> None:
-    expected = np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+pytestmark = pytest.mark.usefixtures("strict")
 
 
 def array(*values: Any) -> jax.Array:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +16,12 @@ import jaxlrp as lrp
 from jaxlrp import composites as C
 from jaxlrp import rules as R
 
+from numeric import close
+
 RTOL = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 2e-2}
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64 where nothing else is said."""
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-10) -> None:
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 # Functions of (parameters, x) for one example; a batch is their vmap, or the function itself.
@@ -125,21 +118,25 @@ class Case(NamedTuple):
 LINEAR_RULES = [
     lrp.LRP0(),
     lrp.Epsilon(0.1),
-    lrp.Epsilon(0.1, "zero"),
-    lrp.ZPlus("absorb", 0.1),
-    lrp.ZPlus("zero", 0.1),
-    lrp.AlphaBeta(2.0, 1.0, "absorb", 0.1),
-    lrp.AlphaBeta(1.5, 0.5, "zero", 0.1),
-    lrp.Gamma(0.3, "absorb", 0.1),
-    lrp.Gamma(0.3, "zero", 0.1),
-    lrp.ZBox(-4.0, 4.0, 0.1),
-    lrp.WSquare("absorb", 0.1),
-    lrp.WSquare("zero", 0.1),
-    lrp.Flat(0.1),
+    lrp.Epsilon(0.1, bias="zero"),
+    lrp.ZPlus(bias="absorb", stabilizer=0.1),
+    lrp.ZPlus(bias="zero", stabilizer=0.1),
+    lrp.AlphaBeta(2.0, 1.0, bias="absorb", stabilizer=0.1),
+    lrp.AlphaBeta(1.5, 0.5, bias="zero", stabilizer=0.1),
+    lrp.Gamma(0.3, bias="absorb", stabilizer=0.1),
+    lrp.Gamma(0.3, bias="zero", stabilizer=0.1),
+    lrp.ZBox(-4.0, 4.0, stabilizer=0.1),
+    lrp.WSquare(bias="absorb", stabilizer=0.1),
+    lrp.WSquare(bias="zero", stabilizer=0.1),
+    lrp.Flat(stabilizer=0.1),
 ]
 
 
-ABSORBING = [rule for rule in LINEAR_RULES if getattr(rule, "bias", "absorb") == "absorb"]
+ABSORBING = [
+    rule
+    for rule in LINEAR_RULES
+    if rule.without_bias() != rule or isinstance(rule, (lrp.ZBox, lrp.Flat))
+]
 
 
 def own(layer: R.BoundLayer, x: jax.Array, r: jax.Array) -> jax.Array:
@@ -198,6 +195,12 @@ def explainer(case: Case, rule: R.Rule | None = None) -> Callable:
 
 
 @functools.cache
+def compiled(case: Case) -> Callable:
+    """The compiled explainer, which tests share: each program is compiled once."""
+    return jax.jit(explainer(case))
+
+
+@functools.cache
 def inputs(case: Case, dtype: str = "float64") -> tuple[Any, jax.Array, jax.Array]:
     """(parameters, a batch of 3, an initial relevance)."""
     rng = np.random.default_rng(1)
@@ -207,6 +210,22 @@ def inputs(case: Case, dtype: str = "float64") -> tuple[Any, jax.Array, jax.Arra
     return p, x, r
 
 
+@pytest.mark.parametrize("rule", dict.fromkeys(case.rule for case in CASES), ids=repr)
+def test_a_rule_is_a_value(rule: R.Rule) -> None:
+    """It prints as what makes it, compares, hashes, and is a pytree of its hyperparameters."""
+    if not isinstance(rule, R.Custom):
+        assert eval(repr(rule), vars(R)) == rule
+    leaves, tree = jax.tree.flatten(rule)
+    again = jax.tree.unflatten(tree, leaves)
+    assert again == rule
+    assert hash(again) == hash(rule)
+    assert type(again) is type(rule)
+    assert rule not in [case.rule for case in CASES if repr(case.rule) != repr(rule)]
+    for field in dataclasses.fields(cast(Any, rule)):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(rule, field.name, 1.0)
+
+
 def test_every_rule_and_kind_is_in_the_table() -> None:
     concrete = {getattr(R, name) for name in R.__all__}
     concrete = {c for c in concrete if isinstance(c, type) and issubclass(c, R.Rule)} - {R.Rule}
@@ -214,7 +233,7 @@ def test_every_rule_and_kind_is_in_the_table() -> None:
     for case in CASES:
         assert case.kind in case.rule.kinds
         p, x, _ = inputs(case)
-        plan = lrp.plan(case.function, composite(case), p, x)
+        plan = lrp.plan(case.function, composite(case), p, x, argnums=1)
         assert case.rule in plan.rules
 
 
@@ -243,11 +262,10 @@ def test_jit_equals_eager_and_is_one_trace(case: Case) -> None:
 @by_case
 def test_batch_equals_singles_equals_vmap(case: Case) -> None:
     p, x, r = inputs(case)
-    explain = jax.jit(lambda p, x, r: explainer(case)(p, x, target=r).relevance)
-    whole = explain(p, x, r)
+    whole = compiled(case)(p, x, target=r).relevance
     n = len(r) // len(x) if case.kind in ("conv", "maxpool") else 1
     parts = r.reshape(len(x), n, *r.shape[1:])
-    singles = [explain(p, x[i : i + 1], parts[i])[0] for i in range(len(x))]
+    singles = [compiled(case)(p, x[i : i + 1], target=parts[i]).relevance[0] for i in range(len(x))]
     close(whole, singles)
     mapped = jax.vmap(lambda x, r: explainer(case)(p, x[None], target=r).relevance[0])
     close(jax.jit(mapped)(x, parts), singles)
@@ -257,11 +275,11 @@ def test_batch_equals_singles_equals_vmap(case: Case) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dtype_is_kept(case: Case, dtype: str) -> None:
     p, x, r = inputs(case, dtype)
-    found = jax.jit(explainer(case))(p, x, target=r)
+    found = compiled(case)(p, x, target=r)
     assert found.relevance.dtype == x.dtype
     assert found.output.dtype == x.dtype
     wide = jax.tree.map(lambda a: a.astype(jnp.float64), (p, x, r))
-    expected = jax.jit(explainer(case))(*wide[:2], target=wide[2]).relevance
+    expected = compiled(case)(*wide[:2], target=wide[2]).relevance
     # a bfloat16 layer's own output is rounded to 8 bits before the rule divides by it
     close(found.relevance, expected, {"float32": 1e-5, "bfloat16": 4e-2}[dtype])
 
@@ -270,7 +288,10 @@ def test_dtype_is_kept(case: Case, dtype: str) -> None:
 def test_linear_in_relevance(case: Case) -> None:
     p, x, r = inputs(case)
     other = jnp.cos(jnp.arange(r.size)).reshape(r.shape)
-    explain = jax.jit(lambda r: explainer(case)(p, x, target=r).relevance)
+
+    def explain(r: jax.Array) -> jax.Array:
+        return compiled(case)(p, x, target=r).relevance
+
     left, right = explain(2 * r - 3 * other), 2 * explain(r) - 3 * explain(other)
     if case.rule.linear_in_relevance:
         close(left, right)
@@ -322,12 +343,12 @@ def test_conservation(case: Case) -> None:
         (lrp.LRP0(), lambda z, b, r: r * b / z),
         (lrp.Epsilon(0.1), lambda z, b, r: r * (1 - (z - b) / (z + 0.1 * np.sign(z)))),
         (
-            lrp.Epsilon(0.1, "zero"),
+            lrp.Epsilon(0.1, bias="zero"),
             lambda z, b, r: r * (1 - (z - b) / (z - b + 0.1 * np.sign(z - b))),
         ),
-        (lrp.ZBox(-4.0, 4.0, 1e-13), lambda z, b, r: 0 * r),
-        (lrp.WSquare("zero", 1e-13), lambda z, b, r: 0 * r),
-        (lrp.Flat(0.1), lambda z, b, r: r * 0.1 / 4.1),
+        (lrp.ZBox(-4.0, 4.0, stabilizer=1e-13), lambda z, b, r: 0 * r),
+        (lrp.WSquare(bias="zero", stabilizer=1e-13), lambda z, b, r: 0 * r),
+        (lrp.Flat(stabilizer=0.1), lambda z, b, r: r * 0.1 / 4.1),
     ],
     ids=lambda v: repr(v) if isinstance(v, R.Rule) else "kept",
 )
@@ -393,23 +414,32 @@ def test_attach_and_explain_agree(case: Case) -> None:
 @by_case
 def test_checkpoint_inside_and_around(case: Case) -> None:
     p, x, r = inputs(case)
-    plain = jax.jit(explainer(case))(p, x, target=r).relevance
-
     inner = lrp.explain(jax.checkpoint(case.function), composite(case), argnums=1)
-    close(jax.jit(inner)(p, x, target=r).relevance, plain)
+    attached = lrp.attach(case.function, composite(case), argnums=1)
 
     def outer(x: jax.Array) -> jax.Array:
         return explainer(case)(p, x, target=r).relevance
 
-    gradient = jax.jit(jax.grad(lambda x: (outer(x) ** 2).sum()))(x)
-    around = jax.jit(jax.grad(lambda x: (jax.checkpoint(outer)(x) ** 2).sum()))(x)
-    close(around, gradient)
-    attached = lrp.attach(case.function, composite(case), argnums=1)
+    def gradient(explain: Callable, x: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: (explain(x) ** 2).sum())(x)
 
-    def pulled(function: Callable) -> jax.Array:
-        return jax.jit(lambda x, r: jax.vjp(lambda x: function(p, x), x)[1](r)[0])(x, r)
+    def pulled(function: Callable, x: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: function(p, x), x)[1](r)[0]
 
-    close(pulled(jax.checkpoint(attached)), pulled(attached))
+    @jax.jit  # all in one program, which compiles in half the time
+    def found(x: jax.Array) -> tuple[jax.Array, ...]:
+        return (
+            inner(p, x, target=r).relevance,
+            gradient(jax.checkpoint(outer), x),
+            gradient(outer, x),
+            pulled(jax.checkpoint(attached), x),
+            pulled(attached, x),
+        )
+
+    inside, around, plain_gradient, pulled_around, plain_pulled = found(x)
+    close(inside, compiled(case)(p, x, target=r).relevance)
+    close(around, plain_gradient)
+    close(pulled_around, plain_pulled)
 
 
 # Presets on a small network
@@ -448,6 +478,12 @@ WITH_BIAS = (
     "epsilon_alpha2_beta1_flat",
 )
 by_preset = pytest.mark.parametrize("name", PRESETS)
+
+
+@functools.cache
+def compiled_preset(name: str) -> Callable:
+    """The compiled explainer of the network, which tests share."""
+    return jax.jit(lrp.explain(network()[0], PRESETS[name](), argnums=1))
 
 
 @functools.cache
@@ -510,8 +546,8 @@ def test_preset_jit_vmap_loop_trace(name: str) -> None:
 @by_preset
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_preset_keeps_dtype(name: str, dtype: str) -> None:
-    apply, variables, x = network(dtype)
-    explain = jax.jit(lrp.explain(apply, PRESETS[name](), argnums=1))
+    _, variables, x = network(dtype)
+    explain = compiled_preset(name)
     found = explain(variables, x, target=1)
     assert found.relevance.dtype == x.dtype
     assert np.isfinite(np.asarray(found.relevance, float)).all()
@@ -534,11 +570,12 @@ def test_preset_attached(name: str) -> None:
 @by_preset
 def test_preset_is_linear_in_relevance(name: str) -> None:
     apply, variables, x = network()
-    made = PRESETS[name]()
-    explain = jax.jit(lrp.explain(apply, made, argnums=1))
+    made, explain = PRESETS[name](), compiled_preset(name)
     r, other = (jnp.asarray(np.random.default_rng(s).normal(size=(3, 3))) for s in (5, 6))
     found = [explain(variables, x, target=t).relevance for t in (2 * r - 3 * other, r, other)]
-    if all(rule.linear_in_relevance for rule in lrp.plan(apply, made, variables, x).rules):
+    if all(
+        rule.linear_in_relevance for rule in lrp.plan(apply, made, variables, x, argnums=1).rules
+    ):
         close(found[0], 2 * found[1] - 3 * found[2])
     else:
         assert np.abs(found[0] - 2 * found[1] + 3 * found[2]).max() > 1e-6

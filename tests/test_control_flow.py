@@ -1,6 +1,6 @@
 """Loops, branches, calls and derivatives of the user's own, and what is recorded inside them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,21 +14,13 @@ from jax import lax
 import jaxlrp as lrp
 from jaxlrp import composites as C
 
+from numeric import close
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-10) -> None:
-    expected = np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
 
 
 def explained(fun: Any, *args: Any, target: Any = None, condition: Any = None, **options: Any):
@@ -106,16 +98,18 @@ def test_conditions_and_starts_in_a_branch(flag: bool) -> None:
 
 def test_the_ledger_of_a_branch() -> None:
     def ledger(fun: Callable, *args: Any) -> Any:
-        check = lrp.check_conservation
-        return jax.jit(lambda *args: check(fun, C.all_epsilon(0.1), *args, target=R))(*args)
+        check = lrp.ledger
+        return jax.jit(
+            lambda *args: check(fun, C.all_epsilon(0.1), *args, argnums=len(args) - 1, target=R)
+        )(*args)
 
     for flag in (True, False):
         expected = ledger(lambda p, x, flag=flag: taken(flag, p, x), P, X)
         found = ledger(branching, flag, P, X)
-        assert set(expected.entries) == {"stem", "relu"} | PATHS[flag]
-        for path, entry in found.entries.items():
-            if path in expected.entries:
-                close(jax.tree.leaves(entry), jax.tree.leaves(expected.entries[path]))
+        assert set(expected.rows) == {"stem", "relu"} | PATHS[flag]
+        for path, entry in found.rows.items():
+            if path in expected.rows:
+                close(jax.tree.leaves(entry), jax.tree.leaves(expected.rows[path]))
             else:
                 assert not any(jax.tree.leaves(entry))
         close(found.elsewhere, 0.0, 1e-9)

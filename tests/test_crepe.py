@@ -113,12 +113,6 @@ def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
 # Its layers. The weights are random, so that these tests need none; nothing is left at 0 or 1.
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def random_network(*, biases=True):
     """A small Crepe, its variables and three frames, float64."""
     rng = np.random.default_rng(0)

@@ -176,12 +176,6 @@ def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
 # Its relevance. The weights are random, so that these tests need none.
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 WORDS, FEATURES, STEPS = ["knee", "axe", "photo"], 7, 4
 
 

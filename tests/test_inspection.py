@@ -31,11 +31,7 @@ from jaxlrp.inspection import (
 
 import dense_transforms as dense
 
-
-@pytest.fixture(autouse=True)
-def strict():
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
-        yield
+pytestmark = pytest.mark.usefixtures("strict")
 
 
 X = np.array([1, -2, 3, 0.5, -1.5, 2.5, -0.5, 4])

@@ -115,7 +115,9 @@ def test_a_missing_reader_is_named(net, package, monkeypatch):
     for name in [n for n in sys.modules if n.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"read with packages not installed: {INSTALL}$"):
+    with pytest.raises(
+        ImportError, match=rf"MiniLM needs packages that are not installed: {INSTALL}$"
+    ):
         minilm()
 
 
@@ -133,12 +135,6 @@ def test_weights_of_another_network_are_refused(net, tmp_path, monkeypatch):
 
 
 # Its relevance. The weights are random, so that these tests need none; nothing is left at 0 or 1.
-
-
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
 
 
 HEADS = 3

@@ -1,7 +1,7 @@
 """Every operation of JAX: what becomes of it is settled, and what is supported has its number."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,21 +17,14 @@ import jaxlrp as lrp
 from jaxlrp import composites as C
 from jaxlrp.network import primitives as P
 
+import numeric
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
+close = functools.partial(numeric.close, rtol=1e-9)
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
-
-
-def close(actual: Any, expected: Any, rtol: float = 1e-9) -> None:
-    expected = np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
 
 
 def test_what_becomes_of_each_primitive_is_settled_once() -> None:
@@ -265,7 +258,7 @@ def test_a_grouped_product_is_a_dense_layer_for_each_group(rule: lrp.rules.Rule)
 
     composite = C.by_kind("dense", rule)
     r = normal(6, 5, seed=8)
-    row = lrp.plan(experts, composite, EXPERTS, TOKENS).rows[0]
+    row = lrp.plan(experts, composite, EXPERTS, TOKENS, argnums=1).rows[0]
     assert (row.kind, row.path, row.name) == ("dense", "w", "ragged_dot_general")
     found, expected = (
         jax.jit(lrp.explain(f, composite, argnums=1, parameters=0))(EXPERTS, TOKENS, target=r)

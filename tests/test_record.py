@@ -16,10 +16,7 @@ IDS = np.array([[1, 4, 2, 4], [3, 3, 0, 5]])
 EXACT = composites.by_kind("dense", lrp.LRP0())  # every relevance is value times gradient
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def drawn(seed, tree):
@@ -173,9 +170,9 @@ def test_relevance_of_heads_is_that_which_flows_through_them(flavor, scan):
     found = by_layer(result.records, scan)
     np.testing.assert_allclose(found, expected, rtol=RTOL[flavor], atol=RTOL[flavor])
 
-    ledger = jax.jit(lambda x: lrp.check_conservation(fun, cp, x, target=1))(IDS)
+    ledger = jax.jit(lambda x: lrp.ledger(fun, cp, x, target=1))(IDS)
     for path, record in result.records.items():
-        received = ledger.entries[path].received
+        received = ledger.rows[path].received
         np.testing.assert_allclose(record.relevance.sum(), received, rtol=RTOL[flavor])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,9 +10,11 @@ import numpy as np
 import pytest
 
 import jaxlrp as lrp
-from jaxlrp.network.layers import KINDS
+from jaxlrp.network.detect import KINDS
 from spellings import elementwise, integers, joining, mixing, weights
 from spellings.table import PRESETS, Pair
+
+from numeric import close
 
 TABLE: dict[str, Pair] = (
     elementwise.PAIRS | mixing.PAIRS | joining.PAIRS | weights.PAIRS | integers.PAIRS
@@ -24,16 +25,7 @@ EVERY = [(name, preset) for name, p in TABLE.items() for preset in p.presets]
 NAMES = [pytest.param(n, marks=[pytest.mark.slow] if p.slow else []) for n, p in TABLE.items()]
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual: Any, expected: Any, rtol: float) -> None:
-    expected = np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def check(pair: Pair, composite: Any) -> None:
@@ -76,5 +68,5 @@ def test_every_kind_of_layer_has_pairs() -> None:
         first.setdefault(pair.kind, pair)
     assert set(first) == set(KINDS) - {"unsupported"}
     for kind, pair in first.items():
-        plan = lrp.plan(pair.one, None, *map(jnp.asarray, pair.args))
+        plan = lrp.plan(pair.one, None, *map(jnp.asarray, pair.args), argnums=len(pair.args) - 1)
         assert kind in [row.kind for row in plan.rows]

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from scipy import sparse
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray import extras, seeds
 from jaxlrp.spray.analysis import Analysis, Clustering, Embedding
 from jaxlrp.spray.clusters import Clusterer, KMeans

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from jax import Array
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray import seeds
 from jaxlrp.spray.extras import scikit_learn, threads
 

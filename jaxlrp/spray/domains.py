@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlrp._checks import check_at_least, check_count
 from jaxlrp.inspection import DFT, DFT2, decompose
-from jaxlrp.numerics import check_at_least, check_count, widen
+from jaxlrp.numerics import widen
 from jaxlrp.spray.preprocess import l1_normalize, pool
 
 Domain = Callable[[Array, Array | None], Array]

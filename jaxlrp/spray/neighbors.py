@@ -20,7 +20,8 @@ import numpy as np
 from jax import Array, lax
 from scipy import sparse
 
-from jaxlrp.numerics import check_count, widen
+from jaxlrp._checks import check_count
+from jaxlrp.numerics import widen
 
 _SPARE = 8  # candidates in addition to the requested number
 _BLOCK = 2**26  # entries of the arrays of a block: 256 MiB in float32

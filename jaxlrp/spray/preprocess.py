@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp.numerics import check_count, widen
+from jaxlrp._checks import check_count
+from jaxlrp.numerics import widen
 
 Step = Callable[[Array], Array]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray.analysis import Analysis
 from jaxlrp.spray.html import figure_tag, page, table, text
 from jaxlrp.spray.preprocess import Step, l1_normalize

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray import extras, seeds
 from jaxlrp.spray.analysis import Analysis
 from jaxlrp.spray.analyze import Settings, analyze_points, members

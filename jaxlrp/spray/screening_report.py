@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray.html import page, table, text
 from jaxlrp.spray.preprocess import Step, l1_normalize
 from jaxlrp.spray.ranking import Ranking, cluster_means

@@ -18,7 +18,7 @@ from scipy import linalg, sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import ArpackNoConvergence, aslinearoperator, eigsh
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray.analysis import Embedding
 from jaxlrp.spray.seeds import generator
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from jax import Array
 
-from jaxlrp.numerics import check_at_least, check_count
+from jaxlrp._checks import check_at_least, check_count
 from jaxlrp.spray import seeds
 from jaxlrp.spray.extras import scikit_learn, threads, umap
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.virelay.attribution import Attribution
 from jaxlrp.virelay.folder import check_target, write_whole
 from jaxlrp.virelay.labels import Classes, as_labels, label_map, valid_identifier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.virelay.lazy import LazyArray, RenderedImages, Rows, as_rows
 from jaxlrp.virelay.pixels import SMALLEST
 

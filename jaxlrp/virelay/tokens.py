@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.virelay.lazy import LazyArray, RenderedImages, Rows
 
 _DPI = 72  # one point is one pixel

@@ -1,6 +1,5 @@
 """The JAX networks compute what their PyTorch twins computed when `zennit.npz` was frozen."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,11 +15,7 @@ TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
 FROZEN = np.load(Path(__file__).parent / "zennit.npz")
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def frozen_output(name: str) -> np.ndarray:

@@ -20,12 +20,7 @@ from zoo.presets import ALL, EVERYWHERE, GRADIENTS, applicable, rotated
 from zoo.registry import KNOWN, SINGLE, ZOO
 from zoo.test_zoo import RTOL, TARGET, check_closes, close, is_float, judge, pure
 
-
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def explanation(fun: Any, x: jax.Array, composite: lrp.Composite) -> Any:
@@ -33,7 +28,7 @@ def explanation(fun: Any, x: jax.Array, composite: lrp.Composite) -> Any:
 
     @jax.jit
     def run(x: jax.Array) -> tuple:
-        ledger = lrp.check_conservation(fun, composite, x, target=TARGET)
+        ledger = lrp.ledger(fun, composite, x, target=TARGET)
         return lrp.explain(fun, composite)(x, target=TARGET), ledger, pure(fun)(x)
 
     return run(x)

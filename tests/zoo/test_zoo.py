@@ -6,7 +6,7 @@ What is known to fail stands in the registry, check by check; what no longer fai
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,25 +17,18 @@ from flax import nnx
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
-from jaxlrp.network.layers import KINDS
+from jaxlrp.network.detect import KINDS
 from zoo.entries import Entry
 from zoo.registry import EAGER, KNOWN, KNOWN_TWINS, SINGLE, ZOO
 from zoo.twins import TWINS
+
+from numeric import close
 
 RTOL = 1e-9  # float64, through some thirty layers and divisions by values near zero
 TARGET = 1  # an index along the last axis of the output, for every example and position
 
 
-@pytest.fixture(autouse=True)
-def x64() -> Iterator[None]:
-    """Compute in float64."""
-    with jax.enable_x64(True):
-        yield
-
-
-def close(actual: Any, expected: Any, rtol: float = RTOL) -> None:
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max())
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def is_float(x: jax.Array) -> bool:
@@ -83,9 +76,7 @@ class Case:
 
     @functools.cached_property
     def ledger(self) -> Any:
-        account = functools.partial(
-            lrp.check_conservation, self.fun, None, target=TARGET, zero_bias=True
-        )
+        account = functools.partial(lrp.ledger, self.fun, None, target=TARGET, zero_bias=True)
         return jax.jit(account)(self.x)
 
     @functools.cached_property
@@ -238,8 +229,7 @@ def test_presets(name: str) -> None:
     def explain(x: jax.Array) -> Any:
         results = {preset: e(x, target=TARGET) for preset, e in explainers.items()}
         ledgers = {
-            preset: lrp.check_conservation(fun, composites[preset], x, target=TARGET)
-            for preset in accounted
+            preset: lrp.ledger(fun, composites[preset], x, target=TARGET) for preset in accounted
         }
         plain, pull = jax.vjp(pure(fun), x)
         chosen = jnp.zeros_like(plain).at[..., TARGET].set(1)
@@ -253,7 +243,7 @@ def test_presets(name: str) -> None:
         assert np.abs(found).max() > 1e-9
         close(results[preset].output, plain, RTOL if entry.precise else 0.1)
         if preset == "gradient" and is_float(x) and entry.precise:
-            close(found, gradient)
+            close(found, gradient, RTOL)
         if preset in ledgers:
             check_closes(ledgers[preset], name in SINGLE)
 
