@@ -32,7 +32,7 @@ def write_photographs(folder: Path, names: Sequence[str]) -> None:
 def attribute(folder: Path, out: Path, limit: int | None = None) -> dataset.Summary:
     """Explains the predicted class of each photograph, and the next likely one."""
     net = efficientnet_lite0()
-    explain = lrp.explain(net.model.apply, lrp.composites.epsilon_gamma_box(*net.bounds), argnums=1)
+    explain = lrp.explain(net.model.apply, lrp.composites.epsilon_gamma_box(*net.bounds))
     return dataset.attribute_dataset(
         explain,
         folder,

@@ -16,6 +16,8 @@ from jax.typing import ArrayLike
 from jaxlrp import _compat
 from jaxlrp.numerics import is_number, to_gradient_form
 
+__all__ = ["Contrast", "LogOdds", "Predicted", "Selection", "Target", "predicted"]
+
 
 def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
     """The cotangent of the output that a target stands for.
