@@ -51,7 +51,7 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
     On a shared machine CPU seconds are more reliable than wall time.
     """
     net = case(options.model, options.size, options.batch, tiny=options.tiny)
-    explain = lrp.explain(net.module.apply, composite_of(options.composite), argnums=1)
+    explain = lrp.explain(net.module.apply, composite_of(options.composite))
     rng = np.random.default_rng(0)
     x = rng.uniform(-3, 3, (options.samples, *net.x.shape[1:])).astype(np.float32)
     target = rng.integers(0, 10, options.samples).astype(np.int32)

@@ -143,7 +143,7 @@ def explain_all(
     model: CNN, variables: Any, x: np.ndarray, y: np.ndarray, store: pathlib.Path
 ) -> dataset.Relevance:
     """Writes the relevance of all images for their labels to disk."""
-    explainer = lrp.explain(model.apply, COMPOSITE, argnums=1)
+    explainer = lrp.explain(model.apply, COMPOSITE)
     summary = dataset.attribute_dataset(
         explainer, dataset.arrays(x, y), store, args=(variables,), prepare=lambda x: as_input(x[None])[0],
         batch_size=250, progress="log",

@@ -32,9 +32,7 @@ def write_photos(folder: Path, names: Sequence[str]) -> None:
 def attribute(folder: Path, output: Path, limit: int | None = None) -> dataset.Summary:
     """Explains the two most likely classes of each photo."""
     net = efficientnet_lite0()
-    explainer = lrp.explain(
-        net.model.apply, lrp.composites.epsilon_gamma_box(*net.input_range), argnums=1
-    )
+    explainer = lrp.explain(net.model.apply, lrp.composites.epsilon_gamma_box(*net.input_range))
     return dataset.attribute_dataset(
         explainer,
         folder,

@@ -131,7 +131,8 @@ def _explain(arguments: argparse.Namespace) -> None:
 def _plan(arguments: argparse.Namespace) -> None:
     net = _model(arguments.model)
     inputs = net.preprocess(np.zeros((256, 256, 3), np.uint8))
-    print(lrp.plan(net.model.apply, _composite(arguments.composite, net), net.variables, inputs))
+    composite = _composite(arguments.composite, net)
+    print(lrp.plan(net.model.apply, composite, net.variables, inputs, argnums=1))
 
 
 def _read(name: str) -> np.ndarray:

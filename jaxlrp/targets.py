@@ -17,6 +17,8 @@ from jaxlrp import _compat
 from jaxlrp._checks import is_number
 from jaxlrp.numerics import to_gradient_form
 
+__all__ = ["Contrast", "LogOdds", "Predicted", "Selection", "Target", "predicted"]
+
 
 def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
     """The cotangent of the output that a target stands for.

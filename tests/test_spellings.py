@@ -55,7 +55,7 @@ def test_a_preset_in_turn(name: str) -> None:
     check(TABLE[name], PRESETS[TURNS[name]]())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("name", "preset"), EVERY)
 def test_every_preset(name: str, preset: str) -> None:
     check(TABLE[name], PRESETS[preset]())

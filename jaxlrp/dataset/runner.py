@@ -28,7 +28,7 @@ from jaxlrp.dataset.request import Request, make_request
 from jaxlrp.dataset.resolve import SourceLike
 from jaxlrp.dataset.source import Indexed, Source
 from jaxlrp.dataset.store import Tally
-from jaxlrp.explanation.attribution import Explanation
+from jaxlrp.explanation.result import Explanation
 from jaxlrp.targets import Target
 
 

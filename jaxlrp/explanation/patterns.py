@@ -51,7 +51,7 @@ def by_layer(
       ValueError: if a pattern matches no layer, or two patterns match the same one.
     """
     found: dict[str, tuple[str, Any]] = {}
-    for pattern, value in sorted(given.items(), key=lambda item: item[0] not in paths):
+    for pattern, value in sorted(given.items(), key=lambda item: (item[0] not in paths, item[0])):
         for path in some(f"{what}[{pattern!r}]", pattern, paths):
             if path not in found:
                 found[path] = (pattern, value)

@@ -1,6 +1,6 @@
-"""Architectures times presets: one for every other architecture by rotation, all with `-m slow`.
+"""Architectures times presets: one for every other architecture by rotation, all with `-m exhaustive`.
 
-The slow ones also compare batch and singles and differentiate the explanation, as `test_zoo` does
+The exhaustive ones also compare batch and singles and differentiate the explanation, as `test_zoo` does
 under the default composite.
 """
 
@@ -104,7 +104,7 @@ def test_rotated(name: str, preset: str) -> None:
     judged(name, preset, varied=False)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "preset"), [(name, preset) for name in ZOO for preset in applicable(ZOO[name])]
 )
