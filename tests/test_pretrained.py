@@ -465,7 +465,7 @@ def test_a_part_of_a_checkpoint_is_read_and_nothing_beside_it_is_run(write, tmp_
         read_torch_checkpoint(path)
     with pytest.raises(ValueError, match=r"checkpoint\.pt: there is no part 'weights'"):
         read_torch_checkpoint(path, "weights")
-    with pytest.raises(ValueError, match="expected a mapping of names to tensors"):
+    with pytest.raises(ValueError, match="expected a mapping from names to tensors"):
         read_torch_checkpoint(path, "hparams")
 
 
@@ -503,10 +503,10 @@ def test_attributes_of_the_mapping_are_ignored(read):
         (WHOLE.replace("S'storage'", "S'module'"), "not a reference to a storage"),
         (WHOLE.replace("S'0'", "I0"), "not a reference to a storage"),
         (WHOLE.replace(numbers((3, 1)), "(I3\nI1\nl"), "w is not a tensor"),
-        (f"{WHOLE}I1\n{WHOLE}", "expected a flat mapping of names to tensors, got 1: Tensor"),
+        (f"{WHOLE}I1\n{WHOLE}", "expected a flat mapping from names to tensors, got 1: Tensor"),
         (f"{WHOLE}S'v'\n{tensor((2,), (1,), of=storage(7))}", "not a reference to a storage"),
-        ("I1\n", "expected a flat mapping of names to tensors, got 'w': 1"),
-        ("(dS'v'\nI1\ns", "expected a flat mapping of names to tensors, got 'w': {'v': 1}"),
+        ("I1\n", "expected a flat mapping from names to tensors, got 'w': 1"),
+        ("(dS'v'\nI1\ns", "expected a flat mapping from names to tensors, got 'w': {'v': 1}"),
     ],
     ids=itertools.count(),
 )
