@@ -92,7 +92,7 @@ def main() -> None:
     attached = lrp.attach(model.apply, composite, argnums=1)
     jax.grad(lambda x: attached(variables, x)[:, 1].sum())(x)
 
-    ledger = lrp.check_conservation(model.apply, composite, variables, x, argnums=1, target=1)
+    ledger = lrp.ledger(model.apply, composite, variables, x, argnums=1, target=1)
     assert_type(ledger, lrp.Ledger)
     assert_type(ledger.residual, jax.Array)
     assert_type(ledger.warning, str)
