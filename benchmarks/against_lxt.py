@@ -77,7 +77,7 @@ def ours(model: Encoder, variables: Any, x: jax.Array) -> dict[str, Callable[...
     def gradient(variables: Any, x: jax.Array) -> jax.Array:
         return jax.grad(lambda x: model.apply(variables, x)[:, TARGET].sum())(x)  # pyright: ignore
 
-    explain = lrp.explain(model.apply, lrp.composites.attnlrp(), argnums=1)
+    explain = lrp.explain(model.apply, lrp.composites.attnlrp())
     functions = {
         "jax.grad": gradient,
         "jaxlrp, attnlrp": lambda variables, x: explain(variables, x, target=TARGET).relevance,

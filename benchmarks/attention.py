@@ -41,7 +41,7 @@ def functions(model: Encoder, target: int) -> dict[str, Function]:
         return jax.grad(logits)(x, variables)
 
     def relevance(composite: lrp.Composite) -> Function:
-        explain = lrp.explain(model.apply, composite, argnums=1)
+        explain = lrp.explain(model.apply, composite)
         return lambda variables, x: explain(variables, x, target=target).relevance
 
     return {UNIT: gradient} | {name: relevance(c) for name, c in COMPOSITES.items()}

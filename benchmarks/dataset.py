@@ -27,7 +27,7 @@ from speed import composite_of, machine, markdown
 
 
 def bare(explain: Any, variables: Any, batch: int) -> Any:
-    """A function of samples in memory: a jitted loop over batches, the results thrown away."""
+    """A function of samples in memory: a jitted loop over batches that discards the results."""
 
     def step(variables: Any, x: Any, target: Any) -> Any:
         result = explain(variables, x, target=target)
@@ -46,12 +46,12 @@ def bare(explain: Any, variables: Any, batch: int) -> Any:
 
 
 def throughput(options: argparse.Namespace) -> dict[str, Any]:
-    """The runner and the bare loop, in turn: samples per second, and CPU seconds per sample.
+    """The runner and the bare loop, alternating: samples per second, and CPU seconds per sample.
 
-    On a machine that others use, seconds of the clock say little and CPU seconds more.
+    On a shared machine CPU seconds are more reliable than wall time.
     """
     net = case(options.model, options.size, options.batch, tiny=options.tiny)
-    explain = lrp.explain(net.module.apply, composite_of(options.composite), argnums=1)
+    explain = lrp.explain(net.module.apply, composite_of(options.composite))
     rng = np.random.default_rng(0)
     x = rng.uniform(-3, 3, (options.samples, *net.x.shape[1:])).astype(np.float32)
     target = rng.integers(0, 10, options.samples).astype(np.int32)
@@ -80,7 +80,7 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
 def _runner(
     explain: Any, variables: Any, x: np.ndarray, target: np.ndarray, options: argparse.Namespace
 ) -> tuple[tuple[float, float], dataset.Summary]:
-    """Seconds of a run, compiling apart, and CPU seconds less those of a run over one batch."""
+    """Seconds of a run without compiling, and its CPU seconds minus those of a run over one batch."""
     cpu = []
     for count in (options.batch, options.batch + len(x)):
         source = np.resize(x, (count, *x.shape[1:])), np.resize(target, count)
@@ -95,7 +95,7 @@ def _runner(
 
 
 def memory(samples: int, every: float = 0.25) -> dict[str, Any]:
-    """Resident memory while samples are read, one by one, explained by a small model and written."""
+    """Resident memory while samples are read one by one, explained by a small model, and written."""
     shape, classes = (28, 28), 10
     rng = np.random.default_rng(0)
     w = {
@@ -126,7 +126,8 @@ def memory(samples: int, every: float = 0.25) -> dict[str, Any]:
         try:
             summary = dataset.attribute_dataset(
                 lrp.explain(network, argnums=1), items(), f"{folder}/out", args=(w,),
-                batch_size=256, chunk=256, progress="none",
+                batch_size=256, progress="none",
+                store=dataset.StoreOptions(chunk_size=256),
             )  # fmt: skip
         finally:
             done.set()
@@ -146,7 +147,7 @@ def memory(samples: int, every: float = 0.25) -> dict[str, Any]:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Resident memory over the samples that are done."""
+    """Plots resident memory over the number of samples done."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3), layout="constrained")
@@ -164,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--composite", default="epsilon_plus")
-    parser.add_argument("--size", type=int, default=64, help="height and width of the pictures")
+    parser.add_argument("--size", type=int, default=64, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)

@@ -119,7 +119,7 @@ def on_a_network(args: argparse.Namespace) -> list[dict[str, Any]]:
     for size in ("tiny",) if args.quick else ("tiny", "full"):
         net = crepe(size)
         x = jnp.asarray(net.preprocess(rng.normal(size=(args.frames, 1024))), jnp.float32)
-        explain = lrp.explain(net.model.apply, lrp.composites.all_epsilon(), argnums=1)
+        explain = lrp.explain(net.model.apply, lrp.composites.all_epsilon())
         ways: dict[str, Callable[..., Any]] = {
             "explanation": lambda v, x, explain=explain: explain(v, x, target=180).relevance
         }

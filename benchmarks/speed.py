@@ -47,7 +47,7 @@ def composite_of(name: str) -> lrp.composites.Composite:
 
 def explanation_of(case: Case, composite: str) -> Function:
     """(variables, x, target) -> the relevance of x for the target logits."""
-    explain = lrp.explain(case.module.apply, composite_of(composite), argnums=1)
+    explain = lrp.explain(case.module.apply, composite_of(composite))
     return lambda variables, x, target: explain(variables, x, target=target).relevance
 
 

@@ -65,12 +65,12 @@ def measure(n: int, features: int, views: list[str], send: Any) -> None:
     found: dict[str, Any] = {"N": n, "data MiB": maps.nbytes / 2**20}
     near = timed(found, "neighbors", lambda: spray.neighbors(maps, 10))
     embedding = timed(found, "spectral", lambda: spray.spectral(spray.graph(near), key=key))
-    k = spray.eigengap(embedding.eigenvalues, least=2)
+    k = spray.eigengap(embedding.eigenvalues, min_clusters=2)
     labels = timed(found, "kmeans", lambda: spray.KMeans()(embedding.values[:, :k], k, key))
     found["above the data MiB"] = peak_mib() - before
     for name in views:
         view = {"pca": spray.PCA(), "tsne": spray.TSNE(), "umap": spray.UMAP()}[name]
-        shown = maps if view.of is None else embedding.values
+        shown = maps if view.base is None else embedding.values
         timed(found, name, lambda view=view, shown=shown: view(shown, key))
     found["peak MiB"] = peak_mib()
     found["k"], found["ARI"] = k, adjusted_rand_score(which, labels)

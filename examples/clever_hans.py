@@ -142,12 +142,13 @@ def explain_all(
     model: CNN, variables: Any, x: np.ndarray, y: np.ndarray, store: pathlib.Path
 ) -> dataset.Relevance:
     """The relevances of all pictures, for their labels, on disk."""
-    explain = lrp.explain(model.apply, COMPOSITE, argnums=1)
-    done = dataset.attribute_dataset(
-        explain, dataset.arrays(x, y), store, args=(variables,), prepare=lambda x: as_input(x[None])[0],
-        batch_size=250, progress="log", dims=("height", "width", "channel"),
+    explainer = lrp.explain(model.apply, COMPOSITE)
+    summary = dataset.attribute_dataset(
+        explainer, dataset.arrays(x, y), store, args=(variables,), prepare=lambda x: as_input(x[None])[0],
+        batch_size=250, progress="log",
+        store=dataset.StoreOptions(dims=("height", "width", "channel")),
     )  # fmt: skip
-    print(done)
+    print(summary)
     return dataset.open_relevance(store)
 
 

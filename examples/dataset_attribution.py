@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0 over a folder of photographs: relevances on disk, in a run that can be interrupted.
+"""Explains a folder of photos with EfficientNet-Lite0, onto disk, in a run that can be interrupted.
 
-python examples/dataset_attribution.py                       scikit-image's photographs
+python examples/dataset_attribution.py                       scikit-image's photos
 python examples/dataset_attribution.py --folder ~/photos     a folder of yours
 """
 
@@ -19,51 +19,50 @@ import jaxlrp as lrp
 from jaxlrp import dataset, plot
 from jaxlrp.pretrained import efficientnet_lite0
 
-PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
+PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 
 
-def write_photographs(folder: Path, names: Sequence[str]) -> None:
-    """Writes scikit-image's photographs, and a file that only seems to be one."""
+def write_photos(folder: Path, names: Sequence[str]) -> None:
+    """Writes scikit-image's photos, and a broken file."""
     for name in names:
         Image.fromarray(getattr(skimage.data, name)()).save(folder / f"{name}.png")
     (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 the rest of it is missing")
 
 
-def attribute(folder: Path, out: Path, limit: int | None = None) -> dataset.Summary:
-    """Explains the predicted class of each photograph, and the next likely one."""
+def attribute(folder: Path, output: Path, limit: int | None = None) -> dataset.Summary:
+    """Explains the two likeliest classes of each photo."""
     net = efficientnet_lite0()
-    explain = lrp.explain(net.model.apply, lrp.composites.epsilon_gamma_box(*net.bounds), argnums=1)
+    explainer = lrp.explain(net.model.apply, lrp.composites.epsilon_gamma_box(*net.input_range))
     return dataset.attribute_dataset(
-        explain,
+        explainer,
         folder,
-        out,
+        output,
         args=(net.variables,),
         prepare=lambda image: net.preprocess(image)[0],
         target=dataset.Top(2),
         batch_size=2,
-        dtype="float16",
-        dims=("height", "width", "channel"),
         limit=limit,
+        store=dataset.StoreOptions(dtype="float16", dims=("height", "width", "channel")),
     )
 
 
-def show(folder: Path, out: Path, path: Path) -> None:
-    """Draws the first photographs with the relevance of their two likeliest classes."""
+def show(folder: Path, store: Path, path: Path) -> None:
+    """Plots the first photos with the relevance of their two likeliest classes."""
     net = efficientnet_lite0()
-    opened = dataset.open_relevance(out)
+    opened = dataset.open_relevance(store)
     count = min(len(opened.ids), 5)
-    pictures = []
+    images = []
     for name in opened.ids[:count]:
         with Image.open(folder / str(name)) as image:
             inputs = net.preprocess(np.asarray(image.convert("RGB")))
-        pictures.append(net.to_picture(inputs)[0])
+        images.append(net.to_picture(inputs)[0])
     maps = opened.relevance[:count].astype(np.float32).sum(-1)
     figure = plot.grid(
         {
             f"class {rank + 1}": plot.normalize(maps[:, rank], axis=(-2, -1), percentile=99)
             for rank in range(2)
         },
-        images=pictures,
+        images=images,
         overlay=True,
     )
     figure.savefig(path, dpi=120, bbox_inches="tight")
@@ -73,23 +72,23 @@ def show(folder: Path, out: Path, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="photographs; scikit-image's by default")
+    parser.add_argument("--folder", type=Path, help="photos; scikit-image's by default")
     parser.add_argument(
-        "--output", type=Path, default=Path("."), help="for the store and the picture"
+        "--output", type=Path, default=Path("."), help="folder for the store and the figure"
     )
-    parser.add_argument("--quick", action="store_true", help="two photographs")
+    parser.add_argument("--quick", action="store_true", help="two photos")
     options = parser.parse_args(argv)
-    names = PHOTOGRAPHS[2:4] if options.quick else PHOTOGRAPHS
-    out = options.output / "relevance.zarr"
+    names = PHOTOS[2:4] if options.quick else PHOTOS
+    store = options.output / "relevance.zarr"
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         if options.folder is None:
-            write_photographs(folder, names)
+            write_photos(folder, names)
         if not options.quick:
-            attribute(folder, out, limit=2)  # as if it were interrupted: the next run goes on
-        print(attribute(folder, out))
-        assert dataset.verify(out).ok
-        show(folder, out, options.output / "dataset_attribution.png")
+            attribute(folder, store, limit=2)  # as if interrupted: the next run resumes
+        print(attribute(folder, store))
+        assert dataset.verify(store).ok
+        show(folder, store, options.output / "dataset_attribution.png")
 
 
 if __name__ == "__main__":

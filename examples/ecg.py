@@ -133,7 +133,7 @@ def main() -> int:
 
     results = {}
     for name, composite in COMPOSITES.items():
-        explain = inspection.inspect(model.apply, SPECTRUM, composite, axis=1, argnums=1)
+        explain = inspection.inspect(model.apply, SPECTRUM, composite, axis=1)
         results[name] = jax.jit(explain)(variables, humming[..., None])
     scores = {name: np.asarray(found.relevance[..., 0]) for name, found in results.items()}
     shown = results[OURS]

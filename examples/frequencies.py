@@ -139,7 +139,7 @@ def main() -> int:
 
     results = {}
     for name, composite in COMPOSITES.items():
-        explain = inspection.inspect(model.apply, inspection.DFT(), composite, axis=1, argnums=1)
+        explain = inspection.inspect(model.apply, inspection.DFT(), composite, axis=1)
         run = jax.jit(lambda x, f=explain: f(variables, x, target=targets.predicted))
         results[name] = run(x)
     shown = results[OURS]

@@ -37,11 +37,8 @@ def explainers(net: Pretrained) -> dict[str, Explain]:
         "epsilon_alpha2_beta1": composites.epsilon_alpha2_beta1(),
         "default": composites.default(),
     }
-    methods = {
-        name: lrp.explain(net.model.apply, composite, argnums=1)
-        for name, composite in named.items()
-    }
-    methods["input x gradient"] = lrp.baselines.input_x_gradient(net.model.apply, argnums=1)
+    methods = {name: lrp.explain(net.model.apply, composite) for name, composite in named.items()}
+    methods["input x gradient"] = lrp.baselines.input_x_gradient(net.model.apply)
 
     def pixels(explain: Callable[..., lrp.Explanation]) -> Explain:
         run = jax.jit(lambda x, t: explain(net.variables, x, target=t).relevance.sum(-1))

@@ -98,10 +98,9 @@ def both_in_reach(net: PitchTracker, count: int) -> Tones:
 def explainers(net: PitchTracker) -> dict[str, Explain]:
     """Methods by name: (variables, inputs, bins) -> relevance of each frequency, (N, 513)."""
     methods = {
-        name: lrp.explain(net.model.apply, composite, argnums=1)
-        for name, composite in COMPOSITES.items()
+        name: lrp.explain(net.model.apply, composite) for name, composite in COMPOSITES.items()
     }
-    methods[GRADIENT] = baselines.input_x_gradient(net.model.apply, argnums=1)
+    methods[GRADIENT] = baselines.input_x_gradient(net.model.apply)
 
     def frequencies(explain: Callable[..., lrp.Explanation]) -> Explain:
         found = inspection.inspect(explain, inspection.DFT(), axis=-1)

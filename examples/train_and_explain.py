@@ -138,7 +138,7 @@ def main() -> None:
 
     linen, variables = train_linen(x, y, steps)
     explain_linen = jax.jit(
-        lambda v, x, t: lrp.explain(linen.apply, COMPOSITE, argnums=1)(v, x, target=t, train=False)
+        lambda v, x, t: lrp.explain(linen.apply, COMPOSITE)(v, x, target=t, train=False)
     )
     module = train_nnx(x, y, steps)
     module.eval()

@@ -118,8 +118,8 @@ def main() -> int:
     right = (logits > 0) == vertical
     console.print(f"accuracy on {len(x)} pictures: {right.mean():.3f}")
 
-    explainers = {n: lrp.explain(model.apply, c, argnums=1) for n, c in METHODS.items()}
-    explainers["input x gradient"] = baselines.input_x_gradient(model.apply, argnums=1)
+    explainers = {n: lrp.explain(model.apply, c) for n, c in METHODS.items()}
+    explainers["input x gradient"] = baselines.input_x_gradient(model.apply)
     held = of_patches(masks.astype(float))
     table = Table(title="Positive relevance for what the network says, on the square")
     for column in ("method", "share", "top patch holds most"):

@@ -3,10 +3,13 @@
 from jaxlrp import baselines, composites, higher_order, inspection, rules, targets
 from jaxlrp.composites import Composite
 from jaxlrp.errors import GrowthWarning, NonFiniteError, TrainingModeError, UnsupportedError
-from jaxlrp.explanation.attribution import Explanation, Record
-from jaxlrp.explanation.explainer import attach, explain, plan
-from jaxlrp.explanation.ledger import Ledger, check_conservation
+from jaxlrp.explanation.attaching import attach
+from jaxlrp.explanation.explainer import Explainer, explain, ledger, plan
+from jaxlrp.explanation.ledger import Ledger
 from jaxlrp.explanation.plan import Plan
+from jaxlrp.explanation.result import Explanation, Record
+from jaxlrp.network.detect import KINDS
+from jaxlrp.network.layers import Layer
 from jaxlrp.rules import (
     LRP0,
     AlphaBeta,
@@ -24,15 +27,18 @@ from jaxlrp.rules import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "KINDS",
     "LRP0",
     "AlphaBeta",
     "Composite",
     "Custom",
     "Epsilon",
+    "Explainer",
     "Explanation",
     "Flat",
     "Gamma",
     "GrowthWarning",
+    "Layer",
     "Ledger",
     "NonFiniteError",
     "Norm",
@@ -47,11 +53,11 @@ __all__ = [
     "__version__",
     "attach",
     "baselines",
-    "check_conservation",
     "composites",
     "explain",
     "higher_order",
     "inspection",
+    "ledger",
     "plan",
     "rules",
     "targets",

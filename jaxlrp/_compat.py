@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax._src import core, source_info_util  # no public way to a user's source line
+from jax._src import config, core, source_info_util  # no public way to a user's source line
 from jax._src import custom_batching as batching_internal
 from jax._src import pjit as pjit_internal
 from jax._src import shard_map as shard_map_internal
@@ -366,3 +366,18 @@ def is_array(value: Any) -> bool:
 def make_jaxpr(fun: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:
     """`jax.make_jaxpr` with the tree of the output's shapes."""
     return jax.make_jaxpr(fun, return_shape=True)(*args)
+
+
+def is_eager() -> bool:
+    """Whether operations are evaluated as they are called: in no transformation, and to be compiled."""
+    return core.trace_state_clean() and not jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def trace_context() -> Any:
+    """The settings that a trace depends on, hashable: precision, x64, the mesh that is set."""
+    return config.trace_context()
+
+
+def evaluate_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    """The outputs of a jaxpr."""
+    return jex.jaxpr_as_fun(closed(jaxpr, consts))(*args)

@@ -1,4 +1,4 @@
-"""Exceptions. Each message says what was expected, what came, and how to mend it."""
+"""Exceptions. Each message says what was expected, what was given, and how to fix it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def near(name: str, known: Iterable[str], limit: int = 5) -> str:
     like = difflib.get_close_matches(name.strip("*"), known, n=limit, cutoff=0.3)
     listed = like or known[:limit]
     if not listed:
-        return "there is none"
+        return "there are none"
     more = "" if len(known) <= len(listed) else f", ... ({len(known)} in all)"
     return f"{'the nearest are' if like else 'there are'} {', '.join(map(repr, listed))}{more}"
 

@@ -1,15 +1,16 @@
-"""Numbers kept off zero, and the conversion between relevance and its gradient form."""
+"""Division away from zero, and the conversion between relevance and its gradient form."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from jaxlrp._checks import check_at_least
 
 # A power of two, so that dividing by it and multiplying again is exact; small enough to leave
 # every activation that matters alone, and so large that a relevance divided by it is finite.
@@ -17,7 +18,7 @@ _TINY_EXPONENT = {2: -14, 4: -60, 8: -300}
 
 
 def tiny(dtype) -> float:
-    """The least magnitude of a value that relevance is divided by.
+    """The smallest magnitude that relevance is divided by.
 
     2^-60 in float32 and bfloat16, 2^-300 in float64, 2^-14 in float16.
     """
@@ -29,7 +30,7 @@ def tiny(dtype) -> float:
 
 
 def off_zero(a: Array) -> Array:
-    """`s(a) = a + tiny` for a >= 0, `a - tiny` below: `a`, kept off zero."""
+    """`s(a) = a + tiny` for a >= 0, `a - tiny` below: `a` nudged away from zero."""
     t = jnp.asarray(tiny(a.dtype), a.dtype)
     return jnp.where(a >= 0, a + t, a - t)
 
@@ -37,7 +38,7 @@ def off_zero(a: Array) -> Array:
 def to_relevance(a: Array, g: Array) -> Array:
     """The relevance `R = s(a) g` of a value in gradient form; `Re(a g)` of a complex value.
 
-    An infinite value of which no relevance is asked, such as a masked score, has none.
+    An infinite value with zero cotangent, such as a masked score, has none.
     """
     if jnp.iscomplexobj(a):
         return jnp.real(a * g)
@@ -138,28 +139,6 @@ class Function:
 
     def __call__(self, z: Array) -> Array:
         return self.function(z)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a hyperparameter is a plain number, whose value can be looked at."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def check_at_least(name: str, value: Any, least: float) -> None:
-    """Refuses a plain number below `least`; arrays and traced values are not looked at."""
-    if is_number(value) and not value >= least:
-        raise ValueError(f"{name} must be >= {least:g}, got {value!r}")
-
-
-def check_count(name: str, value: Any) -> int:
-    """An integer of at least one.
-
-    Raises:
-      ValueError: if it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return int(value)
 
 
 def checked(name: str, stabilizer: Stabilizer) -> Stabilizer:

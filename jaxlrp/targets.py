@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxlrp import _compat
+from jaxlrp._checks import is_number
 from jaxlrp.numerics import to_gradient_form
 
-Target = Any  # int | integer array | array like the output | callable | Selection | None | a pytree
+__all__ = ["Contrast", "LogOdds", "Predicted", "Selection", "Target", "predicted"]
 
 
 def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
@@ -31,14 +35,67 @@ def initial(output: Any, target: Target, readout: str = "relevance") -> Any:
     return jax.tree.map(_compat.typed_as, _initial(seen, target, readout), output)
 
 
+def as_arrays(target: Target) -> Target:
+    """The target with arrays in place of numbers, so that one compiled program serves all classes."""
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, Selection):
+            indices = {name: as_arrays(getattr(leaf, name)) for name in leaf.indices}
+            return dataclasses.replace(leaf, **indices) if indices else leaf  # pyright: ignore[reportArgumentType]
+        return jnp.asarray(leaf) if is_number(leaf) else leaf
+
+    return jax.tree.map(one, target, is_leaf=lambda leaf: isinstance(leaf, Selection))
+
+
+def check_range(output: Any, target: Target) -> None:
+    """Checks the class indices of a target whose values are known, before anything is computed.
+
+    Args:
+      output: the output of the function, or its shapes.
+      target: one that fits the output.
+
+    Raises:
+      IndexError: if a class index is out of range.
+    """
+    if target is None or (callable(target) and not isinstance(target, Selection)):
+        return
+    leaves = jax.tree.leaves(output)
+    if not _is_single(output, leaves):
+        parts, _ = jax.tree_util.tree_flatten_with_path(output)
+        given = jax.tree.structure(output).flatten_up_to(target)
+        for (path, z), part in zip(parts, given, strict=True):
+            with _naming_part(path):
+                check_range(z, part)
+    elif isinstance(target, Selection):
+        for name in target.indices:
+            check_range(output, getattr(target, name))
+    elif leaves[0].ndim and _is_index(target, leaves[0]):
+        _check_classes(target, leaves[0].shape[-1])
+
+
+def _is_single(output: Any, leaves: list[Any]) -> bool:
+    """Whether the output is one array rather than a pytree of them."""
+    return len(leaves) == 1 and jax.tree.structure(output) == jax.tree.structure(0)
+
+
+@contextlib.contextmanager
+def _naming_part(path: Any) -> Iterator[None]:
+    """Adds to an error which part of the target it is about."""
+    try:
+        yield
+    except (TypeError, ValueError, IndexError) as error:
+        error.add_note(f"This is about target{jax.tree_util.keystr(path)}.")
+        raise
+
+
 def _initial(output: Any, target: Target, readout: str) -> Any:
     leaves = jax.tree.leaves(output)
-    single = len(leaves) == 1 and jax.tree.structure(output) == jax.tree.structure(0)
+    single = _is_single(output, leaves)
     if isinstance(target, Selection):
         if not single:
             raise ValueError(
-                f"{target!r} speaks of one array, but the output is {_describe(output)}: give a target "
-                "for each of its parts, None for those at which no relevance begins"
+                f"{target!r} is a target for one array, but the output is {_describe(output)}: give a "
+                "target for each of its parts, None for those at which no relevance begins"
             )
         return _compat.freely(lambda target, z: target.weights(z), target, output)
     if callable(target):
@@ -78,11 +135,8 @@ def _by_parts(output: Any, target: Any, readout: str) -> Any:
     parts, tree = jax.tree_util.tree_flatten_with_path(output)
     found = []
     for (path, z), part in zip(parts, given, strict=True):
-        try:
+        with _naming_part(path):
             found.append(_of_part(z, part, readout))
-        except (TypeError, ValueError, IndexError) as error:
-            error.add_note(f"This is about target{jax.tree_util.keystr(path)}.")
-            raise
     return jax.tree.unflatten(tree, found)
 
 
@@ -131,14 +185,10 @@ def class_cotangent(z: Array, target: Any) -> Array:
             "the output is a scalar, which has no classes: leave target out, or give an array"
         )
     classes = z.shape[-1]
-    if not _compat.is_traced(target):
-        wrong = [int(t) for t in np.ravel(np.asarray(target)) if not 0 <= t < classes]
-        if wrong:
-            raise IndexError(
-                f"target {wrong[0]} is out of range: the output has {classes} classes along its last "
-                f"axis, 0 to {classes - 1}"
-            )
+    _check_classes(target, classes)
     index = jnp.asarray(target)
+    if index.dtype.itemsize < 4:  # a small integer type may not hold the number of classes
+        index = index.astype(jnp.int32)
     if index.ndim and index.shape != z.shape[:-1]:
         raise ValueError(
             f"target of shape {index.shape} must hold one class index for each of the outputs "
@@ -150,6 +200,18 @@ def class_cotangent(z: Array, target: Any) -> Array:
         return chosen
     outside = (index < 0) | (index >= classes)
     return jnp.where(outside[..., None], jnp.asarray(jnp.nan, z.dtype), chosen)
+
+
+def _check_classes(target: Any, classes: int) -> None:
+    """Refuses class indices that are out of range, unless they are traced."""
+    if _compat.is_traced(target):
+        return
+    wrong = [int(t) for t in np.ravel(np.asarray(target)) if not 0 <= t < classes]
+    if wrong:
+        raise IndexError(
+            f"target {wrong[0]} is out of range: the output has {classes} classes along its last "
+            f"axis, 0 to {classes - 1}"
+        )
 
 
 def _like(z: Array, relevance: Any, readout: str) -> Array:
@@ -179,7 +241,13 @@ def _describe(tree: Any) -> str:
 
 
 class Selection:
-    """A target that weighs outputs: relevance begins as `weights * output`. A pytree."""
+    """A target that weighs outputs: relevance begins as `weights * output`. A pytree.
+
+    Attributes:
+      indices: names of the fields that hold class indices.
+    """
+
+    indices: ClassVar[tuple[str, ...]] = ()
 
     def weights(self, z: Array) -> Array:
         """The weights, of the output's shape."""
@@ -202,15 +270,16 @@ predicted = Predicted()
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Contrast(Selection):
-    """What speaks for a class rather than for another: relevance begins as z_target - z_against.
+    """The evidence for one class rather than another: relevance begins as z_target - z_against.
 
     Attributes:
       target: a class index, or one for each example.
       against: likewise; None for the mean of all other classes.
     """
 
-    target: Any
-    against: Any = None
+    indices: ClassVar[tuple[str, ...]] = ("target", "against")
+    target: ArrayLike
+    against: ArrayLike | None = None
 
     def weights(self, z: Array) -> Array:
         chosen = class_cotangent(z, self.target)
@@ -232,9 +301,15 @@ class LogOdds(Selection):
       target: a class index, or one for each example.
     """
 
-    target: Any
+    indices: ClassVar[tuple[str, ...]] = ("target",)
+    target: ArrayLike
 
     def weights(self, z: Array) -> Array:
         chosen = class_cotangent(z, self.target)
         others = jnp.where(chosen > 0, -jnp.inf, z)
         return chosen - jax.nn.softmax(others, axis=-1)
+
+
+Target = ArrayLike | Selection | Callable[[Any], Any] | Mapping[str, Any] | Sequence[Any] | None
+"""Which relevance the output begins with: class indices, an array like the output, a `Selection`, a
+function of the output, or a pytree with one of these for each part of the output."""

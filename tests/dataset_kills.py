@@ -20,7 +20,7 @@ from typing import Any
 import tensorstore as ts
 
 import dataset_runs
-from jaxlrp.dataset import durable, journal, store
+from jaxlrp.dataset import durable, journal, store, zarr_arrays
 
 SAMPLES = 200
 _SLOWEST = 60.0  # seconds for one run; a run that takes longer hangs
@@ -46,7 +46,7 @@ def run(out: Path, before: Callable[[], None] = lambda: None) -> int:
 
     def attribute() -> None:
         before()
-        dataset_runs.attribute(out, SAMPLES, batch_size=8, chunk=2)
+        dataset_runs.attribute(out, SAMPLES, batch_size=8, chunk_size=2)
 
     return forked(attribute)
 
@@ -189,13 +189,13 @@ def steps() -> dict[str, Callable[[], None]]:
         found[f"{when} the lock"] = _patch(durable.Lock, "_lock", 1, before)
         found[f"{when} the group's metadata"] = _patch(os, "replace", 1, before)
         found[f"{when} the manifest is moved"] = _patch(os, "replace", 2, before)
-        found[f"{when} the first array"] = _patch(store, "set_rows", 1, before)
+        found[f"{when} the first array"] = _patch(zarr_arrays, "set_rows", 1, before)
         found[f"{when} what is asked"] = _patch(journal.Journal, "append", 1, before)
         found[f"{when} the run's line"] = _patch(journal.Journal, "append", 2, before)
         found[f"{when} the first file"] = _files(1, before)
         found[f"{when} the fourth file of the third chunk"] = _files(2 * 6 + 4, before)
         found[f"{when} the third chunk's line"] = _patch(journal.Journal, "append", 5, before)
-        found[f"{when} the arrays are cut"] = _patch(store, "set_rows", 9, before)
+        found[f"{when} the arrays are cut"] = _patch(zarr_arrays, "set_rows", 9, before)
         found[f"{when} the end"] = _patch(store, "finish", 1, before)
 
     def torn() -> None:

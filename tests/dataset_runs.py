@@ -6,6 +6,7 @@ python tests/dataset_runs.py OUT [--samples 60] [--processes 2 --process 0 --por
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -60,16 +61,24 @@ EXPLAIN = lrp.explain(network, LRP0, argnums=1)
 
 
 def attribute(out: Path | str, count: int = 60, **changes: Any) -> dataset.Summary:
-    """A run with small batches and smaller chunks."""
+    """A run with small batches and smaller chunks. Fields of the options are given by their name."""
     given = {
+        "explainer": EXPLAIN,
         "source": samples(count),
         "args": (weights(),),
         "batch_size": 16,
-        "chunk": 8,
+        "chunk_size": 8,
         "progress": "none",
     } | changes
-    explain = given.pop("explain", EXPLAIN)
-    return dataset.attribute_dataset(explain, given.pop("source"), out, **given)
+    groups = (
+        ("read", dataset.ReadOptions),
+        ("compute", dataset.ComputeOptions),
+        ("store", dataset.StoreOptions),
+    )
+    for group, options in groups:
+        names = [field.name for field in dataclasses.fields(options) if field.name in given]
+        given[group] = options(**{name: given.pop(name) for name in names})
+    return dataset.attribute_dataset(output=out, **given)
 
 
 def check(out: Path | str, count: int = 60) -> None:
@@ -117,7 +126,7 @@ def split(parallel: int, kind: AxisType = AxisType.Auto) -> tuple[Mesh, Any]:
 
 
 def _broken(count: int, at: int) -> Any:
-    """A stream that ends with an error."""
+    """A stream that raises an error."""
     x, labels = samples(count)
     for i in range(count):
         if i == at:
@@ -157,7 +166,7 @@ def main() -> None:
         mesh, cut = split(2, AxisType.Explicit)
         jax.set_mesh(mesh)
         explain = lrp.explain(typed_network, LRP0, argnums=1)
-        changes |= {"mesh": mesh, "args": (cut,), "explain": explain}
+        changes |= {"mesh": mesh, "args": (cut,), "explainer": explain}
     if options.twice:
         changes["source"] = Twice(options.samples)
     if options.pause:

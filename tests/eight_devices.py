@@ -115,7 +115,7 @@ def test_the_output_is_that_of_the_function() -> None:
 
 
 def test_layers_have_paths() -> None:
-    plan = lrp.plan(over_mesh(tensor_parallel), None, PARAMS, X)
+    plan = lrp.plan(over_mesh(tensor_parallel), None, PARAMS, X, argnums=1)
     assert [(row.path, row.kind, row.absorbed) for row in plan.rows] == [
         ("hidden", "dense", ("add",)),
         ("relu", "activation", ()),
@@ -159,13 +159,13 @@ def test_a_condition_inside() -> None:
 def test_the_ledger_closes(check: bool) -> None:
 
     def ledger(fun: Callable) -> Any:
-        check = lrp.check_conservation
+        check = lrp.ledger
         return jax.jit(lambda p, x: check(fun, C.all_epsilon(0.1), p, x, target=1))(PARAMS, X)
 
     plain = ledger(network)
     found = ledger(over_mesh(tensor_parallel, check))
-    for path, entry in plain.entries.items():
-        for a, b in zip(jax.tree.leaves(found.entries[path]), jax.tree.leaves(entry), strict=True):
+    for path, entry in plain.rows.items():
+        for a, b in zip(jax.tree.leaves(found.rows[path]), jax.tree.leaves(entry), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 

@@ -130,8 +130,8 @@ def test_relevance_is_that_of_one_device(case: str, name: str) -> None:
 )
 def test_the_ledger(case: str) -> None:
     def run(fun: Callable, p: dict, x: jax.Array) -> dict:
-        ledger = lrp.check_conservation(fun, C.attnlrp(), p, x, target=1)
-        rows = {k: (e.received, e.passed, e.bias) for k, e in ledger.entries.items()}
+        ledger = lrp.ledger(fun, C.attnlrp(), p, x, argnums=1, target=1)
+        rows = {k: (e.received, e.passed, e.bias) for k, e in ledger.rows.items()}
         return rows | {"": (ledger.output, ledger.input)}
 
     compare(case, run)
@@ -221,7 +221,7 @@ def test_a_bias_behind_a_constraint_belongs_to_its_layer() -> None:
         return jax.nn.relu(z + p["hidden_bias"]) @ p["out"]
 
     def run(fun: Callable, p: dict, x: jax.Array) -> jax.Array:
-        assert [row.kind for row in lrp.plan(fun, None, p, x).rows] == [
+        assert [row.kind for row in lrp.plan(fun, None, p, x, argnums=1).rows] == [
             "dense",
             "activation",
             "dense",
@@ -239,7 +239,7 @@ def test_without_a_mesh_around_and_without_jit(compiled: bool, around: bool) -> 
         return jax.nn.relu(x @ p["hidden"] + p["hidden_bias"]).max(axis=1)
 
     def run(p: dict, x: jax.Array) -> tuple:
-        ledger = lrp.check_conservation(fun, COMPOSITES["epsilon"], p, x)
+        ledger = lrp.ledger(fun, COMPOSITES["epsilon"], p, x, argnums=1)
         return relevance(lambda p, x: fun(p, x)[:, None] * jnp.ones(2), p, x), ledger.input
 
     case, mesh = CASES["dense"], make_mesh()

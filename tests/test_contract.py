@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -118,21 +118,25 @@ class Case(NamedTuple):
 LINEAR_RULES = [
     lrp.LRP0(),
     lrp.Epsilon(0.1),
-    lrp.Epsilon(0.1, "zero"),
-    lrp.ZPlus("absorb", 0.1),
-    lrp.ZPlus("zero", 0.1),
-    lrp.AlphaBeta(2.0, 1.0, "absorb", 0.1),
-    lrp.AlphaBeta(1.5, 0.5, "zero", 0.1),
-    lrp.Gamma(0.3, "absorb", 0.1),
-    lrp.Gamma(0.3, "zero", 0.1),
-    lrp.ZBox(-4.0, 4.0, 0.1),
-    lrp.WSquare("absorb", 0.1),
-    lrp.WSquare("zero", 0.1),
-    lrp.Flat(0.1),
+    lrp.Epsilon(0.1, bias="zero"),
+    lrp.ZPlus(bias="absorb", stabilizer=0.1),
+    lrp.ZPlus(bias="zero", stabilizer=0.1),
+    lrp.AlphaBeta(2.0, 1.0, bias="absorb", stabilizer=0.1),
+    lrp.AlphaBeta(1.5, 0.5, bias="zero", stabilizer=0.1),
+    lrp.Gamma(0.3, bias="absorb", stabilizer=0.1),
+    lrp.Gamma(0.3, bias="zero", stabilizer=0.1),
+    lrp.ZBox(-4.0, 4.0, stabilizer=0.1),
+    lrp.WSquare(bias="absorb", stabilizer=0.1),
+    lrp.WSquare(bias="zero", stabilizer=0.1),
+    lrp.Flat(stabilizer=0.1),
 ]
 
 
-ABSORBING = [rule for rule in LINEAR_RULES if getattr(rule, "bias", "absorb") == "absorb"]
+ABSORBING = [
+    rule
+    for rule in LINEAR_RULES
+    if rule.without_bias() != rule or isinstance(rule, (lrp.ZBox, lrp.Flat))
+]
 
 
 def own(layer: R.BoundLayer, x: jax.Array, r: jax.Array) -> jax.Array:
@@ -206,6 +210,22 @@ def inputs(case: Case, dtype: str = "float64") -> tuple[Any, jax.Array, jax.Arra
     return p, x, r
 
 
+@pytest.mark.parametrize("rule", dict.fromkeys(case.rule for case in CASES), ids=repr)
+def test_a_rule_is_a_value(rule: R.Rule) -> None:
+    """It prints as what makes it, compares, hashes, and is a pytree of its hyperparameters."""
+    if not isinstance(rule, R.Custom):
+        assert eval(repr(rule), vars(R)) == rule
+    leaves, tree = jax.tree.flatten(rule)
+    again = jax.tree.unflatten(tree, leaves)
+    assert again == rule
+    assert hash(again) == hash(rule)
+    assert type(again) is type(rule)
+    assert rule not in [case.rule for case in CASES if repr(case.rule) != repr(rule)]
+    for field in dataclasses.fields(cast(Any, rule)):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(rule, field.name, 1.0)
+
+
 def test_every_rule_and_kind_is_in_the_table() -> None:
     concrete = {getattr(R, name) for name in R.__all__}
     concrete = {c for c in concrete if isinstance(c, type) and issubclass(c, R.Rule)} - {R.Rule}
@@ -213,7 +233,7 @@ def test_every_rule_and_kind_is_in_the_table() -> None:
     for case in CASES:
         assert case.kind in case.rule.kinds
         p, x, _ = inputs(case)
-        plan = lrp.plan(case.function, composite(case), p, x)
+        plan = lrp.plan(case.function, composite(case), p, x, argnums=1)
         assert case.rule in plan.rules
 
 
@@ -323,12 +343,12 @@ def test_conservation(case: Case) -> None:
         (lrp.LRP0(), lambda z, b, r: r * b / z),
         (lrp.Epsilon(0.1), lambda z, b, r: r * (1 - (z - b) / (z + 0.1 * np.sign(z)))),
         (
-            lrp.Epsilon(0.1, "zero"),
+            lrp.Epsilon(0.1, bias="zero"),
             lambda z, b, r: r * (1 - (z - b) / (z - b + 0.1 * np.sign(z - b))),
         ),
-        (lrp.ZBox(-4.0, 4.0, 1e-13), lambda z, b, r: 0 * r),
-        (lrp.WSquare("zero", 1e-13), lambda z, b, r: 0 * r),
-        (lrp.Flat(0.1), lambda z, b, r: r * 0.1 / 4.1),
+        (lrp.ZBox(-4.0, 4.0, stabilizer=1e-13), lambda z, b, r: 0 * r),
+        (lrp.WSquare(bias="zero", stabilizer=1e-13), lambda z, b, r: 0 * r),
+        (lrp.Flat(stabilizer=0.1), lambda z, b, r: r * 0.1 / 4.1),
     ],
     ids=lambda v: repr(v) if isinstance(v, R.Rule) else "kept",
 )
@@ -553,7 +573,9 @@ def test_preset_is_linear_in_relevance(name: str) -> None:
     made, explain = PRESETS[name](), compiled_preset(name)
     r, other = (jnp.asarray(np.random.default_rng(s).normal(size=(3, 3))) for s in (5, 6))
     found = [explain(variables, x, target=t).relevance for t in (2 * r - 3 * other, r, other)]
-    if all(rule.linear_in_relevance for rule in lrp.plan(apply, made, variables, x).rules):
+    if all(
+        rule.linear_in_relevance for rule in lrp.plan(apply, made, variables, x, argnums=1).rules
+    ):
         close(found[0], 2 * found[1] - 3 * found[2])
     else:
         assert np.abs(found[0] - 2 * found[1] + 3 * found[2]).max() > 1e-6

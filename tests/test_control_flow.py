@@ -98,16 +98,18 @@ def test_conditions_and_starts_in_a_branch(flag: bool) -> None:
 
 def test_the_ledger_of_a_branch() -> None:
     def ledger(fun: Callable, *args: Any) -> Any:
-        check = lrp.check_conservation
-        return jax.jit(lambda *args: check(fun, C.all_epsilon(0.1), *args, target=R))(*args)
+        check = lrp.ledger
+        return jax.jit(
+            lambda *args: check(fun, C.all_epsilon(0.1), *args, argnums=len(args) - 1, target=R)
+        )(*args)
 
     for flag in (True, False):
         expected = ledger(lambda p, x, flag=flag: taken(flag, p, x), P, X)
         found = ledger(branching, flag, P, X)
-        assert set(expected.entries) == {"stem", "relu"} | PATHS[flag]
-        for path, entry in found.entries.items():
-            if path in expected.entries:
-                close(jax.tree.leaves(entry), jax.tree.leaves(expected.entries[path]))
+        assert set(expected.rows) == {"stem", "relu"} | PATHS[flag]
+        for path, entry in found.rows.items():
+            if path in expected.rows:
+                close(jax.tree.leaves(entry), jax.tree.leaves(expected.rows[path]))
             else:
                 assert not any(jax.tree.leaves(entry))
         close(found.elsewhere, 0.0, 1e-9)

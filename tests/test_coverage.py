@@ -82,7 +82,7 @@ def test_an_operation_with_a_rule_of_the_users_is_named():
     mine = composites.by_operation("cholesky", lrp.rules.Gradient())
     coverage = lrp.plan(rooted, mine, W).coverage
     assert ("own rule", "cholesky", 1) in coverage.counts
-    assert coverage.verdict.endswith("Of cholesky the library knows nothing but your rule.")
+    assert coverage.verdict.endswith(" cholesky: explained only by the rule you supplied.")
 
 
 def test_coverage_is_not_part_of_equality():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -32,13 +33,14 @@ from dataset_runs import (
 from jaxlrp import baselines, dataset
 from jaxlrp.cli import main
 from jaxlrp.dataset import (
+    fetching,
     memory,
     placement,
     policy,
     program,
     progress,
     reading,
-    source,
+    resolve,
     store,
     threads,
 )
@@ -64,7 +66,7 @@ def test_the_relevances_are_those_of_the_formula(out):
     summary = attribute(out, 60)
     check(out, 60)
     assert (summary.samples, summary.new, summary.failed) == (60, 60, {})
-    assert summary.batch == 16  # 60 = 3 * 16 + 12: the last batch is filled
+    assert summary.batch_size == 16  # 60 = 3 * 16 + 12: the last batch is filled
     assert summary.residual is not None
     assert "60 (60 new)" in str(summary)
 
@@ -182,7 +184,7 @@ def test_conditions_and_records(out):
     mask = (np.arange(16) < 4).astype(np.float32)
     explain = lrp.explain(network, LRP0, argnums=1, record="hidden")
     conditions = {"some": {"hidden": mask}, "rest": {"hidden": 1 - mask}}
-    attribute(out, source=(x, labels), explain=explain, conditions=conditions)
+    attribute(out, source=(x, labels), explainer=explain, conditions=conditions)
     opened = dataset.open_relevance(out)
     assert opened.dims == ("sample", "condition", "dim_0", "dim_1")
     assert opened.conditions == ("some", "rest")
@@ -246,6 +248,26 @@ def test_further_arguments_of_each_sample(out):
     np.testing.assert_allclose(by_id(out)[:, 1], mask[:, 1], rtol=1e-5)
 
 
+def test_arguments_bound_by_partial(out):
+    """Those by position come before `args` and are parameters as well, those by keyword are static."""
+
+    def fun(w, v, x, scale):
+        return (scale * x.reshape(len(x), -1)) @ w @ v
+
+    x, _ = samples(6)
+    rng = np.random.default_rng(0)
+    w, v = (rng.normal(size=shape).astype(np.float32) for shape in ((12, 2), (2, 3)))
+    explain = lrp.explain(fun, LRP0, argnums=2)
+    bound = functools.partial(explain, w, scale=2.0)
+    attribute(out, source=x, explainer=bound, args=(v,), target=1)
+    wanted = 2 * x.reshape(6, -1) * (w @ v)[:, 1]
+    np.testing.assert_allclose(by_id(out).reshape(6, -1), wanted, rtol=1e-4, atol=1e-5)
+    same = {"source": x, "args": (w, v), "target": 1}
+    with pytest.raises(dataset.DifferentRunError, match="model: "):
+        attribute(out, explainer=functools.partial(explain, scale=3.0), **same)
+    assert attribute(out, explainer=functools.partial(explain, scale=2.0), **same).new == 0
+
+
 @pytest.mark.parametrize(("dtype", "unit"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
 def test_half_the_space_with_its_error(out, dtype, unit):
     x, labels = samples(60)
@@ -277,7 +299,7 @@ def test_a_relevance_beyond_float16_fails_alone(out):
     x, labels = samples(10)
     x[4] *= 1e6
     summary = attribute(out, source=(x, labels), dtype="float16")
-    assert summary.failed == {4: "the relevance does not fit into float16"}
+    assert summary.failed == {4: "the relevance is outside the range of float16"}
     assert summary.samples == 9
 
 
@@ -337,27 +359,27 @@ def test_sources(out, tmp_path, name):
     np.testing.assert_allclose(opened.relevance[:], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_hdf5_under_other_names_and_what_is_missing(tmp_path):
+def test_hdf5_with_other_names_and_missing_data_sets(tmp_path):
     with h5py.File(tmp_path / "d.h5", "w") as file:
         file["images"], file["labels"] = samples(5)
         source = dataset.hdf5(file, input="images", target="labels")
         assert [s.target for s in source.fetch([1, 2])] == samples(5)[1][1:3].tolist()
-    with pytest.raises(KeyError, match=r"no data set 'input': it has \['images', 'labels'\]"):
+    with pytest.raises(KeyError, match=r"no data set 'input', only \['images', 'labels'\]"):
         dataset.hdf5(tmp_path / "d.h5")
 
 
-def pictures(folder):
+def images(folder):
     rng = np.random.default_rng(0)
     for name, size in (("b.png", (4, 3)), ("cat/a.png", (4, 3)), ("cat/c.jpg", (8, 8))):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)).save(path)
-    (folder / "broken.png").write_bytes(b"no picture")
-    (folder / "notes.txt").write_text("no picture either")
+    (folder / "broken.png").write_bytes(b"not an image")
+    (folder / "notes.txt").write_text("not an image either")
 
 
-def test_a_folder_of_pictures(out, tmp_path):
-    pictures(tmp_path / "photos")
+def test_a_folder_of_images(out, tmp_path):
+    images(tmp_path / "photos")
     source = dataset.images(tmp_path / "photos", labels=lambda name: int(name.startswith("cat/")))
     summary = attribute(out, source=source, prepare=lambda image: image.mean(-1).astype(np.float32))
     opened = dataset.open_relevance(out)
@@ -366,7 +388,7 @@ def test_a_folder_of_pictures(out, tmp_path):
     assert set(summary.failed) == {"broken.png", "cat/c.jpg"}
     assert "cannot identify image file" in summary.failed["broken.png"]
     assert "shape (8, 8)" in summary.failed["cat/c.jpg"]
-    with pytest.raises(FileNotFoundError, match="holds no picture"):
+    with pytest.raises(FileNotFoundError, match="holds no images"):
         dataset.images(out)
 
 
@@ -388,13 +410,15 @@ def test_16_bits_are_scaled_to_8(tmp_path, name):
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_pixels_of_no_known_range_fail_with_the_reason(out, tmp_path, mode):
+def test_pixels_of_unknown_range_fail_with_a_reason(out, tmp_path, mode):
     gradient(mode).save(tmp_path / "a.tif")
     Image.new("RGB", (6, 4)).save(tmp_path / "b.png")
     source = dataset.images(tmp_path, labels=lambda _: 0)
     prepare = lambda image: image[:, :3, 0].astype(np.float32)  # noqa: E731
     failed = attribute(out, source=source, prepare=prepare).failed
-    assert failed["a.tif"].startswith(f"ValueError: its pixels are of mode '{mode}', numbers of no")
+    assert failed["a.tif"].startswith(
+        f"ValueError: the range of pixel values is unknown for mode '{mode}'"
+    )
 
 
 def test_bytes_are_explained_like_the_floats_that_they_are(out, tmp_path):
@@ -417,11 +441,11 @@ class Broken:
         return i, samples(60)[0][i], samples(60)[1][i]
 
 
-def test_what_begins_with_broken_samples_is_looked_through(out, tmp_path):
+def test_broken_samples_at_the_start_are_skipped(out, tmp_path):
     summary = attribute(out, source=Broken())
     assert (summary.samples, len(summary.failed)) == (10, 50)
     for i in range(40):
-        (tmp_path / f"{i:03}.png").write_bytes(b"no picture")
+        (tmp_path / f"{i:03}.png").write_bytes(b"not an image")
     Image.new("RGB", (3, 4), "red").save(tmp_path / "photo.png")
     source = dataset.images(tmp_path, labels=lambda _: 0)
     prepare = lambda image: image[..., 0].astype(np.float32)  # noqa: E731
@@ -429,11 +453,11 @@ def test_what_begins_with_broken_samples_is_looked_through(out, tmp_path):
     assert (summary.samples, len(summary.failed)) == (1, 40)
     items = (Broken()[i] if i >= 50 else None for i in range(60))  # None: filtered by grain
     assert attribute(tmp_path / "filtered", source=Broken(), limit=55).samples == 5
-    with pytest.raises(ValueError, match="no sample that can be read among its first 32"):
+    with pytest.raises(ValueError, match="no readable sample among its first 32"):
         attribute(tmp_path / "stream", source=items)
 
 
-def test_what_fails_is_listed_and_the_others_go_on(out):
+def test_failed_samples_are_listed_and_the_others_are_explained(out):
     x, labels = samples(30)
     items = [list(e) for e in elements(x, labels)]
     items[3][1] = np.full(SHAPE, np.nan, np.float32)
@@ -452,9 +476,9 @@ def test_what_fails_is_listed_and_the_others_go_on(out):
     wanted = relevance(weights(), x, labels)[good]
     np.testing.assert_allclose(opened.relevance[:], wanted, rtol=1e-5, atol=1e-5)
     reasons = failed
-    assert reasons["n3"] == "the input is not finite: it holds NaN or infinity"
+    assert reasons["n3"] == "the input holds NaN or infinity"
     assert reasons["n5"] == "input has shape (2, 2) and dtype float32, expected (4, 3) and float32"
-    assert reasons["n7"] == "the output or the relevance is not finite"
+    assert reasons["n7"] == "the output or the relevance holds NaN or infinity"
     assert reasons["n9"] == "target 5 is out of range: 0 to 4"
     assert "complex64" in reasons["n15"]
     assert "target is" in reasons["n17"]
@@ -465,18 +489,18 @@ def test_an_id_that_comes_twice(out):
     items = elements(x, labels)
     items[2] = ("n1", *items[2][1:])
     failed = attribute(out, source=iter(items)).failed
-    assert failed == {"n1 (again)": "an earlier sample has the same id"}
-    with pytest.raises(ValueError, match="'a' comes twice"):
+    assert failed == {"n1 (duplicate)": "an earlier sample has the same id"}
+    with pytest.raises(ValueError, match="ids must be unique: 'a' is repeated"):
         dataset.arrays(x, ids=["a", "b", "a", "c"])
 
 
-def test_failures_are_not_tried_again_unless_asked(out):
+def test_failed_samples_are_retried_on_request_only(out):
     x, labels = samples(20)
     broken = x.copy()
     broken[4] = np.nan
     attribute(out, source=(broken, labels))
     assert attribute(out, source=(x, labels)).failed.keys() == {4}
-    summary = attribute(out, source=(x, labels), retry=True)
+    summary = attribute(out, source=(x, labels), retry_failed=True)
     assert (summary.new, summary.failed) == (1, {})
     check(out, 20)
 
@@ -513,9 +537,9 @@ def test_lazy_arrays(out):
     assert np.asarray(array, np.float64).dtype == np.float64
     assert opened.find([7, 3]).tolist() == [opened.ids.index(7), opened.ids.index(3)]
     assert "relevance (sample: 60, dim_0: 4, dim_1: 3) float32" in repr(opened)
-    with pytest.raises(IndexError, match="sample 60 is out of range: there are 60"):
+    with pytest.raises(IndexError, match="sample 60 is out of range for 60 samples"):
         array[60]
-    with pytest.raises(KeyError, match="there is no relevance of 60"):
+    with pytest.raises(KeyError, match="no relevance for 60"):
         opened.find([60])
     with pytest.raises(KeyError, match="no array 'relevanc': the nearest are 'relevance'"):
         opened["relevanc"]
@@ -545,7 +569,7 @@ def test_a_store_can_be_a_source(out, tmp_path):
     np.testing.assert_allclose(by_id(tmp_path / "second"), wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_the_manifest_says_what_it_is(out):
+def test_the_contents_of_the_manifest(out):
     attribute(out, 20)
     held = json.loads((out / "manifest.json").read_text())
     assert held["composite"]["text"] == "lrp0"
@@ -581,17 +605,17 @@ def test_the_batch_size_is_chosen_by_memory():
 def test_a_run_chooses_its_batch_by_memory(out, monkeypatch):
     """With less memory, a smaller batch."""
     summary = attribute(out, 20, batch_size=None)
-    assert summary.batch == 256
+    assert summary.batch_size == 256
     assert (summary.traces, summary.compilations) == (1, 1)
     monkeypatch.setattr(memory, "available", lambda _: 20_000)
     small = attribute(out.with_name("small"), 20, batch_size=None)
-    assert 1 <= small.batch < 256
+    assert 1 <= small.batch_size < 256
     check(out.with_name("small"), 20)
 
 
 def test_a_store_is_resumed_with_another_batch_size(out):
     attribute(out, 60, limit=20)
-    assert attribute(out, 60, batch_size=5).batch == 5
+    assert attribute(out, 60, batch_size=5).batch_size == 5
     check(out, 60)
 
 
@@ -603,7 +627,7 @@ def test_the_limit_of_a_container(tmp_path):
     assert memory._cgroup(tmp_path) is None
 
 
-def test_reading_ahead_is_bounded_and_raises_what_it_met():
+def test_prefetch_is_bounded_and_raises_errors():
     read = []
 
     def items():
@@ -612,7 +636,7 @@ def test_reading_ahead_is_bounded_and_raises_what_it_met():
             yield i
         raise OSError("gone")
 
-    ahead = threads.Ahead(items(), 2)
+    ahead = threads.Prefetch(items(), 2)
     assert [next(ahead) for _ in range(3)] == [0, 1, 2]
     assert len(read) <= 6 + 1
     with pytest.raises(OSError, match="gone"):
@@ -620,11 +644,11 @@ def test_reading_ahead_is_bounded_and_raises_what_it_met():
     ahead.close()
 
 
-def test_writing_behind_raises_where_it_is_noticed():
+def test_errors_in_the_background_are_raised():
     def fail(item):
         raise OSError(f"no room for {item}")
 
-    behind = threads.Behind(fail, 2)
+    behind = threads.Background(fail, 2)
     behind.put(1)
     with pytest.raises(OSError, match="no room for 1"):
         behind.finish()
@@ -672,7 +696,7 @@ def test_the_batch_is_donated():
     """Relevance has the input's shape: the program may write it where the input was."""
     x, labels = samples(16)
     w = weights()
-    called = program.call(lrp.explain(network, LRP0, argnums=1), (w,), None)
+    called = program.call(lrp.explain(network, LRP0, argnums=1), (w,))
     spec = reading.spec_of(dataset.Sample(0, x[0], labels[0]))
     given = jax.ShapeDtypeStruct((2,), np.int32)
     chosen = policy.policy(None, given, lambda: None)
@@ -705,7 +729,7 @@ def test_threads_keep_the_order(out):
 
 
 def test_part_of_several():
-    parts = [reading.Part(i, 3, 4) for i in range(3)]
+    parts = [fetching.Part(i, 3, 4) for i in range(3)]
     owners = [[p.index for p in parts if p.has(i)] for i in range(30)]
     assert all(len(owner) == 1 for owner in owners)
     assert [owner for (owner,) in owners[:13]] == [0] * 4 + [1] * 4 + [2] * 4 + [0]
@@ -715,10 +739,10 @@ def parts(items, count):
     """What each of several processes reads of a source."""
     return [
         list(
-            reading.read(
-                source.as_source(items),
+            fetching.fetch(
+                resolve.as_source(items),
                 skip=lambda _: False,
-                part=reading.Part(p, count, 4),
+                part=fetching.Part(p, count, 4),
             )
         )
         for p in range(count)
@@ -743,38 +767,47 @@ def test_an_id_that_comes_twice_in_a_list_is_read_by_one_process(count):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"explain": 3}, "explain must be a function"),
+        ({"explainer": 3}, "explainer must be callable"),
         (
-            {"explain": lrp.explain(network, argnums=(0, 1))},
+            {"explainer": lrp.explain(network, argnums=(0, 1))},
             "a data set has one explained argument",
         ),
         ({"args": ()}, "args must hold the 1 arguments before"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
-        ({"dtype": "int8"}, "dtype must be one of float32, float16, bfloat16, float64, got 'int8'"),
+        (
+            {"dtype": "int8"},
+            "dtype must be None or one of float32, float16, bfloat16, float64, got 'int8'",
+        ),
         ({"progress": "yes"}, "progress must be one of auto, bar, log, none, got 'yes'"),
         ({"memory_fraction": 2}, "memory_fraction must be > 0 and <= 1, got 2"),
         ({"source": 3}, "source must be an array"),
-        ({"source": []}, "has no sample that can be read"),
+        ({"source": []}, "has no readable sample"),
         (
             {"source": [(1, 2)]},
             "the first is 'item 0': ValueError: a tuple must be",
         ),
         ({"source": {"x": 1}}, 'must have the key "input"'),
-        ({"source": (np.ones((3, 2)), np.ones(2))}, "all arrays must have one length"),
+        ({"source": (np.ones((3, 2)), np.ones(2))}, "all arrays must have the same length"),
         ({"source": "nowhere"}, "no file or folder 'nowhere'"),
-        ({"target": np.arange(60)}, "targets of each sample belong into the source"),
+        ({"target": np.arange(60)}, "pass the target of each sample with the source"),
         ({"target": []}, "target is an empty list"),
-        ({"target": dataset.Top(9)}, "asks for more classes than there are"),
+        ({"target": dataset.Top(9)}, "needs at least 9 classes along the last axis"),
         ({"source": samples(4)[0], "target": 9}, "target 9 is out of range: the output has 5"),
         ({"source": samples(4)[0], "target": None}, "target is missing"),
-        ({"source": samples(4)[0], "target": dataset.Given()}, "but the source gives none"),
+        ({"source": samples(4)[0], "target": dataset.Given()}, "but the source has none"),
         ({"conditions": {"hidden": np.ones(16)}}, "conditions must be a list of conditions"),
         ({"dims": ("a",)}, "dims must name the 2 axes"),
         (
-            {"explain": lrp.explain(lambda w, x: x.sum(), argnums=1), "target": lambda z: z},
-            "'output' has no axis of the batch",
+            {"explainer": lrp.explain(lambda w, x: x.sum(), argnums=1), "target": lambda z: z},
+            "'output' has no batch axis",
         ),
         ({"mesh": 3}, "mesh must be a jax.sharding.Mesh or None"),
+        ({"chunk_size": 0}, "chunk_size must be an integer >= 1, got 0"),
+        ({"dims": "height"}, "dims must be a sequence of strings, got 'height'"),
+        ({"workers": 0}, "workers must be an integer >= 1, got 0"),
+        ({"readers": {"csv": len}}, 'file extensions such as ".csv", got the key'),
+        ({"readers": {".CSV": len}}, "write '.csv'"),
+        ({"readers": {".csv": 3}}, "the reader of '.csv' must be a function of a path, got 3"),
     ],
 )
 def test_mistakes(out, changes, message):
@@ -832,7 +865,7 @@ def tiny():
 
 
 def test_the_command_line(out, tmp_path, capsys):
-    pictures(tmp_path / "photos")
+    images(tmp_path / "photos")
     words = ["--model", "test_dataset:tiny", "--composite", "all_epsilon", "--batch-size", "2"]
     begin = ["attribute", str(tmp_path / "photos"), "-o", str(out), *words, "--target", "top2"]
     assert main([*begin, "--limit", "2"]) == 0
@@ -841,18 +874,18 @@ def test_the_command_line(out, tmp_path, capsys):
     assert main(["verify", str(out)]) == 0
     assert main(["info", str(out), "--plan"]) == 0
     said = capsys.readouterr().out
-    assert "<relevances of 3 samples" in said
+    assert "<relevance of 3 samples" in said
     assert "Top(k=2)" in said
     assert "Epsilon(" in said
     damaged = next(p for p in (out / "relevance" / "c").rglob("*") if p.is_file())
     damaged.write_bytes(damaged.read_bytes()[:-3])
     assert main(["verify", str(out)]) == 1
     assert "damaged 1" in capsys.readouterr().out
-    assert main(["resume", str(out), *words[:2], "--quiet", "--batch-size", "2"]) == 0
-    assert "mended      1 chunks" in capsys.readouterr().out
+    assert main(["resume", str(out), *words[:2], "--progress", "log", "--batch-size", "2"]) == 0
+    assert "repaired    1 damaged chunks" in capsys.readouterr().out
     assert main(["verify", str(out)]) == 0
     assert main([*begin[:-1], "1"]) == 2
-    assert "the target policy is 1 (" in capsys.readouterr().err
+    assert "target policy: 1 (" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 2
     assert main([*begin[:-1], "best"]) == 2
     assert "--target must be predicted" in capsys.readouterr().err
@@ -861,7 +894,7 @@ def test_the_command_line(out, tmp_path, capsys):
 def test_resume_of_a_run_from_python(out, capsys):
     attribute(out, 20)
     assert main(["resume", str(out)]) == 2
-    assert "was not begun from the command line" in capsys.readouterr().err
+    assert "was not started from the command line" in capsys.readouterr().err
 
 
 def test_importing_needs_no_extra():

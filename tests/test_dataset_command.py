@@ -1,4 +1,4 @@
-"""Whole data sets from the command line: what resumes, what is refused, what is said."""
+"""Whole data sets from the command line: what resumes, what is refused, which messages are shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from dataset_runs import attribute, samples
 from jaxlrp import dataset
 from jaxlrp.cli import main
-from jaxlrp.dataset import journal
+from jaxlrp.dataset import journal, runner
 from jaxlrp.errors import NonFiniteError
 from test_dataset_faults import ENVIRONMENT, ROOT
 
@@ -38,11 +38,13 @@ def photos(tmp_path):
 
 
 def begin(source, out, *words):
-    return main(["attribute", str(source), "-o", str(out), *WORDS, "--quiet", *map(str, words)])
+    return main(
+        ["attribute", str(source), "-o", str(out), *WORDS, "--progress", "log", *map(str, words)]
+    )
 
 
 def resume(out, *words):
-    return main(["resume", str(out), "--model", "test_dataset:tiny", "--quiet", *words])
+    return main(["resume", str(out), "--model", "test_dataset:tiny", "--progress", "log", *words])
 
 
 def truncate(out, number):
@@ -64,7 +66,7 @@ def test_resume_goes_as_far_as_the_widest_run(photos, out, capsys):
     assert count(out) == 8
     truncate(out, 3)  # of the samples 6 and 7, which are beyond the first limit
     assert resume(out) == 0
-    assert "mended      1 chunks" in capsys.readouterr().out
+    assert "repaired    1 damaged chunks" in capsys.readouterr().out
     assert sorted(dataset.open_relevance(out).ids) == [f"{i}.png" for i in range(8)]
     assert dataset.verify(out).ok
 
@@ -100,23 +102,23 @@ def test_a_narrower_run_adds_nothing_beyond_its_limit(photos, out):
     assert sorted(dataset.open_relevance(out).ids) == [f"{i}.png" for i in range(6)]
 
 
-def test_samples_that_cannot_be_computed_again_are_no_success(photos, out, capsys):
+def test_samples_that_cannot_be_computed_again_are_an_error(photos, out, capsys):
     assert begin(photos, out) == 0
     truncate(out, 3)
     (photos / "6.png").unlink()
     kept = (photos / "7.png").read_bytes()
-    (photos / "7.png").write_bytes(b"no picture")
+    (photos / "7.png").write_bytes(b"not an image")
     assert resume(out) == 2
     said = capsys.readouterr().err
     assert "2 samples of" in said
-    assert "the first is '6.png': its chunk was damaged, and the source no longer gives it" in said
+    assert "the first is '6.png': its chunk was damaged, and the source no longer has it" in said
     opened = dataset.open_relevance(out)
     assert len(opened.ids) == 6
     assert set(opened.failed) == {"6.png", "7.png"}
     assert "cannot identify image file" in opened.failed["7.png"]
     assert resume(out) == 0  # said once, listed for ever
     (photos / "7.png").write_bytes(kept)
-    assert resume(out, "--retry") == 0
+    assert resume(out, "--retry-failed") == 0
     assert count(out) == 7
 
 
@@ -129,7 +131,7 @@ def test_resume_takes_the_place_that_was_given_last(photos, out):
     assert count(out) == 4
 
 
-def test_an_altered_chunk_is_mended_unless_told_not_to_look(photos, out, capsys):
+def test_an_altered_chunk_is_repaired_unless_verify_is_off(photos, out, capsys):
     assert begin(photos, out) == 0
     (path,) = [p for p in (out / "relevance" / "c" / "1").rglob("*") if p.is_file()]
     path.write_bytes(bytes(path.stat().st_size))
@@ -137,7 +139,7 @@ def test_an_altered_chunk_is_mended_unless_told_not_to_look(photos, out, capsys)
     assert not dataset.verify(out).ok
     capsys.readouterr()
     assert resume(out) == 0
-    assert "mended      1 chunks" in capsys.readouterr().out
+    assert "repaired    1 damaged chunks" in capsys.readouterr().out
     assert dataset.verify(out).ok
     assert count(out) == 8
 
@@ -145,7 +147,7 @@ def test_an_altered_chunk_is_mended_unless_told_not_to_look(photos, out, capsys)
 # Pictures and numbers
 
 
-def test_uint8_arrays_are_pictures(out, tmp_path):
+def test_uint8_arrays_are_images(out, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (5, 6, 6, 3), np.uint8)
     np.save(tmp_path / "a.npy", images)
     np.save(tmp_path / "prepared.npy", images[:, :4, :3].astype(np.float32))
@@ -188,23 +190,23 @@ def sources(folder):
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("a.h5", [], "no data set 'input': it has ['images']; rename one, or give jaxlrp.dataset"),
-        ("a.npz", [], "has no array 'input': it has ['images']; save the inputs under that name"),
+        ("a.h5", [], "no data set 'input', only ['images']; rename the data set of inputs, or pass"),
+        ("a.npz", [], "has no array 'input', only ['images']: save the inputs under that name"),
         ("more.npz", [], "of ((1, 4, 3, 3), 'float32') and masks: TypeError"),
         ("good.npy", ["--target", "9"], "--target 9 is out of range: the model has 4 classes, 0 to 3"),
         ("good.npy", ["--target", "1,-1"], "--target -1 is out of range"),
-        ("good.npy", ["--target", "top9"], "--target top9: the model has 4 classes only"),
-        ("good.npy", ["--target", "given"], "but the source gives none"),
+        ("good.npy", ["--target", "top9"], "--target top9: the model has only 4 classes"),
+        ("good.npy", ["--target", "given"], "but the source has none"),
         ("good.npy", ["--limit", "0"], "limit must be an integer >= 1, got 0"),
         ("flat.npy", [], "the model 'test_dataset:tiny' cannot be applied to inputs of ((1, 5), 'fl"),
         ("ids.npz", [], "ids.npz': an id must be an integer or a string, got 0.5"),
-        ("words.npy", [], "the first is 0: it holds <U1, which is no number"),
+        ("words.npy", [], "the first is 0: it has dtype <U1, which is not numeric"),
         ("junk.h5", [], "junk.h5' cannot be read as HDF5"),
-        ("junk.npy", [], "junk.npy' is no .npy file of numbers"),
-        ("junk.npz", [], "junk.npz' is no .npz file of numbers"),
+        ("junk.npy", [], "junk.npy' is not a numeric .npy file"),
+        ("junk.npz", [], "junk.npz' is not a numeric .npz file"),
     ],
 )  # fmt: skip
-def test_mistakes_are_told_in_one_line(tmp_path, out, capsys, name, words, message):
+def test_mistakes_are_reported_in_one_line(tmp_path, out, capsys, name, words, message):
     sources(tmp_path)
     assert begin(tmp_path / name, out, *words) == 2
     said = capsys.readouterr().err
@@ -213,7 +215,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, out, capsys, name, words, messa
     assert said.count("\n") == 1
 
 
-def test_a_class_of_a_folder_of_pictures(photos, out, capsys):
+def test_a_class_for_a_folder_of_images(photos, out, capsys):
     assert begin(photos, out, "--target", "9") == 2
     assert "--target 9 is out of range: the model has 4 classes, 0 to 3" in capsys.readouterr().err
 
@@ -221,13 +223,13 @@ def test_a_class_of_a_folder_of_pictures(photos, out, capsys):
 @pytest.mark.parametrize(
     "raised", [NonFiniteError("nan at 'a'\nin line 2"), NotImplementedError("not ours")]
 )
-def test_what_the_library_refuses_is_told_and_defects_are_not_hidden(
+def test_expected_errors_are_one_line_and_bugs_keep_their_traceback(
     photos, out, capsys, monkeypatch, raised
 ):
     def refuse(*_, **__):
         raise raised
 
-    monkeypatch.setattr(dataset, "attribute_dataset", refuse)
+    monkeypatch.setattr(runner, "attribute", refuse)
     if isinstance(raised, NotImplementedError):
         with pytest.raises(NotImplementedError, match="not ours"):
             begin(photos, out)
@@ -253,7 +255,7 @@ def depth():
     return Depth
 
 
-def test_what_the_library_cannot_explain_is_told(tmp_path, out, capsys):
+def test_unsupported_operations_are_one_line(tmp_path, out, capsys):
     np.save(tmp_path / "depth.npy", np.ones((4, 4, 4), np.uint8))
     assert begin(tmp_path / "depth.npy", out, "--model", "test_dataset_command:depth") == 2
     said = capsys.readouterr().err
@@ -274,7 +276,7 @@ def test_a_narrow_limit_loses_nothing_from_python(tmp_path):
         attribute(out, source=source())
         truncate(out, 4)
         summary = attribute(out, source=source(), limit=5)
-        assert (summary.samples, summary.new, summary.mended) == (60, 8, 1), kind
+        assert (summary.samples, summary.new, summary.repaired) == (60, 8, 1), kind
         assert sorted(dataset.open_relevance(out).ids) == list(range(60))
 
 
@@ -290,7 +292,7 @@ def test_an_endless_stream_is_read_no_further_than_ever(out):
 
     attribute(out, source=endless(40), limit=36)
     truncate(out, 2)
-    with pytest.raises(dataset.DamagedError, match=r"8 samples .* no longer gives it"):
+    with pytest.raises(dataset.DamagedError, match=r"8 samples .* no longer has it"):
         attribute(out, source=((i + 100, *rest) for i, *rest in endless(40)), limit=8)
 
 
@@ -300,7 +302,7 @@ def test_a_failure_before_a_chunk_is_forgotten_with_it(out):
     broken = x.copy()
     broken[4] = np.nan
     attribute(out, source=(broken, labels))
-    attribute(out, source=(x, labels), retry=True)
+    attribute(out, source=(x, labels), retry_failed=True)
     chunk = next(n for n, line in journal.state(out).chunks.items() if 4 in line["ids"])
     truncate(out, chunk)
     assert attribute(out, source=(x, labels)).samples == 20

@@ -75,7 +75,7 @@ def test_the_batch_is_a_multiple_of_the_devices(tmp_path):
     code = (
         "from dataset_runs import attribute, check; import sys;"
         "summary = attribute(sys.argv[1], batch_size=10);"
-        "assert (summary.batch, summary.devices) == (16, 8), summary;"
+        "assert (summary.batch_size, summary.devices) == (16, 8), summary;"
         "check(sys.argv[1])"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "out")]
@@ -96,11 +96,13 @@ def test_an_id_in_the_parts_of_two_processes_is_listed(tmp_path):
         processes = group(out, 2, "--twice", "--samples", 16)
         said = [process.communicate(timeout=300) for process in processes]
         assert [process.returncode for process in processes] == [0, 0], said
-        assert all("failed      1\n  '0 (again)': a sample in the part of" in s for s, _ in said)
+        assert all(
+            "failed      1\n  '0 (duplicate)': a sample of another process" in s for s, _ in said
+        )
         assert all("samples     16 (" in s for s, _ in said)  # of both processes together
     opened = dataset.open_relevance(out)
-    assert opened.failed.keys() == {"0 (again)"}
-    assert dataset.verify(out).twice == (0,)
+    assert opened.failed.keys() == {"0 (duplicate)"}
+    assert dataset.verify(out).duplicates == (0,)
     assert [r["id"] for r in failures(out)] == [0]
 
 
@@ -162,5 +164,5 @@ def test_where_a_process_is():
         assert placement.place(None, None).explicit
         assert placement.place(None, None).mesh == placement.place(typed, None).mesh == typed
         assert not placement.place(mesh, None).explicit
-    with pytest.raises(ValueError, match="batch_axes names 'x', but the mesh has"):
+    with pytest.raises(ValueError, match="batch_axes has 'x', but the axes of the mesh are"):
         placement.place(mesh, "x")

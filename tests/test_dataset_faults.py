@@ -72,7 +72,7 @@ def files(out):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_altered_byte_of_any_chunk_is_found_and_mended(out, seed):
+def test_any_altered_byte_of_any_chunk_is_found_and_repaired(out, seed):
     attribute(out)
     rng = random.Random(seed)
     hit = set()
@@ -85,9 +85,9 @@ def test_any_altered_byte_of_any_chunk_is_found_and_mended(out, seed):
     found = dataset.verify(out)
     assert set(found.damaged) == hit
     assert not found.ok
-    assert "the checksum differs" in str(found)
+    assert "wrong checksum" in str(found)
     summary = attribute(out)
-    assert summary.mended == len(hit)
+    assert summary.repaired == len(hit)
     assert summary.new > 0
     check(out)
 
@@ -116,7 +116,7 @@ def test_a_chunk_of_another_size_is_noticed_when_resuming(out, how):
     else:
         path.write_bytes({"truncated": data[:-1], "emptied": b"", "longer": data + b"0"}[how])
     assert len(dataset.verify(out).damaged) == 1
-    assert attribute(out).mended == 1
+    assert attribute(out).repaired == 1
     check(out)
 
 
@@ -143,11 +143,11 @@ def test_a_swapped_chunk_is_found(out):
     assert set(dataset.verify(out).damaged) == {0, 1}
 
 
-def test_mend_leaves_the_rest_to_resume(out):
+def test_repair_discards_damaged_chunks_for_resume(out):
     attribute(out)
     path = files(out)[0]
     path.write_bytes(b"x" * path.stat().st_size)
-    assert len(dataset.verify(out, mend=True).damaged) == 1
+    assert len(dataset.verify(out, repair=True).damaged) == 1
     assert dataset.verify(out).ok
     assert len(dataset.open_relevance(out).ids) < 60
     attribute(out)
@@ -202,7 +202,7 @@ def test_a_full_disk(tmp_path):
     try:
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(250_000))
-        with pytest.raises(dataset.StoreFullError, match=r"the disk that holds .* is full"):
+        with pytest.raises(dataset.StoreFullError, match=r"the disk of .* is full"):
             attribute(disk / "store", 600)
         committed = len(dataset.open_relevance(disk / "store").ids)
         assert 0 < committed < 600
@@ -241,20 +241,20 @@ def test_a_file_that_may_not_grow(out):
     [
         (
             {"args": (weights(9),)},
-            r"the model is \d operations, 288 numbers in 3 arrays \(\w{8}\), the store has",
+            r"model: \d operations, 288 numbers in 3 arrays \(\w{8}\) now, \d operations",
         ),
         (
-            {"explain": lrp.explain(network, lrp.composites.epsilon_plus(), argnums=1)},
-            r"the composite is epsilon_plus \(\w{8}\), the store has lrp0",
+            {"explainer": lrp.explain(network, lrp.composites.epsilon_plus(), argnums=1)},
+            r"composite: epsilon_plus \(\w{8}\) now, lrp0 \(\w{8}\) in the store",
         ),
         (
-            {"explain": lrp.explain(lambda w, x: network(w, 2 * x), LRP0, argnums=1)},
-            "the model is",
+            {"explainer": lrp.explain(lambda w, x: network(w, 2 * x), LRP0, argnums=1)},
+            "model: ",
         ),
-        ({"target": 3}, r"the target policy is 3 \(\w{8}\), the store has None"),
-        ({"conditions": [{"hidden": np.ones(16)}]}, "the conditions is 0"),
-        ({"dtype": "float16"}, "dtype is float16, the store has None"),
-        ({"chunk": 4}, "chunk is 4, the store has 8"),
+        ({"target": 3}, r"target policy: 3 \(\w{8}\) now, None"),
+        ({"conditions": [{"hidden": np.ones(16)}]}, "conditions: 0 "),
+        ({"dtype": "float16"}, "dtype: float16 now, None in the store"),
+        ({"chunk_size": 4}, "chunk_size: 4 now, 8 in the store"),
     ],
 )
 def test_another_run_is_refused(out, changes, message):
@@ -268,15 +268,15 @@ def test_a_closed_over_parameter_counts(out):
     def explain(w):
         return lrp.explain(lambda x: network(w, x), LRP0)
 
-    attribute(out, 20, explain=explain(weights()), args=())
-    assert attribute(out, 20, explain=explain(weights()), args=()).new == 0
-    with pytest.raises(dataset.DifferentRunError, match="the model is"):
-        attribute(out, 20, explain=explain(weights(1)), args=())
+    attribute(out, 20, explainer=explain(weights()), args=())
+    assert attribute(out, 20, explainer=explain(weights()), args=()).new == 0
+    with pytest.raises(dataset.DifferentRunError, match="model: "):
+        attribute(out, 20, explainer=explain(weights(1)), args=())
 
 
 def test_a_mask_counts(out):
     attribute(out, 20, conditions=[{"hidden": np.arange(16.0)}])
-    with pytest.raises(dataset.DifferentRunError, match="the conditions"):
+    with pytest.raises(dataset.DifferentRunError, match="conditions: "):
         attribute(out, 20, conditions=[{"hidden": np.arange(16.0) + 1}])
 
 
@@ -290,21 +290,21 @@ def test_an_nnx_module(out):
         def __call__(self, x):
             return self.dense(x.reshape(x.shape[0], -1))
 
-    attribute(out, 20, explain=lrp.explain(Model(0), LRP0), args=())
-    assert attribute(out, 20, explain=lrp.explain(Model(0), LRP0), args=()).new == 0
-    with pytest.raises(dataset.DifferentRunError, match="the model is"):
-        attribute(out, 20, explain=lrp.explain(Model(1), LRP0), args=())
+    attribute(out, 20, explainer=lrp.explain(Model(0), LRP0), args=())
+    assert attribute(out, 20, explainer=lrp.explain(Model(0), LRP0), args=()).new == 0
+    with pytest.raises(dataset.DifferentRunError, match="model: "):
+        attribute(out, 20, explainer=lrp.explain(Model(1), LRP0), args=())
 
 
 def test_other_samples_are_refused(out):
     attribute(out, 20)
-    with pytest.raises(dataset.DifferentRunError, match="the target policy"):
+    with pytest.raises(dataset.DifferentRunError, match="target policy: "):
         attribute(out, source=samples(20)[0], target=1)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("...")
-    with pytest.raises(dataset.StoreError, match="is no store of relevances and not empty"):
+    with pytest.raises(dataset.StoreError, match="is not empty and not a store of relevance"):
         attribute(tmp_path)
     assert os.listdir(tmp_path) == ["thesis.tex"]
     with pytest.raises(dataset.StoreError, match=r"it has no manifest\.json"):
@@ -321,11 +321,11 @@ def test_two_runs_are_refused(out):
     try:
         done = python("-c", code)
         assert done.returncode == 1
-        assert f"another run (process {os.getpid()}) writes to" in done.stderr
+        assert f"another run (process {os.getpid()}) is writing to" in done.stderr
         with pytest.raises(dataset.StoreLockedError, match="another run"):  # of the same process
             attribute(out)
         with pytest.raises(dataset.StoreLockedError, match="another run"):
-            dataset.verify(out, mend=True)
+            dataset.verify(out, repair=True)
         assert dataset.verify(out).ok  # readers are let in
         lock.share()
         assert "another run" in python("-c", code).stderr

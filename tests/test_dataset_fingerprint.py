@@ -54,26 +54,26 @@ OTHERS = {
 @pytest.mark.parametrize("case", OTHERS)
 def test_another_computation_is_refused(tmp_path: Path, case: str) -> None:
     first, second = OTHERS[case]
-    attribute(tmp_path / "store", 16, explain=first)
-    with pytest.raises(dataset.DifferentRunError, match=r"what is computed is|the plan is"):
-        attribute(tmp_path / "store", 24, explain=second)
-    assert attribute(tmp_path / "store", 24, explain=first).new == 8
+    attribute(tmp_path / "store", 16, explainer=first)
+    with pytest.raises(dataset.DifferentRunError, match=r"different run; (computation|plan): "):
+        attribute(tmp_path / "store", 24, explainer=second)
+    assert attribute(tmp_path / "store", 24, explainer=first).new == 8
 
 
 def test_weights_inside_a_function_around_count(tmp_path: Path) -> None:
-    attribute(tmp_path / "store", 16, explain=wrapped(weights()), args=())
-    with pytest.raises(dataset.DifferentRunError, match="what is computed is"):
-        attribute(tmp_path / "store", 16, explain=wrapped(weights(1)), args=())
-    assert attribute(tmp_path / "store", 24, explain=wrapped(weights()), args=()).new == 8
+    attribute(tmp_path / "store", 16, explainer=wrapped(weights()), args=())
+    with pytest.raises(dataset.DifferentRunError, match="different run; computation: "):
+        attribute(tmp_path / "store", 16, explainer=wrapped(weights(1)), args=())
+    assert attribute(tmp_path / "store", 24, explainer=wrapped(weights()), args=()).new == 8
 
 
 def test_where_relevance_begins_counts(tmp_path: Path) -> None:
     def begun(start: str | None) -> dict[str, Any]:
         explain = lrp.explain(network, LRP0, argnums=1, start=start)
-        return {"explain": explain, "source": samples(16)[0], "target": 1}
+        return {"explainer": explain, "source": samples(16)[0], "target": 1}
 
     attribute(tmp_path / "store", **begun("hidden"))
-    with pytest.raises(dataset.DifferentRunError, match="the plan is begins at 'relu'"):
+    with pytest.raises(dataset.DifferentRunError, match="different run; plan: begins at 'relu'"):
         attribute(tmp_path / "store", **begun("relu"))
 
 
@@ -91,7 +91,7 @@ target = {
     "several": [targets.predicted, lambda z: z],
     "given": dataset.Given(lambda t: targets.Contrast(t)),
 }[sys.argv[2]]
-print(attribute(sys.argv[1], int(sys.argv[4]), explain=explain, target=target).new)
+print(attribute(sys.argv[1], int(sys.argv[4]), explainer=explain, target=target).new)
 """
 
 

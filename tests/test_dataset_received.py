@@ -1,4 +1,4 @@
-"""Stores that someone else made, and stores that lost a part: nothing runs, nothing passes as healthy."""
+"""Untrusted stores and stores with missing parts: no code is run, no damage goes unnoticed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from dataset_runs import attribute, check, samples, weights
 from jaxlrp import dataset
 from jaxlrp.cli import main
-from jaxlrp.dataset import foreign, journal, lines, manifest, resuming
+from jaxlrp.dataset import journal, lines, manifest, resuming, safe_files
 from test_dataset_command import WORDS, begin, photos, resume, truncate  # noqa: F401
 
 MARKED = (
@@ -55,14 +55,19 @@ def test_a_store_that_lost_its_manifest_takes_no_other_run(out):
     attribute(out, 40)
     kept = (out / "manifest.json").read_text()
     (out / "manifest.json").unlink()
-    for changes in ({"args": (weights(9),)}, {"target": 3}, {"chunk": 4}, {"dtype": "float16"}):
+    for changes in (
+        {"args": (weights(9),)},
+        {"target": 3},
+        {"chunk_size": 4},
+        {"dtype": "float16"},
+    ):
         with pytest.raises(
-            dataset.DifferentRunError, match=r"lost its manifest.*computed with another"
+            dataset.DifferentRunError, match=r"has no manifest.*computed with a different"
         ):
             attribute(out, **changes)
     assert not (out / "manifest.json").exists()
     summary = attribute(out, batch_size=4)  # the same run writes it anew and computes nothing again
-    assert (summary.new, summary.samples, summary.mended) == (20, 60, 0)
+    assert (summary.new, summary.samples, summary.repaired) == (20, 60, 0)
     check(out)
     held = [json.loads(text) for text in (kept, (out / "manifest.json").read_text())]
     assert held[0]["chunk"] == held[1]["chunk"]
@@ -72,7 +77,7 @@ def test_a_failure_under_another_model_counts_too(out):
     """With the weights of 1e30 no sample had a relevance: with others all would be left out."""
     attribute(out, 8, args=({k: v * np.float32(1e30) for k, v in weights().items()},))
     (out / "manifest.json").unlink()
-    with pytest.raises(dataset.DifferentRunError, match="lost its manifest"):
+    with pytest.raises(dataset.DifferentRunError, match="has no manifest"):
         attribute(out, 8)
 
 
@@ -84,7 +89,7 @@ def test_a_journal_that_does_not_say_whose_it_is_is_refused(out):
                               for line in held))  # fmt: skip
     assert dataset.verify(out).ok
     (out / "manifest.json").unlink()
-    with pytest.raises(dataset.DifferentRunError, match="did not note with what"):
+    with pytest.raises(dataset.DifferentRunError, match="did not note how"):
         attribute(out, 8)
 
 
@@ -94,9 +99,9 @@ def test_a_manifest_and_a_journal_of_two_stores_do_not_pass(out, tmp_path):
     shutil.copy(tmp_path / "other" / "manifest.json", out)
     found = dataset.verify(out)
     assert set(found.damaged) == {0, 1, 2}
-    assert "another manifest" in str(found)
+    assert "a different manifest" in str(found)
     summary = attribute(out, 20, args=(weights(9),))
-    assert (summary.mended, summary.new) == (3, 20)
+    assert (summary.repaired, summary.new) == (3, 20)
     wanted = dataset.open_relevance(tmp_path / "other").relevance[:]
     np.testing.assert_array_equal(dataset.open_relevance(out).relevance[:], wanted)
 
@@ -118,11 +123,11 @@ def test_resume_does_not_import_what_a_store_names(photos, out, capsys, monkeypa
         alter(out, command=asked)
     capsys.readouterr()
     assert main(["resume", "."]) == 2
-    assert "begun with the model 'evil:load', which is code to be run" in capsys.readouterr().err
+    assert "started with the model 'evil:load', which is code to run" in capsys.readouterr().err
     assert main(["resume", ".", "--model", "evil:load"]) == 2  # not even then
     monkeypatch.chdir(out.parent)
     assert main(["resume", "store", "--model", "store.evil:load"]) == 2
-    assert "of which nothing is run" in capsys.readouterr().err
+    assert "code inside a store is never run" in capsys.readouterr().err
     assert not (out / "run").exists()
     assert "evil" not in sys.modules
 
@@ -135,13 +140,13 @@ def test_nothing_is_found_inside_of_a_store(out, monkeypatch):
     monkeypatch.syspath_prepend("")
     before = list(sys.path)
     assert importlib.util.find_spec("evil") is not None
-    with resuming.outside(out):
+    with resuming.no_imports_from(out):
         importlib.invalidate_caches()
         assert importlib.util.find_spec("evil") is None
     assert sys.path == before
 
 
-def test_a_built_in_model_is_not_asked_for_again(photos, out, capsys, monkeypatch):  # noqa: F811
+def test_resume_with_a_built_in_model_needs_no_model_argument(photos, out, capsys, monkeypatch):  # noqa: F811
     """Its name is no code of the store's."""
     from jaxlrp import cli
 
@@ -159,9 +164,9 @@ def test_names_of_arrays_lead_nowhere(out, name):
     attribute(out, 8)
     member = {"shape": [4, 3], "dtype": "float32", "dims": ["sample", "a", "b"]}
     alter(out, members={name: member})
-    with pytest.raises(dataset.DamagedError, match="is the name of no array that a run writes"):
+    with pytest.raises(dataset.DamagedError, match="is not a valid name of an array"):
         dataset.verify(out)
-    with pytest.raises(dataset.DamagedError, match="is the name of no array"):
+    with pytest.raises(dataset.DamagedError, match="is not a valid name of an array"):
         attribute(out, 8)
 
 
@@ -210,9 +215,9 @@ def test_a_chunk_of_more_samples_than_rows_is_damaged(out):
     attribute(out, 16)
     files = journal.state(out).chunks[0]["files"]
     add_line(out, kind="chunk", chunk=0, ids=list(range(9)), files=files, error=0.0)
-    with pytest.raises(dataset.DamagedError, match="names 9 samples of chunk 0, which has 8 rows"):
+    with pytest.raises(dataset.DamagedError, match="lists 9 samples in chunk 0, which has 8 rows"):
         dataset.open_relevance(out)
-    assert "names 9 samples" in dataset.verify(out).damaged[0]
+    assert "lists 9 samples" in dataset.verify(out).damaged[0]
     attribute(out, 16)
     check(out, 16)
 
@@ -238,8 +243,8 @@ def test_links_out_of_a_store_are_not_followed(out, tmp_path, link):
         assert link in dataset.verify(out).links
     except dataset.DamagedError as error:
         assert "it is a symbolic link" in str(error)  # noqa: PT017
-    for run in (lambda: attribute(out, 60), lambda: dataset.verify(out, mend=True)):
-        with pytest.raises(dataset.StoreError, match="holds the symbolic link"):
+    for run in (lambda: attribute(out, 60), lambda: dataset.verify(out, repair=True)):
+        with pytest.raises(dataset.StoreError, match="contains the symbolic link"):
             run()
     assert (sorted(victim.rglob("*")) or victim.read_bytes()) == before
 
@@ -249,7 +254,7 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(out):
     path = chunk_file(out, 0)
     path.unlink()
     os.mkfifo(path)
-    assert "no regular file" in dataset.verify(out).damaged[0]
+    assert "not a regular file" in dataset.verify(out).damaged[0]
     (out / "relevance" / "zarr.json").unlink()
     os.mkfifo(out / "relevance" / "zarr.json")
     assert dataset.verify(out).metadata == ("relevance",)
@@ -283,7 +288,7 @@ def test_a_folder_in_the_place_of_a_chunk(out):
     (path / "something").write_text("...")
     found = dataset.verify(out)
     assert found.damaged == {3: "relevance: the file cannot be read: it is a folder"}
-    assert attribute(out).mended == 1
+    assert attribute(out).repaired == 1
     check(out)
 
 
@@ -292,7 +297,7 @@ def test_a_file_in_the_place_of_a_folder_of_chunks(out):
     shutil.rmtree(out / "output" / "c")
     (out / "output" / "c").write_text("...")
     assert len(dataset.verify(out).damaged) == 8
-    assert attribute(out, verify=False).mended == 8
+    assert attribute(out, verify=False).repaired == 8
     check(out)
 
 
@@ -310,7 +315,7 @@ def test_a_chunk_that_cannot_be_read(out, monkeypatch, number):
     monkeypatch.setattr(os, "open", failing)
     found = dataset.verify(out)
     assert found.damaged == {3: f"relevance: the file cannot be read: {os.strerror(number)}"}
-    assert attribute(out).mended == 1
+    assert attribute(out).repaired == 1
     monkeypatch.undo()
     check(out)
 
@@ -321,17 +326,17 @@ def test_a_chunk_that_cannot_be_removed_is_left_and_written_elsewhere(out, monke
     path.unlink()
     path.mkdir()
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
-    assert attribute(out).mended == 1
+    assert attribute(out).repaired == 1
     assert sorted(dataset.open_relevance(out).ids) == list(range(60))
     assert 3 not in journal.state(out).chunks
 
 
-def test_reading_what_cannot_be_read_says_what_to_do(out):
+def test_unreadable_files_raise_errors_with_a_fix(out):
     attribute(out, 8)
     path = chunk_file(out, 0)
     path.unlink()
     path.mkdir()
-    with pytest.raises(dataset.DamagedError, match=r"cannot be read.*verify\(path, mend=True\)"):
+    with pytest.raises(dataset.DamagedError, match=r"cannot be read.*verify\(path, repair=True\)"):
         dataset.open_relevance(out).relevance[:]
     held = journal.paths(out)[0]
     held.unlink()
@@ -347,8 +352,8 @@ def test_reading_what_cannot_be_read_says_what_to_do(out):
 
 
 @pytest.mark.parametrize("how", ["gone", "garbled", "empty", "folder", "array"])
-@pytest.mark.parametrize("mend", [True, False])
-def test_the_metadata_of_the_group_are_verified_and_mended(out, how, mend):
+@pytest.mark.parametrize("repair", [True, False])
+def test_the_metadata_of_the_group_are_verified_and_repaired(out, how, repair):
     import zarr
 
     attribute(out, 20)
@@ -359,10 +364,10 @@ def test_the_metadata_of_the_group_are_verified_and_mended(out, how, mend):
     elif how != "gone":
         other = (out / "relevance" / "zarr.json").read_text()
         path.write_text({"garbled": "{", "empty": "", "array": other}[how])
-    found = dataset.verify(out, mend=mend)
+    found = dataset.verify(out, repair=repair)
     assert found.metadata == ("/",)
     assert not found.ok
-    if not mend:
+    if not repair:
         attribute(out, 20)
     check(out, 20)
     assert zarr.open_group(out, mode="r")["relevance"].shape == (20, 4, 3)
@@ -398,7 +403,7 @@ def test_a_lost_journal_is_reported(out, how):
     assert found.lost
     assert "harmless" not in str(found)
     if how in ("gone", "emptied"):
-        with pytest.raises(dataset.DamagedError, match="no journal says of which samples"):
+        with pytest.raises(dataset.DamagedError, match="no journal that lists their samples"):
             dataset.open_relevance(out)
     assert attribute(out).samples == 60
     check(out)
@@ -409,22 +414,22 @@ def test_the_journal_of_one_chunk_is_no_kill(out, how):
     attribute(out, 8)
     (path,) = journal.paths(out)
     path.unlink() if how == "gone" else path.write_bytes(b"")
-    assert "the journal of the first process is gone" in str(dataset.verify(out))
+    assert "the journal of process 0 is missing or empty" in str(dataset.verify(out))
     assert attribute(out, 8).new == 8
     check(out, 8)
 
 
-def test_what_is_lost_can_be_given_up(out):
+def test_losses_can_be_accepted(out):
     attribute(out)
     (path,) = journal.paths(out)
     path.write_bytes(b"")
-    assert not dataset.verify(out, mend=True).ok
+    assert not dataset.verify(out, repair=True).ok
     assert dataset.verify(out).ok
     attribute(out)
     check(out)
 
 
-def test_what_a_kill_leaves_is_no_loss(out, monkeypatch):
+def test_files_left_by_a_kill_are_no_loss(out, monkeypatch):
     """Files of one chunk without a line."""
     attribute(out, 20)
     append = journal.Journal.append
@@ -457,7 +462,7 @@ def test_an_array_that_the_journal_does_not_name_is_reported(out):
     assert set(found.damaged) == {0, 1}
     assert found.metadata == ("more",)
     assert not found.ok
-    with pytest.raises(dataset.DifferentRunError, match="members is"):
+    with pytest.raises(dataset.DifferentRunError, match="members: "):
         attribute(out, 16)
 
 
@@ -475,21 +480,19 @@ def test_the_source_is_compared(out):
         (x[::-1], labels), (x, (labels + 1) % 5), {"input": x, "target": labels, "id": np.arange(60)[::-1]},
         (flipped, labels), other, iter(other),
     ):  # fmt: skip
-        with pytest.raises(
-            dataset.DifferentRunError, match="cannot be resumed with another source"
-        ):
+        with pytest.raises(dataset.DifferentRunError, match="was computed from a different source"):
             attribute(out, source=source)
     assert attribute(out, source=(x[:5], labels[:5])).new == 0
     more = {"input": x, "target": labels, "id": np.arange(60) + 100}
     assert attribute(out, source=more).new == 60
 
 
-def test_a_sample_that_failed_may_be_mended(out):
+def test_a_failed_sample_may_change(out):
     x, labels = samples(8)
     broken = x.copy()
     broken[0] = np.nan
     attribute(out, source=(broken, labels))
-    assert attribute(out, source=(x, labels), retry=True).new == 1
+    assert attribute(out, source=(x, labels), retry_failed=True).new == 1
     attribute(out, source=(x, labels))  # compared with what the last run saw
     check(out, 8)
 
@@ -501,16 +504,16 @@ def test_a_sample_that_failed_may_be_mended(out):
     ("text", "why"),
     [
         ("", "it is empty"),
-        ("{", "it is not JSON"),
+        ("{", "it is not valid JSON"),
         ("[]", "no checksum"),
-        ("[" * 99_999, "not JSON"),
+        ("[" * 99_999, "not valid JSON"),
     ],
 )
-def test_a_damaged_manifest_says_what_to_do(out, text, why):
+def test_a_damaged_manifest_raises_an_error_with_a_fix(out, text, why):
     attribute(out, 8)
     (out / "manifest.json").write_text(text)
     for run in (dataset.open_relevance, dataset.verify, lambda path: attribute(path, 8)):
-        with pytest.raises(dataset.DamagedError, match=f"{why}.*Put back a copy.*same run"):
+        with pytest.raises(dataset.DamagedError, match=f"{why}.*Restore a copy.*same run"):
             run(out)
     (out / "manifest.json").unlink()  # as the message says
     assert attribute(out, 8).new == 0
@@ -520,20 +523,20 @@ def test_a_damaged_manifest_says_what_to_do(out, text, why):
 def test_a_store_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("...")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
-    for out, why in (("file", "is a file, a store is a folder"), ("file/store", "is no folder"),
-                     ("nowhere", "is no folder")):  # fmt: skip
+    for out, why in (("file", "is a file, but a store is a folder"), ("file/store", "is not a folder"),
+                     ("nowhere", "is not a folder")):  # fmt: skip
         with pytest.raises(dataset.StoreError, match=why):
             attribute(tmp_path / out, 8)
     for run in (dataset.open_relevance, dataset.verify):
-        with pytest.raises(dataset.StoreError, match="is a file, not the folder of a store"):
+        with pytest.raises(dataset.StoreError, match="is a file, but a store is a folder"):
             run(tmp_path / "file")
 
 
-def test_what_stands_in_the_way_is_cleared_inside_of_the_store_alone(out, tmp_path):
+def test_clearing_a_path_removes_nothing_outside_the_store(out, tmp_path):
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim" / "a").write_text("...")
     (out / "c").mkdir(parents=True)
     (out / "c" / "0").symlink_to(tmp_path / "victim")
-    assert foreign.clear(out, out / "c" / "0" / "a")
+    assert safe_files.clear(out, out / "c" / "0" / "a")
     assert (tmp_path / "victim" / "a").exists()
     assert not (out / "c" / "0").exists()

@@ -1,4 +1,4 @@
-"""What a source gives: pictures behind links, turned and transparent ones, ids that come twice, labels."""
+"""Sources: images through links, rotated and transparent images, repeated ids, labels, files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 import jaxlrp as lrp
-from dataset_runs import LRP0, attribute, check, samples
+from dataset_runs import LRP0, SHAPE, attribute, check, samples
 from jaxlrp import cli, dataset
 from jaxlrp.cli import main
-from jaxlrp.dataset import files
+from jaxlrp.dataset import resolve
+from jaxlrp.dataset.readers import pixels
 from test_dataset_command import WORDS, begin, photos, resume  # noqa: F401
 from test_dataset_devices import group
 from test_dataset_faults import ENVIRONMENT, ROOT
@@ -37,7 +38,7 @@ def save(path, color="red", size=(6, 4), **how):
     Image.new("RGB", size, color).save(path, **how)
 
 
-def test_links_to_pictures_and_folders_are_followed(tmp_path):
+def test_links_to_images_and_folders_are_followed(tmp_path):
     save(tmp_path / "disk" / "a.png")
     save(tmp_path / "disk" / "deep" / "b.JPG")
     root = tmp_path / "photos"
@@ -71,14 +72,14 @@ def test_links_in_a_circle_end_and_are_listed(tmp_path):
     (tmp_path / "never").symlink_to("never")
     source = dataset.images(tmp_path)
     assert source.ids == ["a/to_b/y.png", "a/x.png", "b/to_a/x.png", "b/y.png"]
-    circle = "a link to a folder that it lies in"
+    circle = "a link to one of its parent folders"
     assert source.skipped == {
         "a/up/": circle, "a/self/": circle, "a/to_b/to_a/": circle, "b/to_a/up/": circle,
-        "b/to_a/self/": circle, "b/to_a/to_b/": circle, "never": "a link that leads nowhere",
+        "b/to_a/self/": circle, "b/to_a/to_b/": circle, "never": "a broken link",
     }  # fmt: skip
 
 
-def test_what_is_left_out_of_a_folder_is_listed(tmp_path, out, monkeypatch, capsys):
+def test_skipped_files_of_a_folder_are_listed(tmp_path, out, monkeypatch, capsys):
     root = tmp_path / "photos"
     for name in ("a", "b"):
         save(root / f"{name}.png")
@@ -99,21 +100,19 @@ def test_what_is_left_out_of_a_folder_is_listed(tmp_path, out, monkeypatch, caps
     assert begin(root, out) == 0
     said = capsys.readouterr().out
     wanted = {
-        "dog": "a link that leads nowhere", "closed/": "the folder cannot be read: Permission denied",
-        "*.txt": "no pictures by their names (2)", "*.avif": "no pictures by their names (1)",
-        "*": "no pictures by their names (1)",
+        "dog": "a broken link", "closed/": "the folder cannot be read: Permission denied",
+        "*.txt": "not an image file extension (2 files)", "*.avif": "not an image file extension (1 files)",
+        "*": "not an image file extension (1 files)",
     }  # fmt: skip
     assert dataset.images(root).skipped == wanted
     assert "skipped     5\n" in said
     assert all(f"  {name!r}: {why}\n" in said for name, why in wanted.items())
     failed = dataset.open_relevance(out).failed
-    assert re.match(
-        r"FileNotFoundError: it is a link to '.*gone\.png', which is not there", failed["c.png"]
-    )
-    assert "is no regular file, not a picture" in failed["pipe.png"]
+    assert re.match(r"FileNotFoundError: a broken link to '.*gone\.png'", failed["c.png"])
+    assert "is not a regular file" in failed["pipe.png"]
     monkeypatch.undo()
     (root / "closed" / "never").symlink_to("never")
-    with pytest.raises(FileNotFoundError, match=r"holds no picture: .*'never': a link that leads"):
+    with pytest.raises(FileNotFoundError, match=r"holds no images: .*'never': a broken link"):
         dataset.images(root / "closed")
 
 
@@ -121,7 +120,7 @@ def test_what_is_left_out_of_a_folder_is_listed(tmp_path, out, monkeypatch, caps
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_exif_says(tmp_path, orientation):
+def test_images_are_rotated_by_their_exif_orientation(tmp_path, orientation):
     """Where the first row and the first column of the file are, by the table of EXIF 2.32, page 36."""
     row, column = {
         1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
@@ -143,7 +142,7 @@ def test_pictures_are_turned_as_exif_says(tmp_path, orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_an_orientation_that_is_none_turns_nothing(tmp_path):
+def test_invalid_orientations_are_ignored(tmp_path):
     for name, exif in (("a", b"Exif\0\0junk"), ("b", b"Exif\0\0II*\0\x08\0\0\0\xff\xff")):
         Image.new("RGB", (6, 4)).save(tmp_path / f"{name}.jpg", exif=exif)
     exif = Image.Exif()
@@ -152,7 +151,7 @@ def test_an_orientation_that_is_none_turns_nothing(tmp_path):
     assert [s.input.shape for s in dataset.images(tmp_path).fetch([0, 1, 2])] == [(4, 6, 3)] * 3
 
 
-def test_pictures_of_16_bits_are_turned_too(tmp_path):
+def test_16_bit_images_are_rotated_too(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     steps = Image.fromarray(np.arange(6, dtype=np.uint16).reshape(2, 3) * 257)
@@ -187,10 +186,10 @@ def transparent(mode):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "I;16", "RGBa"])
-def test_what_is_hidden_is_not_shown(mode):
+def test_transparent_pixels_are_hidden(mode):
     image = transparent(mode)
     for background in ((255, 255, 255), (10, 20, 30)):
-        found = files.rgb(image, background)
+        found = pixels.rgb(image, background)
         assert (found[:, :3] == background).all()
         assert (found[:, 3:] != background).any(axis=-1).all()
 
@@ -205,14 +204,14 @@ def test_half_transparent_pixels_are_mixed(tmp_path):
             dataset.images(tmp_path, background=wrong)
 
 
-def test_a_picture_that_is_none_says_so(tmp_path, capsys, monkeypatch):
+def test_files_that_are_not_images_are_reported(tmp_path, capsys, monkeypatch):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
     save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
     said = {
-        "empty.png": "the file is empty (0 bytes): save or copy", "gone.png": "there is no picture",
-        "large.png": "could be decompression bomb DOS attack", "folder.png": "is a folder, not a pi",
+        "empty.png": "the file is empty (0 bytes): save or copy", "gone.png": "no image file",
+        "large.png": "could be decompression bomb DOS attack", "folder.png": "folder.png' is a folder",
     }  # fmt: skip
     for name, why in said.items():
         assert main(["explain", str(tmp_path / name)]) == 2
@@ -229,12 +228,13 @@ def test_a_picture_that_is_none_says_so(tmp_path, capsys, monkeypatch):
 # S7: ids
 
 
-def test_an_honest_id_that_looks_like_one_of_ours(out):
+def test_ids_that_look_like_names_of_duplicates(out):
     """In one run and over two, in a list and in a stream: each honest sample is there."""
     x, labels = samples(9)
-    ids = ["a", "a", "a (again)", "a", "item 7", "a (again)", "b", None, "a (again) (again)"]
+    one, two = "a (duplicate)", "a (duplicate) (duplicate)"
+    ids = ["a", "a", one, "a", "item 7", one, "b", None, two]
     items = [(name, x[i], labels[i]) for i, name in enumerate(ids)]
-    good = ["a", "a (again)", "a (again) (again)", "b", "item 7"]
+    good = ["a", one, two, "b", "item 7"]
     for name, source in (("list", lambda: items), ("stream", lambda: iter(items))):
         here = out.with_name(name)
         attribute(here, source=source(), limit=2)
@@ -243,8 +243,8 @@ def test_an_honest_id_that_looks_like_one_of_ours(out):
         assert sorted(opened.ids) == good
         assert opened.failed == summary.failed
         assert list(opened.failed) == [
-            "a (again) (again) (again)",
-            "a (again) (again) (again) (again)",
+            f"{two} (duplicate)",
+            f"{two} (duplicate) (duplicate)",
             "item 7 (no id)",
         ]
         assert opened.failed["item 7 (no id)"].startswith(
@@ -262,7 +262,7 @@ def test_an_item_that_got_its_id_is_no_longer_listed(out):
     assert (summary.samples, summary.failed) == (2, {})
 
 
-def test_ids_of_both_kinds_stay_what_they_are():
+def test_ids_keep_their_type():
     x = np.ones((3, 2), np.float32)
     assert dataset.arrays(x, ids=[1, "1", b"b"]).ids == [1, "1", "b"]
     assert dataset.arrays(x, ids=[2**70, -1, 0]).ids == [2**70, -1, 0]
@@ -298,10 +298,10 @@ def test_no_number_becomes_another_by_a_cast(out):
     x[1] = 1e300
     n = np.array([1, 1, 2**32 + 1, 1])
     source = {"input": x, "n": n, "target": np.array([0, 0, 0, 2**31])}
-    failed = attribute(out, source=source, explain=explain, args=(table,)).failed
+    failed = attribute(out, source=source, explainer=explain, args=(table,)).failed
     assert failed == {
-        1: "input holds 1e+300, beyond float32, -3.4e+38 to 3.4e+38",
-        2: "arguments holds 4294967297, beyond int32, -2147483648 to 2147483647",
+        1: "input holds 1e+300, outside the range of float32, -3.4e+38 to 3.4e+38",
+        2: "an extra argument holds 4294967297, outside the range of int32, -2147483648 to 2147483647",
         3: "target 2147483648 is out of range: 0 to 2",
     }
 
@@ -320,11 +320,11 @@ def test_a_label_of_an_output_with_one_class(out):
     explain = lrp.explain(lambda w, x: x.reshape(x.shape[0], -1) @ w, LRP0, argnums=1)
     x, _ = samples(4)
     w = np.ones((12, 1), np.float32)
-    failed = attribute(out, source=(x, np.array([0, 1, 0, 0])), explain=explain, args=(w,)).failed
+    failed = attribute(out, source=(x, np.array([0, 1, 0, 0])), explainer=explain, args=(w,)).failed
     assert failed == {1: "target 1 is out of range: 0 to 0"}
     given = dataset.Given(lambda t: jnp.where(t > 0, 1.0, -1.0)[:, None])  # labels of two signs
     source = (x, np.array([0, 1, 0, 2**32 + 3]))
-    made = {"explain": explain, "args": (w,), "target": given}
+    made = {"explainer": explain, "args": (w,), "target": given}
     with jax.enable_x64(True):
         assert attribute(out.with_name("made"), source=source, **made).samples == 4
     opened = dataset.open_relevance(out.with_name("made"))
@@ -341,10 +341,10 @@ def test_a_label_of_an_output_with_one_class(out):
         ({"target": {"a": 1}}, "target is {'a': an array}, most samples have an array"),
         ({"target": [1, None]}, "target is [an array, None], most samples have an array"),
         ({"input": None}, "input is missing (None), most samples have one"),
-        ({"mask": 1}, "arguments have ['mask'] besides: most samples have none"),
+        ({"mask": 1}, "extra arguments: unexpected ['mask']; most samples have none"),
     ],
 )
-def test_a_sample_unlike_the_others_is_told_in_words(out, change, said):
+def test_a_sample_with_another_structure_is_described(out, change, said):
     x, labels = samples(6)
     items = [{"id": i, "input": x[i], "target": labels[i]} for i in range(6)]
     items[2] |= change
@@ -355,7 +355,39 @@ def test_a_label_that_only_one_sample_has(out):
     x, _ = samples(6)
     items = [{"id": i, "input": x[i], "target": 1 if i == 2 else None} for i in range(6)]
     found = attribute(out, source=items, target=1).failed
-    assert found == {2: "target is given, most samples have none"}
+    assert found == {2: "target is present, most samples have none"}
+
+
+# File types
+
+
+def read_words(path):
+    """A file type of the user's: 12 numbers and a label per line, as text."""
+    table = np.loadtxt(path, dtype=np.float32, ndmin=2)
+    return table[:, :-1].reshape(-1, *SHAPE), table[:, -1].astype(int)
+
+
+def test_a_file_type_of_the_user(tmp_path, out):
+    x, labels = samples(8)
+    np.savetxt(tmp_path / "a.x.DEMO", np.c_[x.reshape(8, -1), labels], fmt="%.9g")
+    other = lambda path: pytest.fail("the longest extension wins")  # noqa: E731
+    readers = {".demo": other, ".x.demo": read_words}
+    attribute(out, source=tmp_path / "a.x.DEMO", readers=readers)
+    check(out, 8)
+    with pytest.raises(
+        ValueError, match=f"folder of images, or a file of type {', '.join(dataset.READERS)};"
+    ):
+        attribute(out, source=str(tmp_path / "a.x.DEMO"))
+    with pytest.raises(TypeError, match="returned the path '/': it must return arrays or samples"):
+        attribute(out, source=tmp_path / "a.x.DEMO", readers={".demo": lambda _: "/"})
+
+
+@pytest.mark.parametrize("suffix", dataset.READERS)
+def test_every_reader_names_a_file_that_it_cannot_read(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"junk")
+    with pytest.raises((ValueError, OSError), match=f"^{re.escape(repr(str(path)))}"):
+        resolve.as_source(path)
 
 
 def damaged(folder):
@@ -374,17 +406,23 @@ def damaged(folder):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("labels.npz", "the array 'target' of '{}' holds Python objects, which are not read"),
-        ("ragged.npz", "the array 'input' of '{}' holds Python objects, which are not read"),
-        ("objects.npy", "'{}' holds Python objects, which are not read, for that may run code"),
-        ("fields.npy", "it holds [('a', '<f4'), ('b', '<f4')], which is no number"),
+        (
+            "labels.npz",
+            "the array 'target' in '{}' holds pickled Python objects, which are refused",
+        ),
+        ("ragged.npz", "the array 'input' in '{}' holds pickled Python objects, which are refused"),
+        (
+            "objects.npy",
+            "'{}' holds pickled Python objects, which are refused because loading them",
+        ),
+        ("fields.npy", "it has dtype [('a', '<f4'), ('b', '<f4')], which is not numeric"),
         ("empty.npz", "'{}' is empty (0 bytes)"),
         ("empty.npy", "'{}' is empty (0 bytes)"),
         ("empty.h5", "'{}' is empty (0 bytes)"),
-        ("torn.npz", "the array 'input' of '{}' is damaged (Bad CRC-32"),
+        ("torn.npz", "the array 'input' in '{}' is damaged (Bad CRC-32"),
     ],
 )
-def test_files_that_cannot_be_read_say_which_and_what_to_do(tmp_path, out, capsys, name, said):
+def test_errors_of_unreadable_files_name_the_file_and_a_fix(tmp_path, out, capsys, name, said):
     damaged(tmp_path)
     assert begin(tmp_path / name, out) == 2
     found = capsys.readouterr().err
@@ -392,12 +430,12 @@ def test_files_that_cannot_be_read_say_which_and_what_to_do(tmp_path, out, capsy
     assert found.count("\n") == 1
 
 
-def test_pictures_that_moved(photos, out, capsys):  # noqa: F811
+def test_a_source_that_was_moved(photos, out, capsys):  # noqa: F811
     assert begin(photos, out, "--limit", 2) == 0
     moved = photos.rename(photos.with_name("moved"))
     assert resume(out) == 2
-    assert "there is no file or folder" in (said := capsys.readouterr().err)
-    assert f"give its new place, jaxlrp resume {out} --source PLACE" in said
+    assert "no file or folder" in (said := capsys.readouterr().err)
+    assert f"pass its new location, jaxlrp resume {out} --source PATH" in said
     assert begin(moved, out, "--limit", 3) == 0  # the widest
     (out / "relevance" / "c" / "0").rename(out / "gone")
     photos.symlink_to(moved)
@@ -411,11 +449,11 @@ def test_pictures_that_moved(photos, out, capsys):  # noqa: F811
         save(other / f"{i}.png")
     capsys.readouterr()
     assert resume(out, "--source", str(other)) == 2
-    assert "cannot be resumed with another source" in capsys.readouterr().err
+    assert "was computed from a different source" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("when", ["before", "computing"])
-def test_an_interrupt_is_one_line_that_says_how_to_go_on(
+def test_an_interrupt_is_one_line_that_says_how_to_resume(
     photos,  # noqa: F811
     tmp_path,
     capsys,
@@ -435,19 +473,19 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     if when == "before":
-        assert (
-            said == "jaxlrp: interrupted; nothing was computed yet, start the same command again\n"
-        )
+        assert said == "jaxlrp: interrupted; nothing was computed yet, run the same command again\n"
         return
     assert "Traceback" not in said
     words = f"jaxlrp resume '{out}' --model test_dataset:tiny"
-    assert said == f"jaxlrp: interrupted; what was committed is safe, go on with: {words}\n"
+    assert (
+        said == f"jaxlrp: interrupted; everything committed so far is safe, resume with: {words}\n"
+    )
     monkeypatch.undo()
     assert resume(out) == 0
     assert len(dataset.open_relevance(out).ids) == 8
     monkeypatch.setattr(cli, "_read", interrupt)
     assert main(["explain", "a.png"]) == 130
-    assert capsys.readouterr().err == "jaxlrp: interrupted; start the same command again\n"
+    assert capsys.readouterr().err == "jaxlrp: interrupted; run the same command again\n"
 
 
 def test_a_real_interrupt_ends_with_130(photos, out):  # noqa: F811
@@ -457,28 +495,28 @@ def test_a_real_interrupt_ends_with_130(photos, out):  # noqa: F811
         "old = test_dataset.Tiny.preprocess; seen = [];"
         "test_dataset.Tiny.preprocess = staticmethod(lambda image: (seen.append(0),"
         "len(seen) == 21 and os.kill(os.getpid(), signal.SIGINT), old(image))[2]);"
-        f"sys.exit(main(['attribute', {str(photos)!r}, '-o', {str(out)!r}, *{WORDS!r}, '--quiet']))"
+        f"sys.exit(main(['attribute', {str(photos)!r}, '-o', {str(out)!r}, *{WORDS!r}]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, timeout=120
     )  # fmt: skip
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
-    assert "go on with: jaxlrp resume" in done.stderr.splitlines()[-1]
+    assert "resume with: jaxlrp resume" in done.stderr.splitlines()[-1]
 
 
 # S5: what one process meets, all raise
 
 
-def test_what_one_process_cannot_open_ends_all(tmp_path):
+def test_an_error_in_one_process_while_opening_ends_all(tmp_path):
     out = tmp_path / "thesis"
     out.mkdir()
     (out / "thesis.tex").write_text("...")
     first, second = [p.communicate(timeout=100)[1] for p in group(out, 2)]
     assert "StoreError: " in first
-    assert "is no store of relevances and not empty" in first
+    assert "is not empty and not a store of relevance" in first
     assert "process 0 failed while opening the store: StoreError: " in second
-    assert "is no store of relevances and not empty" in second
+    assert "is not empty and not a store of relevance" in second
     assert second.count("\n") < 60  # no stack of C++
     assert sorted(os.listdir(out)) == ["thesis.tex"]
 
@@ -513,7 +551,7 @@ def test_what_one_process_cannot_open_ends_all(tmp_path):
         ),
     ],
 )
-def test_what_any_process_meets_ends_all(tmp_path, words, last, own, told):
+def test_an_error_in_any_process_ends_all(tmp_path, words, last, own, told):
     """While joining or computing; where all take every step together, too. What is there is kept."""
     out = tmp_path / "out"
     first, second = [p.communicate(timeout=100)[1] for p in group(out, 2, *words, last=last)]

@@ -13,7 +13,9 @@ from jax import lax
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
-from jaxlrp.network.trace import source, trace
+from jaxlrp.network.arguments import Arguments
+from jaxlrp.network.model import model_of
+from jaxlrp.network.trace import trace
 
 RNG = np.random.default_rng(0)
 N = 3  # steps of every loop
@@ -82,7 +84,7 @@ NESTS: dict[str, tuple[Callable, Callable]] = {
 
 
 def layers(f, x=X):
-    network = trace(source(f, 0, False), (x,), {}).network
+    network = trace(Arguments(model_of(f, 0, False), (x,)), {}).network
     return [layer for layer in network.layers() if layer.kind == "dense"]
 
 

@@ -157,7 +157,7 @@ def test_a_cast_to_an_index_is_an_embedding_of_that_column():
 
     looked_up = np.asarray(TABLE)[[2, 3]] @ np.asarray(w)
     close(relevance(f, x, composite=C.all_epsilon(1e-12)), np.c_[looked_up, x[:, 1:] * u])
-    ledger = lrp.check_conservation(f, C.all_epsilon(1e-12), x)
+    ledger = lrp.ledger(f, C.all_epsilon(1e-12), x)
     close(ledger.input, ledger.output)
 
 
@@ -221,7 +221,7 @@ def test_comparisons_are_cuts_that_errors_coverage_and_ledger_name():
     with pytest.raises(ValueError, match="`stop_gradient`"):
         relevance(lambda x: lax.stop_gradient(x).sum(-1), x)
     mixed = lambda x: step(x) + x @ w  # noqa: E731
-    plan, ledger = lrp.plan(mixed, None, x), lrp.check_conservation(mixed, None, x)
+    plan, ledger = lrp.plan(mixed, None, x), lrp.ledger(mixed, None, x)
     assert ("cut", "gt", 1) in plan.coverage.counts
     for shown in (str(plan.coverage), str(ledger)):
         assert "test_discrete.py" in shown
@@ -244,8 +244,8 @@ def test_straight_through_constants_are_in_the_ledger():
     def quantized(z):
         return (z + lax.stop_gradient(jnp.round(z) - z)) @ w
 
-    ledger = lrp.check_conservation(quantized, C.all_epsilon(1e-12), z)
-    kept = sum(float(entry.bias) for entry in ledger.entries.values())
+    ledger = lrp.ledger(quantized, C.all_epsilon(1e-12), z)
+    kept = sum(float(entry.bias) for entry in ledger.rows.values())
     close(float(ledger.input) + kept, quantized(z), rtol=1e-9)
     assert "`stop_gradient`" in str(ledger)
 

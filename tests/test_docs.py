@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -11,6 +12,7 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -137,6 +139,8 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
 )
 def test_every_public_name_has_an_entry(pages, names):
     text = "".join((DOCS / "api" / f"{page}.md").read_text(encoding="utf-8") for page in pages)
+    pytest.importorskip("yaml", reason="PyYAML is not installed (extra: docs)")
+    text = script("hooks").on_page_markdown(text)
     entries = re.findall(r"^::: (jaxlrp[\w.]*)$", text, re.MULTILINE)
     found = {entry.rpartition(".")[2] for entry in entries}
     assert names
@@ -164,26 +168,32 @@ def names_of_rules() -> list[str]:
 @pytest.mark.parametrize("name", names_of_rules())
 def test_every_rule_has_a_page_with_a_reference(name):
     text = (DOCS / "rules" / f"{name.lower()}.md").read_text(encoding="utf-8")
-    assert text.startswith(f"# {name}\n")
+    assert text.startswith(f"---\ntitle: {name}\n")
+    assert f"\n# {name}\n" in text
     assert "## References" in text
     for heading in ("Formula", "Conservation", "When to use it", "Example"):
         assert f"## {heading}" in text, heading
     assert "../_pictures/" in text
-    assert f"](../api/rules.md#{getattr(rules, name).__module__}.{name})" in text
+    assert f"](../api/rules.md#jaxlrp.rules.{name})" in text
+
+
+@functools.cache
+def script(name: str) -> Any:
+    """A Python file of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def make_pictures():
     pytest.importorskip("skimage", reason="scikit-image is not installed (extra: docs)")
-    path = DOCS / "make_pictures.py"
-    spec = importlib.util.spec_from_file_location("make_pictures", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "make_pictures", module)
-        spec.loader.exec_module(module)
-        yield module
+    return script("make_pictures")
 
 
 def test_every_picture_that_a_page_shows_is_drawn(make_pictures):

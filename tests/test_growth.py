@@ -43,7 +43,7 @@ def test_a_plan_warns_of_sums_in_a_recurrence_that_nothing_damps():
 
 @pytest.mark.parametrize("f", [recurrent, written_out])
 def test_ledger_and_debug_name_the_layer_where_relevance_grew(f):
-    ledger = lrp.check_conservation(f, None, X, target=0)
+    ledger = lrp.ledger(f, None, X, target=0)
     assert "relevance grew to" in ledger.warning
     assert "'tanh" in ledger.warning
     assert ledger.warning in str(ledger)
@@ -55,7 +55,7 @@ def test_ledger_and_debug_name_the_layer_where_relevance_grew(f):
         warnings.simplefilter("error")
         calm = lrp.explain(f, C.recurrent(epsilon=0.1), debug=True)(X, target=0).gains
     assert max(calm.values()) < 100 < worst
-    assert lrp.check_conservation(f, C.recurrent(epsilon=0.1), X, target=0).warning == ""
+    assert lrp.ledger(f, C.recurrent(epsilon=0.1), X, target=0).warning == ""
 
 
 def test_gains_are_sums_of_magnitudes():
@@ -65,13 +65,13 @@ def test_gains_are_sums_of_magnitudes():
     found = lrp.explain(f, debug=True, record="tanh")(x)
     expected = jnp.abs(found.records["tanh"].relevance).sum() / jnp.abs(found.output).sum()
     np.testing.assert_allclose(found.gains["tanh"], expected, rtol=1e-5)
-    ledger = lrp.check_conservation(f, None, x)
+    ledger = lrp.ledger(f, None, x)
     np.testing.assert_allclose(ledger.gains["tanh"], expected, rtol=1e-5)
 
 
 def test_relevance_that_is_not_finite_is_said_with_its_layer():
     big = jnp.asarray([[1e30, -1e30], [1e30, 1e30]])
-    ledger = lrp.check_conservation(
+    ledger = lrp.ledger(
         lambda x: jnp.tanh(x * 1e30) @ big, None, jnp.ones(2), target=jnp.full(2, 3e38)
     )
     assert "relevance is not finite at 'dot_general'" in ledger.warning

@@ -26,13 +26,25 @@ RTOL = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 2e-2}
 # Stabilizers are large, so that an ill-conditioned denominator does not hide an error.
 RULES: list[tuple[lrp.rules.Rule, Callable, dict[str, Any]]] = [
     (lrp.Epsilon(0.5), oracle.epsilon, {"epsilon": 0.5}),
-    (lrp.Epsilon(0.5, "zero"), oracle.epsilon, {"epsilon": 0.5, "bias": "zero"}),
-    (lrp.ZPlus("absorb", 0.3), oracle.zplus, {"stabilizer": 0.3}),
-    (lrp.AlphaBeta(2.0, 1.0, "zero", 0.3), oracle.alpha_beta, {"bias": "zero", "stabilizer": 0.3}),
-    (lrp.Gamma(0.6, "absorb", 0.3), oracle.gamma, {"gamma": 0.6, "stabilizer": 0.3}),
-    (lrp.ZBox(-2.0, 3.0, 0.3), oracle.zbox, {"low": -2.0, "high": 3.0, "stabilizer": 0.3}),
-    (lrp.WSquare("absorb", 0.3), oracle.wsquare, {"stabilizer": 0.3}),
-    (lrp.Flat(0.3), oracle.flat, {"stabilizer": 0.3}),
+    (lrp.Epsilon(0.5, bias="zero"), oracle.epsilon, {"epsilon": 0.5, "bias": "zero"}),
+    (lrp.ZPlus(bias="absorb", stabilizer=0.3), oracle.zplus, {"stabilizer": 0.3}),
+    (
+        lrp.AlphaBeta(2.0, 1.0, bias="zero", stabilizer=0.3),
+        oracle.alpha_beta,
+        {"bias": "zero", "stabilizer": 0.3},
+    ),
+    (
+        lrp.Gamma(0.6, bias="absorb", stabilizer=0.3),
+        oracle.gamma,
+        {"gamma": 0.6, "stabilizer": 0.3},
+    ),
+    (
+        lrp.ZBox(-2.0, 3.0, stabilizer=0.3),
+        oracle.zbox,
+        {"low": -2.0, "high": 3.0, "stabilizer": 0.3},
+    ),
+    (lrp.WSquare(bias="absorb", stabilizer=0.3), oracle.wsquare, {"stabilizer": 0.3}),
+    (lrp.Flat(stabilizer=0.3), oracle.flat, {"stabilizer": 0.3}),
 ]
 
 ALL = tuple(range(len(RULES)))

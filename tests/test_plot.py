@@ -119,9 +119,9 @@ def test_normalize_dtype(given, returned):
         ({"percentile": 101}, r"percentile must be in \(0, 100\], got 101"),
         ({"percentile": np.nan}, r"percentile must be in \(0, 100\], got nan"),
         ({"method": "max"}, r"method must be 'absmax' or 'signed', got 'max'"),
-        ({"axis": 2}, r"axis must name axes of relevance, which has 2, got 2; None scales"),
-        ({"axis": (0, -3)}, r"axis must name axes of relevance, which has 2, got \(0, -3\)"),
-        ({"axis": ()}, r"axis must name axes of relevance, which has 2, got \(\)"),
+        ({"axis": 2}, "axis must be valid for relevance, which has 2 axes, got 2; None scales"),
+        ({"axis": (0, -3)}, r"axis must be valid for relevance, which has 2 axes, got \(0, -3\);"),
+        ({"axis": ()}, r"axis must be valid for relevance, which has 2 axes, got \(\);"),
     ],
 )
 def test_normalize_refuses(kwargs, message):
@@ -156,10 +156,11 @@ def test_what_is_not_relevance_is_refused(name):
         draw(np.zeros((2, 2), complex))
     with pytest.raises(TypeError, match=r"relevance must hold real numbers, got dtype bool"):
         draw(np.zeros((2, 2), bool))
-    with pytest.raises(ValueError, match=r"relevance must be an array with equal rows"):
+    with pytest.raises(ValueError, match="relevance must be an array with rows of equal length:"):
         draw([[1.0], [1.0, 2.0]])
     with pytest.raises(
-        TypeError, match=r"relevance must be a concrete array, .* draw outside jax\.jit"
+        TypeError,
+        match=r"relevance must be a concrete array.*; plot the result outside of jax\.jit",
     ):
         jax.jit(draw)(jnp.ones((2, 2)))
 
@@ -283,9 +284,7 @@ def test_channels_are_summed_along_the_axis(rng):
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 8), (8, 8, 2), (3, 8, 3), (1, 8, 1)])
 def test_ambiguous_channels_are_refused(shape):
-    message = (
-        r"channel_axis must say where relevance with shape \(.*\) has its channels, got None; "
-    )
+    message = r"channel_axis must be given for relevance of shape \(.*\), because it is ambiguous; "
     with pytest.raises(ValueError, match=message + r"pass -1 for \(H, W, C\) or 0 for \(C, H, W\)"):
         plot.heatmap(np.ones(shape))
 
@@ -440,7 +439,7 @@ def test_images_of_all_kinds_agree(rng):
         ),
         (np.ones((2, 2), np.int64), r"image must be uint8.*, got int64 in \[1, 1\]"),
         (np.full((2, 2), np.nan), r"image must be finite, got nan at index \(0, 0\)"),
-        (np.ones((2, 2, 4)), r"channel_axis must say where image with shape \(2, 2, 4\) has"),
+        (np.ones((2, 2, 4)), r"channel_axis must be given for image of shape \(2, 2, 4\), because"),
     ],
 )
 def test_overlay_refuses_images(image, message):
@@ -456,7 +455,7 @@ def test_overlay_refuses_other_arguments():
     for alpha in (0.0, 1.5, np.nan):
         with pytest.raises(ValueError, match=rf"alpha must be in \(0, 1\], got {alpha}"):
             plot.overlay(np.ones((2, 2)), np.ones((2, 2)), alpha=alpha)
-    with pytest.raises(ValueError, match=r"alpha must be None without an image .*, got 0\.5"):
+    with pytest.raises(ValueError, match=r"alpha must be None without an image, got 0\.5"):
         plot.to_rgb(np.ones((2, 2)), alpha=0.5)
 
 
@@ -510,14 +509,14 @@ def test_grid_puts_pictures_in_the_first_column(rng):
 def test_grid_of_a_list_wraps(rng):
     r, image = list(rng.normal(size=(3, 4, 5))), rng.uniform(size=(4, 5, 3))
     assert places(plot.grid(r)) == [(0, 0), (0, 1), (0, 2)]
-    assert places(plot.grid(r, columns=2)) == [(0, 0), (0, 1), (1, 0)]
+    assert places(plot.grid(r, n_columns=2)) == [(0, 0), (0, 1), (1, 0)]
     # one picture comes first and counts
-    figure = plot.grid(r, images=image, columns=2, titles=["a", "b", "c"])
+    figure = plot.grid(r, images=image, n_columns=2, titles=["a", "b", "c"])
     assert places(figure) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert [ax.get_title() for ax in panels(figure)] == ["input", "a", "b", "c"]
     np.testing.assert_array_equal(arrays(figure)[0], image)
     # one picture a map stands above it
-    figure = plot.grid(r, images=[image, image / 2, image / 3], columns=2, titles=["a", "b", "c"])
+    figure = plot.grid(r, images=[image, image / 2, image / 3], n_columns=2, titles=["a", "b", "c"])
     assert places(figure) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (3, 0)]
     assert [ax.get_title() for ax in panels(figure)] == ["a", "b", "", "", "c", ""]
     np.testing.assert_array_equal(arrays(figure)[4], image / 3)
@@ -572,28 +571,28 @@ def test_grid_draws_into_a_given_figure():
             np.ones((2, 4, 4)),
             {},
             TypeError,
-            r"explanations must be .*, got ndarray; list\(explanations",
+            r"or a dict from method to maps, got ndarray; convert a batch with list\(explanations\)",
         ),
-        ([], {}, ValueError, r"explanations must hold at least one map, got none"),
-        ({}, {}, ValueError, r"explanations must hold at least one map, got none"),
-        ([[], []], {}, ValueError, r"explanations must hold at least one map, got none"),
+        ([], {}, ValueError, "explanations must contain at least one map, got none"),
+        ({}, {}, ValueError, "explanations must contain at least one map, got none"),
+        ([[], []], {}, ValueError, "explanations must contain at least one map, got none"),
         (
             [np.ones((2, 2)), [np.ones((2, 2))]],
             {},
             ValueError,
-            r"maps only or rows only, got a mixed",
+            "maps or all rows, got a mixed",
         ),
         (
             {"a": np.ones((2, 4, 4)), "b": np.ones((3, 4, 4))},
             {},
             ValueError,
-            r"explanations must have equally many maps in all methods, got \[2, 3\]",
+            r"explanations must have the same number of maps in all methods, got \[2, 3\]",
         ),
         (
             [[np.ones((2, 2))], [np.ones((2, 2))] * 2],
             {},
             ValueError,
-            r"explanations must have equally many maps in all rows, got \[1, 2\]",
+            r"explanations must have the same number of maps in all rows, got \[1, 2\]",
         ),
         (
             {"a": np.ones((4, 4, 3))},
@@ -603,12 +602,17 @@ def test_grid_draws_into_a_given_figure():
         ),
         (
             {"a": np.ones((1, 4, 4))},
-            {"columns": 2},
+            {"n_columns": 2},
             ValueError,
-            r"columns must be None for a dict or rows, got 2; they have one a method",
+            r"n_columns must be None for a dict or rows, got 2; they have one per method",
         ),
-        ([np.ones((2, 2))], {"columns": 0}, ValueError, r"columns must be at least 1, got 0; None"),
-        ([np.ones((2, 2))], {"titles": ["a", "b"]}, ValueError, r"titles must be 1, .*, got 2"),
+        ([np.ones((2, 2))], {"n_columns": 0}, ValueError, r"n_columns must be >= 1, got 0; None"),
+        (
+            [np.ones((2, 2))],
+            {"titles": ["a", "b"]},
+            ValueError,
+            "titles must have 1 entries, one per column or map, got 2",
+        ),
         (
             [np.ones((2, 2))],
             {"overlay": True},
@@ -619,13 +623,13 @@ def test_grid_draws_into_a_given_figure():
             [np.ones((2, 2))],
             {"images": [np.ones((2, 2))] * 2},
             ValueError,
-            r"images must be 1, one a row or map, got 2",
+            "images must have 1 entries, one per row or map, got 2",
         ),
         (
             {"a": np.ones((1, 4, 4))},
             {"images": np.ones((2, 4, 4, 3))},
             ValueError,
-            r"images must be 1, one a row or map, got 2",
+            "images must have 1 entries, one per row or map, got 2",
         ),
         (
             {"a": np.ones((1, 4, 4))},
@@ -712,7 +716,7 @@ def test_signal_draws_on_given_axes():
     inside = figure.add_subfigure(figure.add_gridspec(1, 2)[0])
     assert plot.signal(wave[:, 0], wave[:, 0], ax=inside.subplots()) is figure
     with pytest.raises(
-        ValueError, match=r"ax must hold one Axes for each of the 2 channels, got 1; plt"
+        ValueError, match="ax must have one Axes for each of the 2 channels, got 1; create"
     ):
         plot.signal(wave, wave, ax=given[0])
 
@@ -723,14 +727,14 @@ def test_signal_draws_on_given_axes():
         (
             ((5,), (6,)),
             {},
-            r"relevance must have the shape of signal, \(6,\), got \(5,\); take both",
+            r"relevance must have the shape of signal, \(6,\), got \(5,\); use both",
         ),
         (((5,), (5, 1)), {}, r"relevance must have the shape of signal, \(5, 1\), got \(5,\)"),
         (((1,), (1,)), {}, r"signal must have shape \(T,\) or \(T, C\) with T >= 2, got \(1,\)"),
         (
             ((2, 5, 1), (2, 5, 1)),
             {},
-            r"signal must have shape .*, got \(2, 5, 1\); take one sample",
+            r"signal must have shape \(T,\) or \(T, C\) with T >= 2, got \(2, 5, 1\); select one sample",
         ),
         (((3, 9), (3, 9)), {}, r"signal must have time first, \(T, C\), got \(3, 9\).*signal\.T"),
         (

@@ -258,7 +258,7 @@ def test_a_grouped_product_is_a_dense_layer_for_each_group(rule: lrp.rules.Rule)
 
     composite = C.by_kind("dense", rule)
     r = normal(6, 5, seed=8)
-    row = lrp.plan(experts, composite, EXPERTS, TOKENS).rows[0]
+    row = lrp.plan(experts, composite, EXPERTS, TOKENS, argnums=1).rows[0]
     assert (row.kind, row.path, row.name) == ("dense", "w", "ragged_dot_general")
     found, expected = (
         jax.jit(lrp.explain(f, composite, argnums=1, parameters=0))(EXPERTS, TOKENS, target=r)

@@ -170,9 +170,9 @@ def test_relevance_of_heads_is_that_which_flows_through_them(flavor, scan):
     found = by_layer(result.records, scan)
     np.testing.assert_allclose(found, expected, rtol=RTOL[flavor], atol=RTOL[flavor])
 
-    ledger = jax.jit(lambda x: lrp.check_conservation(fun, cp, x, target=1))(IDS)
+    ledger = jax.jit(lambda x: lrp.ledger(fun, cp, x, target=1))(IDS)
     for path, record in result.records.items():
-        received = ledger.entries[path].received
+        received = ledger.rows[path].received
         np.testing.assert_allclose(record.relevance.sum(), received, rtol=RTOL[flavor])
 
 
@@ -216,5 +216,5 @@ def test_relevance_flow_by_layer(flavor, scan):
     assert flow.shape == (1 + LAYERS, *IDS.shape)
     logits = np.broadcast_to(result.output[:, 0], (1 + LAYERS, len(IDS)))
     np.testing.assert_allclose(flow.sum(axis=2), logits, rtol=10 * RTOL[flavor])
-    ax = panel(flow[:, 0], rows=["embedding", "1", "2"], columns=["a", "b", "c", "d"])
+    ax = panel(flow[:, 0], row_labels=["embedding", "1", "2"], column_labels=["a", "b", "c", "d"])
     np.testing.assert_allclose(ax.images[0].get_array(), flow[:, 0])

@@ -135,20 +135,20 @@ def test_scanned_equals_unrolled_and_the_carry_is_accounted_for(name):
 
     @jax.jit
     def account(x, carry):
-        return lrp.check_conservation(scanned, EXACT, x, carry, argnums=0, target=of_step)
+        return lrp.ledger(scanned, EXACT, x, carry, argnums=0, target=of_step)
 
     def singly(x, carry):  # one example at a time
         return account(x[None], jax.tree.map(lambda c: c[None], carry))
 
     for i in range(B):
         ledger = singly(x[i], jax.tree.map(lambda c, i=i: c[i], carry))
-        (path,) = [path for path in ledger.entries if path.endswith("carry")]
+        (path,) = [path for path in ledger.rows if path.endswith("carry")]
         assert path == "rnn/carry"
-        kept = ledger.entries[path]
+        kept = ledger.rows[path]
         close(kept.received, sum(c[i].sum() for c in jax.tree.leaves(of_carry)))
         close([kept.passed, kept.bias, kept.rule], [0.0, kept.received, 0.0])
         close(ledger.input, of_input[i].sum())  # whether the carry is explained or not
-        rest = [e.received - e.passed for p, e in ledger.entries.items() if p != path]
+        rest = [e.received - e.passed for p, e in ledger.rows.items() if p != path]
         close(
             of_input[i].sum() + kept.received + sum(rest), both[0].output[i, STEP, ..., UNIT].sum()
         )
@@ -160,8 +160,8 @@ def test_a_state_of_zeros_takes_nothing_and_has_no_row():
     model = nn.RNN(nn.LSTMCell(H, param_dtype=jnp.float64), name="rnn")
     x = random(jnp.zeros((B, T, D)))
     variables = random(jax.eval_shape(model.init, jax.random.key(0), x))
-    ledger = jax.jit(lambda x: lrp.check_conservation(model.apply, EXACT, variables, x))(x)
-    assert not [path for path in ledger.entries if "carry" in path]
+    ledger = jax.jit(lambda x: lrp.ledger(model.apply, EXACT, variables, x))(x)
+    assert not [path for path in ledger.rows if "carry" in path]
     assert abs(float(ledger.elsewhere)) < RTOL
 
 
@@ -180,13 +180,11 @@ class Learned(nn.Module):
 def test_a_learned_state_is_accounted_for(composite):
     x = random(jnp.zeros((B, T, D)))
     variables = random(jax.eval_shape(Learned().init, jax.random.key(0), x))
-    account = jax.jit(
-        lambda x: lrp.check_conservation(Learned().apply, composite, variables, x, target=1)
-    )
+    account = jax.jit(lambda x: lrp.ledger(Learned().apply, composite, variables, x, target=1))
     for example in x:
         ledger = account(example[None])
-        largest = max(abs(float(e.received)) for e in ledger.entries.values())
-        assert abs(float(ledger.entries["rnn/carry"].received)) > 1e-4
+        largest = max(abs(float(e.received)) for e in ledger.rows.values())
+        assert abs(float(ledger.rows["rnn/carry"].received)) > 1e-4
         assert abs(float(ledger.elsewhere)) < RTOL * largest
         close(ledger.input + ledger.absorbed, ledger.output)
 
@@ -230,10 +228,8 @@ def test_a_loop_by_hand(options):
     close(found.output, expected.output)
     close(found.relevance, expected.relevance)
     close(sum(r.sum() for r in jax.tree.leaves(found.relevance)), found.output[1])
-    ledger = lrp.check_conservation(
-        lambda x, c: loop(x, c, **options), EXACT, x, carry, argnums=0, target=1
-    )
-    close(ledger.entries["carry"].received, sum(r.sum() for r in found.relevance[1].values()))
+    ledger = lrp.ledger(lambda x, c: loop(x, c, **options), EXACT, x, carry, argnums=0, target=1)
+    close(ledger.rows["carry"].received, sum(r.sum() for r in found.relevance[1].values()))
     assert abs(float(ledger.elsewhere)) < RTOL
 
 
@@ -244,8 +240,8 @@ def test_a_carry_that_is_made_of_the_input_hands_relevance_on():
         return loop(x, {"h": jnp.tanh(x[0] @ W), "sum": jnp.asarray(BEGIN)})
 
     x = random(jnp.zeros((T, D)))
-    ledger = lrp.check_conservation(f, EXACT, x, target=1)
-    close(ledger.entries["carry"].received, BEGIN @ V[:, 1])
+    ledger = lrp.ledger(f, EXACT, x, target=1)
+    close(ledger.rows["carry"].received, BEGIN @ V[:, 1])
     assert abs(float(ledger.elsewhere)) < RTOL
 
 
@@ -262,9 +258,9 @@ def test_a_loop_in_a_loop():
 
     x = random(jnp.zeros((T, D)))
     for wrap in (lambda f: f, jax.checkpoint):
-        ledger = jax.jit(lambda x, w=wrap: lrp.check_conservation(
+        ledger = jax.jit(lambda x, w=wrap: lrp.ledger(
             lambda x: f(x, w), EXACT, x, target=1))(x)  # fmt: skip
-        rows = {p: float(e.received) for p, e in ledger.entries.items() if "carry" in p}
+        rows = {p: float(e.received) for p, e in ledger.rows.items() if "carry" in p}
         assert sorted(rows) == ["carry", "carry:1"]
         assert min(map(abs, rows.values())) > 1e-4
         assert abs(float(ledger.elsewhere)) < RTOL

@@ -241,7 +241,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "cond": lambda: Problem(branching, C.all_epsilon(0.1), BRANCH, PAIR),
     "batch-norm-gamma-box": lambda: Problem(
         folded,
-        C.first(C.by_kind("conv", lrp.ZBox(-4.0, 4.0, 0.1)))
+        C.first(C.by_kind("conv", lrp.ZBox(-4.0, 4.0, stabilizer=0.1)))
         + C.by_kind("dense", lrp.Gamma(0.3, stabilizer=0.1))
         + C.by_kind("pool", lrp.Norm(0.1)),
         FOLDED,
@@ -317,7 +317,7 @@ def test_gradient_of_an_explanation(name: str) -> None:
     shape = jax.eval_shape(problem.function, at["parameters"], at["x"]).shape
     at["relevance"] = jnp.asarray(normal(*shape, seed=30))
     if problem.condition:
-        plan = lrp.plan(problem.function, problem.composite, at["parameters"], at["x"])
+        plan = lrp.plan(problem.function, problem.composite, at["parameters"], at["x"], argnums=1)
         (row,) = [row for row in plan.rows if row.path == problem.condition]
         at["condition"] = jnp.asarray(normal(*row.output_shape, seed=31))
 

@@ -101,17 +101,15 @@ def test_relevance_is_accounted_for(net, x64):
 
     @jax.jit
     def account(sound):
-        return lrp.check_conservation(
-            net.model.apply, composite, variables, sound, argnums=1, target=last
-        )
+        return lrp.ledger(net.model.apply, composite, variables, sound, argnums=1, target=last)
 
     def last(logits):
         return logits * (jnp.arange(logits.shape[1]) == logits.shape[1] - 1)
 
     ledger = account(sound)
-    largest = max(abs(float(e.received)) for e in ledger.entries.values())
+    largest = max(abs(float(e.received)) for e in ledger.rows.values())
     assert abs(float(ledger.elsewhere)) < 1e-10 * largest
-    assert "lstm/carry" not in ledger.entries  # it begins with zeros
+    assert "lstm/carry" not in ledger.rows  # it begins with zeros
     assert abs(float(ledger.input)) > 0.1
 
 

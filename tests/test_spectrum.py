@@ -89,11 +89,11 @@ def test_own_axes_and_no_color_scale():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: spectrum(R, A[:3]), r"one shape \(K,\) with K >= 2, got \(4,\) and \(3,\)"),
-        (lambda: spectrum(R[None], A[None]), "take one sample of a batch"),
+        (lambda: spectrum(R, A[:3]), r"same shape \(K,\) with K >= 2, got \(4,\) and \(3,\);"),
+        (lambda: spectrum(R[None], A[None]), "select one sample of a batch"),
         (lambda: spectrum(R, -A), r"amplitude must be >= 0, got -4"),
         (lambda: spectrum(R, A, frequencies=HERTZ[:2]), r"frequencies must have shape \(4,\)"),
-        (lambda: spectrum(R, A, frequencies=-HERTZ), "frequencies must increase"),
+        (lambda: spectrum(R, A, frequencies=-HERTZ), "frequencies must be increasing"),
         (lambda: spectrum(R, A, limit=0.0), "limit must be positive"),
         (lambda: spectrogram(R), r"relevance must have shape \(frames, bins\), got \(4,\)"),
         (lambda: spectrogram(R[None], A), "amplitude must have the shape of relevance"),

@@ -155,14 +155,18 @@ def test_steps_are_done_in_their_order():
         (lambda: spray.pool(jnp.ones((2, 3)), (1, 1)), ValueError, "for each of the 1 axes"),
         (lambda: spray.resize(jnp.ones((2, 3)), (1, 1)), ValueError, "for each of the 1 axes"),
         (lambda: spray.compose(3), TypeError, "functions of a batch, got 3"),
-        (lambda: spray.features([[1.0]]), TypeError, "stack a list with np.stack"),
-        (lambda: spray.features(np.ones(3)), ValueError, r"values behind them, got shape \(3,\)"),
+        (lambda: spray.features([[1.0]]), TypeError, "convert a list with np.stack"),
+        (lambda: spray.features(np.ones(3)), ValueError, r"values after them, got shape \(3,\)"),
         (
             lambda: spray.features(np.ones((3, 1)), rows=[3]),
             ValueError,
             r"must be in \[0, 2\], got 3",
         ),
-        (lambda: spray.features(np.ones((3, 1)), rows=[1, 1]), ValueError, "got a row twice"),
+        (
+            lambda: spray.features(np.ones((3, 1)), rows=[1, 1]),
+            ValueError,
+            "must be unique, got a repeated row",
+        ),
         (lambda: spray.features(np.ones((3, 1)), rows=[]), ValueError, "at least one of the 3"),
         (lambda: spray.features(np.ones((3, 1)), rows=[True]), TypeError, "np.flatnonzero"),
         (lambda: spray.features(np.ones((3, 1)), jnp.sum), ValueError, r"first, got shape \(\)"),
@@ -182,7 +186,7 @@ def test_relevance_is_read_once_in_slices_and_compiled_once():
         return spray.absolute(r)
 
     rows = np.array([22, 1, 12, 0])
-    found = spray.features(source, prepare, rows=rows, batch=5)
+    found = spray.features(source, prepare, rows=rows, batch_size=5)
     np.testing.assert_array_equal(found, np.abs(values[rows]).reshape(4, 6))
     assert source.read == [(0, 5), (10, 15), (20, 25)]
     assert traces == [(5, 3, 2)]
@@ -191,9 +195,9 @@ def test_relevance_is_read_once_in_slices_and_compiled_once():
 def test_a_row_that_is_not_finite_is_named():
     values = np.ones((9, 2))
     values[7, 1] = np.nan
-    with pytest.raises(ValueError, match=r"row 7 \(1 of 3 rows.*leave such samples out with rows="):
-        spray.features(values, batch=3)
-    assert len(spray.features(values, rows=np.arange(7), batch=3)) == 7
+    with pytest.raises(ValueError, match=r"row 7 \(1 of 3 rows.*exclude such samples with rows="):
+        spray.features(values, batch_size=3)
+    assert len(spray.features(values, rows=np.arange(7), batch_size=3)) == 7
 
 
 # --- neighbors -----------------------------------------------------------------------------------
@@ -266,8 +270,8 @@ def test_the_graph_is_symmetric():
 @pytest.mark.parametrize(
     ("points", "k", "message"),
     [
-        (np.ones((3, 2)), 3, "k must be < 3, the number of points, got 3"),
-        (np.ones((3, 2)), 0, "k must be an integer >= 1, got 0"),
+        (np.ones((3, 2)), 3, "n_neighbors must be < 3, the number of points, got 3"),
+        (np.ones((3, 2)), 0, "n_neighbors must be an integer >= 1, got 0"),
         (np.ones(3), 1, r"must have shape \(n, d\), got \(3,\)"),
         (np.array([[1.0], [np.nan]]), 1, "must be finite"),
     ],
@@ -296,7 +300,7 @@ def test_eigenvalues_of_eight_points(k, expected, dense, monkeypatch):
     affinity = spray.graph(spray.neighbors(POINTS, k))
     found = spray.spectral(affinity, count, key=KEY).eigenvalues
     np.testing.assert_allclose(found, expected[:count], atol=1e-5)
-    assert spray.eigengap(found) == spray.eigengap(found, least=2) == 2
+    assert spray.eigengap(found) == spray.eigengap(found, min_clusters=2) == 2
 
 
 def test_the_planted_maps_are_two_components():
@@ -380,7 +384,7 @@ def test_the_same_key_gives_the_same_embedding():
     [
         (np.ones((2, 3)), r"must have shape \(n, n\), got \(2, 3\)"),
         (np.array([[0.0, -1.0], [-1.0, 0.0]]), "finite and >= 0"),
-        (np.array([[0.0, 1.0], [0.0, 0.0]]), r"must be symmetric; \(A \+ A.T\) / 2 is"),
+        (np.array([[0.0, 1.0], [0.0, 0.0]]), r"must be symmetric; use \(A \+ A.T\) / 2"),
     ],
 )
 def test_what_is_no_affinity_is_refused(affinity, message):
@@ -393,7 +397,7 @@ def test_an_iteration_that_does_not_converge_says_so(monkeypatch):
         raise sparse.linalg.ArpackNoConvergence("no", np.zeros(2), np.zeros((2, 2)))
 
     monkeypatch.setattr(spectral, "eigsh", fails)
-    with pytest.raises(RuntimeError, match="graph of 700 points did not converge, only 2 did"):
+    with pytest.raises(RuntimeError, match=r"graph of 700 points did not converge \(only 2 did"):
         spray.spectral(ring(700), 6, key=KEY)
 
 
@@ -401,13 +405,15 @@ def test_the_gap_is_relative():
     values = [0, 0, 0.01, 0.3, 0.9]
     # 0 / .., .01 / .01, .29 / .3, .6 / .9: an absolute gap would be widest behind the fourth.
     assert spray.eigengap(values) == 2
-    assert spray.eigengap([0, 0.01, 0.3, 0.9], least=2) == 2
-    assert spray.eigengap([0, 0.01, 0.3, 0.9], least=3) == 3
+    assert spray.eigengap([0, 0.01, 0.3, 0.9], min_clusters=2) == 2
+    assert spray.eigengap([0, 0.01, 0.3, 0.9], min_clusters=3) == 3
     assert int(np.argmax(np.diff(values))) + 1 == 4
 
 
 def test_rounding_decides_no_gap():
-    assert spray.eigengap([0.0, 1.25, 1.25 + 1e-15, 1.25 + 3e-15, 1.25 + 9e-15], least=2) == 2
+    assert (
+        spray.eigengap([0.0, 1.25, 1.25 + 1e-15, 1.25 + 3e-15, 1.25 + 9e-15], min_clusters=2) == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -461,7 +467,7 @@ def test_all_columns_would_spoil_the_clusters():
     maps, truth = planted()
     (found,) = spray.analyze(maps, np.zeros(100, int), key=KEY, settings=NO_VIEWS)
     kmeans = found.clusterings["kmeans"]
-    assert (kmeans.k, kmeans.of) == (2, "spectral")
+    assert (kmeans.n_clusters, kmeans.base) == (2, "spectral")
     assert adjusted_rand_score(truth, kmeans.labels) == 1.0
     np.testing.assert_array_equal(np.bincount(kmeans.labels), [85, 15])
     wrong = spray.KMeans()(found.embeddings["spectral"].values, 2, KEY)
@@ -478,7 +484,7 @@ def test_clusters_are_those_of_scikit_learn_on_the_same_graph():
         3, affinity="precomputed", random_state=0, n_components=3
     ).fit_predict(affinity.toarray())
     embedding = spray.spectral(affinity, key=KEY)
-    k = spray.eigengap(embedding.eigenvalues, least=2)
+    k = spray.eigengap(embedding.eigenvalues, min_clusters=2)
     ours = spray.KMeans()(embedding.values[:, :k], k, KEY)
     assert k == 3
     assert adjusted_rand_score(theirs, ours) == 1.0
@@ -488,15 +494,15 @@ def test_clusters_are_those_of_scikit_learn_on_the_same_graph():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: spray.KMeans(k=0), "k must be an integer >= 1, got 0"),
-        (lambda: spray.KMeans(starts=0), "starts must be"),
+        (lambda: spray.KMeans(n_clusters=0), "n_clusters must be an integer >= 1, got 0"),
+        (lambda: spray.KMeans(n_init=0), "n_init must be"),
         (lambda: spray.Agglomerative(linkage="best"), "linkage must be one of"),
-        (lambda: spray.DBSCAN(radius=0.0), r"radius must be positive and finite, got 0\.0"),
-        (lambda: spray.HDBSCAN(least=1), "least must be >= 2, got 1"),
+        (lambda: spray.DBSCAN(eps=0.0), r"eps must be positive and finite, got 0\.0"),
+        (lambda: spray.HDBSCAN(min_cluster_size=1), "min_cluster_size must be >= 2, got 1"),
         (lambda: spray.TSNE(perplexity=0), "perplexity must be positive"),
-        (lambda: spray.UMAP(neighbors=1), "neighbors must be >= 2, got 1"),
-        (lambda: spray.UMAP(least_distance=-1.0), "least_distance must be >= 0"),
-        (lambda: spray.PCA(dimensions=0), "dimensions must be"),
+        (lambda: spray.UMAP(n_neighbors=1), "n_neighbors must be >= 2, got 1"),
+        (lambda: spray.UMAP(min_dist=-1.0), "min_dist must be >= 0"),
+        (lambda: spray.PCA(n_components=0), "n_components must be"),
     ],
 )
 def test_hyperparameters_out_of_range_are_refused(make, message):
@@ -511,7 +517,7 @@ def test_principal_components_are_those_of_the_singular_values():
     np.testing.assert_allclose(np.abs(found), np.abs(u[:, :2] * s[:2]), rtol=1e-6)
 
 
-TSNE = spray.TSNE(perplexity=5, iterations=250)
+TSNE = spray.TSNE(perplexity=5, max_iter=250)
 
 
 @pytest.mark.parametrize("view", [spray.PCA(), TSNE], ids=repr)
@@ -528,7 +534,7 @@ def test_views_are_finite_and_repeat(view, n, equal):
 def test_umap():
     pytest.importorskip("umap", reason="umap-learn (extra: umap)")
     points = 9.0 * (np.arange(40) < 20)[:, None] + np.random.default_rng(0).normal(size=(40, 3))
-    view = spray.UMAP(neighbors=5)
+    view = spray.UMAP(n_neighbors=5)
     found = view(points, KEY)
     assert found.shape == (40, 2)
     gap = np.linalg.norm(found[:20].mean(0) - found[20:].mean(0))
@@ -556,7 +562,9 @@ def several_classes(artifact_in=1, classes=3, seed=0):
 def test_a_class_does_not_depend_on_the_others():
     maps, labels, _ = several_classes()
     whole = spray.analyze(maps, labels, key=KEY, settings=NO_VIEWS)
-    (alone,) = spray.analyze(Lazy(maps), labels, key=KEY, settings=NO_VIEWS, classes=[1], batch=7)
+    (alone,) = spray.analyze(
+        Lazy(maps), labels, key=KEY, settings=NO_VIEWS, classes=[1], batch_size=7
+    )
     assert [found.category for found in whole] == [0, 1, 2]
     np.testing.assert_array_equal(alone.index, np.flatnonzero(labels == 1))
     for name in ("index", "category"):
@@ -575,7 +583,7 @@ def test_names_do_not_disturb_each_other():
     few = spray.Settings(views={"b": TSNE})
     more = spray.Settings(
         clusterings={"x": spray.KMeans(3), "kmeans": spray.KMeans()},
-        views={"a": spray.PCA(), "b": TSNE, "c": spray.PCA(of="b", dimensions=1)},
+        views={"a": spray.PCA(), "b": TSNE, "c": spray.PCA(base="b", n_components=1)},
     )
     one, two = (
         spray.analyze(maps, labels, key=KEY, settings=s, classes=[1])[0] for s in (few, more)
@@ -586,8 +594,8 @@ def test_names_do_not_disturb_each_other():
     )
     assert list(two.embeddings) == ["spectral", "a", "b", "c"]
     assert two.embeddings["c"].values.shape == (60, 1)
-    assert [two.embeddings[name].of for name in "abc"] == [None, "spectral", "b"]
-    assert two.clusterings["x"].k == 3
+    assert [two.embeddings[name].base for name in "abc"] == [None, "spectral", "b"]
+    assert two.clusterings["x"].n_clusters == 3
 
 
 def test_samples_with_several_classes_and_chosen_rows():
@@ -607,7 +615,7 @@ def test_jax_arrays_signals_and_functions_of_ones_own():
     settings = spray.Settings(clusterings={"halves": halves}, views={})
     (found,) = spray.analyze(signals, jnp.zeros(24, int), key=KEY, settings=settings)
     np.testing.assert_array_equal(found.clusterings["halves"].labels, np.repeat([0, 1], 12))
-    assert found.clusterings["halves"].k is None
+    assert found.clusterings["halves"].n_clusters is None
 
 
 def test_relevance_in_zarr(tmp_path):
@@ -635,7 +643,7 @@ def test_small_classes_have_the_same_names(n):
 
 def test_equal_relevances_are_one_cluster():
     found = spray.analyze_points(np.ones((40, 4)), 0, np.arange(40), key=KEY, settings=NO_VIEWS)
-    assert found.clusterings["kmeans"].k == 1
+    assert found.clusterings["kmeans"].n_clusters == 1
     assert not found.clusterings["kmeans"].labels.any()
 
 
@@ -650,15 +658,27 @@ def call(**changes):
         (call(labels=np.zeros(3, int)), ValueError, r"each of the 4 samples, got shape \(3,\)"),
         (call(labels=np.zeros(4)), TypeError, "labels must be integers"),
         (call(labels=np.zeros((4, 2), int)), TypeError, r"booleans \(N, classes\)"),
-        (call(labels=np.array([0, -1, 0, 0])), ValueError, "got -1; leave samples without a class"),
-        (call(classes=[0, 7]), ValueError, r"got none of \[7\]; there are \[0\]"),
+        (
+            call(labels=np.array([0, -1, 0, 0])),
+            ValueError,
+            "got -1; exclude samples without a class",
+        ),
+        (
+            call(classes=[0, 7]),
+            ValueError,
+            r"classes without samples: \[7\]; classes with samples: \[0\]",
+        ),
         (call(key=0), TypeError, r"one random key, such as jax.random.key\(0\), got 0"),
         (call(key=jax.random.split(KEY)), TypeError, "one random key"),
         (call(rows=[4]), ValueError, r"rows must be in \[0, 3\], got 4"),
-        (lambda: spray.Settings(eigenvalues=2), ValueError, "more than least, 2, got 2"),
+        (
+            lambda: spray.Settings(n_components=2),
+            ValueError,
+            r"must be > min_clusters \(2\), got 2",
+        ),
         (lambda: spray.Settings(views={"spectral": spray.PCA()}), ValueError, "not be named"),
         (
-            lambda: spray.Settings(views={"a": spray.PCA(of="b")}),
+            lambda: spray.Settings(views={"a": spray.PCA(base="b")}),
             ValueError,
             r"\['spectral'\], got",
         ),
@@ -771,7 +791,7 @@ def test_an_artifact_is_before_small_classes_of_noise(noise, mark):
     maps[marked, :2, :2] += mark
     ranking = spray.rank(spray.analyze(maps, labels, key=KEY, settings=NO_VIEWS))
     assert sorted(ranking.candidates[0].rows.tolist()) == marked.tolist()
-    assert ranking.candidates[0].fisher > 10 * ranking.of(ranking.classes[1])[0].fisher
+    assert ranking.candidates[0].fisher > 10 * ranking.of_class(ranking.classes[1])[0].fisher
 
 
 def test_the_columns_that_were_clustered_are_recorded_and_ranked():
@@ -779,15 +799,15 @@ def test_the_columns_that_were_clustered_are_recorded_and_ranked():
     settings = spray.Settings(
         clusterings={
             "kmeans": spray.KMeans(),
-            "k 3": spray.KMeans(k=3),
+            "k 3": spray.KMeans(n_clusters=3),
             "hdbscan": spray.HDBSCAN(),
         },
         views={},
     )
     (found,) = spray.analyze(maps, np.zeros(100, int), key=KEY, settings=settings)
-    columns = {name: c.columns for name, c in found.clusterings.items()}
+    columns = {name: c.n_columns for name, c in found.clusterings.items()}
     assert columns == {"kmeans": 2, "k 3": 3, "hdbscan": 2}
-    assert found.clusterings["hdbscan"].k is None
+    assert found.clusterings["hdbscan"].n_clusters is None
     values, labels = found.embeddings["spectral"].values, found.clusterings["k 3"].labels
     candidates = spray.rank([found], clustering="k 3").candidates
     for c in candidates:
@@ -804,7 +824,7 @@ def test_a_class_where_all_are_neighbors_of_all_is_one_cluster():
     maps = np.repeat(np.eye(4)[:2], [3, 8], axis=0)
     (found,) = spray.analyze(maps, np.zeros(11, int), key=KEY, settings=NO_VIEWS)
     assert not found.clusterings["kmeans"].labels.any()
-    fewer = spray.Settings(neighbors=2, views={})
+    fewer = spray.Settings(n_neighbors=2, views={})
     (found,) = spray.analyze(maps, np.zeros(11, int), key=KEY, settings=fewer)
     np.testing.assert_array_equal(found.clusterings["kmeans"].labels, np.repeat([1, 0], [3, 8]))
 
@@ -812,15 +832,17 @@ def test_a_class_where_all_are_neighbors_of_all_is_one_cluster():
 def test_the_class_with_the_artifact_is_first():
     maps, labels, truth = several_classes()
     analyses = spray.analyze(maps, labels, key=KEY, settings=NO_VIEWS)
-    ranking = spray.rank(analyses, Lazy(maps), spray.l1_normalize, labels=truth, batch=50)
+    ranking = spray.rank(analyses, Lazy(maps), spray.l1_normalize, labels=truth, batch_size=50)
     first = ranking.candidates[0]
     assert ranking.classes[0] == first.category == 1
     assert sorted(first.rows.tolist()) == np.flatnonzero(truth).tolist()
     assert (first.size, first.share, first.purity) == (12, 0.2, 1.0)
     normalized = maps / np.abs(maps).sum((1, 2), keepdims=True)
     np.testing.assert_allclose(first.mean, normalized[truth].mean(0), rtol=1e-5)
-    assert len({c.fisher for c in ranking.of(1)}) == 1  # both sides of one cut, the smaller first
-    assert [c.size for c in ranking.of(1)] == [12, 48]
+    assert (
+        len({c.fisher for c in ranking.of_class(1)}) == 1
+    )  # both sides of one cut, the smaller first
+    assert [c.size for c in ranking.of_class(1)] == [12, 48]
     lines = str(ranking).splitlines()
     assert lines[0].split() == ["rank", "class", "cluster", "Fisher", "size", "share", "purity"]
     assert len(lines) == 1 + len(ranking.candidates)
@@ -871,14 +893,14 @@ def test_purity_is_the_share_of_the_commonest_label():
     ("changes", "message"),
     [
         ({"analyses": []}, "at least one analysis"),
-        ({"least_share": 2.0}, r"must be in \[0, 1\], got 2\.0"),
+        ({"min_share": 2.0}, r"must be in \[0, 1\], got 2\.0"),
         (
             {"clustering": "kmean"},
-            "clustering must be one of class 0, got 'kmean': the nearest are 'kmeans'",
+            "clustering must exist for class 0, got 'kmean': the nearest are 'kmeans'",
         ),
-        ({"embedding": "umap"}, "embedding must be one of class 0"),
-        ({"labels": np.zeros(3)}, r"of which row 3 was analyzed, got shape \(3,\)"),
-        ({"relevance": np.ones((3, 2))}, "of which row 3 was analyzed, got 3 samples"),
+        ({"embedding": "umap"}, "embedding must exist for class 0"),
+        ({"labels": np.zeros(3)}, r"row 3 was analyzed\), got shape \(3,\)"),
+        ({"relevance": np.ones((3, 2))}, r"row 3 was analyzed\), got 3 samples"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused(changes, message):
@@ -920,6 +942,6 @@ def test_a_mark_that_a_model_has_learned_is_found():
 
 def test_prepared_batches_are_finite_whatever_fills_the_last():
     """Rows that fill the last batch are zeros, which must not disturb a division of one's own."""
-    found = spray.features(np.ones((3, 2)), lambda r: r / r.sum(1, keepdims=True), batch=2)
+    found = spray.features(np.ones((3, 2)), lambda r: r / r.sum(1, keepdims=True), batch_size=2)
     np.testing.assert_array_equal(found, 0.5)
     assert preprocess.length(np.ones((3, 2))) == 3

@@ -64,7 +64,7 @@ def test_everything_is_in_one_file(found, tmp_path):
     maps, analyses, ranking = found
     inputs = np.zeros((48, 6, 6, 3), np.uint8)
     source = written(
-        tmp_path, analyses, ranking, maps, inputs=inputs, names=["cat", "dog"], examples=2
+        tmp_path, analyses, ranking, maps, inputs=inputs, names=["cat", "dog"], max_examples=2
     )
     page = Page(source)
     assert "http" not in source.replace("http-equiv", "")
@@ -81,7 +81,7 @@ def test_everything_is_in_one_file(found, tmp_path):
 
 def test_the_class_that_is_ranked_first_comes_first(found, tmp_path):
     maps, analyses, ranking = found
-    source = written(tmp_path, analyses, ranking, maps, classes=1, examples=1)
+    source = written(tmp_path, analyses, ranking, maps, max_classes=1, max_examples=1)
     assert ranking.classes[0] == 1
     assert "<h2>class 1</h2>" in source
     assert "<h2>class 0</h2>" not in source
@@ -104,7 +104,7 @@ def test_the_mean_is_drawn_in_red_where_the_relevance_is(found, tmp_path):
     _, analyses, ranking = found
     source = written(tmp_path, analyses, ranking)
     # The overview of class 1 comes first, then its clusters, here with their means alone.
-    which = [36 in c.rows for c in ranking.of(1)].index(True)
+    which = [36 in c.rows for c in ranking.of_class(1)].index(True)
     image = pixels(Page(source).images[1 + which]).astype(int)
     rows, columns = np.nonzero(image @ [1, -1, 0] > 80)
     assert rows.mean() < image.shape[0] / 2
@@ -118,25 +118,25 @@ def test_signals_and_a_drawing_of_ones_own(tmp_path):
     settings = spray.Settings(views={})
     analyses = spray.analyze(signals, np.zeros(24, int), key=KEY, settings=settings)
     ranking = spray.rank(analyses, signals)
-    page = Page(written(tmp_path, analyses, ranking, signals, inputs=signals, examples=2))
+    page = Page(written(tmp_path, analyses, ranking, signals, inputs=signals, max_examples=2))
     assert len(page.images) == 1 + len(ranking.candidates)
     drawn = []
 
     def draw(ax, relevance, below):
         drawn.append((relevance.shape, below is None))
 
-    written(tmp_path, analyses, ranking, signals, inputs=signals, examples=1, draw=draw)
+    written(tmp_path, analyses, ranking, signals, inputs=signals, max_examples=1, draw=draw)
     assert drawn == [((30,), True), ((30,), False)] * len(ranking.candidates)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"names": ["cat"]}, "names must name every class, up to 1, got 1 names"),
+        ({"names": ["cat"]}, "names must cover every class, up to 1, got 1 names"),
         ({"view": "tsne"}, r"view must be one of \['pca', 'spectral'\], got 'tsne'"),
-        ({"analyses": []}, "analyses must hold every class of ranking, got none of 1"),
-        ({"examples": 0}, "examples must be an integer >= 1, got 0"),
-        ({"classes": 0}, "classes must be an integer >= 1, got 0"),
+        ({"analyses": []}, "analyses must hold every class of ranking, class 1 is missing"),
+        ({"max_examples": 0}, "max_examples must be an integer >= 1, got 0"),
+        ({"max_classes": 0}, "max_classes must be an integer >= 1, got 0"),
         ({"relevance": np.ones((48, 6, 6, 7))}, r"samples of shape \(6, 6, 7\); sum over channels"),
     ],
 )

@@ -76,9 +76,9 @@ def test_a_wave_over_the_whole_image_is_found_in_the_domains_of_frequencies_alon
 def test_components_of_a_domain_are_those_of_each_class():
     """The points of a class are its leading principal components: as if they had been stored."""
     r, x = waves(0, 0.5)
-    fine = spray.Frequency(cells=None, components=5)
+    fine = spray.Frequency(max_cells=None, n_components=5)
     points = np.asarray(
-        dataclasses.replace(fine, components=None)(jnp.asarray(r), jnp.asarray(x))
+        dataclasses.replace(fine, n_components=None)(jnp.asarray(r), jnp.asarray(x))
     ).reshape(len(r), -1)
     reduced = np.zeros((len(r), 5))
     for c in range(CLASSES):
@@ -145,7 +145,7 @@ def test_stored_domains_controls_and_few_samples():
         ({"inputs": np.ones((24, 5))}, r"the shape of the relevance, \(256, 4\), got \(256, 5\)"),
         ({"domains": {}}, "at least one domain"),
         ({"domains": {"f": spray.Frequency()}}, "Frequency needs inputs="),
-        ({"stored": {"raw": np.ones((24, 2))}}, "the name of one of domains"),
+        ({"stored": {"raw": np.ones((24, 2))}}, "repeats the name of a domain"),
         ({"stored": {"dft": np.ones((2, 2))}}, "must have the 24 samples of relevance, got 2"),
         ({"max_samples": 0}, "max_samples must be"),
     ],
@@ -209,18 +209,18 @@ def test_the_frequency_domain_is_that_of_the_inspection_layer():
     spectra = [np.fft.rfft2(values, axes=(1, 2)) for values in (x, kept)]
     relevance = np.real(spectra[0] * spectra[1].conj()) * height[:, None] / 64
     shifted = np.abs(np.fft.fftshift(relevance, axes=1))
-    domain = spray.Frequency(cells=4)
+    domain = spray.Frequency(max_cells=4)
     # Half as many cells along the last axis: five frequencies in windows of three.
     windows = np.stack([shifted[:, :, :3].sum(2), shifted[:, :, 3:].sum(2)], axis=2)
     windows = windows.reshape(2, 4, 2, 2, 3).sum(2)
     expected = np.sqrt(windows / windows.sum((1, 2, 3), keepdims=True))
     np.testing.assert_allclose(domain(jnp.asarray(r), jnp.asarray(x)), expected, rtol=1e-4)
-    fine = spray.Frequency(cells=None)(jnp.asarray(r), jnp.asarray(x))
+    fine = spray.Frequency(max_cells=None)(jnp.asarray(r), jnp.asarray(x))
     magnitudes = np.abs(relevance)
     np.testing.assert_allclose(
         fine**2, magnitudes / magnitudes.sum((1, 2, 3), keepdims=True), rtol=1e-4, atol=1e-7
     )
-    log = spray.Frequency(cells=None, log=True)(jnp.asarray(r), jnp.asarray(x))
+    log = spray.Frequency(max_cells=None, log=True)(jnp.asarray(r), jnp.asarray(x))
     mean = magnitudes.mean((1, 2, 3), keepdims=True)
     np.testing.assert_allclose(log, np.log(magnitudes + 0.01 * mean), rtol=1e-4, atol=1e-4)
 
@@ -234,9 +234,9 @@ def test_domains_of_signals_and_their_axes():
     expected = magnitudes / magnitudes.sum((1, 2, 3), keepdims=True)
     found = spray.Spectrum(99, axes=(2,))(pictures, None)
     np.testing.assert_allclose(found**2, expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="axes must be different ones from 1 to 1"):
+    with pytest.raises(ValueError, match="axes must be distinct and in 1 to 1"):
         spray.Pooled(axes=(2,))(r, None)
-    with pytest.raises(ValueError, match="axes must be one axis or two"):
+    with pytest.raises(ValueError, match="axes must be one or two axes"):
         spray.Frequency(axes=(1, 2, 3))
 
 
@@ -261,7 +261,10 @@ def test_the_report_says_which_domain_found_what(found, tmp_path):
     r, screening, _ = found
     path = tmp_path / "s.html"
     names = ["<b>a", "b", "cat", "d", "e", "f"]
-    assert spray.screening_report(path, screening, r, names=names, classes=1, examples=1) == path
+    assert (
+        spray.screening_report(path, screening, r, names=names, max_classes=1, max_examples=1)
+        == path
+    )
     source = path.read_text(encoding="utf-8")
     first = screening.findings[0]
     row = source.split("<tr>")[2]
@@ -271,4 +274,4 @@ def test_the_report_says_which_domain_found_what(found, tmp_path):
     assert "&lt;b&gt;a" in source
     assert "<b>a" not in source
     assert "frequency: Fisher (p)" in source
-    assert source.count("<img") == 1 + len(screening.rankings["frequency"].of(2))
+    assert source.count("<img") == 1 + len(screening.rankings["frequency"].of_class(2))

@@ -16,8 +16,10 @@ from jax.experimental import pallas
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
+from jaxlrp.network.arguments import Arguments
 from jaxlrp.network.layers import Layer
-from jaxlrp.network.trace import source, trace
+from jaxlrp.network.model import model_of
+from jaxlrp.network.trace import trace
 
 from numeric import close
 
@@ -35,7 +37,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
 
 def layers(fun: Any, *args: Any) -> tuple[Layer, ...]:
     """The layers of a function of which the last argument is explained."""
-    return trace(source(fun, len(args) - 1, False), args, {}).network.layers()
+    return trace(Arguments(model_of(fun, len(args) - 1, False), args), {}).network.layers()
 
 
 def kinds(fun: Any, *args: Any) -> list[str]:
@@ -929,11 +931,11 @@ def test_training_mode_of_linen() -> None:
     with pytest.raises(
         lrp.TrainingModeError, match=r"(?s)at random at 'drop'.*dropout.*deterministic=True"
     ):
-        lrp.plan(apply_trained(True, False)[0], None, *apply_trained(True, False)[1:])
+        lrp.plan(apply_trained(True, False)[0], None, *apply_trained(True, False)[1:], argnums=1)
     with pytest.raises(lrp.TrainingModeError, match=r"(?s)BatchNorm.*'norm'.*use_running_average"):
-        lrp.plan(apply_trained(False, True)[0], None, *apply_trained(False, True)[1:])
+        lrp.plan(apply_trained(False, True)[0], None, *apply_trained(False, True)[1:], argnums=1)
     fun, variables, x = apply_trained(False, False)
-    assert [row.kind for row in lrp.plan(fun, None, variables, x).rows] == ["dense"]
+    assert [row.kind for row in lrp.plan(fun, None, variables, x, argnums=1).rows] == ["dense"]
 
 
 class TrainedNNX(nnx.Module):

@@ -116,7 +116,7 @@ def test_parts_of_other_containers_and_scalars():
 
 def test_parts_in_the_ledger():
     w = jnp.array([[1.0, 2.0], [0.5, -1.0], [1.0, 1.0]])
-    ledger = lrp.check_conservation(lambda x: (x @ w, x @ w), None, Z, target=(0, None))
+    ledger = lrp.ledger(lambda x: (x @ w, x @ w), None, Z, target=(0, None))
     np.testing.assert_allclose(ledger.output, (Z @ w)[:, 0].sum(), rtol=1e-5)
     np.testing.assert_allclose(ledger.input, ledger.output, rtol=1e-5)
 
@@ -131,7 +131,11 @@ def test_parts_in_the_ledger():
         ),
         ([0, 1], ValueError, r"the output is .*float32\[2, 3\].* which the target .* does not fit"),
         (0, ValueError, r"for each of its parts"),
-        (targets.predicted, ValueError, r"Predicted\(\) speaks of one array, but the output is"),
+        (
+            targets.predicted,
+            ValueError,
+            r"Predicted\(\) is a target for one array, but the output is",
+        ),
         ((None, None), ValueError, r"target is None at every part of the output"),
         (None, TypeError, r"target is missing: the output is \('float32\[2, 3\]"),
     ],

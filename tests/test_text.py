@@ -113,14 +113,26 @@ def test_jax_arrays_and_bfloat16():
         (
             lambda: text([["a"], ["b"]], [[1.0]]),
             ValueError,
-            "relevance must be of 2 sentences, got 1",
+            "relevance must have 2 sentences, got 1",
         ),
         (lambda: text([["a"], [3]], [[1.0], [1.0]]), TypeError, "tokens must be strings, got 3"),
-        (lambda: text(["a"], [1.0], labels=["x", "y"]), ValueError, "labels must be 1"),
+        (
+            lambda: text(["a"], [1.0], labels=["x", "y"]),
+            ValueError,
+            "labels must have 1 entries, one per sentence",
+        ),
         (lambda: text(["a"], [np.nan]), ValueError, "relevance must be finite"),
         (lambda: panel([1.0, 2.0]), ValueError, r"relevance must have shape \(rows, columns\)"),
-        (lambda: panel([[1.0, 2.0]], columns=["a"]), ValueError, "columns must be 2 names, got 1"),
-        (lambda: panel([[1.0, 2.0]], rows=["a", "b"]), ValueError, "rows must be 1 names, got 2"),
+        (
+            lambda: panel([[1.0, 2.0]], column_labels=["a"]),
+            ValueError,
+            "column_labels must have 2 entries, got 1",
+        ),
+        (
+            lambda: panel([[1.0, 2.0]], row_labels=["a", "b"]),
+            ValueError,
+            "row_labels must have 1 entries, got 2",
+        ),
     ],
 )
 def test_refusals(call, error, message):
@@ -135,7 +147,7 @@ def test_traced_relevance_is_refused():
 
 def test_a_panel_has_its_first_row_at_the_bottom():
     values = np.array([[1.0, -2.0, 0.0], [0.5, 0.25, 0.0]])
-    ax = panel(values, rows=["in", "out"], columns=["a", "b", "c"], row_name="layer")
+    ax = panel(values, row_labels=["in", "out"], column_labels=["a", "b", "c"], ylabel="layer")
     (image,) = ax.images
     np.testing.assert_array_equal(image.get_array(), values)
     assert image.origin == "lower"

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from jaxlrp.spray.analysis import Clustering, Embedding
-from jaxlrp.virelay import Attribution, Rendered, export_virelay
+from jaxlrp.virelay import Attribution, LazyArray, export_virelay
 
 import virelay_projects as projects
 from virelay_projects import LABELS, PREDICTION, N, analysis, arguments, attribution
@@ -281,7 +281,7 @@ def test_never_replaces_what_it_did_not_write(tmp_path):
     folder = tmp_path / "home"
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"earlier export alone.*'thesis.tex'"):
+    with pytest.raises(FileExistsError, match=r"earlier export.*'thesis.tex'"):
         export_virelay(folder, **arguments(), overwrite=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="must be a folder"):
@@ -328,27 +328,27 @@ SMALL = {
 REFUSED = {
     "float images": (
         {"images": projects.images() / 255},
-        "images must be uint8 without image_range, got float64",
+        "images must be uint8 unless image_range is given, got float64;",
     ),
     "range": (
         {"images": projects.images() / 255, "image_range": (0.0, 0.2)},
-        r"image_range \(0.0, 0.2\), got 0\.\d+ in picture",
+        r"image_range \(0\.0, 0\.2\), got 0\.\d+ in image",
     ),
-    "nan pixels": ({"images": np.full((N, 9, 7), np.nan), "image_range": (0, 1)}, "got nan in picture 0"),
-    "below": ({"images": np.full((N, 9, 7), -1.0), "image_range": (0, 1)}, r"got -1\.0 in picture 0"),
+    "nan pixels": ({"images": np.full((N, 9, 7), np.nan), "image_range": (0, 1)}, "got nan in image 0;"),
+    "below": ({"images": np.full((N, 9, 7), -1.0), "image_range": (0, 1)}, r"got -1\.0 in image 0;"),
     "range of one": ({"image_range": (1,)}, "image_range must be"),
     "range backwards": ({"image_range": (1, 0)}, "image_range must be"),
     "channels": ({"images": np.zeros((N, 3, 9, 7), np.uint8)}, "1 or 3 channels, got 7.*channel_axis=1"),
     "alpha": ({"images": np.zeros((N, 9, 7, 4), np.uint8)}, "1 or 3 channels, got 4"),
     "small": (SMALL, "images must be at least 4 pixels high and wide, got 3 x 7"),
-    "signals": ({"images": np.zeros((N, 9), np.uint8)}, "render_signals, render_tokens"),
+    "signals": ({"images": np.zeros((N, 9), np.uint8)}, "render_signals or render_tokens"),
     "axis": ({"channel_axis": 0}, "channel_axis must be 1, 2 or 3"),
-    "no images": ({"images": projects.images()[:0], "labels": []}, "images must be at least one"),
-    "not sliceable": ({"images": {1, 2}}, "images must have a shape and be sliceable.*set"),
+    "no images": ({"images": projects.images()[:0], "labels": []}, "images must not be empty, got none"),
+    "not sliceable": ({"images": {1, 2}}, "images must have a shape and support slicing.*set"),
     "batch size": ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
-    "name": ({"name": " "}, "name must be a name, got ' '"),
+    "name": ({"name": " "}, "name must be a nonempty string, got ' '"),
     "size": ({"attributions": attribution(relevance=np.ones((N, 7, 9)))}, r"\(9, 7\), got \(7, 9\)"),
-    "nan": ({"attributions": attribution(relevance=NAN)}, "NaN or infinity in rows 3, 5; leave these out"),
+    "nan": ({"attributions": attribution(relevance=NAN)}, "NaN or infinity in rows 3, 5; exclude"),
     "complex": (
         {"attributions": attribution(relevance=projects.relevance() + 0j)},
         "relevance must be real, got complex128",
@@ -359,15 +359,15 @@ REFUSED = {
     ),
     "negative": (
         {"attributions": attribution(relevance=NEGATIVE)},
-        "positive somewhere.*nowhere in rows 4, 5: .*allow_negative=True",
+        r"positive somewhere.*it is not in rows 4, 5: .*allow_negative=True",
     ),
     "canceled": ({"attributions": attribution(relevance=CANCELED)}, "zero everywhere.*row 6"),
     "too many": (
         {"images": projects.images()[:9], "labels": LABELS[:9]},
-        "relevance must be of the 9 images, got 14",
+        "relevance must have at most 9 rows, one per image, got 14;",
     ),
-    "none": ({"attributions": []}, "attributions must be at least one"),
-    "type": ({"attributions": [projects.relevance()]}, "must be jaxlrp.virelay.Attribution.*got ndarray"),
+    "none": ({"attributions": []}, "attributions must not be empty, got none"),
+    "type": ({"attributions": [projects.relevance()]}, r"several jaxlrp\.virelay\.Attribution, got ndarray"),
     "empty": (
         {"attributions": attribution(relevance=projects.relevance()[:0])},
         "prediction must have shape|at least one picture",
@@ -380,7 +380,7 @@ REFUSED = {
         {"attributions": attribution(strategy="best")},
         "'true_label' or 'predicted_label', got 'best'",
     ),
-    "method": ({"attributions": attribution(method="")}, "method must be a name"),
+    "method": ({"attributions": attribution(method="")}, "method must be a nonempty string"),
     "prediction": (
         {"attributions": attribution(prediction=PREDICTION[:, 0])},
         r"shape \(14, outputs\).*got \(14,\)",
@@ -390,14 +390,14 @@ REFUSED = {
         "prediction must be finite.*row 0",
     ),
     "rows": ({"attributions": attribution(rows=np.arange(N) + 1)}, "rows of images, 0 to 13, got 1 to 14"),
-    "rows twice": ({"attributions": attribution(rows=np.zeros(N, int))}, "each row once, got row 0 again"),
+    "rows twice": ({"attributions": attribution(rows=np.zeros(N, int))}, "must be unique, got row 0 again"),
     "rows number": (
         {"attributions": attribution(rows=np.arange(3))},
-        "rows must be 14, one a relevance, got 3",
+        "rows must have 14 entries, one per relevance, got 3",
     ),
     "index of which": (
         {"attributions": attribution(rows=np.arange(N)[::-1])},
-        "index_of must be 'images' or 'relevance' where rows are not 0, 1, 2, .*Attribution.of_store",
+        "index_of must be 'images' or 'relevance' unless rows are 0, 1, 2, .*Attribution.from_store",
     ),
     "index of": (
         {"attributions": attribution(index_of="store")},
@@ -413,32 +413,32 @@ REFUSED = {
     "labels": ({"labels": LABELS[:-1]}, r"labels must have shape \(14,\)"),
     "label": ({"labels": LABELS + 1}, "labels must be in classes, got 3"),
     "float labels": ({"labels": LABELS / 1}, "labels must be integers, got float64"),
-    "probabilities": ({"labels": np.full((N, 3), 0.3)}, "must be True where a picture has a label"),
-    "many labels": ({"labels": np.ones((N, 4), bool)}, "label 3, column of labels"),
-    "classes": ({"classes": "abc"}, "classes must be a sequence of names, got the one string"),
+    "probabilities": ({"labels": np.full((N, 3), 0.3)}, "must be True where an image has a label,"),
+    "many labels": ({"labels": np.ones((N, 4), bool)}, "column 3 of labels"),
+    "classes": ({"classes": "abc"}, "classes must be a sequence of names, got the single string"),
     "class": ({"classes": ["a", "", "c"]}, "classes must be names, got '' for label 1"),
     "large label": ({"classes": {70000: "a"}}, "from 0 to 65535, got 70000"),
     "no classes": ({"classes": []}, "at least one label"),
     "few ids": ({"word_net_ids": ["a", "b"]}, "same 3 labels as classes, got 2"),
-    "ids twice": ({"word_net_ids": ["a", "b", "b"]}, "must differ, got 'b' for labels 1 and 2"),
-    "no analyses": ({"attributions": attribution(analyses={})}, "at least one by name"),
+    "ids twice": ({"word_net_ids": ["a", "b", "b"]}, "must be unique, got 'b' for labels 1 and 2"),
+    "no analyses": ({"attributions": attribution(analyses={})}, r'at least one entry, \{"spray":'),
     "empty analysis": ({"attributions": attribution(analyses={"a": []})}, "at least one class"),
     "single analysis": (
         {"attributions": attribution(analyses={"a": analysis(0)})},
         "must be a sequence of Analysis",
     ),
-    "other analysis": ({"attributions": attribution(analyses={"a": [{}]})}, "must hold Analysis, got dict"),
-    "slash in method": ({"attributions": one_analysis("a/b")}, "stand in an address, got 'a/b'"),
-    "question": ({"attributions": one_analysis("a?")}, "stand in an address"),
-    "dots": ({"attributions": one_analysis("..")}, "stand in an address"),
+    "other analysis": ({"attributions": attribution(analyses={"a": [{}]})}, "must contain only Analysis, got"),
+    "slash in method": ({"attributions": one_analysis("a/b")}, "valid in a URL, got 'a/b';"),
+    "question": ({"attributions": one_analysis("a?")}, "valid in a URL,"),
+    "dots": ({"attributions": one_analysis("..")}, "valid in a URL,"),
     "dash and underscore": (
         {"attributions": attribution(analyses={"a-b": [analysis(0)], "a_b": [analysis(0)]})},
         "differ in letters or digits, got 'a_b' again",
     ),
-    "category": ({"attributions": edited(category=8)}, "must be of labels in classes, got 8"),
+    "category": ({"attributions": edited(category=8)}, "must have labels in classes, got 8"),
     "category twice": (
         {"attributions": attribution(analyses={"a": [analysis(0)] * 2})},
-        "different labels, got 0 twice",
+        "unique labels, got 0 twice",
     ),
     "embeddings": (
         {"attributions": attribution(analyses={"a": [analysis(1), dataclasses.replace(
@@ -460,7 +460,7 @@ REFUSED = {
         {"attributions": attribution(
             relevance=projects.relevance()[:2], prediction=PREDICTION[:2], rows=[0, 12],
             index_of="images", analyses={"a": [analysis(0)]})},
-        "must be of pictures that have a relevance, got row 3 without",
+        "must be of images that have relevance, row 3 has",
     ),
     "slash": (
         {"attributions": edited(embeddings={**POINTS, "a/b": POINTS["tsne"]})},
@@ -472,7 +472,7 @@ REFUSED = {
     ),
     "no column": (
         {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((FEW, 0)))})},
-        "d at least 1, got",
+        r"d\) with d >= 1, got",
     ),
     "points": (
         {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((2, 2)))})},
@@ -483,12 +483,12 @@ REFUSED = {
         "must be finite",
     ),
     "origin": (
-        {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((FEW, 2)), of="x")})},
-        "got of='x'",
+        {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((FEW, 2)), base="x")})},
+        "got 'x'",
     ),
     "own origin": (
-        {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((FEW, 2)), of="e")})},
-        "got of='e'",
+        {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((FEW, 2)), base="e")})},
+        "got 'e'",
     ),
     "eigenvalues": (
         {"attributions": edited(embeddings={**POINTS, "e": Embedding(np.zeros((FEW, 2)), np.zeros(3))})},
@@ -508,7 +508,7 @@ REFUSED = {
     ),
     "high clusters": (
         {"attributions": edited(clusterings={"c": Clustering(np.full(FEW, 2**32), "tsne")})},
-        "must be numbered up to 2147483647, got 4294967296",
+        "must have cluster numbers up to 2147483647, got 4294967296;",
     ),
     "few clusters": (
         {"attributions": edited(clusterings={"c": Clustering(np.zeros(2, int), "tsne")})},
@@ -516,7 +516,7 @@ REFUSED = {
     ),
     "clustered": (
         {"attributions": edited(clusterings={"c": Clustering(np.zeros(FEW, int), "x")})},
-        "got of='x'",
+        "got 'x'",
     ),
 }  # fmt: skip
 
@@ -531,7 +531,7 @@ def test_refuses(tmp_path, case):
 
 
 class Opened(dict):
-    """A store, as `of_store` sees it."""
+    """A store, as `from_store` sees it."""
 
     def __init__(self, ids):
         super().__init__(output=np.zeros((len(ids), 3)))
@@ -539,37 +539,45 @@ class Opened(dict):
 
 
 def test_rows_of_a_store_are_found_by_id():
-    plain = Attribution.of_store(Opened([4, 1, 0]), {}, method="z+", strategy="predicted_label")
+    plain = Attribution.from_store(Opened([4, 1, 0]), {}, method="z+", strategy="predicted_label")
     assert (plain.method, plain.strategy, plain.index_of) == ("z+", "predicted_label", "relevance")
     assert np.asarray(plain.rows).tolist() == [4, 1, 0]
-    named = Attribution.of_store(Opened(["d", "a"]), {}, ids=np.array(["a", "b", "c", "d"]))
+    named = Attribution.from_store(Opened(["d", "a"]), {}, ids=np.array(["a", "b", "c", "d"]))
     assert np.asarray(named.rows).tolist() == [3, 0]
-    numbered = Attribution.of_store(Opened([30, 10]), {}, ids=np.array([10, 20, 30]))
+    numbered = Attribution.from_store(Opened([30, 10]), {}, ids=np.array([10, 20, 30]))
     assert np.asarray(numbered.rows).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize(
     ("stored", "ids", "message"),
     [
-        (["a.png"], None, "ids must be given.*are names.*got 'a.png'"),
-        (["a", "b"], ["a", "c"], r"ids must hold every id of the store, got none of 'b' \(1 are"),
-        ([1, 2**64], None, "ids must be given.*the store's 18446744073709551616 is the row of no"),
-        (["a"], ["a", "b", "a"], "ids must differ, got 'a' for pictures 0 and 2"),
+        (["a.png"], None, r"ids of the store are names, not rows, got 'a\.png'"),
+        (
+            ["a", "b"],
+            ["a", "c"],
+            r"ids must include every id of the store: 'b' is missing \(1 of 2 are\)",
+        ),
+        (
+            [1, 2**64],
+            None,
+            "order of images: the id 18446744073709551616 of the store is not a row of an",
+        ),
+        (["a"], ["a", "b", "a"], "ids must be unique, got 'a' for images 0 and 2"),
     ],
 )
 def test_ids_that_do_not_tell_the_rows_are_refused(stored, ids, message):
     with pytest.raises(ValueError, match=message):
-        Attribution.of_store(Opened(stored), {}, ids=ids)
+        Attribution.from_store(Opened(stored), {}, ids=ids)
 
 
 def test_ids_that_are_no_rows_are_refused(tmp_path):
-    part = Attribution.of_store(Opened([7, 1000]), {"a": [analysis(0, np.array([0, 1]))]})
+    part = Attribution.from_store(Opened([7, 1000]), {"a": [analysis(0, np.array([0, 1]))]})
     with pytest.raises(ValueError, match="rows must be rows of images, 0 to 13, got 7 to 1000"):
         export_virelay(tmp_path / "p", **arguments(attributions=part))
 
 
 def test_clusters_name_the_columns_that_they_were_made_of(tmp_path):
-    few = {"hdbscan": Clustering(np.zeros(FEW, int), "spectral", columns=3)}
+    few = {"hdbscan": Clustering(np.zeros(FEW, int), "spectral", n_columns=3)}
     export_virelay(tmp_path / "p", **arguments(attributions=edited(clusterings=few)))
     with h5py.File(tmp_path / "p" / "analysis.h5") as file:
         written = file["T-shirt_top/cluster/hdbscan"]
@@ -592,13 +600,13 @@ def test_what_is_refused_is_refused_before_reading(tmp_path):
         analyses={"a": [analysis(0), analysis(0)]},
     )
     pictures = Lazy((N, 9, 7), lambda i: np.ones((9, 7), np.uint8), log)
-    with pytest.raises(ValueError, match="different labels"):
+    with pytest.raises(ValueError, match="unique labels,"):
         export_virelay(tmp_path / "p", **arguments(images=pictures, attributions=part))
     assert log == []
 
 
 def test_a_rendered_array_is_sliced_in_steps_of_one():
-    rows = Rendered((4, 2), np.dtype(int), lambda start, stop: np.ones((stop - start, 2), int))
+    rows = LazyArray((4, 2), np.dtype(int), lambda start, stop: np.ones((stop - start, 2), int))
     with pytest.raises(IndexError, match="steps of 1, got 2"):
         rows[::2]
     with pytest.raises(IndexError):

@@ -129,7 +129,10 @@ def test_slices_are_parts_of_the_whole():
     ("changes", "message"),
     [
         ({"signals": np.ones(5)}, r"signals must have shape \(N, T\)"),
-        ({"signals": np.ones((2, 1)), "relevance": np.ones((2, 1))}, "T of at least 2"),
+        (
+            {"signals": np.ones((2, 1)), "relevance": np.ones((2, 1))},
+            r"T\) or \(N, T, C\) with T >= 2,",
+        ),
         ({"relevance": np.ones((2, 6))}, r"the shape of signals, \(2, 5\), got \(2, 6\)"),
         ({"height": 7}, "height must be at least 8 for 1 channels"),
         ({"width": 3}, "width at least 4"),
@@ -222,7 +225,7 @@ def test_what_cannot_be_printed_is_a_dot():
     [
         (["a", "b"], [1.0, 2.0], {}, "a sequence of sentences"),
         ([], [], {}, "a sequence of sentences"),
-        ([["a"]], [[1.0], [2.0]], {}, "relevance must be of 1 sentences, got 2"),
+        ([["a"]], [[1.0], [2.0]], {}, "relevance must have 1 sentences, got 2"),
         ([["a"]], [[1.0]], {"font_size": 5}, "font_size must be at least 6"),
         (
             [["a", "verylongword"]],
@@ -245,5 +248,5 @@ def test_refuses_numbers_for_tokens():
 @pytest.mark.parametrize("values", [[1.0], [1.0, np.nan], [[1.0, 2.0]]])
 def test_refuses_relevance_of_text_when_drawn(values):
     pictures = render_tokens([["a", "b"]], [values])
-    with pytest.raises(ValueError, match="sentence 0 must be 2 finite numbers, one a token"):
+    with pytest.raises(ValueError, match="sentence 0 must be 2 finite numbers, one per token,"):
         pictures.relevance[:]

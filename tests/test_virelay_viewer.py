@@ -260,7 +260,7 @@ def test_a_store_in_another_order(tmp_path, open_viewer, named):
         opened.relevance, opened["label"][:], key=jax.random.key(0),
         settings=spray.Settings(neighbors=4, views={}),
     )  # fmt: skip
-    part = Attribution.of_store(opened, {"spray": found}, ids=names if named else None)
+    part = Attribution.from_store(opened, {"spray": found}, ids=names if named else None)
     files = export_virelay(
         tmp_path / "p", images=pictures, labels=labels, classes=["even", "odd"], attributions=part
     )

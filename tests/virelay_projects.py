@@ -33,7 +33,7 @@ def analysis(category: int, index: np.ndarray | None = None, seed: int = 0) -> A
         category,
         index,
         {
-            "tsne": Embedding(points[:, :2] * 3, of="spectral"),
+            "tsne": Embedding(points[:, :2] * 3, base="spectral"),
             "spectral": Embedding(points, np.array([0.0, 0.125, 0.5, 0.75])),
         },
         {

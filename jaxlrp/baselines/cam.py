@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import composites
-from jaxlrp.baselines.problem import Explain
+from jaxlrp.baselines.method import Method
 from jaxlrp.errors import UnsupportedError, near
-from jaxlrp.explanation.attribution import Explanation
-from jaxlrp.explanation.explainer import explain, mark
-from jaxlrp.network.layers import Layer, Network
-from jaxlrp.network.trace import source, trace
+from jaxlrp.explanation.plan import make_plan
+from jaxlrp.explanation.relevance_pass import RelevancePass
+from jaxlrp.explanation.result import Explanation
+from jaxlrp.network.arguments import Arguments
+from jaxlrp.network.layers import Layer
+from jaxlrp.network.model import Function, model_of
+from jaxlrp.network.nodes import Network
+from jaxlrp.network.trace import trace
 from jaxlrp.numerics import widen
+from jaxlrp.targets import Target
 
 
 def grad_cam(
-    fun: Any,
+    fun: Function,
     layer: str,
     *,
     resize: str | None = "linear",
     relu: bool = True,
     channel_axis: int = -1,
     batch_axis: int | None = 0,
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
-) -> Explain:
+    jit: bool = True,
+) -> Method:
     r"""Grad-CAM: the channels of a layer's output, summed by the mean gradient of each.
 
     R_p = max(0, sum_k a_k A_pk),   a_k = mean over p of ds / dA_pk
@@ -38,7 +43,7 @@ def grad_cam(
     nothing in particular, and its resolution is that of the layer.
 
     Args:
-      fun, argnums, has_aux: as in `gradient`; `argnums` says which layers there are.
+      fun, argnums, has_aux, jit: as in `gradient`; `argnums` says which layers there are.
       layer: the path of a layer whose output has positions and channels, usually the last
         convolution's activation; `print(lrp.plan(...))` lists them. The output of a convolution
         that absorbs its bias or BatchNorm is that after them, before the activation.
@@ -59,7 +64,7 @@ def grad_cam(
     Raises:
       ValueError: if there is no such layer, with the nearest paths; if a shape does not fit.
       UnsupportedError: if the layer lies inside a `scan` or a `shard_map`.
-      TypeError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, IndexError: naming the argument that is wrong, and how to fix it.
 
     References:
       Selvaraju et al. (2020), https://doi.org/10.1007/s11263-019-01228-7
@@ -74,15 +79,16 @@ def grad_cam(
       >>> explain(jnp.array([[5.0, 1.0]]), x).relevance.tolist()
       [[[1.0], [2.0], [3.0]]]
     """
-    held = source(fun, argnums, has_aux)
+    model = model_of(fun, argnums, has_aux)
     if not isinstance(layer, str):
         raise TypeError(f"layer must be the path of a layer, a string, got {layer!r}")
-    run = explain(fun, composites.gradient(), argnums=argnums, has_aux=has_aux, record=(layer,))
 
-    def explained(*args: Any, target: Any = None, **kwargs: Any) -> Explanation:
-        traced = trace(held, args, kwargs)
+    def compute(args: tuple, kwargs: dict, target: Target) -> Explanation:
+        given = Arguments(model, args)
+        traced = trace(given, kwargs)
         found = _find(traced.network, layer)
-        result = run(*args, target=target, **kwargs)
+        plan = make_plan(traced.network, composites.gradient())
+        result, _ = RelevancePass(traced, plan, (layer,)).run(target, {})
         a, g = result.records[layer].activation, result.records[layer].relevance
         if a.shape != found.output_shape:
             raise _looped(layer)
@@ -92,17 +98,17 @@ def grad_cam(
         cam = jnp.maximum(cam, 0) if relu else cam
         if resize is None:
             return Explanation(result.output, cam.astype(a.dtype), result.aux)
-        values = [traced.values[n] for n in traced.explained]
+        values = [given.values[n] for n in given.explained]
         if len(values) != 1:
             raise TypeError(
                 f"the explained argument holds {len(values)} arrays, and the map is resized to "
                 "one: pass resize=None"
             )
         relevance = _resized(cam, values[0], batch, channel, a.shape, resize)
-        relevance = traced.arguments(args, held.argnums, {traced.explained[0]: relevance})
-        return Explanation(result.output, relevance[0] if held.single else relevance, result.aux)
+        relevance = given.rebuilt(model.argnums, {given.explained[0]: relevance})
+        return Explanation(result.output, relevance[0] if model.single else relevance, result.aux)
 
-    return mark(explained, argnums)
+    return Method("grad_cam", model, compute, jit=jit)
 
 
 def _find(network: Network, path: str) -> Layer:

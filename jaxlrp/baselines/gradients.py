@@ -11,13 +11,22 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import targets
-from jaxlrp.baselines.problem import Explain, preparer, times, weighted_sum
-from jaxlrp.explanation.attribution import Explanation
-from jaxlrp.explanation.explainer import mark
-from jaxlrp.numerics import check_count, widen
+from jaxlrp._checks import check_count
+from jaxlrp.baselines.method import Method
+from jaxlrp.baselines.problem import prepare, times, weighted_sum
+from jaxlrp.explanation.result import Explanation
+from jaxlrp.network.model import Function, model_of
+from jaxlrp.numerics import widen
+from jaxlrp.targets import Target
 
 
-def gradient(fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Explain:
+def gradient(
+    fun: Function,
+    *,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    jit: bool = True,
+) -> Method:
     r"""The gradient of the score: how it changes with each input, not what it is made of.
 
     R_i = ds / dx_i,   s = sum(c * f(x))
@@ -25,16 +34,15 @@ def gradient(fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = Fals
     In units of the score per unit of x. It sums to nothing in particular.
 
     Args:
-      fun: a function of arrays, such as `model.apply` of a Linen module, or an NNX module.
-      argnums: the position of the explained argument, or several. Real or complex floating-point.
-      has_aux: whether `fun` returns (output, auxiliary).
+      fun, has_aux, jit: as in `lrp.explain`.
+      argnums: as in `lrp.explain`; the explained arguments are real or complex floating-point.
 
     Returns:
       A function `(*args, target=None, **kwargs) -> Explanation`; `target` as in `lrp.explain`, an
       array gives c.
 
     Raises:
-      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, ValueError, IndexError: naming the argument that is wrong, and how to fix it.
 
     References:
       Simonyan et al. (2013), https://doi.org/10.48550/arXiv.1312.6034
@@ -46,20 +54,24 @@ def gradient(fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = Fals
       >>> explain(jnp.array([2.0, 3.0]), target=0).relevance.tolist()
       [3.0, 2.0]
     """
-    prepare = preparer(fun, argnums, has_aux)
+    model = model_of(fun, argnums, has_aux)
 
-    def explained(*args: Any, target: Any = None, **kwargs: Any) -> Explanation:
-        problem = prepare(args, kwargs, jnp.inexact)
+    def compute(args: tuple, kwargs: dict, target: Target) -> Explanation:
+        problem = prepare(model, args, kwargs, jnp.inexact)
         output, pull, aux = jax.vjp(problem.fun, problem.values, has_aux=True)
         (g,) = pull(targets.initial(output, target, "gradient"))
         return problem.explanation(output, g, aux)
 
-    return mark(explained, argnums)
+    return Method("gradient", model, compute, jit=jit)
 
 
 def input_x_gradient(
-    fun: Any, *, argnums: int | Sequence[int] = 0, has_aux: bool = False
-) -> Explain:
+    fun: Function,
+    *,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    jit: bool = True,
+) -> Method:
     r"""The input times the gradient of the score.
 
     R_i = x_i ds / dx_i,   s = sum(c * f(x))
@@ -68,13 +80,13 @@ def input_x_gradient(
     if f is homogeneous of degree one (no biases); what the biases contribute is missing otherwise.
 
     Args:
-      fun, argnums, has_aux: as in `gradient`.
+      fun, argnums, has_aux, jit: as in `gradient`.
 
     Returns:
       As `gradient`. Relevance of complex x is real, `Re(x ds/dx)`.
 
     Raises:
-      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, ValueError, IndexError: naming the argument that is wrong, and how to fix it.
 
     References:
       Shrikumar et al. (2016), https://doi.org/10.48550/arXiv.1605.01713
@@ -86,27 +98,28 @@ def input_x_gradient(
       >>> explain(jnp.array([[3.0, 4.0]])).relevance.tolist()
       [[6.0, -4.0]]
     """
-    prepare = preparer(fun, argnums, has_aux)
+    model = model_of(fun, argnums, has_aux)
 
-    def explained(*args: Any, target: Any = None, **kwargs: Any) -> Explanation:
-        problem = prepare(args, kwargs, jnp.inexact)
+    def compute(args: tuple, kwargs: dict, target: Target) -> Explanation:
+        problem = prepare(model, args, kwargs, jnp.inexact)
         output, pull, aux = jax.vjp(problem.fun, problem.values, has_aux=True)
         (g,) = pull(targets.initial(output, target, "gradient"))
         return problem.explanation(output, jax.tree.map(times, problem.values, g), aux)
 
-    return mark(explained, argnums)
+    return Method("input_x_gradient", model, compute, jit=jit)
 
 
 def integrated_gradients(
-    fun: Any,
+    fun: Function,
     *,
     steps: int = 32,
     baseline: Any = 0.0,
     method: Literal["gauss-legendre", "midpoint", "right"] = "gauss-legendre",
     chunk: int = 8,
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
-) -> Explain:
+    jit: bool = True,
+) -> Method:
     r"""The gradient, integrated on the straight line from a baseline to the input.
 
     R_i = (x_i - b_i) int_0^1 ds/dx_i (b + t (x - b)) dt
@@ -118,7 +131,7 @@ def integrated_gradients(
     1, the sum of the paper's equation 3; it errs by O(1/n) even where s is smooth.
 
     Args:
-      fun, argnums, has_aux: as in `gradient`.
+      fun, argnums, has_aux, jit: as in `gradient`.
       steps: n, how many points of the path, >= 1.
       baseline: b, of which the explanation speaks: "why s(x), rather than s(b)?" A number, an array
         that broadcasts to the explained argument, or a pytree of such. In units of x.
@@ -129,7 +142,7 @@ def integrated_gradients(
       As `gradient`.
 
     Raises:
-      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, ValueError, IndexError: naming the argument that is wrong, and how to fix it.
 
     References:
       Sundararajan et al. (2017), https://doi.org/10.48550/arXiv.1703.01365
@@ -141,12 +154,12 @@ def integrated_gradients(
       >>> explain(jnp.array([2.0, 3.0])).relevance.round(4).tolist()
       [7.0, 26.0]
     """
-    prepare = preparer(fun, argnums, has_aux)
+    model = model_of(fun, argnums, has_aux)
     positions, weights = _quadrature(method, check_count("steps", steps))
     check_count("chunk", chunk)
 
-    def explained(*args: Any, target: Any = None, **kwargs: Any) -> Explanation:
-        problem = prepare(args, kwargs, jnp.inexact)
+    def compute(args: tuple, kwargs: dict, target: Target) -> Explanation:
+        problem = prepare(model, args, kwargs, jnp.inexact)
         output, aux, c = problem.score(target)
         x = problem.values
         b = problem.like_values(baseline, "baseline")
@@ -162,7 +175,7 @@ def integrated_gradients(
         mean = weighted_sum(lambda i: problem.gradient(point(i), c), weights, chunk)
         return problem.explanation(output, jax.tree.map(times, way, mean), aux)
 
-    return mark(explained, argnums)
+    return Method("integrated_gradients", model, compute, jit=jit)
 
 
 def _quadrature(method: str, n: int) -> tuple[np.ndarray, np.ndarray]:

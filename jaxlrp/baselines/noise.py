@@ -11,30 +11,27 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import _compat
-from jaxlrp.baselines.problem import (
-    Explain,
-    Problem,
-    examples,
-    preparer,
-    times,
-    weighted_sum,
-)
-from jaxlrp.explanation.attribution import Explanation
-from jaxlrp.explanation.explainer import mark
-from jaxlrp.numerics import check_count, widen
+from jaxlrp._checks import check_count
+from jaxlrp.baselines.method import Method
+from jaxlrp.baselines.problem import Problem, examples, prepare, times, weighted_sum
+from jaxlrp.explanation.result import Explanation
+from jaxlrp.network.model import Function, model_of
+from jaxlrp.numerics import widen
+from jaxlrp.targets import Target
 
 
 def smooth_grad(
-    fun: Any,
+    fun: Function,
     *,
     samples: int = 32,
     noise: float | Array = 0.15,
     chunk: int = 8,
     times_input: bool = False,
     batch_axis: int | None = 0,
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
-) -> Explain:
+    jit: bool = True,
+) -> Method:
     r"""SmoothGrad: the gradient, averaged over noisy copies of the input.
 
     R = 1/n sum_m ds/dx (x + sigma e_m),   e_m ~ N(0, 1),   sigma = noise (max x - min x)
@@ -44,7 +41,7 @@ def smooth_grad(
     the score with `times_input`. It sums to nothing in particular.
 
     Args:
-      fun, argnums, has_aux: as in `gradient`; the explained argument is real.
+      fun, argnums, has_aux, jit: as in `gradient`; the explained argument is real.
       samples: n, >= 1. The standard error falls with its square root.
       noise: standard deviation of the noise as a fraction of the example's range, >= 0, without
         units. Zero: the plain gradient.
@@ -61,7 +58,7 @@ def smooth_grad(
 
     Raises:
       TypeError: if the key is missing, or an argument is of a wrong type.
-      ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      ValueError, IndexError: naming the argument that is wrong, and how to fix it.
 
     References:
       Smilkov et al. (2017), https://doi.org/10.48550/arXiv.1706.03825
@@ -82,20 +79,21 @@ def smooth_grad(
         return jax.tree.map(times, x, mean) if times_input else mean
 
     return _sampled(
-        "smooth_grad", fun, term, finish, samples, noise, chunk, batch_axis, argnums, has_aux
+        "smooth_grad", fun, term, finish, samples, noise, chunk, batch_axis, argnums, has_aux, jit
     )
 
 
 def smooth_taylor(
-    fun: Any,
+    fun: Function,
     *,
     samples: int = 32,
     noise: float | Array = 0.15,
     chunk: int = 8,
     batch_axis: int | None = 0,
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
-) -> Explain:
+    jit: bool = True,
+) -> Method:
     r"""SmoothTaylor: the first-order Taylor terms of the score, averaged over noisy roots.
 
     R = 1/n sum_m (x - z_m) ds/dx (z_m),   z_m = x + sigma e_m,   e_m ~ N(0, 1)
@@ -105,7 +103,7 @@ def smooth_taylor(
     exactly, where it is nothing but noise about zero.
 
     Args:
-      fun, samples, noise, chunk, batch_axis, argnums, has_aux: as in `smooth_grad`. With noise
+      fun, samples, noise, chunk, batch_axis, argnums, has_aux, jit: as in `smooth_grad`. With noise
         zero, relevance is zero.
 
     Returns:
@@ -113,7 +111,7 @@ def smooth_taylor(
 
     Raises:
       TypeError: if the key is missing, or an argument is of a wrong type.
-      ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      ValueError, IndexError: naming the argument that is wrong, and how to fix it.
 
     References:
       Goh et al. (2020), https://doi.org/10.48550/arXiv.2004.10484
@@ -135,31 +133,32 @@ def smooth_taylor(
         return mean
 
     return _sampled(
-        "smooth_taylor", fun, term, finish, samples, noise, chunk, batch_axis, argnums, has_aux
+        "smooth_taylor", fun, term, finish, samples, noise, chunk, batch_axis, argnums, has_aux, jit
     )
 
 
 def _sampled(
     name: str,
-    fun: Any,
+    fun: Function,
     term: Callable[[Any, Any, Any], Any],
     finish: Callable[[Any, Any], Any],
     samples: int,
     noise: float | Array,
     chunk: int,
     batch_axis: int | None,
-    argnums: int | Sequence[int],
+    argnums: int | Sequence[int] | None,
     has_aux: bool,
-) -> Explain:
+    jit: bool,
+) -> Method:
     """`finish(x, mean of term(x, z, gradient at z))` over noisy copies z of x."""
-    prepare = preparer(fun, argnums, has_aux)
+    model = model_of(fun, argnums, has_aux)
     check_count("samples", samples)
     check_count("chunk", chunk)
     if isinstance(noise, (int, float)) and not noise >= 0:
         raise ValueError(f"noise must be >= 0, got {noise!r}")
 
-    def explained(*args: Any, target: Any = None, key: Any = None, **kwargs: Any) -> Explanation:
-        problem = prepare(args, kwargs, jnp.floating)
+    def compute(args: tuple, kwargs: dict, target: Target, key: Array | None) -> Explanation:
+        problem = prepare(model, args, kwargs, jnp.floating)
         output, aux, c = problem.score(target)
         draw = _noisy(name, problem, output, noise, key, batch_axis)
 
@@ -170,7 +169,7 @@ def _sampled(
         mean = weighted_sum(one, np.full(samples, 1 / samples), chunk)
         return problem.explanation(output, finish(problem.values, mean), aux)
 
-    return mark(explained, argnums)
+    return Method(name, model, compute, ("key",), jit)
 
 
 def _noisy(

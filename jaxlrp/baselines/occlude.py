@@ -11,14 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp.baselines.problem import Explain, examples, preparer, weighted_sum
-from jaxlrp.explanation.attribution import Explanation
-from jaxlrp.explanation.explainer import mark
-from jaxlrp.numerics import check_count, widen
+from jaxlrp._checks import check_count
+from jaxlrp.baselines.method import Method
+from jaxlrp.baselines.problem import examples, prepare, weighted_sum
+from jaxlrp.explanation.result import Explanation
+from jaxlrp.network.model import Function, model_of
+from jaxlrp.numerics import widen
+from jaxlrp.targets import Target
 
 
 def occlusion(
-    fun: Any,
+    fun: Function,
     *,
     window: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
@@ -27,9 +30,10 @@ def occlusion(
     mode: Literal["remove", "keep"] = "remove",
     chunk: int = 16,
     batch_axis: int | None = 0,
-    argnums: int = 0,
+    argnums: int | None = None,
     has_aux: bool = False,
-) -> Explain:
+    jit: bool = True,
+) -> Method:
     r"""What the score loses when a window of the input is hidden behind a value.
 
     R_i = mean over the windows W that cover i of  s(x) - s(x with value inside W)     mode="remove"
@@ -40,7 +44,7 @@ def occlusion(
     lie every `stride` entries from the start of an axis; the last is moved back to end with it.
 
     Args:
-      fun, has_aux: as in `gradient`.
+      fun, has_aux, jit: as in `gradient`.
       window: its length along each of `axes`, or one integer for all; >= 1, at most the axis.
       stride: from one window to the next, likewise; >= 1, at most the window, or entries would
         remain uncovered. None: the window's length, so that windows do not overlap.
@@ -61,7 +65,7 @@ def occlusion(
       has the dtype of the output.
 
     Raises:
-      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, ValueError, IndexError: naming the argument that is wrong, and how to fix it.
 
     References:
       Zeiler and Fergus (2014), https://doi.org/10.1007/978-3-319-10590-1_53
@@ -74,15 +78,15 @@ def occlusion(
       >>> explain(jnp.array([[3.0, 4.0, 5.0]])).relevance.tolist()  # windows: 6 - 4 and -4 + 5
       [[2.0, 1.5, 1.0]]
     """
-    prepare = preparer(fun, argnums, has_aux)
+    model = model_of(fun, argnums, has_aux)
     check_count("chunk", chunk)
-    if not isinstance(argnums, int):
+    if not model.single:
         raise TypeError(f"occlusion explains one argument, got argnums={argnums!r}")
     if mode not in ("remove", "keep"):
         raise ValueError(f"mode must be 'remove' or 'keep', got {mode!r}")
 
-    def explained(*args: Any, target: Any = None, **kwargs: Any) -> Explanation:
-        problem = prepare(args, kwargs, None)
+    def compute(args: tuple, kwargs: dict, target: Target) -> Explanation:
+        problem = prepare(model, args, kwargs, None)
         if len(jax.tree.leaves(problem.values)) != 1:
             raise TypeError(
                 "occlusion explains one array, got the pytree "
@@ -116,7 +120,7 @@ def occlusion(
             relevance = relevance.astype(jnp.result_type(*jax.tree.leaves(output)))
         return problem.explanation(output, jax.tree.unflatten(tree, [relevance]), aux)
 
-    return mark(explained, argnums)
+    return Method("occlusion", model, compute, jit=jit)
 
 
 def _sum_but(axis: int | None, a: Array) -> Array:

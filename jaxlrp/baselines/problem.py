@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,11 +13,10 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlrp import _compat, targets
-from jaxlrp.explanation.attribution import Explanation
-from jaxlrp.network.trace import Source, source
+from jaxlrp.explanation.result import Explanation
+from jaxlrp.network.model import Model
 from jaxlrp.numerics import widen
-
-Explain = Callable[..., Explanation]
+from jaxlrp.targets import Target
 
 _DTYPES = {jnp.inexact: "floating-point", jnp.floating: "real and floating-point"}
 
@@ -36,7 +35,7 @@ class Problem:
     values: Any
     single: bool
 
-    def score(self, target: Any) -> tuple[Any, Any, Any]:
+    def score(self, target: Target) -> tuple[Any, Any, Any]:
         """(output, aux, c) at the values: c holds the weights of the outputs in the score."""
         output, aux = self.fun(self.values)
         return output, aux, targets.initial(output, target, "gradient")
@@ -91,52 +90,44 @@ def _real(x: Array, relevance: Array) -> Any:
     return x.dtype if jnp.iscomplexobj(relevance) else jnp.real(x).dtype
 
 
-def preparer(
-    fun: Any, argnums: int | Sequence[int], has_aux: bool
-) -> Callable[[tuple, dict, Any], Problem]:
-    """A function from (args, kwargs, kind of dtype) to a `Problem`. An NNX module is split once.
+def prepare(model: Model, args: tuple, kwargs: dict, dtype: Any = jnp.inexact) -> Problem:
+    """The function of the explained values alone.
+
+    Args:
+      model: the function.
+      args, kwargs: its arguments.
+      dtype: what the explained values must be, such as `jnp.floating`; None for anything.
 
     Raises:
-      TypeError: if `fun` or `argnums` is of a wrong type.
+      TypeError: if an explained argument is missing, holds no array or has another dtype.
     """
-    held = source(fun, argnums, has_aux)
-    # `held.fun` would be the inside of a function that is jitted; there is no need for that here
-    call = fun if held.state is None else functools.partial(held.fun, held.state)
+    values = _values(model, args, dtype)
 
-    def prepare(args: tuple, kwargs: dict, dtype: Any = jnp.inexact) -> Problem:
-        values = _values(held, args, dtype)
-
-        def function(values: Any) -> tuple[Any, Any]:
-            merged = list(args)
-            for i, value in zip(held.argnums, values, strict=True):
-                merged[i] = value
-            out = call(*merged, **kwargs)
-            if not has_aux:
-                return out, None
-            if not (isinstance(out, tuple) and len(out) == 2):
-                raise TypeError(
-                    "with has_aux=True the function must return (output, auxiliary), got "
-                    f"{jax.tree.structure(out)}"
-                )
-            return out
-
-        return Problem(function, values, held.single)
-
-    return prepare
-
-
-def _values(held: Source, args: tuple, dtype: Any) -> Any:
-    for i in held.argnums:
-        if i >= len(args):
+    def function(values: Any) -> tuple[Any, Any]:
+        merged = list(args)
+        for i, value in zip(model.argnums, values, strict=True):
+            merged[i] = value
+        # `model.fun` would be the inside of a function that is jitted; there is no need for that here
+        out = model.call(*merged, **kwargs)
+        if not model.has_aux:
+            return out, None
+        if not (isinstance(out, tuple) and len(out) == 2):
             raise TypeError(
-                f"argnums={i} names the argument to explain, but only {len(args)} positional "
-                "arguments came: pass the explained argument by position"
+                "with has_aux=True the function must return (output, auxiliary), got "
+                f"{jax.tree.structure(out)}"
             )
-    explained = tuple(args[i] for i in held.argnums)
+        return out
+
+    return Problem(function, values, model.single)
+
+
+def _values(model: Model, args: tuple, dtype: Any) -> Any:
+    model.check_given(args)
+    explained = tuple(args[i] for i in model.argnums)
     leaves, tree = jax.tree.flatten(explained)
     if not leaves or not all(_compat.is_array(x) or _is_number(x) for x in leaves):
         raise TypeError(
-            f"the explained argument (argnums={held.argnums}) must be an array or a pytree of "
+            f"the explained argument (argnums={model.argnums}) must be an array or a pytree of "
             f"arrays, got {jax.tree.map(type, list(explained))}"
         )
     arrays = [jnp.asarray(x) for x in leaves]

@@ -1,18 +1,7 @@
 """Composites: which rule each layer gets."""
 
 from jaxlrp.composites.entries import (
-    Anything,
-    Between,
     Composite,
-    Condition,
-    Entry,
-    First,
-    Kind,
-    Last,
-    Module,
-    Operation,
-    Path,
-    ReLU,
     by_depth,
     by_kind,
     by_module,
@@ -22,7 +11,6 @@ from jaxlrp.composites.entries import (
     first,
     last,
     where,
-    words,
 )
 from jaxlrp.composites.presets import (
     PRESETS,
@@ -32,7 +20,6 @@ from jaxlrp.composites.presets import (
     cp_lrp,
     deconvnet,
     default,
-    default_rule,
     epsilon_alpha2_beta1,
     epsilon_alpha2_beta1_flat,
     epsilon_gamma_box,
@@ -46,18 +33,7 @@ from jaxlrp.composites.presets import (
 
 __all__ = [
     "PRESETS",
-    "Anything",
-    "Between",
     "Composite",
-    "Condition",
-    "Entry",
-    "First",
-    "Kind",
-    "Last",
-    "Module",
-    "Operation",
-    "Path",
-    "ReLU",
     "all_epsilon",
     "attnlrp",
     "beta_smooth",
@@ -70,7 +46,6 @@ __all__ = [
     "cp_lrp",
     "deconvnet",
     "default",
-    "default_rule",
     "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
     "epsilon_gamma_box",
@@ -83,5 +58,4 @@ __all__ = [
     "last",
     "recurrent",
     "where",
-    "words",
 ]

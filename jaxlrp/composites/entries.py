@@ -11,12 +11,12 @@ import dataclasses
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import jax
 
 from jaxlrp.errors import near
-from jaxlrp.network.layers import KINDS, PARAMETERIZED_KINDS, Layer
+from jaxlrp.network.detect import KINDS
+from jaxlrp.network.layers import PARAMETERIZED_KINDS, Layer
 from jaxlrp.rules import Rule
 
 Condition = Callable[[Layer], bool]
@@ -29,11 +29,27 @@ class Entry:
 
     Attributes:
       condition: a predicate on layers, hashable.
-      then: a rule, or a composite that is asked in turn.
+      then: a rule, a composite that is asked in turn, or a function that chooses a rule.
     """
 
     condition: Condition
-    then: Rule | Composite
+    then: Rule | Composite | Chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """A user's function from a layer to its rule, None for layers that it leaves to others."""
+
+    function: Callable[[Layer], Rule | None]
+
+    def __call__(self, layer: Layer) -> Rule | None:
+        rule = self.function(layer)
+        if rule is None or isinstance(rule, Rule):
+            return rule
+        raise TypeError(
+            f"the composite function {self.function!r} must return a Rule or None for each layer, got "
+            f"{rule!r} for {layer.path!r}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +81,10 @@ class Composite:
                 continue
             if isinstance(entry.then, Composite):
                 yield from ((entry, rule) for _, rule in entry.then._matches(layer))
-            elif layer.kind in entry.then.kinds:
-                yield entry, entry.then
+                continue
+            rule = entry.then(layer) if isinstance(entry.then, Chosen) else entry.then
+            if rule is not None and layer.kind in rule.kinds:
+                yield entry, rule
 
     def all_entries(self) -> Iterator[Entry]:
         """The entries, those of nested composites included."""
@@ -76,6 +94,7 @@ class Composite:
                 yield from entry.then.all_entries()
 
 
+jax.tree_util.register_dataclass(Chosen, data_fields=[], meta_fields=["function"])
 jax.tree_util.register_dataclass(Entry, data_fields=["then"], meta_fields=["condition"])
 jax.tree_util.register_dataclass(
     Composite, data_fields=["entries"], meta_fields=["readout", "name"]
@@ -166,7 +185,7 @@ def _single(condition: Condition, then: Rule | Composite) -> Composite:
 
 
 def composite(*parts: Composite, name: str = "") -> Composite:
-    """Puts composites one behind the other: the first that has a rule for a layer decides.
+    """Joins composites in order: the first that has a rule for a layer decides.
 
     Example:
       >>> import jaxlrp as lrp
@@ -186,7 +205,7 @@ def composite(*parts: Composite, name: str = "") -> Composite:
 
 
 def by_kind(kinds: str | Iterable[str], then: Rule | Composite) -> Composite:
-    """Layers of a kind: "conv", "dense", "activation", ... (`jaxlrp.network.layers.KINDS`).
+    """Layers of a kind: "conv", "dense", "activation", ... (`jaxlrp.KINDS` lists them).
 
     Raises:
       ValueError: if there is no such kind.
@@ -236,12 +255,12 @@ def by_depth(low: int, high: int | None, then: Rule | Composite) -> Composite:
 
 
 def where(condition: Condition, then: Rule | Composite) -> Composite:
-    """Layers for which a predicate of your own holds."""
+    """Layers for which a function of your own, from a `jaxlrp.Layer` to a bool, returns True."""
     return _single(condition, then)
 
 
-def words(condition: Any) -> tuple[str, str] | None:
-    """(what, word) of a condition that must match something: a path pattern, a module type."""
+def pattern_of(condition: Condition) -> tuple[str, str] | None:
+    """(what, pattern) of a condition that must match a layer: a path pattern, a module type."""
     if isinstance(condition, Path):
         return "path", str(getattr(condition.pattern, "pattern", condition.pattern))
     if isinstance(condition, Module):

@@ -38,7 +38,7 @@ from jaxlrp.rules import (
 
 def default_rule(layer: Layer) -> Rule | None:
     """The rule of a layer of which a composite says nothing; None where there is none to give."""
-    if layer.kind == "scale" and layer.after_normalizer:
+    if layer.kind == "scale" and layer.form is not None and layer.form.after_normalizer:
         return LRP0()  # part of the normalizer: its bias takes a share, as any bias does
     return _DEFAULTS.get(layer.kind)
 
@@ -93,64 +93,57 @@ def epsilon_gamma_box(
       stabilizer: of all other denominators.
       bias: "absorb" or "zero", for every rule.
     """
-    return _layered(
-        Gamma(gamma, bias, stabilizer),
-        Epsilon(epsilon, bias),
-        first(by_kind("conv", ZBox(low, high, stabilizer))),
-        stabilizer,
-        "epsilon_gamma_box",
-    )
+    conv = Gamma(gamma, bias=bias, stabilizer=stabilizer)
+    first_layer = first(by_kind("conv", ZBox(low, high, stabilizer=stabilizer)))
+    return _layered(conv, Epsilon(epsilon, bias=bias), first_layer, stabilizer, "epsilon_gamma_box")
 
 
 def epsilon_plus(
     *, epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, bias: str = "absorb"
 ) -> Composite:
     """z+ in convolutions, epsilon in dense layers."""
-    return _layered(
-        ZPlus(bias, stabilizer), Epsilon(epsilon, bias), None, stabilizer, "epsilon_plus"
-    )
+    conv = ZPlus(bias=bias, stabilizer=stabilizer)
+    return _layered(conv, Epsilon(epsilon, bias=bias), None, stabilizer, "epsilon_plus")
 
 
 def epsilon_plus_flat(
     *, epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, bias: str = "absorb"
 ) -> Composite:
     """z+ in convolutions, epsilon in dense layers, flat in the first layer."""
-    return _layered(
-        ZPlus(bias, stabilizer), Epsilon(epsilon, bias), first(Flat(stabilizer)), stabilizer,
-        "epsilon_plus_flat",
-    )  # fmt: skip
+    conv = ZPlus(bias=bias, stabilizer=stabilizer)
+    first_layer = first(Flat(stabilizer=stabilizer))
+    return _layered(conv, Epsilon(epsilon, bias=bias), first_layer, stabilizer, "epsilon_plus_flat")
 
 
 def epsilon_alpha2_beta1(
     *, epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, bias: str = "absorb"
 ) -> Composite:
     """alpha 2, beta 1 in convolutions, epsilon in dense layers."""
-    return _layered(
-        AlphaBeta(2.0, 1.0, bias, stabilizer), Epsilon(epsilon, bias), None, stabilizer,
-        "epsilon_alpha2_beta1",
-    )  # fmt: skip
+    conv = AlphaBeta(2.0, 1.0, bias=bias, stabilizer=stabilizer)
+    return _layered(conv, Epsilon(epsilon, bias=bias), None, stabilizer, "epsilon_alpha2_beta1")
 
 
 def epsilon_alpha2_beta1_flat(
     *, epsilon: Stabilizer = 1e-6, stabilizer: Stabilizer = 1e-6, bias: str = "absorb"
 ) -> Composite:
     """alpha 2, beta 1 in convolutions, epsilon in dense layers, flat in the first layer."""
+    conv = AlphaBeta(2.0, 1.0, bias=bias, stabilizer=stabilizer)
+    first_layer = first(Flat(stabilizer=stabilizer))
     return _layered(
-        AlphaBeta(2.0, 1.0, bias, stabilizer), Epsilon(epsilon, bias), first(Flat(stabilizer)),
-        stabilizer, "epsilon_alpha2_beta1_flat",
-    )  # fmt: skip
+        conv, Epsilon(epsilon, bias=bias), first_layer, stabilizer, "epsilon_alpha2_beta1_flat"
+    )
 
 
 def all_epsilon(epsilon: Stabilizer = 1e-6, *, bias: str = "absorb") -> Composite:
     """Epsilon in all dense layers and convolutions."""
-    return composite(by_kind(("conv", "dense"), Epsilon(epsilon, bias)), name="all_epsilon")
+    return composite(by_kind(("conv", "dense"), Epsilon(epsilon, bias=bias)), name="all_epsilon")
 
 
 def _transformer(
     epsilon: Stabilizer, gamma: float | Array | None, conv_gamma: float | Array | None, bias: str
 ) -> Composite:
     def linear(gamma: float | Array | None) -> Rule:
-        return Epsilon(epsilon, bias) if gamma is None else Gamma(gamma, bias)
+        return Epsilon(epsilon, bias=bias) if gamma is None else Gamma(gamma, bias=bias)
 
     return by_kind("conv", linear(conv_gamma)) + by_kind("dense", linear(gamma))
 
@@ -240,7 +233,7 @@ def recurrent(gates: str = "all", *, epsilon: Stabilizer = 1e-3, bias: str = "ab
     return composite(
         by_kind("gate", _GATES[gates]),
         by_kind("sum", Norm(epsilon)),
-        by_kind(("conv", "dense"), Epsilon(epsilon, bias)),
+        by_kind(("conv", "dense"), Epsilon(epsilon, bias=bias)),
         name="recurrent",
     )
 
@@ -255,7 +248,7 @@ def excitation_backprop(*, stabilizer: Stabilizer = 1e-6, bias: str = "absorb") 
       Zhang et al. (2018), https://doi.org/10.1007/s11263-017-1059-x
     """
     return composite(
-        by_kind(("conv", "dense"), ZPlus(bias, stabilizer)),
+        by_kind(("conv", "dense"), ZPlus(bias=bias, stabilizer=stabilizer)),
         by_kind(("sum", "pool"), Norm(stabilizer)),
         by_kind(("activation", "scale"), DerivativeTimesRelevance()),
         name="excitation_backprop",

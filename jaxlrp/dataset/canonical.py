@@ -1,4 +1,4 @@
-"""A hash of a traced program that is the same in every process, and another for any other program."""
+"""A hash of a traced program that is equal in every process and differs between programs."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from jaxlrp import _compat
 from jaxlrp.network import primitives as P
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-# Of a jit or shard_map: where it runs, not what it computes.
+# Parameters of jit and shard_map that say where something runs, not what it computes.
 _PLACE = re.compile(
     r"sharding|mesh|layout|device|donate|compiler_options|backend|inline|keep_unused"
 )
 
 
 def without_addresses(text: str) -> str:
-    """Text of objects, without where in memory they lie."""
+    """A representation of objects without their memory addresses."""
     return _ADDRESS.sub("", text)
 
 
 def program(jaxpr: Any) -> str:
-    """A hash of a closed jaxpr, of its constants and of all jaxprs in it.
+    """A hash of a closed jaxpr, its constants and all nested jaxprs.
 
-    It tells programs apart by primitives, parameters, operands, literals and constants. Functions count
-    by name alone: what they compute is in the jaxpr. Inside a `shard_map`, whose shapes
-    depend on the number of devices, only primitives count.
+    Programs differ by primitives, parameters, operands, literals and constants. Of functions only the
+    name counts, since what they compute is in the jaxpr. Inside a `shard_map`, whose shapes depend on
+    the number of devices, only primitives count.
     """
     found = hashlib.blake2b(digest_size=16)
     for part in _program(*_compat.open_jaxpr(jaxpr)):
@@ -41,7 +41,7 @@ def program(jaxpr: Any) -> str:
 
 
 def array(value: Any) -> Iterator[bytes]:
-    """Shape, dtype and bytes of an array; of one that is spread over processes no bytes."""
+    """Shape, dtype and bytes of an array; no bytes if it is distributed over processes."""
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
     if isinstance(value, jax.Array) and not value.is_fully_addressable:

@@ -1,4 +1,4 @@
-"""Is a sample like the others? What its arrays become, or what is wrong with them."""
+"""Checks a sample against the usual shapes and dtypes, and casts its arrays."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import numpy as np
 
 from jaxlrp.dataset.source import Failure, Id, Sample
 
+_EXTRA = "an extra argument"
 
-def checked(sample: Sample, spec: Any, classes: int | None) -> tuple[Id, Any] | Failure:
-    """(id, (input, target, extra)) with the arrays that a spec asks for, or what is wrong."""
+
+def checked(
+    sample: Sample, spec: tuple[Any, Any, Any], classes: int | None
+) -> tuple[Id, Any] | Failure:
+    """(id, (input, target, extra)) with arrays as in `spec`, or a `Failure` that says what is wrong."""
     rows: list[Any] = []
     for what, value, wanted in zip(
-        ("input", "target", "arguments"), (sample.input, sample.target, dict(sample.extra)), spec,
+        ("input", "target", _EXTRA), (sample.input, sample.target, dict(sample.extra)), spec,
         strict=True,
     ):  # fmt: skip
         if jax.tree.structure(value) != jax.tree.structure(wanted):
@@ -26,7 +30,7 @@ def checked(sample: Sample, spec: Any, classes: int | None) -> tuple[Id, Any] | 
         wrong = [why for pair in zip(leaves, likes, strict=True) if (why := _unlike(*pair))]
         if wrong:
             return Failure(sample.id, f"{what} {wrong[0]}")
-        if what == "target" and classes is not None:  # before a cast makes another number of it
+        if what == "target" and classes is not None:  # before a cast can wrap it around
             outside = [int(t) for leaf in leaves for t in leaf.flat if not 0 <= int(t) < classes]
             if outside:
                 return Failure(
@@ -41,19 +45,19 @@ def checked(sample: Sample, spec: Any, classes: int | None) -> tuple[Id, Any] | 
 
 
 def _unlike(leaf: np.ndarray, like: Any) -> str:
-    """What is wrong with shape and kind of an array, "" if nothing."""
+    """What is wrong with the shape or dtype of an array, "" if nothing."""
     if leaf.shape == like.shape and np.can_cast(leaf.dtype, like.dtype, "same_kind"):
         return ""
     return f"has shape {leaf.shape} and dtype {leaf.dtype}, expected {like.shape} and {like.dtype}"
 
 
 def _cast(leaf: np.ndarray, dtype: Any) -> np.ndarray:
-    with np.errstate(over="ignore"):  # looked at in `_changed`
+    with np.errstate(over="ignore"):  # checked in `_changed`
         return leaf.astype(dtype, copy=False)
 
 
 def _changed(leaf: np.ndarray, cast: np.ndarray) -> str:
-    """Says that a number does not fit into a narrower dtype, which would make another of it."""
+    """Says that a number does not fit a narrower dtype, "" if all do."""
     if leaf.dtype == cast.dtype or not leaf.size:
         return ""
     if jnp.issubdtype(cast.dtype, jnp.integer):
@@ -66,21 +70,24 @@ def _changed(leaf: np.ndarray, cast: np.ndarray) -> str:
             f"{float(x):.3g}" for x in (jnp.finfo(cast.dtype).min, jnp.finfo(cast.dtype).max)
         )
         outside = leaf[lost].tolist()
-    return f"holds {outside[0]}, beyond {cast.dtype}, {low} to {high}" if outside else ""
+    return (
+        f"holds {outside[0]}, outside the range of {cast.dtype}, {low} to {high}" if outside else ""
+    )
 
 
 def _other_structure(what: str, value: Any, wanted: Any) -> str:
-    """What a sample has and most others have not, in words."""
-    if what == "arguments":
-        given, asked = set(value), set(wanted)
-        if given != asked:
-            parts = [f"lack {sorted(asked - given)}"] if asked - given else []
-            parts += [f"have {sorted(given - asked)} besides"] if given - asked else []
-            return f"arguments {' and '.join(parts)}: most samples have {sorted(asked) or 'none'}"
+    """How the structure of a sample differs from that of most others."""
+    if what == _EXTRA:
+        given, expected = set(value), set(wanted)
+        if given != expected:
+            missing, more = sorted(expected - given), sorted(given - expected)
+            parts = [f"missing {missing}"] if missing else []
+            parts += [f"unexpected {more}"] if more else []
+            return f"extra arguments: {', '.join(parts)}; most samples have {sorted(expected) or 'none'}"
     if value is None:
         return f"{what} is missing (None), most samples have one"
     if wanted is None:
-        return f"{what} is given, most samples have none"
+        return f"{what} is present, most samples have none"
     return f"{what} is {_words(value)}, most samples have {_words(wanted)}"
 
 

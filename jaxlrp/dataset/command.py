@@ -1,4 +1,4 @@
-"""`python -m jaxlrp attribute | resume | verify | info`."""
+"""The commands of data sets: `jaxlrp attribute | resume | verify | info`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ import jax
 import numpy as np
 
 import jaxlrp as lrp
-from jaxlrp.dataset.foreign import printable
-from jaxlrp.dataset.resuming import begun, outside, refuse_code_inside
+from jaxlrp.dataset import reading, relevance, runner, verification
+from jaxlrp.dataset.options import DTYPES, ComputeOptions, ReadOptions, StoreOptions
+from jaxlrp.dataset.policy import Given, Top
+from jaxlrp.dataset.readers import READERS
+from jaxlrp.dataset.resolve import as_source
+from jaxlrp.dataset.resuming import last_command, no_imports_from, refuse_code_inside
+from jaxlrp.dataset.safe_files import printable
+from jaxlrp.dataset.source import Source
 
 Loader = Callable[[str], Any]
 """From the name of a model to a `jaxlrp.pretrained.Pretrained`."""
@@ -22,17 +28,19 @@ Chooser = Callable[[str, Any], lrp.Composite]
 
 
 def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) -> None:
-    """Adds the commands of data sets to those of the command line.
+    """Adds the commands of data sets to the command line.
 
     Args:
-      commands: what `argparse` gives for subcommands.
-      model, composite: how names are looked up.
-      known: names of models that come with the package; any other names code.
+      commands: the subparsers of `argparse`.
+      model, composite: functions that look up names.
+      known: names of the models in this package; other names are code to run.
     """
     attribute = commands.add_parser(
-        "attribute", help="explain every picture of a folder, onto disk"
+        "attribute", help="explain every sample of a data set, onto disk"
     )
-    attribute.add_argument("source", help="a folder of pictures, or a file .h5, .npy, .npz")
+    attribute.add_argument(
+        "source", help=f"a folder of images, or a file of type {', '.join(READERS)}"
+    )
     attribute.add_argument("-o", "--output", required=True, help="the folder of the store")
     attribute.add_argument("--model", default="efficientnet-lite0")
     attribute.add_argument("--composite", default="epsilon_gamma_box")
@@ -40,44 +48,67 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
         "--target", default="predicted",
         help="predicted, given (by the source), a class index, several with commas, or topK",
     )  # fmt: skip
-    attribute.add_argument("--dtype", choices=("float32", "float16", "bfloat16"))
-    attribute.add_argument("--limit", type=int, help="the first so many samples only")
-    attribute.set_defaults(run=lambda a: _attribute(_asked(a), a, model, composite))
+    attribute.add_argument("--limit", type=int, help="explain only the first LIMIT samples")
+    attribute.set_defaults(run=lambda a: _attribute(_command(a), a, model, composite))
+    _add_options(attribute).add_argument("--dtype", choices=DTYPES, help="dtype of the relevance")
 
-    resume = commands.add_parser("resume", help="go on with a store that `attribute` has begun")
+    resume = commands.add_parser("resume", help="resume an interrupted `attribute`")
     resume.add_argument("store")
     resume.add_argument(
-        "--model", help="the store's model, where it is none of this package: a store does not say what "
-        "code to run",
+        "--model", help="required if the model is not one of this package: a store cannot choose the code "
+        "that is run",
     )  # fmt: skip
-    resume.add_argument("--source", help="where the source is now, if it was moved")
-    resume.add_argument("--retry", action="store_true", help="try samples again that failed")
+    resume.add_argument("--source", help="the new location of the source, if it was moved")
     resume.set_defaults(run=lambda a: _resume(a, model, composite, known))
-
-    for command in (attribute, resume):
-        command.add_argument("--batch-size", type=int, help="by default chosen by memory")
-        command.add_argument("--quiet", action="store_true", help="a line now and then, for logs")
-        command.add_argument(
-            "--verify", action=argparse.BooleanOptionalAction, default=True,
-            help="compare all checksums of what is there first; else sizes of files alone",
-        )  # fmt: skip
+    _add_options(resume)
 
     verify = commands.add_parser(
-        "verify", help="compare a store with its checksums; status 1 if damaged"
+        "verify", help="compare a store with its checksums; exit status 1 if it is damaged"
     )
     verify.add_argument("store")
     verify.add_argument(
-        "--mend", action="store_true", help="let `resume` compute damaged chunks again"
+        "--repair",
+        action="store_true",
+        help="discard damaged chunks, so that `resume` computes them",
     )
     verify.set_defaults(run=_verify)
 
-    info = commands.add_parser("info", help="what a store holds")
+    info = commands.add_parser("info", help="show what a store contains")
     info.add_argument("store")
-    info.add_argument("--plan", action="store_true", help="print the rule of each layer as well")
+    info.add_argument("--plan", action="store_true", help="also print the rule of each layer")
     info.set_defaults(run=_info)
 
 
-def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
+def _add_options(command: argparse.ArgumentParser) -> Any:
+    """Adds the options that `attribute` and `resume` share. Returns the group of the store."""
+    command.add_argument("--batch-size", type=int, help="by default as large as memory allows")
+    command.add_argument(
+        "--progress", choices=("auto", "bar", "log", "none"), default="auto",
+        help="log prints a line every half minute",
+    )  # fmt: skip
+    reading = command.add_argument_group("reading")
+    reading.add_argument(
+        "--workers", type=int, default=ReadOptions().workers, help="threads that read and prepare"
+    )
+    computing = command.add_argument_group("computing")
+    computing.add_argument(
+        "--memory-fraction", type=float, default=ComputeOptions().memory_fraction,
+        help="share of the free memory that a batch may use",
+    )  # fmt: skip
+    storing = command.add_argument_group("storing")
+    storing.add_argument(
+        "--verify", action=argparse.BooleanOptionalAction, default=True,
+        help="compare all checksums of an existing store first; otherwise only file sizes",
+    )  # fmt: skip
+    storing.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="try samples again that failed in an earlier run",
+    )
+    return storing
+
+
+def _command(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a later `resume` must know."""
     return {
         "source": str(pathlib.Path(arguments.source).resolve()),
@@ -91,66 +122,61 @@ def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _attribute(
-    asked: dict[str, Any],
-    arguments: argparse.Namespace,
-    model: Loader,
-    composite: Chooser,
-    **more: Any,
+    command: dict[str, Any], arguments: argparse.Namespace, model: Loader, composite: Chooser
 ) -> None:
-    from jaxlrp import dataset
-
-    if arguments.quiet:
+    if arguments.progress == "log":
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    target = _target(asked["target"])
-    net = model(asked["model"])
-    chosen = composite(asked["composite"], net)
-    source = _source(asked["source"])
+    target = _target(command["target"])
+    net = model(command["model"])
+    chosen = composite(command["composite"], net)
+    source = _source(command["source"])
 
     def prepare(image: np.ndarray) -> np.ndarray:
         return np.asarray(net.preprocess(image))[0]
 
-    pictures = _check(net, source, prepare, asked, target)
-    summary = dataset.attribute_dataset(
-        lrp.explain(net.model.apply, chosen, argnums=1),
-        source,
-        asked["output"],
+    images = _check(net, source, prepare, command, target)
+    summary = runner.attribute(
+        explainer=lrp.explain(net.model.apply, chosen, argnums=1),
+        source=source,
+        output=command["output"],
         args=(net.variables,),
         target=target,
-        prepare=prepare if pictures else None,
-        dims=("height", "width", "channel") if pictures else None,
-        dtype=asked["dtype"],
-        limit=asked["limit"],
+        conditions=None,
+        prepare=prepare if images else None,
         batch_size=arguments.batch_size,
-        progress="log" if arguments.quiet else "auto",
-        verify=arguments.verify,
-        command=asked,
-        **more,
+        limit=command["limit"],
+        progress=arguments.progress,
+        read=ReadOptions(workers=arguments.workers),
+        compute=ComputeOptions(memory_fraction=arguments.memory_fraction),
+        store=StoreOptions(
+            dtype=command["dtype"],
+            dims=("height", "width", "channel") if images else None,
+            verify=arguments.verify,
+            retry_failed=arguments.retry_failed,
+        ),
+        command=command,
     )
     print(printable(str(summary)))
 
 
-def _source(place: str) -> Any:
-    from jaxlrp.dataset.source import as_source
-
+def _source(path: str) -> Source:
     try:
-        return as_source(place)
-    except TypeError as error:  # such as ids that are no ids
-        raise ValueError(f"{place!r}: {error}") from error
+        return as_source(path)
+    except TypeError as error:  # such as invalid ids
+        raise ValueError(f"{path!r}: {error}") from error
 
 
-def _check(net: Any, source: Any, prepare: Any, asked: dict[str, Any], target: Any) -> bool:
-    """Whether a source holds pictures, which the model must prepare.
+def _check(net: Any, source: Source, prepare: Any, command: dict[str, Any], target: Any) -> bool:
+    """Whether a source holds images, which the model must preprocess.
 
     Raises:
-      ValueError: if the model takes no such inputs, or has no such class.
+      ValueError: if the model cannot be applied to the inputs, or has no such class.
     """
-    from jaxlrp.dataset import reading
-
-    pictures = pathlib.Path(asked["source"]).is_dir()
-    if not pictures:
+    images = pathlib.Path(command["source"]).is_dir()
+    if not images:
         spec, _ = reading.usual(source, None, None)
-        pictures = _is_picture(spec.input)
-    if pictures:
+        images = _is_image(spec.input)
+    if images:
         spec, _ = reading.usual(source, prepare, None)
     inputs, extra = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), (spec.input, spec.extra)
@@ -159,33 +185,31 @@ def _check(net: Any, source: Any, prepare: Any, asked: dict[str, Any], target: A
         output = jax.eval_shape(
             lambda v, x, more: net.model.apply(v, x, **more), net.variables, inputs, extra
         )
-    except Exception as error:  # whatever a model says to inputs that it does not fit
+    except Exception as error:  # whatever a model raises on inputs that it does not accept
         found = jax.tree.map(lambda s: (s.shape, s.dtype.name), inputs)
         more = f" and {', '.join(extra)}" if extra else ""
         raise ValueError(
-            f"the model {asked['model']!r} cannot be applied to inputs of {found}{more}: "
+            f"the model {command['model']!r} cannot be applied to inputs of {found}{more}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    _check_classes(asked["target"], target, getattr(output, "shape", ()))
-    return pictures
+    _check_classes(command["target"], target, getattr(output, "shape", ()))
+    return images
 
 
-def _is_picture(given: Any) -> bool:
+def _is_image(given: Any) -> bool:
     return (
         getattr(given, "dtype", None) == np.uint8 and len(given.shape) == 3 and given.shape[-1] == 3
     )
 
 
 def _check_classes(word: str, target: Any, shape: tuple[int, ...]) -> None:
-    from jaxlrp import dataset
-
     classes = shape[-1] if len(shape) > 1 else None
     if classes is None:
         return
-    if isinstance(target, dataset.Top) and target.k > classes:
-        raise ValueError(f"--target {word}: the model has {classes} classes only")
-    asked = target if isinstance(target, list) else [target]
-    wrong = [t for t in asked if isinstance(t, int) and not 0 <= t < classes]
+    if isinstance(target, Top) and target.k > classes:
+        raise ValueError(f"--target {word}: the model has only {classes} classes")
+    chosen = target if isinstance(target, list) else [target]
+    wrong = [t for t in chosen if isinstance(t, int) and not 0 <= t < classes]
     if wrong:
         raise ValueError(
             f"--target {wrong[0]} is out of range: the model has {classes} classes, 0 to {classes - 1}"
@@ -193,14 +217,12 @@ def _check_classes(word: str, target: Any, shape: tuple[int, ...]) -> None:
 
 
 def _target(word: str) -> Any:
-    from jaxlrp import dataset
-
-    if word in ("predicted", "auto"):
+    if word == "predicted":
         return lrp.targets.predicted
     if word == "given":
-        return dataset.Given()
+        return Given()
     if word.startswith("top") and word[3:].isdigit():
-        return dataset.Top(int(word[3:]))
+        return Top(int(word[3:]))
     try:
         classes = [int(part) for part in word.split(",")]
     except ValueError:
@@ -214,49 +236,45 @@ def _resume(
     arguments: argparse.Namespace, model: Loader, composite: Chooser, known: Sequence[str]
 ) -> None:
     store = pathlib.Path(arguments.store)
-    with outside(store):
-        asked = begun(store)
-        if asked is None:
+    with no_imports_from(store):
+        command = last_command(store)
+        if command is None:
             raise ValueError(
-                f"{arguments.store!r} was not begun from the command line: call attribute_dataset again "
-                "with the same arguments, which goes on where it ended"
+                f"{arguments.store!r} was not started from the command line: call attribute_dataset again "
+                "with the same arguments, which resumes the run"
             )
-        named = arguments.model or asked["model"]
+        named = arguments.model or command["model"]
         if arguments.model is None and named not in known:
             raise ValueError(
-                f"{arguments.store!r} was begun with the model {named!r}, which is code to be run, and a "
-                "store may come from anyone: if you know this code, name it yourself with --model"
+                f"{arguments.store!r} was started with the model {named!r}, which is code to run, and the "
+                f"store may come from anyone: if you trust this code, pass --model {named}"
             )
         if named not in known:
             refuse_code_inside(store, named)
-        source = asked["source"]
+        source = command["source"]
         if arguments.source is not None:
             source = str(pathlib.Path(arguments.source).resolve())
         if not pathlib.Path(source).exists():
             raise ValueError(
-                f"there is no file or folder {source!r}, the source of {arguments.store!r}: if it was "
-                f"moved, give its new place, jaxlrp resume {arguments.store} --source PLACE"
+                f"no file or folder {source!r}, the source of {arguments.store!r}: if it was moved, pass "
+                f"its new location, jaxlrp resume {arguments.store} --source PATH"
             )
-        moved = {**asked, "output": arguments.store, "model": named, "source": source}
-        _attribute(moved, arguments, model, composite, retry=arguments.retry)
+        moved = {**command, "output": arguments.store, "model": named, "source": source}
+        _attribute(moved, arguments, model, composite)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from jaxlrp import dataset
-
-    with outside(pathlib.Path(arguments.store)):
-        found = dataset.verify(arguments.store, mend=arguments.mend)
+    with no_imports_from(pathlib.Path(arguments.store)):
+        found = verification.verify(arguments.store, repair=arguments.repair)
     print(printable(str(found)))
     return 0 if found.ok else 1
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from jaxlrp import dataset
-
-    with outside(pathlib.Path(arguments.store)):
-        opened = dataset.open_relevance(arguments.store)
+    with no_imports_from(pathlib.Path(arguments.store)):
+        opened = relevance.open_relevance(arguments.store)
     held = opened.manifest
-    said = [
+    text = [
         repr(opened),
         f"composite  {held.composite['text']}",
         f"target     {held.target['text']}",
@@ -267,4 +285,4 @@ def _info(arguments: argparse.Namespace) -> None:
         *(f"  {name!r}: {why}" for name, why in list(opened.failed.items())[:10]),
         *([held.plan["text"]] if arguments.plan else []),
     ]
-    print(printable("\n".join(said)))
+    print(printable("\n".join(text)))

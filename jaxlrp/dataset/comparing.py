@@ -1,7 +1,7 @@
-"""Is the source the one that the store was computed from? A few samples are looked at.
+"""Checks on a few samples that the source is the one from which the store was computed.
 
-Each run notes marks of some samples, hashes of what the source gives for them before `prepare`. A
-later run compares those that are in the store. Samples that failed may be mended, so they are not compared.
+Each run notes marks of some samples: hashes of their data, before `prepare`. A later run compares those
+that are in the store. Samples that failed are not compared, since they may have been fixed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from jaxlrp.dataset.errors import DifferentRunError
 from jaxlrp.dataset.journal import State
 from jaxlrp.dataset.source import Elements, Id, Indexed, Sample, Source, Stream, element
 
-_COUNT = 8  # samples that a run notes
-_RUNS = 4  # the last so many runs are compared with
-_WIDENED = 2**16  # integers are compared by value, whatever their dtype, up to so many of them
+_COUNT = 8  # samples per run
+_RUNS = 4  # number of most recent runs to compare with
+_WIDENED = 2**16  # arrays of integers up to this size are compared by value, whatever their dtype
 
 
 class Mark(NamedTuple):
-    """A sample of a source: where it is, its id, and a hash of it."""
+    """Position, id and hash of a sample."""
 
     position: int
     id: Id
@@ -34,18 +34,18 @@ class Mark(NamedTuple):
 
 
 def marks(source: Source, state: State) -> tuple[list[Mark], Source]:
-    """Marks of some samples, also those that earlier runs noted, and the source from its beginning."""
+    """Marks of a few samples, including those noted by earlier runs, and the source from its start."""
     noted = _noted(state)
     if isinstance(source, Stream):
         items = iter(source.items)
         first = list(itertools.islice(items, _COUNT))
-        again = dataclasses.replace(source, items=itertools.chain(first, items))
+        rewound = dataclasses.replace(source, items=itertools.chain(first, items))
         found = [_element(item, i) for i, item in enumerate(first)]
-        return [m for m in found if m is not None], again
+        return [m for m in found if m is not None], rewound
     spread = np.linspace(0, max(len(source) - 1, 0), _COUNT).astype(int).tolist()
     if isinstance(source, Elements):
-        asked = {*spread, *(m.position for m in noted)}
-        found = [_item(source, i) for i in sorted(asked) if i < len(source)]
+        places = {*spread, *(m.position for m in noted)}
+        found = [_item(source, i) for i in sorted(places) if i < len(source)]
     else:
         known = {m.id for m in noted}
         places = [i for i, name in enumerate(source.ids) if name in known] if known else []
@@ -54,29 +54,28 @@ def marks(source: Source, state: State) -> tuple[list[Mark], Source]:
 
 
 def check(found: Sequence[Mark], state: State, store: Path) -> None:
-    """Refuses a source that gives something else for a sample that is in the store.
+    """Refuses a source whose data differ for a sample that is in the store.
 
     Raises:
       DifferentRunError: naming the sample.
     """
     there = set(state.ids)
     noted: dict[Id, set[str]] = {}
-    for line in state.asked[-_RUNS:]:
-        noted |= _by_id([Mark(*m) for m in line.get("samples") or ()])  # the latest holds
+    for line in state.requests[-_RUNS:]:
+        noted |= _by_id([Mark(*m) for m in line.get("samples") or ()])  # the latest run counts
     now = _by_id(found)
     common = [name for name in now if name in noted and name in there]
     other = [name for name in common if not now[name] & noted[name]]
     if other:
         raise DifferentRunError(
-            f"the store {str(store)!r} cannot be resumed with another source: for the sample "
-            f"{other[0]!r} the source gives other data than the store was computed from "
-            f"({len(other)} of {len(common)} samples that were compared differ). Give the same source, "
-            "or another folder; new samples need new ids"
+            f"the store {str(store)!r} was computed from a different source: the data of sample "
+            f"{other[0]!r} differ ({len(other)} of {len(common)} compared samples differ). Use the same "
+            "source, or choose another folder; new samples need new ids"
         )
 
 
 def _by_id(found: Sequence[Mark]) -> dict[Id, set[str]]:
-    """Hashes by id, of which there are several where an id comes again."""
+    """Hashes by id; several where an id is repeated."""
     by_id: dict[Id, set[str]] = {}
     for m in found:
         by_id.setdefault(m.id, set()).add(m.digest)
@@ -84,15 +83,15 @@ def _by_id(found: Sequence[Mark]) -> dict[Id, set[str]]:
 
 
 def _noted(state: State) -> list[Mark]:
-    """By the last runs, the latest last."""
-    return [Mark(*m) for line in state.asked[-_RUNS:] for m in line.get("samples") or ()]
+    """The marks of the last runs, latest last."""
+    return [Mark(*m) for line in state.requests[-_RUNS:] for m in line.get("samples") or ()]
 
 
 def _indexed(source: Indexed, position: int) -> Mark | None:
     try:
         (sample,) = source.fetch([position])
         return _mark(sample, position)
-    except Exception:  # it fails in the run, with its reason
+    except Exception:  # it fails during the run, with a reason
         return None
 
 
@@ -130,6 +129,6 @@ def _mark(sample: Sample, position: int) -> Mark | None:
 
 
 def _narrow(value: np.ndarray) -> np.ndarray:
-    """As JAX will hold it, which makes no difference between float64 and float32 without x64."""
+    """In the dtype that JAX will use, so that float64 and float32 are the same without x64."""
     with np.errstate(over="ignore"):
         return value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)

@@ -1,4 +1,4 @@
-"""What a run does: read, explain and write all that is left."""
+"""The work of a run: read, explain and write all samples that are left."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import jax
 import numpy as np
 
 from jaxlrp.dataset import manifest, reading, store
-from jaxlrp.dataset.durable import full_disk_said
+from jaxlrp.dataset.durable import full_disk_as_error
+from jaxlrp.dataset.fetching import Part, Range, fetch
 from jaxlrp.dataset.journal import Journal, State
 from jaxlrp.dataset.manifest import Manifest
-from jaxlrp.dataset.opening import Options
 from jaxlrp.dataset.program import Program
 from jaxlrp.dataset.progress import Progress
-from jaxlrp.dataset.reading import HostBatch, Part, Reach
+from jaxlrp.dataset.reading import HostBatch
+from jaxlrp.dataset.request import Request
 from jaxlrp.dataset.source import Failure, Stream
 from jaxlrp.dataset.store import Writer
-from jaxlrp.dataset.threads import Ahead, Behind
+from jaxlrp.dataset.threads import Background, Prefetch
 
 
 @dataclasses.dataclass(eq=False)
 class Run:
-    """A run whose store is open."""
+    """A run with an open store."""
 
-    options: Options
+    request: Request
     manifest: Manifest
     program: Program
     state: State
@@ -36,78 +37,83 @@ class Run:
     compile_seconds: float = 0.0
 
 
-def begin(options: Options, held: Manifest, planned: Program, state: State) -> Run:
-    placement = options.placement
-    with full_disk_said(options.out):
-        lines = Journal(options.out, jax.process_index(), state.run + 1)
+def start_run(request: Request, held: Manifest, planned: Program, state: State) -> Run:
+    """Notes the start of a run, and prepares its writer and progress display."""
+    placement = request.placement
+    with full_disk_as_error(request.output):
+        lines = Journal(request.output, jax.process_index(), state.run + 1)
         lines.append(
             "run", versions=manifest.versions(), batch=held.batch, processes=jax.process_count(),
             store=held.identity, rows=held.chunk,
         )  # fmt: skip
     free = store.free_chunks(state, placement.part, placement.parts)
-    writer = Writer(options.out, held.members, held.chunk, free, lines, held.identity)
+    writer = Writer(request.output, held.members, held.chunk, free, lines, held.identity)
     total = None
-    if not isinstance(options.source, Stream):
-        done = len(state.ids) + (0 if options.retry else len(state.failed))
-        left = min(len(options.source), options.limit or len(options.source)) - done
-        left = max(left, len(state.owed))
-        total = -(-left // (1 if options.sharded else placement.parts))
+    if not isinstance(request.source, Stream):
+        done = len(state.ids) + (0 if request.store.retry_failed else len(state.failed))
+        left = min(len(request.source), request.limit or len(request.source)) - done
+        left = max(left, len(state.pending))
+        total = -(-left // (1 if request.read.sharded else placement.parts))
     first = jax.process_index() == 0
-    progress = Progress(options.progress if first else "none", total)
-    return Run(options, held, planned, state, lines, writer, progress)
+    progress = Progress(request.progress if first else "none", total)
+    return Run(request, held, planned, state, lines, writer, progress)
 
 
 def compute(run: Run) -> float:
-    """Reads, explains and writes all that is left; returns the seconds of it, compiling apart."""
-    options, placement = run.options, run.options.placement
-    done = set(run.state.ids) if options.retry else {*run.state.ids, *run.state.failed}
+    """Reads, explains and writes all samples that are left. Returns the seconds without compiling."""
+    request, placement = run.request, run.request.placement
+    done = set(run.state.ids) if request.store.retry_failed else {*run.state.ids, *run.state.failed}
     part = (
         Part(0, 1, 1)
-        if options.sharded
+        if request.read.sharded
         else Part(placement.part, placement.parts, run.manifest.chunk)
     )
-    samples = reading.read(
-        options.source, skip=done.__contains__, part=part, prepare=options.prepare,
-        reach=Reach(options.limit, run.state.owed, run.state.limit), workers=options.workers,
+    samples = fetch(
+        request.source, skip=done.__contains__, part=part, prepare=request.prepare,
+        covered=Range(request.limit, run.state.pending, run.state.limit), workers=request.read.workers,
     )  # fmt: skip
     size = run.manifest.batch
-    ahead = Ahead(reading.batches(samples, run.manifest.spec, size, run.program.classes), 2)
-    behind: Behind[Any] = Behind(lambda item: _keep(run, item), 2)
+    batches = Prefetch(reading.batches(samples, run.manifest.spec, size, run.program.classes), 2)
+    background: Background[Any] = Background(lambda item: _write(run, item), 2)
     began = time.monotonic()
     try:
-        _explain_all(run, ahead, behind)
-        behind.finish()
+        _explain_all(run, batches, background)
+        background.finish()
         run.writer.finish()
     finally:
-        ahead.close()
-        behind.close()  # after an error too: what is computed is kept
+        batches.close()
+        background.close()  # after an error too: what was computed is kept
     return time.monotonic() - began - run.compile_seconds
 
 
-def _explain_all(run: Run, ahead: Ahead[HostBatch | Failure], behind: Behind[Any]) -> None:
-    placement = run.options.placement
+def _explain_all(
+    run: Run, batches: Prefetch[HostBatch | Failure], background: Background[Any]
+) -> None:
+    placement = run.request.placement
     compiled = None
     while True:
         batch, error = None, None
         try:
-            batch = _next_batch(ahead, behind)
-        except Exception as found:  # told to the others first, which would wait for this process
+            batch = _next_batch(batches, background)
+        except Exception as found:  # the other processes must know first, or they would wait
             error = found
         if not placement.any(batch is not None, error):
             return
         if compiled is None:
             compiled = _compiled(run)
-        values = _filling(run) if batch is None else batch.values
+        values = _padding(run) if batch is None else batch.values
         x, *rest = placement.put(values)
         result = compiled(run.program.parameters, x, tuple(rest))
-        behind.put((() if batch is None else batch.ids, result))
+        background.put((() if batch is None else batch.ids, result))
 
 
-def _next_batch(ahead: Ahead[HostBatch | Failure], behind: Behind[Any]) -> HostBatch | None:
-    """The next samples to be explained; None at the end. Failures on the way are handed on."""
-    behind.check()
-    while isinstance(batch := next(ahead, None), Failure):
-        behind.put(batch)
+def _next_batch(
+    batches: Prefetch[HostBatch | Failure], background: Background[Any]
+) -> HostBatch | None:
+    """The next batch to explain, None at the end. Failures in between go to the writing thread."""
+    background.check()
+    while isinstance(batch := next(batches, None), Failure):
+        background.put(batch)
     return batch
 
 
@@ -118,34 +124,34 @@ def _compiled(run: Run) -> Any:
     return compiled
 
 
-def _filling(run: Run) -> Any:
-    """A batch of no samples, for a process that has none left while others have."""
+def _padding(run: Run) -> Any:
+    """A batch without samples, for a process that has none left while others have."""
     return jax.tree.map(
         lambda s: np.zeros((run.manifest.batch, *s.shape), s.dtype), tuple(run.manifest.spec)
     )
 
 
 _CHECKS = {
-    "_finite_input": "the input is not finite: it holds NaN or infinity",
-    "_finite": "the output or the relevance is not finite",
-    "_fits": "the relevance does not fit into {dtype}",
+    "_finite_input": "the input holds NaN or infinity",
+    "_finite": "the output or the relevance holds NaN or infinity",
+    "_fits": "the relevance is outside the range of {dtype}",
 }
 
 
-def _keep(run: Run, item: Failure | tuple[tuple[Any, ...], dict[str, jax.Array]]) -> None:
-    """In the thread that writes: sorts out what failed, and hands the rest to the writer."""
-    if not run.options.placement.writes:
+def _write(run: Run, item: Failure | tuple[tuple[Any, ...], dict[str, jax.Array]]) -> None:
+    """Runs in the background thread: notes failed samples, and passes the others to the store."""
+    if not run.request.placement.writes:
         return
     if isinstance(item, Failure):
         run.writer.fail(item)
         run.progress.advance(0, 1)
         return
     ids, result = item
-    fetched = {name: run.options.placement.fetch(a)[: len(ids)] for name, a in result.items()}
+    fetched = {name: run.request.placement.fetch(a)[: len(ids)] for name, a in result.items()}
     good = np.ones(len(ids), bool)
     for check, reason in _CHECKS.items():
         for i in np.flatnonzero(good & ~fetched[check]) if check in fetched else ():
-            run.writer.fail(Failure(ids[i], reason.format(dtype=run.options.dtype)))
+            run.writer.fail(Failure(ids[i], reason.format(dtype=run.request.store.dtype)))
         good &= fetched.get(check, True)
     rows = {name: fetched[name] for name in run.manifest.members}
     if not good.all():

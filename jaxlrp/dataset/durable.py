@@ -1,4 +1,4 @@
-"""Files that survive a kill: whole or not at all, and on the disk before anything speaks of them."""
+"""Files that survive a kill: written completely or not at all, and on disk before they are referred to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes beside, then moves: a reader sees the old file or the new one."""
+    """Writes a temporary file, then renames it: readers see the old file or the new one."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with partial.open("x", encoding="utf-8") as file:
@@ -42,8 +42,8 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def full_disk_said(path: Path) -> Iterator[None]:
-    """Turns what a full disk raises, here or inside of tensorstore, into one clear error."""
+def full_disk_as_error(path: Path) -> Iterator[None]:
+    """Turns the errors of a full disk, here or inside tensorstore, into `StoreFullError`."""
     try:
         yield
     except StoreError:
@@ -53,32 +53,33 @@ def full_disk_said(path: Path) -> Iterator[None]:
         full = isinstance(error, OSError) and error.errno in _FULL
         if full or any(word in str(error) for word in words):
             raise StoreFullError(
-                f"the disk that holds {str(path)!r} is full, or the file may not grow: {error}. What "
-                "was committed is safe: free space, then start the same run again"
+                f"the disk of {str(path)!r} is full, or a limit on file sizes was reached: {error}. "
+                "Everything committed so far is safe: free space, then start the same run again"
             ) from error
         raise
 
 
 class Lock:
-    """One run on a store, of one or of several processes. The lock dies with its process.
+    """Lets one run at a time write to a store. The lock is released when its process ends.
 
-    The first process takes the lock for itself alone, makes the store ready, then shares it with the
-    other processes of its run; a second run finds it taken. POSIX record locks are not inherited
-    by children, so that no forked reader keeps a store locked.
+    The first process of a run locks the store exclusively, prepares it, then shares the lock with the
+    other processes of the run; a second run is refused. POSIX record locks are not inherited by child
+    processes, so a forked reader cannot keep a store locked.
 
     Args:
       folder: the store.
+      shared: True in all processes of a run but the first.
 
     Raises:
-      StoreLockedError: if another run holds it.
+      StoreLockedError: if another run holds the lock.
     """
 
     def __init__(self, folder: Path, *, shared: bool = False) -> None:
         import fcntl  # POSIX alone
 
         self._fcntl = fcntl
-        # A record lock does not stop its own process, and closing the file anywhere drops it. So the
-        # process looks at who owns it first.
+        # A record lock does not exclude its own process, and closing the file anywhere releases it. So
+        # the owner is checked first.
         self._owner = folder / OWNER
         self._token = f"{os.getpid()} {_started(os.getpid())}"
         if not shared and self._owner.exists() and self._owner.read_text() == self._token:
@@ -104,12 +105,12 @@ class Lock:
         except OSError:
             owner = "unknown"
         return StoreLockedError(
-            f"another run (process {owner}) writes to {str(folder)!r}: wait for its end, or give another "
-            "folder"
+            f"another run (process {owner}) is writing to {str(folder)!r}: wait until it ends, or choose "
+            "another folder"
         )
 
     def share(self) -> None:
-        """Lets the other processes of this run in."""
+        """Lets the other processes of this run take the lock."""
         self._lock(self._fcntl.LOCK_SH)
 
     def release(self) -> None:
@@ -119,7 +120,7 @@ class Lock:
 
 
 def _started(pid: int) -> str:
-    """When a process started, which tells it from an earlier one of the same number."""
+    """Start time of a process, which tells it from an earlier one with the same id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

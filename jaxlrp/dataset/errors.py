@@ -1,4 +1,4 @@
-"""What can go wrong with a store. Each message says what came, and how to mend it."""
+"""Errors of stores. Each message says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ class StoreError(OSError):
 
 
 class StoreFullError(StoreError):
-    """The disk is full. What was committed is safe; the run can be resumed."""
+    """The disk is full. Everything committed so far is safe; the run can be resumed."""
 
 
 class StoreLockedError(StoreError):
-    """Another run writes to the store."""
+    """Another run is writing to the store."""
 
 
 class DamagedError(StoreError):
-    """A chunk or a file of the store is missing or was altered."""
+    """A chunk or another file of the store is missing or was altered."""
 
 
 class DifferentRunError(ValueError):
-    """A run was to be resumed with another model, composite, target policy or source.
+    """The store was made with a different model, composite, target policy or source.
 
-    Of the source a few samples that are in the store are compared.
+    Only a few of the samples in the store are compared with the source.
     """
 
 
 def need(module: str, what: str) -> ModuleType:
     """Imports an optional package.
 
+    Args:
+      module: its name.
+      what: what it is needed for, the subject of the error message.
+
     Raises:
-      ImportError: naming the extra that brings it.
+      ImportError: naming the extra that installs it.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{what} needs {module.partition('.')[0]}, which could not be imported; install the "
-            'extra: pip install "jaxlrp[dataset]"'
+            f"{what} requires {module.partition('.')[0]}, which could not be imported; install it "
+            'with: pip install "jaxlrp[dataset]"'
         ) from error

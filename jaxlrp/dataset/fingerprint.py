@@ -1,4 +1,4 @@
-"""What a result depends on, as text and as a hash: composite, plan, model, target policy."""
+"""What a result depends on, as text and hash: composite, plan, model, target policy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxlrp import _compat
-from jaxlrp.composites import default
 from jaxlrp.dataset import canonical
 from jaxlrp.dataset.canonical import without_addresses
 from jaxlrp.dataset.program import Call, Program
 from jaxlrp.dataset.reading import Spec
-from jaxlrp.explanation.explainer import asked
+from jaxlrp.explanation.base import find_explainer
+from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.explanation.plan import Plan, make_plan
+from jaxlrp.network.arguments import Arguments
 from jaxlrp.network.graph import Graph
 from jaxlrp.network.trace import trace
 
@@ -26,13 +27,13 @@ _UNKNOWN = "not known"
 
 
 def described(value: Any, text: str | None = None) -> dict[str, str]:
-    """Text and hash of a value: of its representation and of all arrays in it."""
+    """Text and hash of a value, from its representation and all arrays in it."""
     shown = without_addresses(repr(value) if text is None else text)
     return {"text": shown, "digest": digest([shown, *jax.tree_util.tree_leaves_with_path(value)])}
 
 
 class Parameters(NamedTuple):
-    """What is known of the arguments of a function: how many numbers, in how many arrays, and a hash."""
+    """Size and hash of the arguments of a function: count of numbers, count of arrays, hash."""
 
     numbers: int
     arrays: int
@@ -40,7 +41,7 @@ class Parameters(NamedTuple):
 
 
 def parameters(leaves: Iterable[tuple[Any, Any]]) -> Parameters:
-    """Of (path, leaf) pairs."""
+    """The parameters in (path, leaf) pairs."""
     found = list(leaves)
     held = [(path, leaf) for path, leaf in found if hasattr(leaf, "shape")]
     rest = [without_addresses(repr(leaf)) for _, leaf in found if not hasattr(leaf, "shape")]
@@ -49,9 +50,9 @@ def parameters(leaves: Iterable[tuple[Any, Any]]) -> Parameters:
 
 
 def of_arguments(call: Call) -> Parameters:
-    """Of all arguments but the explained one.
+    """The parameters in all arguments but the explained one.
 
-    What is spread over processes is gathered, array by array, so all must call this.
+    Arrays distributed over processes are gathered one by one, so all processes must call this.
     """
     leaves = jax.tree_util.tree_leaves_with_path((call.args, dict(call.kwargs)))
     return parameters((path, _whole(leaf)) for path, leaf in leaves)
@@ -66,20 +67,24 @@ def _whole(leaf: Any) -> Any:
 
 
 def of_call(call: Call, batch: Spec, given: Parameters) -> dict[str, dict[str, str]]:
-    """Composite, plan and model of a function that explains, whose arguments are known.
+    """Text and hash of composite, plan and model of an explainer.
 
-    `batch` is what the smallest batch is traced as.
-    Of a function that is not made by `jaxlrp.explain` little is known but its program.
+    Args:
+      call: the explainer with its arguments.
+      batch: the types with which the smallest batch is traced.
+      given: the parameters in the arguments.
+
+    Of a function that was not made by `jaxlrp.explain` only the program is known.
     """
-    known = asked(call.explain)
+    known = _explainer(call)
     if known is None:
         name = getattr(call.explain, "__qualname__", type(call.explain).__qualname__)
         text = f"{getattr(call.explain, '__module__', '')}.{name}"
         nothing = {"text": f"{_UNKNOWN}: {text}", "digest": digest([text])}
         return {"composite": nothing, "plan": nothing, "model": _model([given])}
     planned, constants, operations = _look(call, batch)
-    state = jax.tree_util.tree_leaves_with_path(known.source.state)
-    composite = default() if known.composite is None else known.composite
+    state = jax.tree_util.tree_leaves_with_path(known.model.state)
+    composite = known.composite
     name = "an edited plan" if isinstance(composite, Plan) else composite.name or "composite"
     return {
         "composite": {"text": name, "digest": described(composite)["digest"]},
@@ -88,24 +93,30 @@ def of_call(call: Call, batch: Spec, given: Parameters) -> dict[str, dict[str, s
     }
 
 
+def _explainer(call: Call) -> Explainer | None:
+    """What `jaxlrp.explain` made, None for any other function."""
+    found = find_explainer(call.explain)
+    return found[0] if found is not None and isinstance(found[0], Explainer) else None
+
+
 def _begun(planned: Plan, start: str | None) -> str:
     return str(planned) if start is None else f"begins at {start!r}\n{planned}"
 
 
 def of_program(planned: Program) -> dict[str, str]:
-    """What is computed of a batch, from the input to all that is stored of it."""
+    """Text and hash of the computation, from a batch to everything that is stored of it."""
     return {"text": f"{planned.equations} equations", "digest": planned.digest}
 
 
 def _look(call: Call, batch: Spec) -> tuple[Plan, list[Any], list[str]]:
     """The plan, the constants that the function closes over, and its operations."""
-    known = asked(call.explain)
+    known = _explainer(call)
     assert known is not None
     found: list[Any] = []
 
     def look(x: Any, extra: Any) -> None:
         everything = (*call.args[: call.position], x, *call.args[call.position :])
-        network = trace(known.source, everything, {**call.kwargs, **extra}).network
+        network = trace(Arguments(known.model, everything), {**call.kwargs, **extra}).network
         graph = network.graph
         constants = [v for k, v in graph.constants.items() if k not in graph.literals]
         found.append((make_plan(network, known.composite), constants, _operations(graph)))
@@ -117,7 +128,7 @@ def _look(call: Call, batch: Spec) -> tuple[Plan, list[Any], list[str]]:
 
 
 def _operations(graph: Graph) -> list[str]:
-    """What is computed, in order, with the numbers that stand in the program."""
+    """The operations in order, with the literals in them."""
     return [
         f"{op.primitive} {[str(graph.constants[v]) if v in graph.literals else v for v in op.inputs]}"
         for op in graph.ops

@@ -1,21 +1,21 @@
-"""What a run has done, line by line. The journal is the truth: a chunk that it does not name is not there.
+"""What a run has done, line by line. The journal is authoritative: only chunks that it lists exist.
 
-One file for each process, only ever appended to; see `lines` for how a line is spelled.
-A line is written after the files of its chunk are on the disk, so that a kill at any moment leaves
-either a chunk with its line, or files that no line speaks of and that a later run overwrites. The last
-line may be torn; it is dropped when it is read, and cut off before the file is appended to.
+There is one append-only file per process; `lines` defines the format of a line. The line of a chunk is
+written once the chunk's files are on disk. A kill therefore leaves either a chunk with its line, or files
+without a line, which a later run overwrites. The last line may be incomplete; it is ignored when read, and
+removed before the file is appended to.
 
-Lines, by their "kind":
-  asked   what a run was asked for, before it looks at what is there: limit, command, marks of samples
-  run     a run began: versions, batch size, processes, identity of the store, rows of a chunk
-  chunk   a chunk is whole: its number, the ids of its rows, size and checksum of each file, identity
-  failed  a sample has no relevance: its id, and why
-  again   a sample has the id of an earlier one, and no relevance
-  unread  an item of the source has no id, and no relevance: its position, and why
-  void    a chunk was found damaged: its samples are to be computed again
-  end     a run ended, or damage was given up: how many chunks there were then
-Each has the number of its "run"; what a later run says of a chunk holds. In a run, void comes first, and
-the end last.
+Lines, by "kind":
+  asked   the request, written before the run does anything: limit, command, marks of samples
+  run     a run started: versions, batch size, processes, identity of the store, rows per chunk
+  chunk   a chunk is complete: number, ids of its rows, size and checksum of each file, identity
+  failed  a sample has no relevance: id, reason
+  again   a sample repeats the id of an earlier one and has no relevance
+  unread  an item of the source has no id and no relevance: position, reason
+  void    a chunk was found damaged: its samples must be computed again
+  end     a run ended, or damage was accepted as lost: number of chunks at that time
+Each line has the number of its "run"; the latest run that mentions a chunk is right about it. Within a run,
+"void" lines apply first and "end" last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlrp.dataset import foreign, lines
+from jaxlrp.dataset import lines, safe_files
 from jaxlrp.dataset.durable import sync_folder
 from jaxlrp.dataset.errors import DamagedError
 from jaxlrp.dataset.source import Id
@@ -36,12 +36,12 @@ FOLDER = "journal"
 
 
 class Journal:
-    """One process's file, open for appending.
+    """The journal file of one process, open for appending.
 
     Args:
       store: the folder of the store.
-      process: the number of this process.
-      run: the number of this run.
+      process: index of this process.
+      run: number of this run.
     """
 
     def __init__(self, store: Path, process: int, run: int) -> None:
@@ -55,7 +55,7 @@ class Journal:
         sync_folder(folder)
 
     def append(self, kind: str, *, sync: bool = True, **fields: Any) -> None:
-        """Adds a line; with `sync` it is on the disk when this returns."""
+        """Adds a line; with `sync` it is on disk when this returns."""
         self._file.write(lines.written({"run": self.run, "kind": kind, **fields}))
         self._file.flush()
         if sync:
@@ -64,12 +64,12 @@ class Journal:
     def close(self) -> None:
         try:
             self._file.close()
-        except OSError:  # the disk is full, which was said where it was noticed
+        except OSError:  # the disk is full, which was reported when it was noticed
             self._file.raw.close()
 
 
 def clean(path: Path) -> None:
-    """Drops the lines of a journal that are torn or broken."""
+    """Removes incomplete and invalid lines from a journal."""
     whole, broken = _read(path)
     if not broken:
         return
@@ -82,14 +82,14 @@ def clean(path: Path) -> None:
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines, and the number of broken ones: 0 or, after a kill, 1 at the end."""
+    """The valid lines, and the number of broken ones: 0 or, after a kill, 1 at the end."""
     try:
-        data = foreign.read(path)
+        data = safe_files.read(path)
     except OSError as error:
         raise DamagedError(
-            f"the journal {str(path)!r} cannot be read: {error.strerror or error}. It says what is in the "
-            "store: make it readable, or put back a copy; without it the samples of its process are "
-            "computed again, if you remove it and start the same run"
+            f"the journal {str(path)!r} cannot be read: {error.strerror or error}. It lists what is in the "
+            "store: make it readable, or restore a copy. Without a copy, remove it and start the same run "
+            "again, which computes the samples of that process again"
         ) from error
     found = [lines.parse(line) for line in data.splitlines(keepends=True)]
     whole = [line for line in found if line is not None]
@@ -98,84 +98,82 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class State:
-    """What all journals of a store together say.
+    """The contents of all journals of a store.
 
     Attributes:
-      chunks: by number, the line of each chunk that is there.
-      failed: why, by the id of each sample that was tried and has no relevance.
-      again: why, by the id that a later sample has again.
-      unread: why, by the position of each item whose id is not known, as the last run met them.
-      owed: ids of samples that were there, in chunks that were found damaged, and are not yet there
-        again.
-      voided: numbers of the chunks that were found damaged and are not yet there again.
-      asked: what each run was asked for, the earliest first.
-      runs: the lines of the runs.
-      run: the number of the last run, 0 if there was none.
-      broken: how many lines cannot be read; a kill leaves one for each process at the most.
-      ended: whether the last run came to its end.
-      short: how many chunks there were at the end of the last run that came to it, of which no line
-        speaks any more.
+      chunks: the line of each chunk, by number.
+      failed: the reason, by id, of each sample that was tried and has no relevance.
+      duplicates: the reason, by id, where a later sample repeats an id.
+      unreadable: the reason, by position, of each item without an id, as found by the last run.
+      pending: ids of samples whose chunks were found damaged and that are not yet stored again.
+      discarded: numbers of chunks that were found damaged and are not yet written again.
+      requests: the "asked" lines, earliest first.
+      runs: the "run" lines.
+      run: number of the last run, 0 if there was none.
+      broken: number of lines that cannot be read; a kill leaves at most one per process.
+      ended: whether the last run completed.
+      missing: number of chunks that the last completed run had written and that have no line now.
     """
 
     chunks: dict[int, dict[str, Any]]
     failed: dict[Id, str]
-    again: dict[Id, str]
-    unread: dict[int, str]
-    owed: frozenset[Id]
-    voided: frozenset[int]
-    asked: list[dict[str, Any]]
+    duplicates: dict[Id, str]
+    unreadable: dict[int, str]
+    pending: frozenset[Id]
+    discarded: frozenset[int]
+    requests: list[dict[str, Any]]
     runs: list[dict[str, Any]]
     run: int
     broken: int
     ended: bool
-    short: int
+    missing: int
 
     @property
     def limit(self) -> int | None:
-        """The widest that a run was asked for: no sample that was ever there is beyond it."""
-        limits = [line.get("limit") for line in self.asked]
+        """The largest limit of any run, None if a run had none. No stored sample lies beyond it."""
+        limits = [line.get("limit") for line in self.requests]
         known = [limit for limit in limits if limit is not None]
         return max(known) if known and len(known) == len(limits) else None
 
     @property
     def ids(self) -> list[Id]:
-        """Of all samples that are there, in the order of their rows."""
+        """Ids of all stored samples, in the order of their rows."""
         return [name for c in sorted(self.chunks) for name in self.chunks[c]["ids"]]
 
     @property
-    def listed(self) -> dict[Id, str]:
-        """Why, of everything that has no relevance, each under a name that no sample has for its id.
+    def without_relevance(self) -> dict[Id, str]:
+        """The reason for everything that has no relevance, by a name that differs from all stored ids.
 
-        What has an id of its own is listed under it. A sample whose id came before is "ID (again)", an
-        item without an id "item POSITION", with " (again)" or " (no id)" once more where a sample is
-        called so.
+        A sample with an id of its own is listed under its id, a repeated id as "ID (duplicate)", an
+        item without an id as "item POSITION". Where a sample has such a name as its id, " (duplicate)"
+        or " (no id)" is appended once more.
         """
         taken: set[Id] = {*self.ids, *self.failed}
         found = dict(self.failed)
-        for name, why in self.again.items():
-            found[_free(f"{name} (again)", " (again)", taken)] = why
-        for position, why in sorted(self.unread.items()):
+        for name, why in self.duplicates.items():
+            found[_free(f"{name} (duplicate)", " (duplicate)", taken)] = why
+        for position, why in sorted(self.unreadable.items()):
             found[_free(f"item {position}", " (no id)", taken)] = why
         return found
 
     @property
     def computed(self) -> bool:
-        """Whether any run has left something."""
-        return bool(self.chunks or self.failed or self.owed)
+        """Whether any run has stored or tried a sample."""
+        return bool(self.chunks or self.failed or self.pending)
 
     def rows(self, size: int) -> np.ndarray:
-        """Where each sample is in the arrays, whose chunks have `size` rows.
+        """The row of each sample in the arrays, whose chunks have `size` rows: (samples,), integers.
 
         Raises:
-          DamagedError: if a line names more samples than a chunk has rows.
+          DamagedError: if a line lists more samples than a chunk has rows.
         """
         found = []
         for c in sorted(self.chunks):
             held = len(self.chunks[c]["ids"])
             if held > size:
                 raise DamagedError(
-                    f"the journal names {held} samples of chunk {c}, which has {size} rows: give it up "
-                    "with jaxlrp.dataset.verify(path, mend=True), then resume the run"
+                    f"the journal lists {held} samples in chunk {c}, which has {size} rows: discard the "
+                    "chunk with jaxlrp.dataset.verify(path, repair=True), then resume the run"
                 )
             found.append(c * size + np.arange(held))
         return np.concatenate(found) if found else np.zeros(0, np.int64)
@@ -189,7 +187,7 @@ def _free(name: str, more: str, taken: set[Id]) -> str:
 
 
 def paths(store: Path) -> list[Path]:
-    """The journals of a store."""
+    """The journal files of a store."""
     return sorted((store / FOLDER).glob("*.jsonl"))
 
 
@@ -216,17 +214,17 @@ def state(store: Path) -> State:
 
 
 class _Replay:
-    """Goes through lines, the earliest first."""
+    """Applies lines, earliest first, to build a `State`."""
 
     def __init__(self) -> None:
         self._of: dict[str, list[dict[str, Any]]] = {"asked": [], "run": []}
         self._chunks: dict[int, dict[str, Any]] = {}
         self._failed: dict[Id, str] = {}
-        self._again: dict[Id, str] = {}
-        self._unread: list[dict[str, Any]] = []
-        self._owed: set[Id] = set()
-        self._voided: set[int] = set()
-        self._last = self._ended = self._short = 0
+        self._duplicates: dict[Id, str] = {}
+        self._unreadable: list[dict[str, Any]] = []
+        self._pending: set[Id] = set()
+        self._discarded: set[int] = set()
+        self._last = self._ended = self._missing = 0
 
     def take(self, line: dict[str, Any]) -> None:
         kind = line["kind"]
@@ -235,25 +233,25 @@ class _Replay:
             self._of[kind].append(line)
         elif kind == "chunk":
             self._chunks[line["chunk"]] = line
-            self._voided.discard(line["chunk"])
+            self._discarded.discard(line["chunk"])
         elif kind == "void" and line["chunk"] in self._chunks:
-            self._void(line["chunk"])
+            self._discard(line["chunk"])
         elif kind == "failed":
             self._failed[line["id"]] = line["reason"]
-            self._owed.discard(line["id"])
+            self._pending.discard(line["id"])
         elif kind == "again":
-            self._again[line["id"]] = line["reason"]
+            self._duplicates[line["id"]] = line["reason"]
         elif kind == "unread":
-            self._unread.append(line)
+            self._unreadable.append(line)
         elif kind == "end":
             self._ended = line["run"]
-            self._short = max(0, line["chunks"] - len(self._chunks))
+            self._missing = max(0, line["chunks"] - len(self._chunks))
 
-    def _void(self, number: int) -> None:
-        self._voided.add(number)
+    def _discard(self, number: int) -> None:
+        self._discarded.add(number)
         gone = self._chunks.pop(number)["ids"]
-        self._owed.update(gone)
-        for name in gone:  # it may have failed before it was there: that is over
+        self._pending.update(gone)
+        for name in gone:  # it may have failed before it was stored; that no longer counts
             self._failed.pop(name, None)
 
     def state(self, broken: int) -> State:
@@ -262,14 +260,14 @@ class _Replay:
         return State(
             chunks=dict(sorted(self._chunks.items())),
             failed={name: why for name, why in self._failed.items() if name not in there},
-            again=self._again,
-            unread={x["position"]: x["reason"] for x in self._unread if x["run"] == began},
-            owed=frozenset(self._owed - there),
-            voided=frozenset(self._voided),
-            asked=self._of["asked"],
+            duplicates=self._duplicates,
+            unreadable={x["position"]: x["reason"] for x in self._unreadable if x["run"] == began},
+            pending=frozenset(self._pending - there),
+            discarded=frozenset(self._discarded),
+            requests=self._of["asked"],
             runs=self._of["run"],
             run=self._last,
             broken=broken,
             ended=bool(self._ended) and self._ended == self._last,
-            short=self._short,
+            missing=self._missing,
         )

@@ -1,7 +1,7 @@
-"""One line of a journal: its checksum, and what each kind of line must hold.
+"""The format of a journal line: its checksum, and the fields of each kind of line.
 
-A line is its CRC-32 in hexadecimal, a space, and JSON. The checksum tells of a torn line. It does not
-tell who wrote the line, so what a line says is looked at before it becomes a path or a row.
+A line is its CRC-32 in hexadecimal, a space, and JSON. The checksum detects incomplete lines. It does not
+tell who wrote the line, so fields are validated before they are used as a path or a row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def written(fields: Mapping[str, Any]) -> bytes:
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """What a line says; None if it is torn, or says what no run writes."""
+    """The fields of a line; None if it is incomplete, or holds what no run writes."""
     crc, _, body = line[:-1].partition(b" ")
     if not line.endswith(b"\n") or crc != b"%08x" % zlib.crc32(body):
         return None
@@ -35,7 +35,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
     kind = found.get("kind")
     if not isinstance(kind, str):
         return None
-    wanted = _FIELDS.get(kind, {})  # a kind that this version does not know says nothing to it
+    wanted = _FIELDS.get(kind, {})  # kinds that this version does not know are ignored
     return found if all(fits(found.get(name)) for name, fits in wanted.items()) else None
 
 
@@ -56,7 +56,7 @@ def _ids(value: Any) -> bool:
 
 
 def _files(value: Any) -> bool:
-    """Size and checksum of each."""
+    """Size and checksum of each file."""
     return isinstance(value, dict) and all(
         isinstance(pair, list) and len(pair) == 2 and _count(pair[0]) and _text(pair[1])
         for pair in value.values()
@@ -72,12 +72,12 @@ def _limit(value: Any) -> bool:
 
 
 def _command(value: Any) -> bool:
-    """Whatever was noted; the command line looks at it with `command`."""
+    """Anything; the command line validates it with `command`."""
     return value is None or isinstance(value, dict)
 
 
 def _samples(value: Any) -> bool:
-    """(position, id, mark) of some samples; earlier versions wrote none."""
+    """(position, id, mark) of a few samples; earlier versions wrote none."""
     return value is None or (
         isinstance(value, list)
         and all(
@@ -88,7 +88,7 @@ def _samples(value: Any) -> bool:
 
 
 def command(value: Any) -> bool:
-    """Whether it is what the command line was asked for: words, and a number for the limit."""
+    """Whether it holds the arguments of the command line: strings, and a number for the limit."""
     words = ("source", "output", "model", "composite", "target")
     return (
         isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""What a store is: everything that its numbers depend on."""
+"""The manifest of a store: everything that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlrp.dataset import foreign
+from jaxlrp.dataset import safe_files
 from jaxlrp.dataset.durable import write_json
 from jaxlrp.dataset.errors import DamagedError, DifferentRunError, StoreError
-from jaxlrp.dataset.program import Member
+from jaxlrp.dataset.members import Member
 from jaxlrp.dataset.reading import Spec
 
 FILE = "manifest.json"
@@ -27,31 +27,26 @@ _FORMAT = "jaxlrp relevance"
 _VERSION = 2
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tensorstore")
 
-_ASKED = {
-    "composite": "composite",
-    "plan": "plan",
-    "model": "model",
-    "target": "target policy",
-    "conditions": "conditions",
-}
+_DESCRIBED = ("composite", "plan", "model", "target", "conditions")
+_LABELS = {"target": "target policy", "chunk": "chunk_size", "condition_names": "condition names"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a store is. It is written once, before the first chunk.
+    """What the numbers of a store depend on. Written once, before the first chunk.
 
     Attributes:
       composite, plan, model, target, conditions, program: text and digest of each.
-      spec: shape and dtype of a sample's input, target and further arguments.
-      dtype: in which relevances are stored, None for their own.
-      chunk: samples of a chunk.
-      batch: samples of a batch, of one process.
-      members: the arrays of the store.
-      condition_names: of the condition axis.
-      source: what the samples came from.
-      versions: of the packages when the store was made.
-      created: when, UTC.
-      command: what the command line was asked for, None where it was not used.
+      spec: shapes and dtypes of a sample's input, target and further arguments.
+      dtype: dtype in which relevance is stored, None if it is the computed one.
+      chunk: samples per chunk.
+      batch: samples per batch, of one process.
+      members: the arrays of the store, by name.
+      condition_names: names along the condition axis.
+      source: short description of the source.
+      versions: versions of the packages when the store was made.
+      created: time of creation, UTC, ISO 8601.
+      command: arguments of the command line, None if it was not used.
     """
 
     composite: Mapping[str, str]
@@ -73,9 +68,9 @@ class Manifest:
 
     @property
     def identity(self) -> str:
-        """A hash of all that its numbers depend on; each chunk's line in the journal has it too."""
+        """A hash of everything that the numbers depend on; the journal line of each chunk holds it too."""
         held = [
-            *(getattr(self, key)["digest"] for key in (*_ASKED, "program")),
+            *(getattr(self, key)["digest"] for key in (*_DESCRIBED, "program")),
             *(_tree(part) for part in self.spec),
             self.dtype, self.chunk, list(self.condition_names),
             {name: [list(m.shape), m.dtype, list(m.dims)] for name, m in self.members.items()},
@@ -91,29 +86,34 @@ class Manifest:
         write_json(store / FILE, held | {"checksum": _checksum(held)})
 
     def check_same(self, now: Manifest, store: Path) -> None:
-        """Refuses to go on with another model, composite, target policy, or other samples.
+        """Refuses to resume with a different model, composite, target policy, or samples of another shape.
 
         Raises:
-          DifferentRunError: saying what differs.
+          DifferentRunError: listing what differs.
         """
         differ = [
-            f"the {what} is {_short(getattr(now, key))}, the store has {_short(getattr(self, key))}"
-            for key, what in _ASKED.items()
+            f"{_LABELS.get(key, key)}: {_short(getattr(now, key))} now, "
+            f"{_short(getattr(self, key))} in the store"
+            for key in _DESCRIBED
             if getattr(self, key)["digest"] != getattr(now, key)["digest"]
         ]
         for key in ("dtype", "chunk", "condition_names", "spec", "members"):
             mine, other = getattr(self, key), getattr(now, key)
-            if mine != other and not (key == "members" and differ):  # these follow from all others
-                differ.append(f"{key} is {_brief(other)}, the store has {_brief(mine)}")
+            if mine != other and not (
+                key == "members" and differ
+            ):  # members follow from everything else
+                differ.append(
+                    f"{_LABELS.get(key, key)}: {_brief(other)} now, {_brief(mine)} in the store"
+                )
         if not differ and self.program["digest"] != now.program["digest"]:
             this, held = _short(now.program), _short(self.program)
             ours, theirs = now.versions["jax"], self.versions["jax"]
-            why = "" if ours == theirs else f" of JAX {ours}, not {theirs}"
-            differ = [f"what is computed is {this}{why}, the store has {held}"]
+            why = "" if ours == theirs else f" (JAX {ours} now, {theirs} then)"
+            differ = [f"computation: {this} now, {held} in the store{why}"]
         if differ:
             raise DifferentRunError(
-                f"the store {str(store)!r} cannot be resumed by another run: {'; '.join(differ)}. "
-                "Give the same arguments, or another folder"
+                f"the store {str(store)!r} was made by a different run; {'; '.join(differ)}. "
+                "Use the same arguments to resume it, or choose another folder"
             )
 
 
@@ -121,18 +121,21 @@ def read(store: Path) -> Manifest:
     """Reads the manifest of a store.
 
     Raises:
-      StoreError: if the folder is no store.
-      DamagedError: if the manifest cannot be read, or says what none that was written says.
+      StoreError: if the folder is not a store.
+      DamagedError: if the manifest cannot be read, or holds what no run writes.
     """
     path = store / FILE
     if store.exists() and not store.is_dir():
-        raise StoreError(f"{str(store)!r} is a file, not the folder of a store: give that folder")
+        raise StoreError(f"{str(store)!r} is a file, but a store is a folder")
     if not (path.exists() or path.is_symlink()):
-        raise StoreError(f"{str(store)!r} holds no relevances: it has no {FILE}")
+        raise StoreError(f"{str(store)!r} is not a store of relevance: it has no {FILE}")
     try:
-        held = _parsed(foreign.read(path))
+        held = _parsed(safe_files.read(path))
         if held.get("format") != _FORMAT or held.get("version") != _VERSION:
-            raise StoreError(f"{str(path)!r} is of a format that this version does not read")
+            raise StoreError(
+                f"{str(path)!r} has a format that this version of jaxlrp cannot read: use the version that "
+                "wrote it"
+            )
         return _manifest(held)
     except StoreError:
         raise
@@ -155,48 +158,48 @@ _WRONG = (
 
 def _damaged(path: Path, why: str) -> DamagedError:
     return DamagedError(
-        f"the manifest {str(path)!r} is damaged: {why}. Put back a copy of the file. Without a copy, "
-        "remove it and start the same run on the store again: its journal tells whether the model and all "
-        "else are the same, the manifest is then written anew, and nothing is computed twice"
+        f"the manifest {str(path)!r} is damaged: {why}. Restore a copy of the file. Without a copy, "
+        "remove it and start the same run on the store again: if the journal confirms that the model and "
+        "everything else are the same, the manifest is written again, and nothing is computed twice"
     )
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
-    """The JSON of a manifest, whose checksum is right."""
+    """The JSON of a manifest, with its checksum verified."""
     if not data.strip():
         raise ValueError("it is empty")
     try:
         held = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not JSON ({error})") from error
+        raise ValueError(f"it is not valid JSON ({error})") from error
     if not isinstance(held, dict) or "checksum" not in held:
         raise ValueError("it has no checksum")
     if held.pop("checksum") != _checksum(held):
-        raise ValueError("its checksum differs")
+        raise ValueError("its checksum is wrong")
     return held
 
 
 def _manifest(held: dict[str, Any]) -> Manifest:
-    """A manifest of what JSON holds. What this version does not know of is left out."""
+    """A manifest from JSON. Fields that this version does not know are ignored."""
     known = [f.name for f in dataclasses.fields(Manifest)]
     missing = [name for name in known if name not in held]
     if missing:
-        raise ValueError(f"it does not say {missing[0]!r}")
+        raise ValueError(f"the field {missing[0]!r} is missing")
     held = {name: held[name] for name in known}
     held["spec"] = Spec(*map(_untree, held["spec"]))
     held["members"] = {name: _member(name, m) for name, m in held["members"].items()}
     held["condition_names"] = tuple(held["condition_names"])
-    for name in (*_ASKED, "program"):
+    for name in (*_DESCRIBED, "program"):
         words = held[name]
         if not all(isinstance(words[part], str) for part in ("text", "digest")):
-            raise ValueError(f"{name} is no text with a digest")
+            raise ValueError(f"{name} must have a text and a digest")
     for name in ("chunk", "batch"):
         if type(held[name]) is not int or not 0 < held[name] < 2**40:
             raise ValueError(f"{name} must be an integer >= 1, got {held[name]!r}")
     if not isinstance(held["source"], str) or not isinstance(held["created"], str):
-        raise ValueError("source and created must be texts")
+        raise ValueError("source and created must be strings")
     if not isinstance(held["versions"], dict):
-        raise ValueError("versions must be named")
+        raise ValueError("versions must be a dictionary")
     return Manifest(**held)
 
 
@@ -204,22 +207,22 @@ _TAKEN = ("journal", "zarr.json", FILE)
 
 
 def _member(name: str, held: Mapping[str, Any]) -> Member:
-    """An array, whose name becomes a path below the store and nothing else."""
+    """An array; its name must be a valid folder name inside the store."""
     if not name or name.startswith(".") or name in _TAKEN or any(c in name for c in "/\\\0"):
-        raise ValueError(f"{name!r} is the name of no array that a run writes")
+        raise ValueError(f"{name!r} is not a valid name of an array")
     shape, dims = tuple(held["shape"]), tuple(held["dims"])
     if not all(type(n) is int and 0 <= n < 2**40 for n in shape):
-        raise ValueError(f"the array {name!r} has the shape {shape}")
+        raise ValueError(f"the array {name!r} has the invalid shape {shape}")
     if len(dims) != len(shape) + 1 or not all(isinstance(d, str) for d in dims):
-        raise ValueError(f"the array {name!r} has the axes {dims} for the shape {shape}")
+        raise ValueError(f"the array {name!r} has axes {dims}, which do not fit the shape {shape}")
     return Member(shape, _dtype(held["dtype"]).name, dims)
 
 
 def _dtype(name: Any) -> np.dtype:
-    """A dtype of numbers by its name."""
+    """A numeric dtype by its name."""
     found = np.dtype(name) if isinstance(name, str) else None
     if found is None or not (jnp.issubdtype(found, jnp.number) or found.kind == "b"):
-        raise ValueError(f"{name!r} is no dtype of numbers")
+        raise ValueError(f"{name!r} is not a numeric dtype")
     return found
 
 
@@ -228,7 +231,7 @@ def _checksum(held: Any) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes and writes."""
+    """Versions of Python and of the packages that compute and write."""
     import jaxlrp
 
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
@@ -252,7 +255,7 @@ def _brief(value: Any) -> str:
 
 
 def _tree(tree: Any) -> Any:
-    """A tree of shapes as JSON holds it."""
+    """A pytree of shapes in JSON form."""
     if tree is None:
         return None
     if isinstance(tree, jax.ShapeDtypeStruct):
@@ -262,7 +265,7 @@ def _tree(tree: Any) -> Any:
     if type(tree) in (list, tuple):
         return {type(tree).__name__: [_tree(value) for value in tree]}
     raise TypeError(
-        f"a sample may be an array, or dictionaries, lists and tuples of arrays, got {type(tree)}"
+        f"a sample must be an array, or dictionaries, lists and tuples of arrays, got {type(tree)}"
     )
 
 

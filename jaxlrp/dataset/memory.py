@@ -1,4 +1,4 @@
-"""How many samples fit: what a compiled program needs against what there is."""
+"""Choosing a batch size that fits into memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import jax
 
 _LARGEST = 256
-"""Beyond this, batches no longer make devices busier, and only cost memory."""
+"""Larger batches cost memory without making devices busier."""
 
 
-def needed(compiled: Any) -> int | None:
-    """Bytes on one device that a compiled program needs, None where the backend does not say."""
+def needed(compiled: jax.stages.Compiled) -> int | None:
+    """Bytes that a compiled program needs on one device, None if the backend does not report it."""
     found = compiled.memory_analysis()
     if found is None:
         return None
@@ -26,10 +26,7 @@ def needed(compiled: Any) -> int | None:
 
 
 def available(device: Any) -> int | None:
-    """Bytes that are free on a device; of a CPU those of the host, shared by its devices.
-
-    None where it is not known.
-    """
+    """Free bytes on a device, None if unknown. A CPU device has its share of the host's memory."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
@@ -59,19 +56,20 @@ def choose(
     probe: Callable[[int], int | None], free: int | None, fixed: int, *, step: int = 1,
     fraction: float = 0.5, largest: int = _LARGEST,
 ) -> int:  # fmt: skip
-    """A batch size that fits.
+    """The largest batch size that fits.
 
     Args:
-      probe: from a batch size to the bytes that its program needs on one device.
-      free: bytes that there are.
+      probe: from a batch size to the bytes that its program needs on one device, None if unknown.
+      free: free bytes on one device, None if unknown.
       fixed: bytes of the parameters, which do not grow with the batch.
-      step: the batch size is a multiple of it: in how many pieces the mesh cuts it.
-      fraction: of the free memory that may be used.
-      largest: no more than that.
+      step: the batch size is a multiple of it: the number of pieces into which the mesh cuts a batch.
+      fraction: share of the free memory that may be used.
+      largest: upper bound of the batch size.
 
     Returns:
-      The largest power of two times `step` whose estimate fits, at the least `step`. All that grows is
-      taken to grow linearly; of what the probe needs only the parameters are taken to be fixed.
+      The largest power of two times `step` whose estimated memory fits, at least `step`. Memory is
+      assumed to grow linearly with the batch, except for the parameters. Where memory is unknown,
+      4 `step`.
 
     Example:
       >>> choose(lambda batch: 1000 + 10 * batch, 2000, 1000, largest=64, fraction=0.75)

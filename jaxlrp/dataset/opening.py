@@ -1,11 +1,10 @@
-"""Making a store, or opening it again: what is asked, checked against what is there."""
+"""Creating a store, or opening an existing one and checking that it belongs to the same run."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,166 +15,146 @@ from jaxlrp.dataset import (
     comparing,
     durable,
     fingerprint,
-    foreign,
     journal,
     manifest,
     memory,
     policy,
-    program,
     reading,
+    safe_files,
     store,
     verification,
+    zarr_arrays,
 )
-from jaxlrp.dataset.durable import Lock, full_disk_said
+from jaxlrp.dataset.durable import Lock, full_disk_as_error
 from jaxlrp.dataset.errors import DifferentRunError, StoreError
 from jaxlrp.dataset.journal import State
 from jaxlrp.dataset.manifest import Manifest
-from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.program import Program
 from jaxlrp.dataset.reading import Spec
+from jaxlrp.dataset.request import Request
 from jaxlrp.dataset.source import Source, Stream
 
 _LOG = logging.getLogger("jaxlrp.dataset")
 _CHUNK_BYTES = 2**24
-"""Chunks hold at most so many bytes of relevance before compression, unless the user says."""
+"""Default limit of the bytes of relevance in a chunk, before compression."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Options:
-    """What the user asked for; see `attribute_dataset`."""
-
-    call: program.Call
-    source: Source
-    out: Path
-    target: Any
-    conditions: policy.Conditions | None
-    prepare: Callable[[Any], Any] | None
-    batch_size: int | None
-    chunk: int | None
-    dtype: str | None
-    dims: tuple[str, ...] | None
-    placement: Placement
-    limit: int | None
-    sharded: bool
-    retry: bool
-    verify: bool
-    progress: str
-    workers: int
-    memory_fraction: float
-    command: Mapping[str, Any] | None
-    arguments: fingerprint.Parameters
-
-
-def lock(out: Path) -> Lock:
-    """Makes the folder, if it is not there, and locks it.
+def lock(output: Path) -> Lock:
+    """Creates the folder if necessary, and locks it.
 
     Raises:
-      StoreError: if it cannot be made, is no store and not empty, or holds a symbolic link.
+      StoreError: if it cannot be created, is neither a store nor empty, or contains a symbolic link.
+      StoreLockedError: if another run is writing to it.
     """
-    if out.exists() and not out.is_dir():
-        raise StoreError(f"{str(out)!r} is a file, a store is a folder: give another name")
-    # A kill may leave a store without its manifest, but not without the file of the lock.
-    ours = not out.exists() or (out / durable.LOCK).exists() or not any(out.iterdir())
-    if not ours and not (out / manifest.FILE).exists():
+    if output.exists() and not output.is_dir():
+        raise StoreError(f"{str(output)!r} is a file, but a store is a folder: choose another name")
+    # A kill can leave a store without a manifest, but not without the lock file.
+    ours = not output.exists() or (output / durable.LOCK).exists() or not any(output.iterdir())
+    if not ours and not (output / manifest.FILE).exists():
         raise StoreError(
-            f"{str(out)!r} is no store of relevances and not empty: give another folder"
+            f"the folder {str(output)!r} is not empty and not a store of relevance: choose another folder"
         )
-    with full_disk_said(out):
+    with full_disk_as_error(output):
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            output.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise StoreError(
-                f"the folder {str(out)!r} cannot be made, for {error.filename!r} is no folder: give "
-                "another place"
+                f"the folder {str(output)!r} cannot be created, because {error.filename!r} is not a "
+                "folder: choose another path"
             ) from error
         except PermissionError as error:
             raise StoreError(
-                f"the folder {str(out)!r} cannot be made: you may not write to {str(out.parent)!r}"
+                f"the folder {str(output)!r} cannot be created: no permission to write to "
+                f"{str(output.parent)!r}"
             ) from error
-        foreign.refuse_links(out, verification.TOP)
-        return Lock(out)
+        safe_files.refuse_links(output, verification.TOP)
+        return Lock(output)
 
 
-def open_store(options: Options) -> tuple[Manifest, Program, Source, int]:
-    """In the first process: makes the store, or checks that it is the same run's, and mends it."""
-    state = journal.state(options.out)
-    source = options.source
-    if (options.out / manifest.FILE).exists():
-        held = manifest.read(options.out)
-        planned = make_program(options, held.spec)
-        now = make_manifest(options, planned, options.chunk or held.chunk, held.batch)
-        held.check_same(now, options.out)
+def open_store(request: Request) -> tuple[Manifest, Program, Source, int]:
+    """In the first process: creates the store, or checks that it belongs to this run and repairs it.
+
+    Returns:
+      Manifest, program, source (from its start), and the number of damaged chunks.
+    """
+    state = journal.state(request.output)
+    source = request.source
+    if (request.output / manifest.FILE).exists():
+        held = manifest.read(request.output)
+        planned = make_program(request, held.spec)
+        now = make_manifest(request, planned, request.store.chunk_size or held.chunk, held.batch)
+        held.check_same(now, request.output)
     else:
-        held, planned, source = _make(options, state)
-    foreign.refuse_links(options.out, held.members)
+        held, planned, source = _make(request, state)
+    safe_files.refuse_links(request.output, held.members)
     marks, source = comparing.marks(source, state)
-    comparing.check(marks, state, options.out)
-    _note(options, state.run + 1, marks)
-    if options.verify and state.chunks:
+    comparing.check(marks, state, request.output)
+    _note(request, state.run + 1, marks)
+    if request.store.verify and state.chunks:
         _LOG.info("comparing %d chunks with their checksums", len(state.chunks))
-    found = verification.report(options.out, held, state, full=options.verify)
+    found = verification.report(request.output, held, state, full=request.store.verify)
     if found.lost:
-        _LOG.warning("%s; they are computed again", found.lost)
-    verification.void(options.out, state, found.damaged)
+        _LOG.warning("%s; their samples are computed again", found.lost)
+    verification.discard(request.output, state, found.damaged)
     return held, planned, source, len(found.damaged)
 
 
-def _make(options: Options, state: State) -> tuple[Manifest, Program, Source]:
-    """Makes a store; of one whose manifest was lost, the manifest that its journal speaks of."""
-    spec, source = reading.usual(options.source, options.prepare, options.limit)
-    planned = make_program(options, spec)
-    batch = choose_batch(options, planned)
+def _make(request: Request, state: State) -> tuple[Manifest, Program, Source]:
+    """Creates a store, or only the manifest if it was lost and the journal confirms it."""
+    spec, source = reading.usual(request.source, request.prepare, request.limit)
+    planned = make_program(request, spec)
+    batch = choose_batch(request, planned)
     before = next((line["rows"] for line in reversed(state.runs) if "rows" in line), None)
-    chunk = options.chunk or before or _chunk(planned, batch)
-    held = make_manifest(options, planned, chunk, batch)
+    chunk = request.store.chunk_size or before or _chunk(planned, batch)
+    held = make_manifest(request, planned, chunk, batch)
     if state.computed:
-        _check_identity(options.out, held, state)
+        _check_identity(request.output, held, state)
     length = 0 if isinstance(source, Stream) else len(source)
-    rows = max(min(length, options.limit or length), store.length_of(state, chunk))
-    foreign.refuse_links(options.out, held.members)
-    with full_disk_said(options.out):
-        store.create(options.out, held.members, held.chunk, rows)
-        held.write(options.out)
+    rows = max(min(length, request.limit or length), store.length_of(state, chunk))
+    safe_files.refuse_links(request.output, held.members)
+    with full_disk_as_error(request.output):
+        zarr_arrays.create(request.output, held.members, held.chunk, rows)
+        held.write(request.output)
     return held, planned, source
 
 
-def _check_identity(out: Path, held: Manifest, state: State) -> None:
-    """Refuses a store without its manifest, unless its journal says that all was the same.
+def _check_identity(output: Path, held: Manifest, state: State) -> None:
+    """Refuses a store without a manifest, unless its journal confirms the same run.
 
     Raises:
-      DifferentRunError: if it says something else, or nothing.
+      DifferentRunError: if the journal belongs to a different run, or does not tell.
     """
     of = {line.get("store") for line in (*state.chunks.values(), *state.runs)}
     if of == {held.identity}:
-        _LOG.warning("the manifest of %r was lost, and is written anew", str(out))
+        _LOG.warning("the manifest of %r is missing and is written again", str(output))
         return
     why = (
-        "by a version that did not note with what"
+        "by a version of jaxlrp that did not note how"
         if None in of or not of
-        else "with another model, composite, policy, dtype, chunk or shape of samples, or by another "
-        "version of JAX"
+        else "with a different model, composite, target policy, dtype, chunk_size or shape of samples, or "
+        "by another version of JAX"
     )
     raise DifferentRunError(
-        f"the store {str(out)!r} has lost its {manifest.FILE}, and its journal says that the "
-        f"{len(state.ids)} samples in it were computed {why}. Put back a copy of the file, start the run "
-        "that the store was begun with, or give another folder"
+        f"the store {str(output)!r} has no {manifest.FILE}, and according to its journal its "
+        f"{len(state.ids)} samples were computed {why}. Restore a copy of the file, start the original run "
+        "again, or choose another folder"
     )
 
 
-def _note(options: Options, run: int, marks: list[comparing.Mark]) -> None:
-    """Writes down what is asked for before any of it is done, so that a kill does not lose it."""
-    command = None if options.command is None else dict(options.command)
-    with full_disk_said(options.out):
-        lines = journal.Journal(options.out, 0, run)
+def _note(request: Request, run: int, marks: list[comparing.Mark]) -> None:
+    """Notes the request before any of it is done, so that a kill does not lose it."""
+    command = None if request.command is None else dict(request.command)
+    with full_disk_as_error(request.output):
+        lines = journal.Journal(request.output, 0, run)
         try:
-            lines.append("asked", limit=options.limit, command=command, samples=marks)
+            lines.append("asked", limit=request.limit, command=command, samples=marks)
         finally:
             lines.close()
 
 
-def make_program(options: Options, spec: Spec) -> Program:
-    """The program for samples of a shape, looked at but not yet compiled."""
-    call, placement = options.call, options.placement
+def make_program(request: Request, spec: Spec) -> Program:
+    """The program for samples of a shape, traced but not yet compiled."""
+    call, placement = request.call, request.placement
     given = placement.structs(2, spec)
 
     def output() -> Any:
@@ -187,55 +166,58 @@ def make_program(options: Options, spec: Spec) -> Program:
 
         return jax.eval_shape(lambda x, extra: only(call.args, x, extra), given.input, given.extra)
 
-    chosen = policy.policy(options.target, given.target, output)
+    chosen = policy.policy(request.target, given.target, output)
+    dims = None if request.store.dims is None else tuple(request.store.dims)
     planned = Program(
-        call, chosen, options.conditions, spec, placement, options.dtype, options.dims,
+        call, chosen, request.conditions, spec, placement, request.store.dtype, dims,
         placement.parameters(call.parameters),
     )  # fmt: skip
     planned.look()
     return planned
 
 
-def make_manifest(options: Options, planned: Program, chunk: int, batch: int) -> Manifest:
-    named = options.conditions or {}
+def make_manifest(request: Request, planned: Program, chunk: int, batch: int) -> Manifest:
+    """The manifest of a run with `chunk` samples per chunk and `batch` per batch."""
+    named = request.conditions or {}
     parts = fingerprint.of_call(
-        options.call, options.placement.structs(1, planned.spec), options.arguments
+        request.call, request.placement.structs(1, planned.spec), request.arguments
     )
     return Manifest(
         composite=parts["composite"],
         plan=parts["plan"],
         model=parts["model"],
-        target=fingerprint.described(options.target),
+        target=fingerprint.described(request.target),
         conditions=fingerprint.described(dict(named), ", ".join(named) or "none"),
         program=fingerprint.of_program(planned),
         spec=planned.spec,
-        dtype=options.dtype,
+        dtype=request.store.dtype,
         chunk=chunk,
         batch=batch,
         members=planned.members,
         condition_names=tuple(named),
-        source=options.source.text,
-        command=options.command,
+        source=request.source.text,
+        command=request.command,
     )
 
 
-def choose_batch(options: Options, planned: Program) -> int:
-    """Samples of a batch: as many as were asked for, up to a multiple of the devices, or as fit."""
-    step = options.placement.shards
-    if options.batch_size is not None:
-        return math.ceil(options.batch_size / step) * step
+def choose_batch(request: Request, planned: Program) -> int:
+    """Samples per batch: `batch_size` rounded up to a multiple of the devices, else as many as fit."""
+    step = request.placement.shards
+    if request.batch_size is not None:
+        return math.ceil(request.batch_size / step) * step
 
     def probe(size: int) -> int | None:
         return memory.needed(trial.compile(size))
 
     trial = dataclasses.replace(planned, traces=0, compilations=0)
-    device = options.placement.mesh.local_devices[0]
+    device = request.placement.mesh.local_devices[0]
     fixed = sum(leaf.nbytes for leaf in planned.parameters)
     free = memory.available(device)
-    return memory.choose(probe, free, fixed, step=step, fraction=options.memory_fraction)
+    return memory.choose(probe, free, fixed, step=step, fraction=request.compute.memory_fraction)
 
 
 def _chunk(planned: Program, batch: int) -> int:
+    """The default number of samples per chunk."""
     sizes = [
         math.prod(member.shape) * jnp.dtype(member.dtype).itemsize
         for member in planned.members.values()

@@ -24,14 +24,14 @@ from jaxlrp.dataset.errors import (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Placement:
-    """A mesh, and this process's place in it.
+    """A mesh, and the role of this process in it.
 
     Attributes:
-      mesh: of the devices that compute one batch together.
-      axes: the mesh's axes over which a batch is spread.
+      mesh: the devices that compute one batch together.
+      axes: names of the mesh axes over which a batch is split.
       part, parts: this process reads and writes the `part`-th of `parts` parts of the data.
       writes: whether this process writes, where several hold the same samples.
-      lockstep: whether the mesh spans processes, which must then take every step together.
+      lockstep: whether the mesh spans processes, which must then compute every batch together.
     """
 
     mesh: Mesh
@@ -43,35 +43,35 @@ class Placement:
 
     @property
     def batch(self) -> NamedSharding:
-        """The sharding of arrays of a batch: along the first axis."""
+        """The sharding of the arrays of a batch, along their first axis."""
         return NamedSharding(self.mesh, PartitionSpec(self.axes))
 
     @property
     def shards(self) -> int:
-        """Into how many pieces the mesh cuts this process's part of a batch."""
+        """Number of pieces into which the mesh splits this process's part of a batch."""
         whole = math.prod(self.mesh.shape[axis] for axis in self.axes)
         return whole // (self.parts if self.lockstep else 1)
 
     @property
     def explicit(self) -> bool:
-        """Whether shardings are part of the types that a function sees."""
+        """Whether the mesh has explicit axes: shardings are part of the types that a function sees."""
         return bool(self.mesh.abstract_mesh.explicit_axes)
 
     def struct(self, shape: tuple[int, ...], dtype: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-        """What an array is traced as.
+        """The type with which an array is traced.
 
-        Shardings stay out of it where axes are automatic: JAX cannot `vmap` the transpose of a grouped
-        convolution whose arguments are traced as living on a mesh.
+        It has no sharding where axes are automatic: JAX cannot `vmap` the transpose of a grouped
+        convolution whose arguments are traced with a sharding.
         """
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding if self.explicit else None)
 
     def structs(self, n: int, spec: Any) -> Any:
-        """What a batch of n samples is traced as; of explicit sharding, n for each of its pieces."""
+        """The types with which a batch of n samples is traced; with explicit axes, n per piece."""
         n *= self.whole(self.shards) if self.explicit else 1
         return jax.tree.map(lambda s: self.struct((n, *s.shape), s.dtype, self.batch), spec)
 
     def put(self, tree: Any) -> Any:
-        """This process's samples of a batch, on the devices."""
+        """Moves this process's samples of a batch, (batch, ...), to the devices."""
         if self.mesh.size == 1:
             return jax.device_put(tree, self.batch)
 
@@ -82,18 +82,18 @@ class Placement:
         return jax.tree.map(one, tree)
 
     def whole(self, size: int) -> int:
-        """Samples of a batch of all processes that take a step together, from those of one."""
+        """Samples in a batch of all processes that compute together, from those of one process."""
         return size * (self.parts if self.lockstep else 1)
 
     def fetch(self, array: jax.Array) -> np.ndarray:
-        """This process's samples of a result, on the host."""
+        """This process's samples of a result, (batch, ...), on the host."""
         if array.is_fully_addressable:
             return np.asarray(array)
         pieces = {s.index[0].start or 0: s for s in array.addressable_shards}
         return np.concatenate([np.asarray(pieces[start].data) for start in sorted(pieces)])
 
     def parameters(self, leaves: list[Any]) -> list[Any]:
-        """Parameters on the mesh: as the user sharded them, else a copy on every device."""
+        """Parameters on the mesh: with the user's sharding, else copied to every device."""
         return [self._parameter(leaf) for leaf in leaves]
 
     def _parameter(self, leaf: Any) -> Any:
@@ -111,31 +111,31 @@ class Placement:
         return jax.make_array_from_callback(held.shape, everywhere, lambda index: held[index])
 
     def any(self, mine: bool, error: Exception | None = None) -> bool:
-        """Whether any process says yes, and none has failed. In lockstep, all must ask.
+        """Whether `mine` is true in any process, and none has failed. In lockstep, all must call it.
 
         Args:
-          mine: what this process says.
-          error: why it cannot go on. It is raised here, once the others know; they get False.
+          mine: the value of this process.
+          error: why this process cannot continue. It is raised here once the others know; they get
+            False.
         """
-        said = [mine, error is not None]
+        flags = [mine, error is not None]
         if self.lockstep:
-            said = list(np.any(multihost_utils.process_allgather(np.asarray(said)), axis=0))
+            flags = list(np.any(multihost_utils.process_allgather(np.asarray(flags)), axis=0))
         if error is not None:
             raise error
-        return bool(said[0]) and not said[1]
+        return bool(flags[0]) and not flags[1]
 
 
 def place(mesh: Mesh | None, axes: str | Sequence[str] | None) -> Placement:
-    """Finds this process's place.
+    """Finds the role of this process.
 
     Args:
-      mesh: None for the devices of this process, each process for itself, or for the mesh of explicit
-        axes that `jax.set_mesh` has set.
-      axes: the mesh's axes over which a batch is spread, its first one by default.
+      mesh: see `ComputeOptions`.
+      axes: names of the mesh axes over which a batch is split; the first axis by default.
 
     Raises:
-      TypeError, ValueError: if the mesh has no such axes, or cuts batches so that two processes
-        share some samples only.
+      ValueError: if the mesh has no such axes, or splits batches so that two processes hold samples
+        that overlap only in part.
     """
     process, processes = jax.process_index(), jax.process_count()
     if mesh is None and jax.sharding.get_abstract_mesh().explicit_axes:
@@ -143,26 +143,26 @@ def place(mesh: Mesh | None, axes: str | Sequence[str] | None) -> Placement:
     if mesh is None:
         local = Mesh(np.array(jax.local_devices()), ("batch",))
         return Placement(local, ("batch",), process, processes, True, False)
-    if not isinstance(mesh, Mesh):
-        raise TypeError(f"mesh must be a jax.sharding.Mesh or None, got {mesh!r}")
     names = (axes,) if isinstance(axes, str) else tuple(axes or mesh.axis_names[:1])
     unknown = [name for name in names if name not in mesh.axis_names]
     if unknown:
-        raise ValueError(f"batch_axes names {unknown[0]!r}, but the mesh has {mesh.axis_names}")
-    if not is_around(mesh):  # then of automatic axes, whatever the user's are
+        raise ValueError(
+            f"batch_axes has {unknown[0]!r}, but the axes of the mesh are {mesh.axis_names}"
+        )
+    if not is_current(mesh):  # its axes become automatic
         mesh = Mesh(mesh.devices, mesh.axis_names)
     owners = {device.process_index for device in mesh.devices.flat}
     if owners == {process}:
         return Placement(mesh, names, process, processes, True, False)
     if process not in owners:
         raise ValueError(
-            f"the mesh has no device of process {process}: a mesh is of this process's devices, or of all"
+            f"the mesh has no device of process {process}: use the devices of one process, or of all"
         )
     return _spanning(mesh, names, process)
 
 
-def is_around(mesh: Mesh) -> bool:
-    """Whether a mesh with explicit axes is the one that `jax.set_mesh` has set."""
+def is_current(mesh: Mesh) -> bool:
+    """Whether a mesh has explicit axes and was set by `jax.set_mesh`."""
     abstract = mesh.abstract_mesh
     return bool(abstract.explicit_axes) and jax.sharding.get_abstract_mesh() == abstract
 
@@ -177,14 +177,14 @@ def _spanning(mesh: Mesh, names: tuple[str, ...], process: int) -> Placement:
     if sum(map(len, groups)) != whole or len(set(map(len, groups))) != 1:
         raise ValueError(
             "the mesh gives two processes different but overlapping samples: order its devices so that "
-            "the axes of the batch split whole processes"
+            "batch_axes split whole processes"
         )
     mine = tuple(sorted(rows[process]))
     writer = min(p for p, found in rows.items() if tuple(sorted(found)) == mine)
     return Placement(mesh, names, groups.index(mine), len(groups), writer == process, True)
 
 
-_SAID = 4096  # bytes of a message that the others are told
+_LENGTH = 4096  # bytes of an error message that is sent to other processes
 _KNOWN = {
     kind.__name__: kind
     for kind in (
@@ -196,37 +196,37 @@ _KNOWN = {
 
 @contextmanager
 def together(stage: str) -> Iterator[None]:
-    """All processes end a stage together; what one raises, every one raises.
+    """Lets all processes end a stage together: if one raises an error, all raise it.
 
-    Without it the others would wait for one that has failed until JAX ends them.
+    Otherwise the others would wait for the failed one until JAX ends them.
 
     Args:
-      stage: what is done, for the message of the others.
+      stage: what is done, for the error message in the other processes.
 
     Raises:
-      StoreError: where another process has failed with an error that is none of ours.
+      StoreError: if another process failed with an error of an unknown type.
     """
     error = None
     try:
         yield
     except Exception as found:
         error = found
-    said = b"" if error is None else f"{type(error).__name__}\0{error}".encode()[:_SAID]
-    told = _told(said)
+    mine = b"" if error is None else f"{type(error).__name__}\0{error}".encode()[:_LENGTH]
+    messages = _exchange(mine)
     if error is not None:
         raise error
-    for process, word in enumerate(told):
-        if word:
-            name, _, text = word.decode(errors="ignore").partition("\0")
+    for process, message in enumerate(messages):
+        if message:
+            name, _, text = message.decode(errors="ignore").partition("\0")
             raise _KNOWN.get(name, StoreError)(
                 f"process {process} failed while {stage}: {name}: {text}"
             )
 
 
-def _told(said: bytes) -> list[bytes]:
-    """What each process says."""
+def _exchange(mine: bytes) -> list[bytes]:
+    """The messages of all processes."""
     if jax.process_count() == 1:
-        return [said]
-    mine = np.zeros(_SAID, np.uint8)
-    mine[: len(said)] = np.frombuffer(said, np.uint8)
-    return [bytes(row).rstrip(b"\0") for row in multihost_utils.process_allgather(mine)]
+        return [mine]
+    padded = np.zeros(_LENGTH, np.uint8)
+    padded[: len(mine)] = np.frombuffer(mine, np.uint8)
+    return [bytes(row).rstrip(b"\0") for row in multihost_utils.process_allgather(padded)]

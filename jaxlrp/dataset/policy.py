@@ -1,4 +1,4 @@
-"""Which targets and which conditions each sample is explained for."""
+"""The targets and conditions for which each sample is explained."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import targets
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """The target that the source gives with each sample.
+    """Explains the target that comes with each sample of the source.
 
     Attributes:
-      make: from these targets, an array with one for each sample, to what `explain` is told, such
-        as `jaxlrp.targets.LogOdds`; None for the targets themselves.
+      make: from the targets of a batch, (batch, ...), to the `target` of the explainer, such as
+        `jaxlrp.targets.LogOdds`; None for the targets themselves.
 
     Example:
       >>> from jaxlrp import dataset, targets
@@ -34,13 +34,13 @@ class Given:
 
 @dataclasses.dataclass(frozen=True)
 class Top:
-    """The classes of the greatest outputs of each sample, one explanation for each.
+    """Explains the k classes with the largest outputs of each sample, one explanation per class.
 
     Attributes:
-      k: how many, >= 1.
+      k: number of classes, >= 1.
 
     Raises:
-      ValueError: if k is no such number.
+      ValueError: if k is not an integer >= 1.
     """
 
     k: int
@@ -52,7 +52,7 @@ class Top:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Ranked(targets.Selection):
-    """The class of the output with a rank, 0 for the greatest."""
+    """The class whose output has a given rank, 0 for the largest."""
 
     rank: Array
     k: int = dataclasses.field(metadata={"static": True})
@@ -60,8 +60,8 @@ class _Ranked(targets.Selection):
     def weights(self, z: Array) -> Array:
         if z.ndim < 2 or self.k > z.shape[-1]:
             raise ValueError(
-                f"target=Top({self.k}) asks for more classes than there are: the output has shape "
-                f"{z.shape} for the batch, with its classes along the last axis; give a smaller k"
+                f"target=Top({self.k}) needs at least {self.k} classes along the last axis of the output, "
+                f"which has shape {z.shape} for a batch: use a smaller k"
             )
         _, index = jax.lax.top_k(z, self.k)
         return targets.class_cotangent(z, jnp.take(index, self.rank, axis=-1))
@@ -69,18 +69,18 @@ class _Ranked(targets.Selection):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """Targets, ready to be used in a compiled program.
+    """A target policy in the form that a compiled program uses.
 
     Attributes:
-      choose: from what the source gives, (B, ...) or None, to what `explain` is told: one target, a
-        list of them, or a pytree with a leading axis of `count`.
-      count: how many targets a sample has; None for one without an axis.
-      stacked: whether `choose` gives a pytree with a leading axis.
-      index: from (given, output) to the classes that are explained, (B,) or (B, count); None where
-        the targets are no classes.
+      choose: from the targets of the source, (batch, ...) or None, to the `target` of the explainer: one
+        target, a list of them, or a pytree with a leading axis of length `count`.
+      count: number of targets per sample; None for a single target without an axis.
+      stacked: whether `choose` returns a pytree with a leading axis.
+      index: from (given, output) to the classes that are explained, (batch,) or (batch, count); None
+        if the targets are not classes.
       given: whether targets of the source are used as classes.
-      made: whether something else is made of them first, of which the classes are not known.
-      classes: those that are explained of every sample, where they are known.
+      made: whether they are first passed to `Given.make`, whose classes are not known.
+      classes: the classes that are explained for every sample, if known.
     """
 
     choose: Callable[[Any], Any]
@@ -93,24 +93,24 @@ class Policy:
 
 
 def policy(target: Any, given: Any, output: Callable[[], Any]) -> Policy:
-    """Makes a target policy ready.
+    """Turns a target policy into the form that a compiled program uses.
 
     Args:
       target: None, an integer, `Given`, `Top`, a target as `jaxlrp.explain` takes it, or a list of
         those.
-      given: shape and dtype of the source's targets, (B, ...), or None.
-      output: gives shape and dtype of the model's output; asked only where several targets of a
-        sample may be classes or positions.
+      given: shape and dtype of the source's targets, (batch, ...), or None.
+      output: returns shape and dtype of the model's output; only called where the targets of a sample
+        may be classes or positions.
 
     Raises:
-      TypeError, ValueError: if it is none of these, or needs targets that the source does not give.
+      TypeError, ValueError: if it is none of these, or needs targets that the source does not have.
     """
     if isinstance(target, (list, tuple)):
         return _several(list(target))
     if isinstance(target, (np.ndarray, jax.Array)) and target.ndim:
         raise TypeError(
-            "target is one policy for all samples, got an array: targets of each sample belong into "
-            "the source, (inputs, targets); several targets for every sample are a list"
+            "target is one policy for all samples, got an array: pass the target of each sample with the "
+            "source, (inputs, targets), and several targets for every sample as a list"
         )
     if isinstance(target, Given) or (target is None and given is not None):
         return _given(target or Given(), given, output)
@@ -127,10 +127,10 @@ def policy(target: Any, given: Any, output: Callable[[], Any]) -> Policy:
 
 def _several(items: list[Any]) -> Policy:
     if not items:
-        raise ValueError("target is an empty list: give one target at the least, or None")
+        raise ValueError("target is an empty list: use None, or a list of at least one target")
     if any(isinstance(item, (Given, Top, list, tuple)) or item is None for item in items):
         raise TypeError(
-            "a list of targets holds class indices, jaxlrp.targets and functions of the output, got "
+            "a list of targets may hold class indices, jaxlrp.targets and functions of the output, got "
             f"{items!r}"
         )
     index = _indices([_index_of(item) for item in items])
@@ -148,7 +148,7 @@ def _indices(found: list[Any]) -> Callable[[Any, Array], Array] | None:
 
 def _given(target: Given, given: Any, output: Callable[[], Any]) -> Policy:
     if given is None:
-        raise ValueError("target=Given() asks for the source's targets, but the source gives none")
+        raise ValueError("target=Given() needs a source with targets, but the source has none")
     made, make = target.make is not None, target.make or (lambda t: t)
     if not (hasattr(given, "dtype") and jnp.issubdtype(given.dtype, jnp.integer)):
         return Policy(make, None, False, None)
@@ -168,24 +168,24 @@ def _given(target: Given, given: Any, output: Callable[[], Any]) -> Policy:
             made=made,
         )
     raise ValueError(
-        f"the source's targets have shape {given.shape[1:]} for each sample, which does not fit the "
-        f"output's {shape[1:]}: give one class, or several along a last axis"
+        f"the source's targets have shape {given.shape[1:]} per sample, which does not fit the output's "
+        f"{shape[1:]}: pass one class, or several along a last axis"
     )
 
 
 def _as_array(classes: tuple[int, ...]) -> Array:
-    """As JAX counts: one that does not fit becomes -1, and is refused once the classes are known."""
+    """Class indices as int32, (count,). One that does not fit becomes -1, which is refused later."""
     limits = jnp.iinfo(jnp.int32)
     return jnp.asarray([c if limits.min <= c <= limits.max else -1 for c in classes], jnp.int32)
 
 
-def check_classes(asked: tuple[int, ...], classes: int) -> None:
-    """Refuses class indices that the output has not; traced ones would have no relevance.
+def check_classes(chosen: tuple[int, ...], classes: int) -> None:
+    """Refuses class indices out of range, which would get no relevance under `vmap`.
 
     Raises:
       IndexError: naming the class.
     """
-    wrong = [c for c in asked if not 0 <= c < classes]
+    wrong = [c for c in chosen if not 0 <= c < classes]
     if wrong:
         raise IndexError(
             f"target {wrong[0]} is out of range: the output has {classes} classes along its last axis, "
@@ -214,8 +214,8 @@ def conditions(given: Any) -> Conditions | None:
     """Conditions by name.
 
     Args:
-      given: None, a mapping from names to conditions, or a sequence of conditions, which get their
-        number for a name. A condition maps layer paths to arrays, as in `jaxlrp.explain`.
+      given: None, a dictionary from names to conditions, or a sequence of conditions, whose names are
+        their positions. A condition maps layer paths to arrays, as in `jaxlrp.explain`.
 
     Raises:
       TypeError: if it is none of these.
@@ -228,26 +228,26 @@ def conditions(given: Any) -> Conditions | None:
     if not named or not all(isinstance(condition, Mapping) for condition in named.values()):
         raise TypeError(
             "conditions must be a list of conditions, or a dictionary from names to conditions, where a "
-            f"condition is a dictionary from layer paths to arrays; got {given!r}"
+            f"condition is a dictionary from layer paths to arrays, got {given!r}"
         )
     return dict(named)
 
 
 def over(function: Callable[[Any], Any], items: Any, stacked: bool) -> Any:
-    """A function of each item, the results along a new first axis: `vmap`, or a loop and a stack."""
+    """Applies a function to each item and stacks the results along a new first axis."""
     if stacked:
         return jax.vmap(function)(items)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(function(item) for item in items))
 
 
 def alike(found: Conditions) -> bool:
-    """Whether conditions can be stacked: the same layers, masks of the same shapes."""
+    """Whether conditions can be stacked: same layers, masks of the same shapes."""
     shapes = [{path: jnp.shape(mask) for path, mask in one.items()} for one in found.values()]
     return all(one == shapes[0] for one in shapes)
 
 
 def stack(found: Conditions) -> Any:
-    """Conditions that are alike, with a leading axis."""
+    """Conditions that are alike, stacked along a new first axis."""
     return jax.tree.map(
         lambda *m: jnp.stack([jnp.asarray(a) for a in m]), *map(dict, found.values())
     )

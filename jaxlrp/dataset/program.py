@@ -1,57 +1,48 @@
-"""The one compiled program: from a batch to all that is stored of it."""
+"""The compiled program: from a batch to everything that is stored of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from jaxlrp import _compat, targets
-from jaxlrp.dataset import canonical
+from jaxlrp import _compat
+from jaxlrp.dataset import canonical, numeric_checks
 from jaxlrp.dataset import policy as policies
+from jaxlrp.dataset.members import (
+    Member,
+    axis_names,
+    batch_axis,
+    is_relevance,
+    named,
+    record_name,
+    stored_dtype,
+)
 from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.policy import Conditions, Policy
 from jaxlrp.dataset.reading import Spec
-from jaxlrp.errors import UnsupportedError
-from jaxlrp.explanation.explainer import asked, explains
-from jaxlrp.numerics import tiny, to_relevance
+from jaxlrp.explanation.base import find_explainer
+from jaxlrp.explanation.explainer import Explainer
 
-SAMPLE, TARGET, CONDITION = "sample", "target", "condition"
-_TRIED = (2, 3)  # samples on each device, by whose difference the axis of the batch is told
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One array of the store.
-
-    Attributes:
-      shape: of one sample.
-      dtype: its name, as Zarr has it.
-      dims: names of all axes, "sample" first.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    dims: tuple[str, ...]
+_TRIED = (2, 3)  # samples per device of two traces, by which the axis of the batch is found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """A function that explains, with all that is not a batch.
+    """An explainer with all arguments that are not part of a batch.
 
     Attributes:
-      explain: what `jaxlrp.explain` gives, or any function that gives an `Explanation`.
-      args: the positional arguments but the explained one.
+      explain: the result of `jaxlrp.explain`, or any function that returns an `Explanation`.
+      args: the positional arguments without the explained one.
       kwargs: keyword arguments.
-      position: of the explained argument.
-      conserves: whether relevance is to be compared with what it begins with.
+      position: index of the explained argument.
+      conserves: whether relevance of the input is to be compared with that of the output.
     """
 
     explain: Callable[..., Any]
@@ -66,7 +57,7 @@ class Call:
         return [leaf for leaf in jax.tree.leaves(self.args) if hasattr(leaf, "dtype")]
 
     def with_parameters(self, parameters: list[Any]) -> tuple[Any, ...]:
-        """The arguments, with other arrays."""
+        """The arguments, with their arrays replaced."""
         leaves, tree = jax.tree.flatten(self.args)
         left = iter(parameters)
         merged = [next(left) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
@@ -77,35 +68,40 @@ class Call:
         return self.explain(*everything, **self.kwargs, **kwargs)
 
 
-def call(explain: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> Call:
-    """Looks at what the user gave.
+def call(explain: Any, args: tuple[Any, ...]) -> Call:
+    """Checks an explainer and its arguments. Arguments bound by `functools.partial` come first.
 
     Raises:
-      TypeError: if `explain` is no function, or explains several arguments, or the explained argument
-        is not behind or between `args`.
+      TypeError: if `explain` is not callable, explains several arguments, or the explained argument
+        does not lie after or between `args`.
     """
+    kwargs: dict[str, Any] = {}
+    while isinstance(explain, functools.partial):
+        args, kwargs = (*explain.args, *args), {**explain.keywords, **kwargs}
+        explain = explain.func
     if not callable(explain):
         raise TypeError(
-            f"explain must be a function such as jaxlrp.explain(...) gives, got {explain!r}"
+            f"explainer must be callable, such as the result of jaxlrp.explain(...), got {explain!r}"
         )
-    argnums = explains(explain)
+    found = find_explainer(explain)
+    argnums = None if found is None else found[0].argnums
     if isinstance(argnums, (tuple, list)):
         if len(argnums) != 1:
             raise TypeError(
-                f"explain has argnums={argnums}: a data set has one explained argument; put several into "
-                "one pytree"
+                f"explainer has argnums={argnums}, but a data set has one explained argument: combine "
+                "several into one pytree"
             )
         (argnums,) = argnums
-    position = len(args) if argnums is None else int(argnums)
+    position = len(args) if found is None or argnums is None else argnums - found[1]
     if position > len(args):
         raise TypeError(
-            f"explain has argnums={position}, so args must hold the {position} arguments before the "
+            f"explainer has argnums={position}, so args must hold the {position} arguments before the "
             f"explained one, such as args=(variables,); got {len(args)}"
         )
-    known = asked(explain)
-    readout = getattr(known.composite, "readout", "relevance") if known else "relevance"
+    known = found[0] if found is not None and isinstance(found[0], Explainer) else None
+    readout = known.composite.readout if known else "relevance"
     conserves = readout == "relevance" and (known is None or known.start is None)
-    return Call(explain, tuple(args), dict(kwargs or {}), position, conserves)
+    return Call(explain, tuple(args), kwargs, position, conserves)
 
 
 @dataclasses.dataclass(eq=False)
@@ -113,12 +109,12 @@ class Program:
     """What is computed of a batch.
 
     Attributes:
-      members: what is stored, by name.
-      classes: how many the output has, where the source's targets are classes.
-      digest: a hash of the traced program; its parameters do not count.
-      equations: how many it has.
-      traces: how often the program was traced for compilation.
-      compilations: how often it was compiled.
+      members: the arrays that are stored, by name.
+      classes: number of classes, if the targets of the source are class indices; else None.
+      digest: a hash of the traced program, without the values of its parameters.
+      equations: number of equations of the traced program.
+      traces: number of times the program was traced for compilation.
+      compilations: number of times it was compiled.
     """
 
     call: Call
@@ -153,7 +149,7 @@ class Program:
             step, donate_argnums=1, in_shardings=(placed, batch, batch), out_shardings=batch
         )
         with warnings.catch_warnings():
-            # An input that has no result of its shape cannot be reused: nothing that a user can mend.
+            # An input without a result of its shape cannot be reused; the user cannot change that.
             warnings.filterwarnings("ignore", "Some donated buffers were not usable")
             compiled = donated.lower(self._abstract(), x, tuple(rest)).compile()
         self.compilations += 1
@@ -169,34 +165,38 @@ class Program:
         return {name: _compat.resharded(a, batch) for name, a in result.items()}
 
     def _checked(self, raw: dict[str, Array], x: Any) -> dict[str, Array]:
-        """What is stored, the axis of the batch first, and what is wrong with it."""
+        """What is stored, with the axis of the batch first, and the checks of each sample."""
         found = {name: jnp.moveaxis(a, self.axes[name], 0) for name, a in raw.items()}
-        stored = {name: _cast(a, self.members[name].dtype) for name, a in found.items()}
-        relevances = [name for name in stored if name.startswith(("relevance", "record."))]
+        stored = {
+            name: numeric_checks.cast(a, self.members[name].dtype) for name, a in found.items()
+        }
+        relevances = [name for name in stored if is_relevance(name)]
         outputs = [name for name in stored if name.startswith("output")]
-        checks = {
-            "_finite_input": _all_finite(jax.tree.leaves(x)),
-            "_finite": _all_finite([found[name] for name in relevances + outputs]),
+        checked = {
+            "_finite_input": numeric_checks.all_finite(jax.tree.leaves(x)),
+            "_finite": numeric_checks.all_finite([found[name] for name in relevances + outputs]),
         }
         if any(stored[name].dtype != found[name].dtype for name in relevances):
-            checks["_fits"] = _all_finite([stored[name] for name in relevances])
-            errors = [_error(found[name], stored[name]) for name in relevances]
-            checks["_error"] = jnp.max(jnp.stack(errors), axis=0)
-        return stored | checks
+            checked["_fits"] = numeric_checks.all_finite([stored[name] for name in relevances])
+            errors = [
+                numeric_checks.rounding_error(found[name], stored[name]) for name in relevances
+            ]
+            checked["_error"] = jnp.max(jnp.stack(errors), axis=0)
+        return stored | checked
 
     def _raw(self, parameters: list[Any], x: Any, target: Any, extra: Any) -> dict[str, Array]:
-        """By name, the axis of the batch where it is."""
+        """The arrays by name, with the axis of the batch where the function puts it."""
         args = self.call.with_parameters(parameters)
 
         def once(chosen: Any, condition: Any) -> dict[str, Any]:
             more = dict(extra) if condition is None else {**extra, "condition": condition}
             result = self.call(args, x, target=chosen, **more)
-            found = _named("relevance", result.relevance)
+            found = named("relevance", result.relevance)
             for path, record in result.records.items():
-                found[_record(path, found)] = record.relevance
-            found |= {f"_{name}": leaf for name, leaf in _named("output", result.output).items()}
+                found[record_name(path, found)] = record.relevance
+            found |= {f"_{name}": leaf for name, leaf in named("output", result.output).items()}
             if self.call.conserves and condition is None:
-                found["residual"] = _residual(result.output, chosen, result.relevance)
+                found["residual"] = numeric_checks.residual(result.output, chosen, result.relevance)
             return found
 
         def of_target(chosen: Any) -> dict[str, Any]:
@@ -220,12 +220,12 @@ class Program:
             found["prediction"] = _compat.freely(_greatest, z)
         if z is not None and self.policy.index is not None:
             index = _compat.freely(self.policy.index, target, z)
-            # what is no class yet is not known to fit
+            # int32 only fits class indices; a label from which a target is made can be larger
             found["target"] = index if self.policy.made else index.astype(jnp.int32)
-        return found | _named("label", target)
+        return found | named("label", target)
 
     def look(self) -> None:
-        """Finds the members, the axis of the batch of each, and the digest, by tracing twice."""
+        """Finds the members, their batch axes and the digest, by tracing twice."""
         shapes = []
         tried = [self.placement.structs(n, tuple(self.spec)) for n in _TRIED]
         for structs in tried:
@@ -235,11 +235,11 @@ class Program:
         self.equations, self.digest = len(traced.eqns), canonical.program(traced)
         small, large = shapes
         for name, a in small.items():
-            self.axes[name] = _batch_axis(name, a.shape, large[name].shape, sizes)
+            self.axes[name] = batch_axis(name, a.shape, large[name].shape, sizes)
             shape = list(a.shape)
             shape.pop(self.axes[name])
             self.members[name] = Member(
-                tuple(shape), self._stored(name, a.dtype), self._dims(name, len(shape))
+                tuple(shape), stored_dtype(name, a.dtype, self.dtype), self._dims(name, len(shape))
             )
         output = self.members.get("output")
         if output is not None and output.shape:
@@ -247,111 +247,12 @@ class Program:
             if self.policy.given and (output.shape[-1] > 1 or not self.policy.made):
                 self.classes = output.shape[-1]
 
-    def _stored(self, name: str, dtype: Any) -> str:
-        if not jnp.issubdtype(dtype, jnp.floating):
-            return np.dtype(dtype).name
-        if self.dtype is not None and name.startswith(("relevance", "record.")):
-            return self.dtype
-        return "float32" if dtype.itemsize < 4 else np.dtype(dtype).name
-
     def _dims(self, name: str, rank: int) -> tuple[str, ...]:
-        explained = name.startswith(("relevance", "record.", "residual"))
-        lead = [TARGET] if self.policy.count is not None and (explained or name == "target") else []
-        lead += [CONDITION] if self.conditions is not None and explained else []
-        left = rank - len(lead)
-        if name.startswith("relevance") and self.dims is not None:
-            if len(self.dims) != left:
-                raise ValueError(
-                    f"dims must name the {left} axes of one sample's relevance, got {self.dims}"
-                )
-            return (SAMPLE, *lead, *self.dims)
-        if name == "output" and left == 1:
-            return (SAMPLE, "class")
-        return (SAMPLE, *lead, *(f"dim_{i}" for i in range(left)))
-
-
-def _named(prefix: str, tree: Any) -> dict[str, Any]:
-    """Leaves by names that can be those of folders.
-
-    Raises:
-      UnsupportedError: if two leaves would have the same name.
-    """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    found: dict[str, Any] = {}
-    for path, leaf in leaves:
-        key = re.sub(r"[/\\\0]", ".", jax.tree_util.keystr(path, simple=True, separator="."))
-        name = f"{prefix}.{key}" if key else prefix
-        if name in found:
-            raise UnsupportedError(
-                f"two parts of {prefix} would be stored as {name!r}: give their keys names that differ in "
-                "more than '.' and '/'"
-            )
-        found[name] = leaf
-    return found
+        return axis_names(
+            name, rank, several_targets=self.policy.count is not None,
+            conditions=self.conditions is not None, dims=self.dims,
+        )  # fmt: skip
 
 
 def _greatest(z: Array) -> Array:
     return jnp.argmax(z, axis=-1).astype(jnp.int32)
-
-
-def _batch_axis(
-    name: str, small: tuple[int, ...], large: tuple[int, ...], tried: tuple[int, ...]
-) -> int:
-    pairs = list(zip(small, large, strict=True))
-    differ = [i for i, (a, b) in enumerate(pairs) if a != b]
-    if len(differ) != 1 or pairs[differ[0]] != tried:
-        raise UnsupportedError(
-            f"{name!r} has no axis of the batch: for batches of {tried[0]} and {tried[1]} samples its "
-            f"shapes are {small} and {large}. Explain a function that gives each sample its own result"
-        )
-    return differ[0]
-
-
-def _record(path: str, found: Mapping[str, Any]) -> str:
-    """The name of a recorded layer's array."""
-    name = f"record.{path.replace('/', '.')}"
-    if name in found:
-        raise UnsupportedError(
-            f"two recorded layers would be stored as {name!r}, one of them is {path!r}: record one of them"
-        )
-    return name
-
-
-def _per_sample(a: Array) -> Array:
-    return a.reshape(a.shape[0] if a.ndim else 1, -1)
-
-
-def _all_finite(leaves: list[Array]) -> Array:
-    found = jnp.ones(leaves[0].shape[0], bool)
-    for a in leaves:
-        if jnp.issubdtype(a.dtype, jnp.inexact):
-            found &= jnp.isfinite(_per_sample(a)).all(axis=1)
-    return found
-
-
-def _cast(a: Array, dtype: str) -> Array:
-    return a if a.dtype == jnp.dtype(dtype) else a.astype(dtype)
-
-
-def _error(exact: Array, stored: Array) -> Array:
-    """The largest error of each sample, in units of its largest relevance.
-
-    A network that is dead for a sample gives it less than `tiny`, which is no relevance to be wrong about.
-    """
-    exact = _per_sample(exact)
-    worst = jnp.abs(exact - _per_sample(stored).astype(exact.dtype)).max(axis=1)
-    return worst / jnp.maximum(jnp.abs(exact).max(axis=1), tiny(exact.dtype))
-
-
-def _residual(output: Any, target: Any, relevance: Any) -> Array:
-    """|begun - arrived| / |begun| of each sample."""
-
-    def total(tree: Any) -> Array:
-        parts = [_per_sample(a).sum(axis=1) for a in jax.tree.leaves(tree)]
-        return sum(parts[1:], parts[0])
-
-    def residual(output: Any, cotangent: Any, relevance: Any) -> Array:
-        whole = total(jax.tree.map(to_relevance, output, cotangent))
-        return jnp.abs(whole - total(relevance)) / jnp.abs(whole)
-
-    return _compat.freely(residual, output, targets.initial(output, target), relevance)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress while it goes on, a summary at its end."""
+"""What the user sees of a run: its progress, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ _EVERY = 30.0  # seconds between lines of a log
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a run has done; `print` it.
+    """What a run has done. `print` shows it in words.
 
     Attributes:
-      samples: how many the store now holds.
-      new: how many of them this run added.
-      failed: why samples have no relevance, by id; those of earlier runs too. A sample whose id came before
-        is listed as "ID (again)", an item without an id as "item POSITION".
-      skipped: why, of what the source left out, by name: folders that cannot be read, files that are
-        no pictures.
-      mended: how many chunks of earlier runs were found damaged, and computed again.
-      seconds: the whole run took.
-      compile_seconds: of these, tracing and compiling.
-      throughput: new samples per second of the rest, of all processes together.
-      residual: median and greatest |begun - arrived| / |begun| over the store; None where relevance is
-        not to be compared with what it begins with.
-      error: the greatest error of a smaller dtype over the store, in units of the largest relevance of
-        the sample; None where relevances are stored as they are.
-      batch: samples of a batch, of one process.
-      devices: how many compute one batch.
-      traces, compilations: of the program, in this process and this run: one, or none where nothing was
-        left. What was tried to choose the batch size is not counted.
-      bytes: that this process wrote.
+      samples: number of samples in the store.
+      new: number of samples that this run added.
+      failed: the reason for each sample without relevance, by id, including earlier runs. A repeated id
+        is listed as "ID (duplicate)", an item without an id as "item POSITION".
+      skipped: the reason for each thing that the source left out, by name: folders that cannot be
+        read, files that are not images.
+      repaired: number of chunks of earlier runs that were damaged and were computed again.
+      seconds: duration of the run.
+      compile_seconds: the part of it that was spent on tracing and compiling.
+      throughput: new samples per second without compiling, of all processes together.
+      residual: median and maximum of |R_output - R_input| / |R_output| over the samples of the store;
+        None where relevance of input and output cannot be compared.
+      error: the largest rounding error in the store, relative to the largest relevance of the sample;
+        None if relevance is stored as computed.
+      batch_size: samples per batch, of one process.
+      devices: number of devices that compute one batch.
+      traces, compilations: number of times that this process traced and compiled the program: 1, or 0 if
+        nothing was left to do. Trials to choose the batch size are not counted.
+      bytes: bytes that this process wrote.
     """
 
     samples: int
     new: int
     failed: Mapping[Id, str]
     skipped: Mapping[str, str]
-    mended: int
+    repaired: int
     seconds: float
     compile_seconds: float
     throughput: float
     residual: tuple[float, float] | None
     error: float | None
-    batch: int
+    batch_size: int
     devices: int
     traces: int
     compilations: int
@@ -67,16 +67,17 @@ class Summary:
         if self.skipped:
             lines += [f"skipped     {len(self.skipped):,}", *_first(self.skipped)]
         lines += [
-            f"time        {self.seconds:.1f} s, of which {self.compile_seconds:.1f} s to compile",
-            f"throughput  {self.throughput:.1f} samples/s, batch {self.batch}, devices {self.devices}",
+            f"time        {self.seconds:.1f} s, of which {self.compile_seconds:.1f} s compiling",
+            f"throughput  {self.throughput:.1f} samples/s, batch size {self.batch_size}, "
+            f"devices {self.devices}",
             f"written     {self.bytes / 2**20:.1f} MiB",
         ]
-        if self.mended:
-            lines.append(f"mended      {self.mended} chunks that were damaged")
+        if self.repaired:
+            lines.append(f"repaired    {self.repaired} damaged chunks")
         if self.residual is not None:
             median, most = self.residual
             lines.append(
-                f"residual    median {median:.3g}, greatest {most:.3g} of the relevance that was begun with"
+                f"residual    median {median:.3g}, maximum {most:.3g} of the output's relevance"
             )
         if self.error is not None:
             lines.append(f"rounding    at most {self.error:.2g} of a sample's largest relevance")
@@ -90,12 +91,12 @@ def _first(reasons: Mapping[Any, str], count: int = 10) -> list[str]:
 
 
 class Progress:
-    """Shows how far a run is.
+    """Shows the progress of a run.
 
     Args:
-      how: "bar" with rich, "log" for lines through `logging`, "none"; "auto" is a bar where
-        standard error is a terminal, else the log.
-      total: how many samples are to be done; None if that is not known.
+      how: "bar" (needs rich), "log" for lines through `logging`, "none", or "auto": a bar if standard
+        error is a terminal, else the log.
+      total: number of samples to do, None if unknown.
     """
 
     def __init__(self, how: str, total: int | None) -> None:
@@ -110,7 +111,7 @@ class Progress:
             self._bar.start()
 
     def advance(self, done: int, failed: int = 0) -> None:
-        """More samples are done, or have failed."""
+        """Counts samples that are done or have failed."""
         self._done += done
         self._failed += failed
         if self._bar is not None:
@@ -122,7 +123,7 @@ class Progress:
             _LOG.info("%s", self.line())
 
     def line(self) -> str:
-        """Done, rate and time left, in words."""
+        """Samples done, rate and remaining time, in words."""
         rate = self._rate()
         done = self._done + self._failed
         whole = "" if self._total is None else f" of {self._total:,}"

@@ -1,4 +1,4 @@
-"""Reading a store: arrays that are read where they are sliced."""
+"""Reading a store: lazy arrays, which read what is sliced."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 from jaxlrp.dataset import journal, manifest
 from jaxlrp.dataset.errors import DamagedError
 from jaxlrp.dataset.manifest import Manifest
-from jaxlrp.dataset.program import Member
+from jaxlrp.dataset.members import Member
 from jaxlrp.dataset.source import Id
-from jaxlrp.dataset.store import open_array
+from jaxlrp.dataset.zarr_arrays import open_array
 from jaxlrp.errors import near
 
 
 class LazyArray:
-    """An array on disk, one row for each sample. What is sliced is read, as a NumPy array.
+    """An array on disk, (samples, ...). Slicing reads the slice, as a NumPy array.
 
-    The first axis takes an integer, a slice, integers, or a mask; the others whatever NumPy takes.
+    The first axis takes an integer, a slice, an array of integers, or a mask; the others any NumPy index.
 
     Attributes:
-      shape, dtype, ndim: as of a NumPy array.
-      dims: a name for each axis, "sample" first.
+      shape, dtype, ndim, size: as in NumPy.
+      dims: name of each axis, "sample" first.
     """
 
     def __init__(self, name: str, array: Any, rows: np.ndarray, member: Member, chunk: int) -> None:
@@ -52,10 +52,10 @@ class LazyArray:
         if first is Ellipsis:
             return self._read(self._rows)[key]
         if first is None:
-            raise IndexError("the first index speaks of samples: np.newaxis cannot stand there")
+            raise IndexError("the first index selects samples, so it cannot be np.newaxis")
         if isinstance(first, (int, np.integer)) and not isinstance(first, bool):
             if not -len(self) <= first < len(self):
-                raise IndexError(f"sample {first} is out of range: there are {len(self)}")
+                raise IndexError(f"sample {first} is out of range for {len(self)} samples")
             block = self._read(self._rows[first : first + 1 or None])[0]
             return block[tuple(rest)] if rest else block
         if not isinstance(first, slice):
@@ -70,7 +70,7 @@ class LazyArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("an array on disk cannot be had without a copy")
+            raise ValueError("an array on disk cannot be converted without a copy")
         found = self._read(self._rows)
         return found if dtype is None else found.astype(dtype, copy=False)
 
@@ -83,10 +83,10 @@ class LazyArray:
             return part.read().result()
         except (
             Exception
-        ) as error:  # tensorstore has errors of several kinds for what it cannot read
+        ) as error:  # tensorstore raises several kinds of errors for unreadable files
             raise DamagedError(
-                f"{self._name!r} cannot be read: {error}. Find what is damaged with "
-                "jaxlrp.dataset.verify(path, mend=True), then resume the run"
+                f"{self._name!r} cannot be read: {error}. Discard damaged chunks with "
+                "jaxlrp.dataset.verify(path, repair=True), then resume the run"
             ) from error
 
     def __repr__(self) -> str:
@@ -95,21 +95,22 @@ class LazyArray:
 
 
 class Relevance(Mapping[str, LazyArray]):
-    """A store, as it was when it was opened. A mapping from names to lazy arrays.
+    """The contents of a store when it was opened: a mapping from names to lazy arrays.
 
-    Rows of all arrays are the same samples, those that have a relevance. The arrays, where they apply:
+    All arrays have the same rows: the samples that have relevance. The arrays, where they apply:
 
     * `relevance`, or `relevance.NAME` for each leaf of an input that is a pytree;
     * `record.PATH` for each recorded layer, with "." for "/";
-    * `output`, `prediction` (the class of the greatest output), `target` (the class or classes that
-      were explained), `label` (what the source gave), `residual` (|begun - arrived| / |begun|).
+    * `output`, `prediction` (the class with the largest output), `target` (the class or classes that
+      were explained), `label` (the target from the source), `residual`
+      (|R_output - R_input| / |R_output|, of the summed relevance of the sample).
 
     Attributes:
       path: the folder.
       manifest: what the numbers depend on: composite, plan, model, target policy, versions.
-      failed: why samples have no relevance, by their id.
-      error: the greatest error of storing relevances in fewer bits, in units of the largest relevance of
-        the sample; None where they are stored as they are.
+      failed: the reason for each sample without relevance, by id.
+      error: the largest rounding error of relevance stored in fewer bits, relative to the largest
+        relevance of the sample; None if relevance is stored as computed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,7 +118,7 @@ class Relevance(Mapping[str, LazyArray]):
         self.manifest = manifest.read(path)
         state = journal.state(path)
         _check_journal(path, state, self.manifest)
-        self.failed: dict[Id, str] = state.listed
+        self.failed: dict[Id, str] = state.without_relevance
         self.error: float | None = None
         if self.manifest.dtype is not None:
             self.error = max((line["error"] for line in state.chunks.values()), default=0.0)
@@ -133,12 +134,12 @@ class Relevance(Mapping[str, LazyArray]):
 
     @property
     def ids(self) -> Sequence[Id]:
-        """The id of each row."""
+        """The id of each row: (samples,)."""
         return self._ids
 
     @property
     def relevance(self) -> LazyArray:
-        """Of the explained input; see `dims` for its axes."""
+        """Relevance of the explained input; `dims` names its axes."""
         return self["relevance"]
 
     @property
@@ -148,11 +149,11 @@ class Relevance(Mapping[str, LazyArray]):
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Names along the axis "condition"; none where there is no such axis."""
+        """Names along the axis "condition", empty if there is no such axis."""
         return self.manifest.condition_names
 
     def find(self, ids: Sequence[Id]) -> np.ndarray:
-        """The rows of samples.
+        """The rows of the samples with the given ids: (len(ids),), integers.
 
         Raises:
           KeyError: if there is no such sample, or it failed, with the reason.
@@ -161,7 +162,7 @@ class Relevance(Mapping[str, LazyArray]):
         for name in ids:
             if name not in places:
                 why = self.failed.get(name, near(str(name), map(str, places)))
-                raise KeyError(f"there is no relevance of {name!r}: {why}")
+                raise KeyError(f"no relevance for {name!r}: {why}")
         return np.array([places[name] for name in ids], np.intp)
 
     def __getitem__(self, name: str) -> LazyArray:
@@ -177,7 +178,7 @@ class Relevance(Mapping[str, LazyArray]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        lines = [f"<relevances of {len(self._ids)} samples in {str(self.path)!r}>"]
+        lines = [f"<relevance of {len(self._ids)} samples in {str(self.path)!r}>"]
         lines += [f"  {array!r}" for array in self._arrays.values()]
         if self.error is not None:
             lines.append(f"  rounding: at most {self.error:.2g} of a sample's largest relevance")
@@ -185,29 +186,29 @@ class Relevance(Mapping[str, LazyArray]):
 
 
 def _check_journal(path: Path, state: journal.State, held: Manifest) -> None:
-    """Refuses a store that would look empty because its journals are gone."""
+    """Refuses a store that would look empty because its journals are missing."""
     chunks = (path / name / "c" for name in held.members)
     if not state.run and any(folder.is_dir() and any(folder.iterdir()) for folder in chunks):
         raise DamagedError(
-            f"the store {str(path)!r} has chunks, but no journal says of which samples: put back "
-            f"its folder {journal.FOLDER!r}, or start the run on it again, which computes all samples again"
+            f"the store {str(path)!r} has chunks, but no journal that lists their samples: restore the "
+            f"folder {journal.FOLDER!r}, or start the run again, which computes all samples again"
         )
 
 
 def open_relevance(path: str | os.PathLike[str]) -> Relevance:
-    """Opens what `attribute_dataset` has written; also while a run still writes.
+    """Opens a store written by `attribute_dataset`, even while a run is writing to it.
 
-    Nothing but the manifest and the journals is read until an array is sliced.
+    Only the manifest and the journals are read until an array is sliced.
 
     Args:
-      path: the folder.
+      path: the folder of the store.
 
     Returns:
-      A mapping from names to arrays; `opened.relevance[10:20]` is a NumPy array.
+      A mapping from names to lazy arrays; `opened.relevance[10:20]` is a NumPy array.
 
     Raises:
-      StoreError: if the folder is no store.
-      DamagedError: if its manifest or a journal cannot be read, or its journals are gone. A damaged
-        chunk raises where it is read.
+      StoreError: if the folder is not a store.
+      DamagedError: if the manifest or a journal cannot be read, or the journals are missing. A damaged
+        chunk raises when it is read.
     """
     return Relevance(Path(path))

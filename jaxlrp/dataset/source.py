@@ -1,11 +1,9 @@
-"""Where samples come from: anything with a length and an index, or any iterable."""
+"""Samples, and the three kinds of source: `Indexed`, `Elements`, `Stream`. Nothing here reads files."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +16,10 @@ class Sample(NamedTuple):
     """One sample.
 
     Attributes:
-      id: by which it is found again, an integer or a string.
-      input: an array or a pytree of arrays, without the batch's axis.
-      target: what the source says is to be explained; None if it says nothing.
-      extra: further arguments of the explained function, by keyword.
+      id: identifies the sample in the store; an integer or a string, unique in the source.
+      input: an array or a pytree of arrays, without the batch axis.
+      target: the target or label that belongs to the sample, None if it has none.
+      extra: further keyword arguments of the explained function, without the batch axis.
     """
 
     id: Id
@@ -34,33 +32,33 @@ class Failure(NamedTuple):
     """A sample that cannot be explained, and why.
 
     Attributes:
-      id: None of an item whose id is not known.
-      reason: why.
-      again: whether the id is that of an earlier sample, so that it does not name this one.
-      position: in the source, of an item whose id is not known.
+      id: the sample's id, None if it is not known.
+      reason: why it failed.
+      duplicate: whether an earlier sample has the same id, so that the id does not identify this one.
+      position: position in the source, where the id is not known.
     """
 
     id: Id | None
     reason: str
-    again: bool = False
+    duplicate: bool = False
     position: int | None = None
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """How messages name it."""
         return repr(f"item {self.position}" if self.id is None else self.id)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Indexed:
-    """Samples with a number.
+    """Samples with random access and known ids.
 
     Attributes:
-      text: what it is, for the manifest.
-      ids: of every sample, in order.
-      fetch: from several numbers to as many samples; may raise.
-      slow: whether fetching one is worth a thread, as decoding a picture is.
-      skipped: why, of what the source left out before it had an id, by name.
+      text: short description, noted in the manifest.
+      ids: id of each sample, in order.
+      fetch: from N positions to N samples. An exception fails the sample, not the run.
+      slow: whether fetching a sample is slow enough to be worth a thread, as decoding an image is.
+      skipped: what was left out and has no id, with the reason, by name.
     """
 
     text: str
@@ -75,10 +73,10 @@ class Indexed:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
-    """Samples one after the other.
+    """Samples that come one after the other.
 
     Attributes:
-      text: what it is, for the manifest.
+      text: short description, noted in the manifest.
       items: an iterable of elements, see `element`.
     """
 
@@ -88,11 +86,11 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Elements:
-    """Samples with a number, whose ids are only known once they are fetched.
+    """Samples with random access, whose ids are only known once they are fetched.
 
     Attributes:
-      text: what it is, for the manifest.
-      items: has a length and an index; see `element`.
+      text: short description, noted in the manifest.
+      items: has a length and an index; see `element` for what an item can be.
     """
 
     text: str
@@ -105,60 +103,26 @@ class Elements:
 Source = Indexed | Elements | Stream
 
 
-def as_source(source: Any) -> Source:
-    """What a user gives as a source, as one of the three kinds.
-
-    Raises:
-      TypeError, ValueError: if it is none, saying what can be one.
-    """
-    from jaxlrp.dataset import files
-
-    if isinstance(source, (Indexed, Elements, Stream)):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        return files.of_path(Path(source))
-    if type(source).__module__.partition(".")[0] == "h5py" and hasattr(source, "keys"):
-        return files.hdf5(source)
-    if _is_array(source):
-        return arrays(source)
-    if isinstance(source, Mapping):
-        return _of_mapping(source)
-    if isinstance(source, tuple) and source and all(map(_is_array, source)):
-        if len(source) > 2:
-            raise ValueError(
-                f"a tuple of arrays is (inputs,) or (inputs, targets), got {len(source)}: give a "
-                'dictionary with the keys "input", "target", "id"'
-            )
-        return arrays(*source)
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        return Elements(_name(source), source)  # a grain MapDataset, a list
-    if isinstance(source, Iterable):
-        return Stream(_name(source), source)
-    raise TypeError(
-        "source must be an array, (inputs, targets), a dictionary of arrays, a folder of pictures, "
-        f"an HDF5 file, a grain data set or loader, or an iterable of samples; got {source!r}"
-    )
-
-
 def arrays(
     inputs: Any, targets: Any = None, ids: Sequence[Any] | None = None, **extra: Any
 ) -> Indexed:
-    """Samples along the first axis of arrays; memory maps and HDF5 are read as they are needed.
+    """A source of samples along the first axis of arrays. Memory maps and HDF5 are read lazily.
 
     Args:
-      inputs: an array (N, ...), or a pytree of such.
+      inputs: an array (N, ...), or a pytree of such arrays.
       targets: (N, ...), or None.
-      ids: N integers or strings; by default the position.
-      **extra: (N, ...), further arguments of the explained function, by keyword.
+      ids: N unique integers or strings; by default the position.
+      **extra: (N, ...), further keyword arguments of the explained function.
 
     Raises:
-      ValueError: if the lengths differ, or an id comes twice.
+      TypeError: if an id is neither an integer nor a string.
+      ValueError: if the lengths differ, or an id is repeated.
     """
     held = jax.tree.map(_on_host, (inputs, targets, extra))
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(held)}
     if len(sizes) != 1 or sizes == {()}:
         found = jax.tree.map(np.shape, held)
-        raise ValueError(f"all arrays must have one length along their first axis, got {found}")
+        raise ValueError(f"all arrays must have the same length along axis 0, got shapes {found}")
     ((length,),) = sizes
     names = checked_ids(range(length) if ids is None else ids, length)
 
@@ -172,7 +136,12 @@ def arrays(
     return Indexed(f"arrays {shape}", names, fetch)
 
 
-def _of_mapping(source: Mapping[str, Any]) -> Indexed:
+def of_mapping(source: Mapping[str, Any]) -> Indexed:
+    """A source from a dictionary of arrays (N, ...).
+
+    Raises:
+      ValueError: if there is no key "input".
+    """
     if "input" not in source:
         raise ValueError(
             'a dictionary of arrays must have the key "input", and may have "target", "id" and '
@@ -183,7 +152,7 @@ def _of_mapping(source: Mapping[str, Any]) -> Indexed:
 
 
 def element(item: Any, position: int) -> Sample:
-    """One element of an iterable as a sample.
+    """An item of an iterable as a sample.
 
     Raises:
       TypeError, ValueError: if it is neither (id, input, target), nor a dictionary, nor an array.
@@ -198,20 +167,20 @@ def element(item: Any, position: int) -> Sample:
     if isinstance(item, tuple):
         if len(item) != 3:
             raise ValueError(
-                f"a tuple must be (id, input, target), got {len(item)} items; or give a dictionary "
+                f"a tuple must be (id, input, target), got {len(item)} items; or use a dictionary "
                 'with the keys "input", "target", "id"'
             )
         return Sample(canonical(item[0]), item[1], item[2])
-    if _is_array(item):
+    if is_array(item):
         return Sample(position, item)
     raise TypeError(
-        'an element must be (id, input, target), a dictionary with the key "input", or an array, '
+        'an item must be (id, input, target), a dictionary with the key "input", or an array, '
         f"got {type(item).__name__}"
     )
 
 
 def canonical(name: Any) -> Id:
-    """An id as JSON holds it.
+    """An id in the form in which JSON holds it.
 
     Raises:
       TypeError: if it is neither an integer nor a string.
@@ -228,10 +197,15 @@ def canonical(name: Any) -> Id:
 
 
 def checked_ids(ids: Sequence[Any], length: int) -> Sequence[Id]:
-    """Ids of one kind, none twice."""
+    """Ids in canonical form.
+
+    Raises:
+      TypeError: if an id is neither an integer nor a string.
+      ValueError: if there are not `length` of them, or one is repeated.
+    """
     if isinstance(ids, range):
         return ids
-    # a list of Python's own is not made an array, which would make one kind of all its ids
+    # A Python list is not turned into an array, which would give all its ids the same type.
     names = [
         canonical(name) for name in (ids if isinstance(ids, list) else np.asarray(ids).tolist())
     ]
@@ -240,24 +214,21 @@ def checked_ids(ids: Sequence[Any], length: int) -> Sequence[Id]:
     if len(set(names)) != length:
         seen: set[Id] = set()
         twice = next(name for name in names if name in seen or seen.add(name))
-        raise ValueError(f"every id must be its own, but {twice!r} comes twice")
+        raise ValueError(f"ids must be unique: {twice!r} is repeated")
     return names
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value can be sliced like an array: it has a shape, a dtype and an index."""
+    return hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")
 
 
 def _take(array: Any, positions: Sequence[int]) -> Any:
     first, last = positions[0], positions[-1]
-    if last - first + 1 == len(positions):  # HDF5 and the like read a slice in one go
+    if last - first + 1 == len(positions):  # HDF5 and memory maps read a slice at once
         return np.asarray(array[first : last + 1])
     return [np.asarray(array[i]) for i in positions]
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__")
-
-
 def _on_host(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, (jax.Array, list)) else value
-
-
-def _name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind, while the devices compute."""
+"""Threads that read and write while the devices compute."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 _END: Any = object()
 
 
-class Ahead(Generic[T]):
-    """An iterator that a thread runs ahead of, by at most `size` items.
+class Prefetch(Generic[T]):
+    """Iterates over items that a thread fetches at most `size` ahead.
 
-    What the iterator raises is raised where the item would have come.
+    An exception of the iterator is raised in place of the item.
     """
 
     def __init__(self, items: Iterator[T], size: int) -> None:
@@ -22,7 +22,7 @@ class Ahead(Generic[T]):
         self._stopped = threading.Event()
         self._error: BaseException | None = None
         self._items = items
-        self._thread = threading.Thread(target=self._run, name="jaxlrp-ahead", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="jaxlrp-prefetch", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -60,24 +60,24 @@ class Ahead(Generic[T]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stops the thread; an item that it is at is finished."""
+        """Stops the thread, once the current item is done."""
         self._stopped.set()
         self._thread.join()
 
 
-class Behind(Generic[T]):
-    """A thread that does something with each item, at most `size` behind.
+class Background(Generic[T]):
+    """A thread that calls a function of each item, in order.
 
     Args:
-      function: what is done.
-      size: how many items may wait before `put` does.
+      function: what is called.
+      size: number of items that may be queued before `put` blocks.
     """
 
     def __init__(self, function: Callable[[T], None], size: int) -> None:
         self._queue: queue.Queue[Any] = queue.Queue(size)
         self._function = function
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="jaxlrp-behind", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="jaxlrp-background", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -89,22 +89,22 @@ class Behind(Generic[T]):
                     self._error = error
 
     def put(self, item: T) -> None:
-        """Hands an item over; raises what an earlier one raised."""
+        """Queues an item. Raises what the function raised for an earlier one."""
         self.check()
         self._queue.put(item)
 
     def check(self) -> None:
-        """Raises what an item raised."""
+        """Raises what the function raised, if it did."""
         if self._error is not None:
             raise self._error
 
     def finish(self) -> None:
-        """Waits until all items are done; raises what one of them raised."""
+        """Waits until all items are done. Raises what the function raised."""
         self.close()
         self.check()
 
     def close(self) -> None:
-        """Waits until all items are done, or one has failed; raises nothing."""
+        """Waits until all items are done, or one has failed. Raises nothing."""
         if self._thread.is_alive():
             self._queue.put(_END)
             self._thread.join()

@@ -1,4 +1,4 @@
-"""Is all there, and as it was written?"""
+"""Checking a store: is everything there, and exactly as it was written?"""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from jaxlrp.dataset import durable, foreign, journal, manifest, store
-from jaxlrp.dataset.durable import Lock, full_disk_said
+from jaxlrp.dataset import durable, journal, manifest, safe_files, store, zarr_arrays
+from jaxlrp.dataset.durable import Lock, full_disk_as_error
 from jaxlrp.dataset.journal import Journal, State
 from jaxlrp.dataset.manifest import Manifest
 from jaxlrp.dataset.source import Id
@@ -18,27 +19,27 @@ from jaxlrp.dataset.source import Id
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `verify` found; `print` it.
+    """What `verify` found. `print` shows it in words.
 
     Attributes:
-      samples, failed, chunks: how many there are.
-      damaged: by the number of a chunk, what is wrong with it.
-      twice: ids of samples that are there more than once.
-      broken: lines of the journals that cannot be read. A kill leaves one for each process at the most;
-        the samples of a broken line are computed again.
-      metadata: arrays whose zarr.json is not what was written, "/" for the group that holds them; the next
-        run, and `mend`, write it anew.
-      orphans: files that no journal speaks of, which a kill leaves and the next run removes.
-      lost: what the journals no longer say, "" if nothing is known to be lost. The next run computes
-        these samples again.
-      links: symbolic links, which no run makes or follows. A run refuses a store that has one.
+      samples, failed, chunks: counts.
+      damaged: what is wrong with each damaged chunk, by its number.
+      duplicates: ids of samples that are stored more than once.
+      broken: number of journal lines that cannot be read. A kill leaves at most one per process; the
+        samples of a broken line are computed again.
+      metadata: names of arrays whose zarr.json was altered, "/" for the group; the next run, and
+        `verify` with `repair`, write it again.
+      orphans: number of files without a journal line, which a kill leaves and the next run removes.
+      lost: which journal lines are missing, "" if none are known to be. The next run computes their
+        samples again.
+      links: symbolic links, which runs neither create nor follow. A run refuses a store with links.
     """
 
     samples: int
     failed: int
     chunks: int
     damaged: dict[int, str]
-    twice: tuple[Id, ...]
+    duplicates: tuple[Id, ...]
     broken: int
     metadata: tuple[str, ...]
     orphans: int
@@ -47,82 +48,76 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every chunk that the journals name is as it was written, and no line is missing."""
-        wrong = (self.damaged, self.twice, self.broken, self.metadata, self.lost, self.links)
+        """Whether every chunk in the journals is as it was written, and no line is missing."""
+        wrong = (self.damaged, self.duplicates, self.broken, self.metadata, self.lost, self.links)
         return not any(wrong)
 
     def __str__(self) -> str:
         lines = [
-            f"samples  {self.samples}, failed {self.failed}",
-            f"chunks   {self.chunks}, damaged {len(self.damaged)}",
+            f"samples     {self.samples}, failed {self.failed}",
+            f"chunks      {self.chunks}, damaged {len(self.damaged)}",
         ]
         lines += [f"  chunk {number}: {what}" for number, what in self.damaged.items()]
-        if self.twice:
-            lines.append(
-                f"twice    {', '.join(map(repr, self.twice[:5]))} ({len(self.twice)} in all)"
-            )
+        if self.duplicates:
+            shown = ", ".join(map(repr, self.duplicates[:5]))
+            lines.append(f"duplicates  {shown} ({len(self.duplicates)} in total)")
         if self.broken:
-            lines.append(f"broken   {self.broken} lines of the journals")
+            lines.append(f"broken      {self.broken} journal lines")
         if self.lost:
-            lines.append(f"lost     {self.lost}")
+            lines.append(f"lost        {self.lost}")
         if self.links:
-            lines.append(
-                f"links    {', '.join(map(repr, self.links))}: a run makes and follows none"
-            )
+            shown = ", ".join(map(repr, self.links))
+            lines.append(f"links       {shown}: a store must not contain symbolic links")
         if self.metadata:
-            lines.append(f"metadata altered: zarr.json of {', '.join(self.metadata)}")
+            lines.append(f"metadata    altered: zarr.json of {', '.join(self.metadata)}")
         if self.orphans:
-            why = (
-                "of chunks whose lines are lost"
-                if self.lost
-                else "of no chunk, left by a kill, harmless"
-            )
-            lines.append(f"orphans  {self.orphans} files {why}")
+            why = "of chunks whose lines are lost" if self.lost else "left by a kill, harmless"
+            lines.append(f"orphans     {self.orphans} files {why}")
         return "\n".join(lines)
 
 
-def verify(path: str | os.PathLike[str], *, mend: bool = False) -> Report:
-    """Reads every chunk and compares it with its checksum.
+def verify(path: str | os.PathLike[str], *, repair: bool = False) -> Report:
+    """Compares every chunk of a store with its checksum.
 
     Args:
-      path: a store of `attribute_dataset`.
-      mend: give up what is damaged, so that the next run computes it again.
+      path: a store written by `attribute_dataset`.
+      repair: discard damaged chunks, so that the next run computes them again.
 
     Returns:
-      A `Report`. With `mend` it says what was damaged before.
+      A `Report`; with `repair`, of the state before the repair.
 
     Raises:
-      StoreError: if the folder is no store, or, with `mend`, holds a symbolic link.
-      DamagedError: if its manifest or a journal cannot be read.
-      StoreLockedError: with `mend`, if a run writes to it.
+      StoreError: if the folder is not a store, or, with `repair`, contains a symbolic link.
+      DamagedError: if the manifest or a journal cannot be read.
+      StoreLockedError: with `repair`, if a run is writing to the store.
     """
     folder = Path(path)
     held = manifest.read(folder)
-    if not mend:
+    if not repair:
         return report(folder, held, journal.state(folder))
-    foreign.refuse_links(folder, ours(held))
+    safe_files.refuse_links(folder, ours(held))
     lock = Lock(folder)
     try:
         state = journal.state(folder)
         found = report(folder, held, state)
-        void(folder, state, found.damaged)
-        _give_up(folder, held, found)
+        discard(folder, state, found.damaged)
+        _accept_losses(folder, held, found)
         return found
     finally:
         lock.release()
 
 
 def ours(held: Manifest) -> tuple[str, ...]:
-    """The names in a store that runs write."""
+    """Names of everything in a store that runs write."""
     return (*TOP, *held.members)
 
 
 TOP = (durable.LOCK, durable.OWNER, manifest.FILE, journal.FOLDER, "zarr.json")
-"""Those of any store."""
+"""Names that every store has."""
 
 
-def _give_up(folder: Path, held: Manifest, found: Report) -> None:
-    """Writes metadata anew, and notes that lost lines are known to be lost. While the store is locked."""
+def _accept_losses(folder: Path, held: Manifest, found: Report) -> None:
+    """Rewrites altered metadata, and notes that missing lines are known. Needs the lock."""
     state = journal.state(folder)
     if found.metadata or found.lost or found.broken:
         store.set_metadata(folder, held.members, held.chunk, state)
@@ -135,7 +130,7 @@ def _give_up(folder: Path, held: Manifest, found: Report) -> None:
 
 
 def report(folder: Path, held: Manifest, state: State, *, full: bool = True) -> Report:
-    """What is wrong with a store; without `full` only sizes of files are looked at."""
+    """What is wrong with a store; with `full` checksums are compared, else only file sizes."""
 
     def wrong(number: int) -> str | None:
         return _wrong(folder, held, number, state.chunks[number], full)
@@ -145,13 +140,13 @@ def report(folder: Path, held: Manifest, state: State, *, full: bool = True) -> 
         damaged = {number: what for number, what in found if what}
     counted = collections.Counter(state.ids)
     orphans = store.orphans(folder, held.members, state)
-    links = [link for name in ours(held) for link in foreign.tree(folder / name)[1]]
+    links = [link for name in ours(held) for link in safe_files.tree(folder / name)[1]]
     return Report(
         samples=len(counted),
-        failed=len(state.listed),
+        failed=len(state.without_relevance),
         chunks=len(state.chunks),
         damaged=damaged,
-        twice=tuple(name for name, times in counted.items() if times > 1),
+        duplicates=tuple(name for name, times in counted.items() if times > 1),
         broken=state.broken,
         metadata=_metadata(folder, held, state, damaged),
         orphans=len(orphans),
@@ -163,51 +158,53 @@ def report(folder: Path, held: Manifest, state: State, *, full: bool = True) -> 
 def _metadata(
     folder: Path, held: Manifest, state: State, damaged: dict[int, str]
 ) -> tuple[str, ...]:
-    # While a run goes on, and where a kill ended it, arrays may be longer or shorter than what is there.
-    known = state.ended and not damaged and not state.short
+    # During a run, and after a kill, arrays may be longer or shorter than what is stored.
+    known = state.ended and not damaged and not state.missing
     rows = store.length_of(state, held.chunk) if known else None
     return (
-        *(() if store.group_holds(folder) else (store.GROUP,)),
+        *(() if zarr_arrays.group_holds(folder) else (zarr_arrays.GROUP,)),
         *(
             name
             for name, member in held.members.items()
-            if not store.metadata_hold(folder, name, member, held.chunk, rows)
+            if not zarr_arrays.metadata_hold(folder, name, member, held.chunk, rows)
         ),
     )
 
 
 def _lost(state: State, orphans: set[int]) -> str:
-    """What the journals must have said and do not say any more.
+    """Which lines are missing from the journals.
 
-    A kill leaves the files of one chunk of each process without a line, and no more.
+    A kill leaves the files of at most one chunk per process without a line.
     """
-    unexplained = orphans - state.voided
-    if not state.asked and not state.ended and (unexplained or state.runs or state.chunks):
-        return "the journal of the first process is gone or was emptied: its samples are unknown"
-    if state.short:
-        return f"the lines of {state.short} chunks are gone, which the last run had written"
+    unexplained = orphans - state.discarded
+    if not state.requests and not state.ended and (unexplained or state.runs or state.chunks):
+        return "the journal of process 0 is missing or empty: its samples are unknown"
+    if state.missing:
+        return f"the lines of {state.missing} chunks that the last run had written are missing"
     writers = max((line["processes"] for line in state.runs), default=1)
     if not state.ended and len(unexplained) > writers:
-        return f"the lines of {len(unexplained) - writers} chunks or more are gone, their files are there"
+        return f"the lines of at least {len(unexplained) - writers} chunks are missing, their files exist"
     return ""
 
 
 def _threads() -> int:
-    """Hashing gives way to other threads: as many as there are cores, and few enough for memory."""
+    """Threads that hash: one per core, at most 8."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
 
 
-def _wrong(folder: Path, held: Manifest, number: int, line: dict, full: bool) -> str | None:
+def _wrong(
+    folder: Path, held: Manifest, number: int, line: dict[str, Any], full: bool
+) -> str | None:
     if line.get("store", held.identity) != held.identity:
-        return "it was computed for another manifest: by another model, composite or policy"
+        return "it belongs to a different manifest: another model, composite or target policy"
     if len(line["ids"]) > held.chunk:
-        return f"it names {len(line['ids'])} samples, a chunk has {held.chunk} rows"
+        return f"it lists {len(line['ids'])} samples, a chunk has {held.chunk} rows"
     if set(line["files"]) != set(held.members):
         other = sorted(set(line["files"]) ^ set(held.members))
-        return f"{other[0]}: journal and manifest do not name the same arrays"
+        return f"{other[0]}: the journal and the manifest list different arrays"
     for name, member in held.members.items():
         size, expected = line["files"][name]
-        path = folder / store.files(name, member, number)
+        path = folder / zarr_arrays.files(name, member, number)
         try:
             what = _wrong_file(path, size, expected, full)
         except (FileNotFoundError, NotADirectoryError):
@@ -220,22 +217,22 @@ def _wrong(folder: Path, held: Manifest, number: int, line: dict, full: bool) ->
 
 
 def _wrong_file(path: Path, size: int, expected: str, full: bool) -> str:
-    """What is wrong with one file of a chunk, "" if nothing; raises what keeps it from being read."""
+    """What is wrong with one file of a chunk, "" if nothing; raises if it cannot be read."""
     found = path.lstat()
     if stat.S_ISREG(found.st_mode) and found.st_size != size:
-        return f"{found.st_size} bytes, {size} were written"
+        return f"{found.st_size} bytes, expected {size}"
     if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         return f"the file cannot be read: it is {kind}"
-    return "the checksum differs" if full and foreign.checksum(path) != expected else ""
+    return "wrong checksum" if full and safe_files.checksum(path) != expected else ""
 
 
-def void(folder: Path, state: State, damaged: dict[int, str]) -> None:
-    """Notes that chunks are to be computed again, and drops lines of the journals that are broken.
+def discard(folder: Path, state: State, damaged: dict[int, str]) -> None:
+    """Notes that damaged chunks must be computed again, and removes broken journal lines.
 
-    Only while the store is locked.
+    Needs the lock.
     """
-    with full_disk_said(folder):
+    with full_disk_as_error(folder):
         for path in journal.paths(folder):
             journal.clean(path)
         if not damaged:

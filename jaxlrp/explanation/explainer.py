@@ -1,176 +1,159 @@
-"""The ways in: `attach`, `explain`, `plan`."""
+"""The ways in: `explain`, `plan` and `ledger`."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
+from jax.typing import ArrayLike
 
-from jaxlrp import _compat
 from jaxlrp.composites import Composite
-from jaxlrp.explanation.attribution import Attribution, Explanation, check_finite
-from jaxlrp.explanation.plan import Plan, make_plan
-from jaxlrp.network.discrete import raw
-from jaxlrp.network.trace import Source, Traced, source, trace
-from jaxlrp.propagation.interpreter import Rules, interpret
-from jaxlrp.propagation.taps import Taps
+from jaxlrp.composites.given import as_composite
+from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
+from jaxlrp.explanation.compiled import Programs
+from jaxlrp.explanation.debug import check_finite
+from jaxlrp.explanation.ledger import Ledger, compute_ledger
+from jaxlrp.explanation.plan import CompositeLike, Plan, make_plan
+from jaxlrp.explanation.relevance_pass import RelevancePass
+from jaxlrp.explanation.result import Explanation
+from jaxlrp.network.arguments import Arguments
+from jaxlrp.network.model import Function, Model, model_of
+from jaxlrp.network.trace import trace
+from jaxlrp.targets import Target
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
-    """What `explain` was asked for: enough to say what its result depends on.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False, slots=True, weakref_slot=True)
+class Explainer(BaseExplainer):
+    """A function that explains another one; `lrp.explain` makes it.
+
+    It may be `jit`ted, `vmap`ped and differentiated. Called with concrete arrays it compiles itself.
 
     Attributes:
-      source: the function that is explained.
-      composite: as it was given, None for the default.
+      model: the function that is explained, and the position of the explained argument.
+      composite: which rule each layer gets, a `Composite` or a `Plan`.
+      record: paths or shell patterns of layers whose relevance and activation are given back.
       start: the layer at which relevance begins, None for the output.
+      parameters: positions of arguments whose own relevance is given back.
+      debug: whether values are checked.
+      jit: whether eager calls are compiled.
     """
 
-    source: Source
-    composite: Composite | Plan | None
-    start: str | None
+    model: Model
+    composite: Composite | Plan
+    record: tuple[str, ...] = ()
+    start: str | None = None
+    parameters: tuple[int, ...] = ()
+    debug: bool = False
+    jit: bool = True
+    _programs: Programs = dataclasses.field(default_factory=Programs)
 
+    def __repr__(self) -> str:
+        rules = "an edited plan" if isinstance(self.composite, Plan) else self.composite.name
+        shown = [self.model.name, rules or "a composite", f"argnums={self.argnums}"]
+        for name in ("has_aux", "record", "start", "parameters", "debug"):
+            if value := getattr(self, name):
+                shown.append(f"{name}={value!r}")
+        if not self.jit and not self.debug:
+            shown.append("jit=False")
+        return f"Explainer({', '.join(shown)})"
 
-def mark(
-    explained: Callable[..., Explanation], argnums: Any, asked: Asked | None = None
-) -> Callable[..., Explanation]:
-    """Notes on a function which of its arguments it explains. `jit` and `vmap` keep the note."""
-    explained.__dict__["__explains__"] = argnums
-    explained.__dict__["__asked__"] = asked
-    return explained
+    def __call__(
+        self,
+        *args: Any,
+        target: Target = None,
+        condition: Mapping[str, ArrayLike] | None = None,
+        fun_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Explanation:
+        """Explains the function at these arguments; see `jaxlrp.explain`."""
+        options = {"condition": dict(condition or {})}
+        request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
+        return self._call("explain", self._explain, request, self.parameters)
 
+    def plan(self, *args: Any, fun_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> Plan:
+        """What will happen: every layer of the function and its rule. See `jaxlrp.plan`."""
+        given = Arguments(self.model, args, self.parameters)
+        traced = trace(given, all_kwargs(kwargs, fun_kwargs))
+        return make_plan(traced.network, self.composite)
 
-def asked(fun: Any) -> Asked | None:
-    """What a function that explains was asked for, through `functools.partial`; None if not known."""
-    if isinstance(fun, functools.partial):
-        return asked(fun.func)
-    return getattr(fun, "__asked__", None)
+    def ledger(
+        self,
+        *args: Any,
+        target: Target = None,
+        zero_bias: bool = False,
+        fun_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Ledger:
+        """Where relevance is absorbed, layer by layer and between layers. See `jaxlrp.ledger`."""
+        if self.start is not None:
+            raise ValueError(
+                f"a ledger begins at the output, but this explainer has start={self.start!r}: make one "
+                "without start"
+            )
+        options = {"zero_bias": zero_bias}
+        request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
+        return self._call("ledger", self._ledger, request)
 
+    def _explain(self, request: Request) -> tuple[Explanation, Any]:
+        traced = trace(Arguments(self.model, request.args, self.parameters), request.kwargs)
+        plan = make_plan(traced.network, self.composite)
+        condition = request.options["condition"]
+        run = RelevancePass(traced, plan, self.record, self.start)
+        result, begun = run.run(request.target, condition)
+        if self.debug:
+            gains = check_finite(traced, plan, self.start, request.target, condition)
+            result = dataclasses.replace(result, gains=gains)
+        return result, begun
 
-def explains(fun: Any) -> Any:
-    """The `argnums` of a function that explains, through `functools.partial`; None of any other."""
-    if isinstance(fun, functools.partial):
-        argnums, bound = explains(fun.func), len(fun.args)
-        return argnums - bound if isinstance(argnums, int) else argnums
-    return getattr(fun, "__explains__", None) if callable(fun) else None
-
-
-def attach(
-    fun: Any,
-    composite: Composite | Plan | None = None,
-    *,
-    argnums: int | Sequence[int] = 0,
-    has_aux: bool = False,
-) -> Callable[..., Any]:
-    """The same function, with LRP as its derivative.
-
-    Its output is that of `fun`, bit for bit where `fun` is evaluated eagerly. Its VJP is LRP in
-    gradient form: for the cotangent g of a value a, `s(a) g` is the relevance of a, where s(a) is a
-    kept off zero.
-
-    Args:
-      fun: a function of arrays, such as `model.apply` of a Linen module, or an NNX module.
-      composite: the rules, a `Composite` or a `Plan`; `composites.default()` if None.
-      argnums: the position of the explained argument, or several. What depends on it is a layer's
-        input; all else is a parameter.
-      has_aux: whether `fun` returns (output, auxiliary).
-
-    Returns:
-      A function of the arguments of `fun`.
-
-    Raises:
-      TypeError: if an argument is of a wrong type.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, jaxlrp as lrp
-      >>> w = jnp.array([[2.0, -1.0], [1.0, 3.0]])
-      >>> f = lrp.attach(lambda x: jax.nn.relu(x @ w).sum())
-      >>> x = jnp.array([1.0, 2.0])
-      >>> int(f(x)), jnp.rint(x * jax.grad(f)(x)).astype(int).tolist()
-      (9, [1, 8])
-    """
-    held = source(fun, argnums, has_aux)
-
-    def attached(*args: Any, **kwargs: Any) -> Any:
-        traced = trace(held, args, kwargs)
-        planned = make_plan(traced.network, composite)
-        rules = Rules.planned(planned)
-        outputs, _ = interpret(traced.network, rules, traced.values, Taps())
-        return _unflatten(traced, list(map(raw, outputs)), has_aux)
-
-    return attached
-
-
-def plan(
-    fun: Any,
-    composite: Composite | Plan | None = None,
-    *args: Any,
-    argnums: int | Sequence[int] | None = None,
-    has_aux: bool = False,
-    **kwargs: Any,
-) -> Plan:
-    """What will happen: every layer of a function and its rule. Computes nothing.
-
-    Args:
-      fun, composite, has_aux: as in `attach`.
-      *args, **kwargs: arguments of `fun`, arrays or `jax.ShapeDtypeStruct`s.
-      argnums: as in `attach`; by default the last positional argument.
-
-    Returns:
-      A `Plan`: print it, edit it, pass it to `attach` or `explain` in place of the composite.
-    """
-    if not args:
-        raise TypeError(
-            "plan(fun, composite, *args) got no arguments of the function: the second argument is the "
-            "composite, None for the default"
-        )
-    held = source(fun, len(args) - 1 if argnums is None else argnums, has_aux)
-    found: list[Plan] = []
-
-    def look(*args: Any) -> None:
-        found.append(make_plan(trace(held, args, kwargs).network, composite))
-
-    leaves, tree = jax.tree.flatten(args)
-    dynamic = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape")]
-
-    def abstract(*values: Any) -> None:
-        merged = list(leaves)
-        for i, value in zip(dynamic, values, strict=True):
-            merged[i] = value
-        look(*jax.tree.unflatten(tree, merged))
-
-    jax.eval_shape(abstract, *(leaves[i] for i in dynamic))
-    return found[0]
+    def _ledger(self, request: Request) -> tuple[Ledger, Any]:
+        traced = trace(Arguments(self.model, request.args), request.kwargs)
+        plan = make_plan(traced.network, self.composite)
+        return compute_ledger(traced, plan, request.target, request.options["zero_bias"])
 
 
 def explain(
-    fun: Any,
-    composite: Composite | Plan | None = None,
+    fun: Function,
+    composite: CompositeLike = None,
     *,
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
     record: str | Iterable[str] = (),
     start: str | None = None,
     parameters: int | Sequence[int] = (),
     debug: bool = False,
-) -> Callable[..., Explanation]:
+    jit: bool = True,
+) -> Explainer:
     """A function that explains `fun`.
 
     Args:
-      fun, composite, argnums, has_aux: as in `attach`.
+      fun: a function of arrays; a Linen module or its `apply`; or an NNX module, whose state is read
+        once, here.
+      composite: which rule each layer gets: a `Composite`, a `Plan`, one `Rule` for all layers that it
+        applies to, a function from a `Layer` to its rule or None, or None for `composites.default()`.
+      argnums: the position of the explained argument, or several. What depends on it is a layer's
+        input; all else is a parameter. By default the first argument; for a Linen module and its
+        `apply` the first after the variables.
+      has_aux: whether `fun` returns (output, auxiliary).
       record: paths or shell patterns of layers whose relevance and activation are given back.
-      start: the path of a layer at whose output relevance begins; `target` then speaks of it.
+      start: the path, or a pattern for it, of one layer at whose output relevance begins; `target`
+        then refers to that output.
       parameters: positions of arguments whose own relevance is given back, `R_w = w g_w`.
       debug: look for NaN and infinity in arguments, activations and relevances, and raise with the
         name of the first layer; report the gain of each layer, and warn where relevance grows a
         hundredfold. Not under `jit`.
+      jit: compile calls with concrete arrays, outside any transformation. The last 32 programs are kept;
+        there is one for each structure, shapes, dtypes and values of what is not an array (numbers in
+        arguments that are not explained, booleans, strings). As with `jax.jit`, `fun` is traced once
+        for each: later changes of other state that it captures are not seen. False, and `debug`:
+        evaluate each operation on its own. A function that looks at values is evaluated so, too.
 
     Returns:
-      A function `(*args, target=None, condition=None, **kwargs) -> Explanation`. Positional and
-      keyword arguments are those of `fun`. `target` says which relevance the output begins with:
+      An `Explainer`, a function `(*args, target=None, condition=None, **kwargs) -> Explanation` with
+      the methods `plan(*args, **kwargs)` and `ledger(*args, target=None, **kwargs)`. Positional and
+      keyword arguments are those of `fun`; `fun_kwargs={"target": ...}` passes keyword arguments of
+      `fun` whose names the explainer uses itself. `target` chooses the relevance that the output
+      begins with:
 
       * an int, or integers of the shape of the output less its last axis: that logit's own value;
       * an array of the output's shape (or a pytree like the output): that relevance;
@@ -180,11 +163,12 @@ def explain(
       * of an output that is a pytree, a pytree of the same structure with one of these for each
         array, and None where no relevance begins.
 
-      `condition` is a dictionary from layer paths to arrays that broadcast to the layer's output:
-      the relevance there is multiplied by them.
+      `condition` is a dictionary from paths or shell patterns of layers to arrays that broadcast to
+      the layer's output: the relevance there is multiplied by them. A layer's own path comes before
+      patterns, of which no two may match the same layer.
 
     Raises:
-      TypeError, ValueError, IndexError: saying which argument is wrong, and how to mend it.
+      TypeError, ValueError, IndexError: naming the argument that is wrong, and how to fix it.
       UnsupportedError: naming the operation, module path and source line that it cannot explain.
 
     Example:
@@ -194,28 +178,98 @@ def explain(
       >>> jnp.rint(result.relevance).astype(int).tolist()
       [-1, 6]
     """
-    held = source(fun, argnums, has_aux)
-    patterns = (record,) if isinstance(record, str) else tuple(record)
-    positions = (parameters,) if isinstance(parameters, int) else tuple(parameters)
-
-    def explained(
-        *args: Any, target: Any = None, condition: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Explanation:
-        with _compat.on_mesh_of((held.state, args, kwargs)):
-            traced = trace(held, args, kwargs, positions)
-            planned = make_plan(traced.network, composite)
-            setup = Attribution(held, traced, planned, patterns, start, positions, args)
-            result = setup.run(target, condition or {})
-            if debug:
-                gains = check_finite(held, planned, args, kwargs, target, condition)
-                result = dataclasses.replace(result, gains=gains)
-            return result
-
-    return mark(explained, argnums, Asked(held, composite, start))
+    return Explainer(
+        model=model_of(fun, argnums, has_aux),
+        composite=composite if isinstance(composite, Plan) else as_composite(composite),
+        record=(record,) if isinstance(record, str) else tuple(record),
+        start=start,
+        parameters=(parameters,) if isinstance(parameters, int) else tuple(parameters),
+        debug=debug,
+        jit=jit and not debug,
+    )
 
 
-def _unflatten(traced: Traced, outputs: list[Any], has_aux: bool) -> Any:
-    output = jax.tree.unflatten(traced.output_tree, outputs[: traced.n_outputs])
-    if not has_aux:
-        return output
-    return output, jax.tree.unflatten(traced.aux_tree, outputs[traced.n_outputs :])
+def plan(
+    fun: Function,
+    composite: CompositeLike = None,
+    /,
+    *args: Any,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    fun_kwargs: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Plan:
+    """What will happen: every layer of a function and its rule. Computes nothing.
+
+    Args:
+      fun, composite, argnums, has_aux: as in `explain`.
+      *args, **kwargs: arguments of `fun`; the positional ones arrays or `jax.ShapeDtypeStruct`s.
+      fun_kwargs: keyword arguments of `fun` whose names are used here.
+
+    Returns:
+      A `Plan`: print it, edit it, pass it to `attach` or `explain` in place of the composite.
+
+    Raises:
+      As `explain`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxlrp as lrp
+      >>> made = lrp.plan(lambda x: jax.nn.relu(x @ jnp.ones((2, 2))), lrp.Epsilon(), jnp.ones(2))
+      >>> made.paths
+      ('dot_general', 'relu')
+    """
+    if not args:
+        raise TypeError(
+            "plan(fun, composite, *args) got no arguments of the function: the second argument is the "
+            "composite, None for the default"
+        )
+    explainer = explain(fun, composite, argnums=argnums, has_aux=has_aux)
+    return explainer.plan(*args, fun_kwargs=fun_kwargs, **kwargs)
+
+
+def ledger(
+    fun: Function,
+    composite: CompositeLike = None,
+    /,
+    *args: Any,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    target: Target = None,
+    zero_bias: bool = False,
+    jit: bool = True,
+    fun_kwargs: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Ledger:
+    """Where relevance is absorbed, layer by layer and between layers.
+
+    Args:
+      fun, composite, argnums, has_aux, jit: as in `explain`. To compile once for several calls, make
+        an explainer and call its method `ledger`.
+      *args, **kwargs: arguments of `fun`.
+      target: as in `explain`; without it the whole output is the initial relevance.
+      zero_bias: count no bias in any layer: rules drop it, and a constant that is added passes
+        relevance on. Then layers absorb by stabilizers and rules alone.
+      fun_kwargs: keyword arguments of `fun` whose names are used here.
+
+    Returns:
+      A `Ledger`. Runs under `jit` too.
+
+    Raises:
+      As `explain`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxlrp as lrp
+      >>> w, b = jnp.array([[2.0, -1.0], [1.0, 3.0]]), jnp.array([1.0, 0.0])
+      >>> found = lrp.ledger(lambda x: x @ w + b, None, jnp.array([1.0, 2.0]))
+      >>> float(found.output), round(float(found.input), 3)
+      (10.0, 9.0)
+    """
+    if not args:
+        raise TypeError(
+            "ledger(fun, composite, *args) got no arguments of the function: the second argument is "
+            "the composite, None for the default"
+        )
+    explainer = explain(fun, composite, argnums=argnums, has_aux=has_aux, jit=jit)
+    return explainer.ledger(
+        *args, target=target, zero_bias=zero_bias, fun_kwargs=fun_kwargs, **kwargs
+    )

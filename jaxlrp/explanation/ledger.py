@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import _compat, targets
-from jaxlrp.composites import Composite
 from jaxlrp.explanation.growth import growth_warning
-from jaxlrp.explanation.plan import Plan, make_plan
+from jaxlrp.explanation.plan import Plan
+from jaxlrp.network.control_flow import Taps
 from jaxlrp.network.discrete import carrier, lifted, raw, with_carrier
 from jaxlrp.network.layers import LINEAR_KINDS
-from jaxlrp.network.trace import Traced, source, trace
+from jaxlrp.network.trace import Traced
 from jaxlrp.numerics import to_relevance, widen
 from jaxlrp.propagation import ledger_rows
-from jaxlrp.propagation.interpreter import Rules, interpret
-from jaxlrp.propagation.taps import COLUMNS, MAGNITUDE, Taps, axes_around, empty_ledger
+from jaxlrp.propagation.blanks import axes_around, empty_ledger
+from jaxlrp.propagation.interpreter import interpret
+from jaxlrp.propagation.taps import COLUMNS, MAGNITUDE
 from jaxlrp.rules import Epsilon, Pass, Rule
+from jaxlrp.targets import Target
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """What became of the relevance that one layer, or something between layers, was given.
+class LedgerRow:
+    """What became of the relevance that one layer, or something between layers, received.
 
     Amounts are sums, scalars.
 
@@ -39,7 +40,7 @@ class Entry:
       stabilizer: what its stabilizer kept.
       rule: the rest: what the rule itself made or lost, such as z+ where nothing is positive.
       magnitude: the sum of |R| over its output; of a layer in a scan, of the step where it is greatest.
-      kind: of the layer, see `jaxlrp.network.layers.KINDS`, or what else it is: "softmax", "constant",
+      kind: of the layer, see `jaxlrp.KINDS`, or what else it is: "softmax", "constant",
         "carry", "stopped", "autodiff".
       reason: why relevance may end there.
     """
@@ -70,7 +71,7 @@ class Ledger:
       output: the relevance that the output began with, a sum over everything.
       input: the relevance that arrived at the explained argument.
       magnitude: the sum of |R| over the output.
-      entries: by path, in the order of evaluation: layers, and what keeps relevance between them.
+      rows: by path, in the order of evaluation: layers, and what keeps relevance between them.
       cuts: the operations whose results are constants although they read the input, each with its path
         and source line: comparisons, positions of maxima, `stop_gradient`.
     """
@@ -78,23 +79,23 @@ class Ledger:
     output: Array
     input: Array
     magnitude: Array
-    entries: dict[str, Entry]
+    rows: dict[str, LedgerRow]
     cuts: tuple[str, ...] = ()
 
     @property
     def absorbed(self) -> Array:
-        """What all entries together kept."""
-        return _sum([e.received - e.passed for e in self.entries.values()])
+        """What all rows together kept."""
+        return _sum([e.received - e.passed for e in self.rows.values()])
 
     @property
     def elsewhere(self) -> Array:
-        """What no entry accounts for: the rounding of floats."""
+        """What no row accounts for: the rounding of floats."""
         return self.output - self.input - self.absorbed
 
     @property
     def gains(self) -> dict[str, Array]:
         """By path, the sum of |R| at its output in units of that at the output of the function."""
-        return {path: e.magnitude / self.magnitude for path, e in self.entries.items()}
+        return {path: e.magnitude / self.magnitude for path, e in self.rows.items()}
 
     @property
     def warning(self) -> str:
@@ -108,7 +109,7 @@ class Ledger:
         return jnp.abs(self.output - self.input) / jnp.abs(self.output)
 
     def __str__(self) -> str:
-        shown = {path: e for path, e in self.entries.items() if self._is_shown(e)}
+        shown = {path: e for path, e in self.rows.items() if self._is_shown(e)}
         header = ("path", "kind", "received", "passed", "bias", "stabilizer", "rule")
         lines: list[tuple[str, ...]] = [header]
         for path, e in shown.items():
@@ -134,81 +135,45 @@ class Ledger:
         rendered += filter(None, [self.warning])
         return "\n".join(rendered)
 
-    def _is_shown(self, entry: Entry) -> bool:
+    def _is_shown(self, row: LedgerRow) -> bool:
         """Layers are, and of the rest what kept more than rounding."""
-        kept = max(abs(float(entry.received - entry.passed)), abs(float(entry.bias)))
-        return entry.kind not in ledger_rows.KINDS or kept > 1e-6 * abs(float(self.output))
+        kept = max(abs(float(row.received - row.passed)), abs(float(row.bias)))
+        return row.kind not in ledger_rows.KINDS or kept > 1e-6 * abs(float(self.output))
 
 
 def _parts(ledger: Ledger) -> tuple[list[tuple[Any, Any]], Any]:
-    entries = [(jax.tree_util.DictKey(path), entry) for path, entry in ledger.entries.items()]
+    rows = [(jax.tree_util.DictKey(path), row) for path, row in ledger.rows.items()]
     sides = [
         (jax.tree_util.GetAttrKey(name), getattr(ledger, name))
         for name in ("output", "input", "magnitude")
     ]
-    return sides + entries, (tuple(ledger.entries), ledger.cuts)
+    return sides + rows, (tuple(ledger.rows), ledger.cuts)
 
 
 def _joined(held: Any, parts: Any) -> Ledger:
     paths, cuts = held
-    output, arrived, magnitude, *entries = parts
-    return Ledger(output, arrived, magnitude, dict(zip(paths, entries, strict=True)), cuts)
+    output, arrived, magnitude, *rows = parts
+    return Ledger(output, arrived, magnitude, dict(zip(paths, rows, strict=True)), cuts)
 
 
 # Not as a dataclass, whose dictionary JAX would sort by path.
 jax.tree_util.register_pytree_with_keys(Ledger, _parts, _joined)
 
 
-def check_conservation(
-    fun: Any,
-    composite: Composite | Plan | None,
-    *args: Any,
-    argnums: int | Sequence[int] | None = None,
-    target: Any = None,
-    zero_bias: bool = False,
-    **kwargs: Any,
-) -> Ledger:
-    """Where relevance is absorbed, layer by layer and between layers.
-
-    Args:
-      fun, composite: as in `attach`.
-      *args, **kwargs: arguments of `fun`.
-      argnums: as in `attach`; by default the last positional argument.
-      target: as in `explain`; without it the whole output is the initial relevance.
-      zero_bias: count no bias in any layer: rules drop it, and a constant that is added passes
-        relevance on. Then layers absorb by stabilizers and rules alone.
-
-    Returns:
-      A `Ledger`. Runs under `jit` too.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxlrp as lrp
-      >>> w, b = jnp.array([[2.0, -1.0], [1.0, 3.0]]), jnp.array([1.0, 0.0])
-      >>> ledger = lrp.check_conservation(lambda x: x @ w + b, None, jnp.array([1.0, 2.0]))
-      >>> float(ledger.output), round(float(ledger.input), 3)
-      (10.0, 9.0)
-    """
-    held = source(fun, max(len(args) - 1, 0) if argnums is None else argnums, False)
-    with _compat.on_mesh_of((held.state, args, kwargs)):
-        return _checked(trace(held, args, kwargs), composite, target, zero_bias)
-
-
-def _checked(
-    traced: Traced, composite: Composite | Plan | None, target: Any, zero_bias: bool
-) -> Ledger:
-    network = traced.network
-    planned = make_plan(network, composite)
-    if zero_bias:
-        planned = _without_bias(planned)
-    rules = Rules.planned(planned)
+def compute_ledger(
+    traced: Traced, plan: Plan, target: Target, zero_bias: bool
+) -> tuple[Ledger, Any]:
+    """The ledger of a traced function, and its output; see `jaxlrp.ledger`."""
+    network, given = traced.network, traced.arguments
+    rules = (_without_bias(plan) if zero_bias else plan).rules_for()
     audited = ledger_rows.audit(network, rules.of, network.graph.outputs[: traced.n_outputs])
     variables = {
-        "explained": {n: carrier(lifted(traced.values[n])) for n in traced.explained},
+        "explained": {n: carrier(lifted(given.values[n])) for n in given.explained},
         "ledger": empty_ledger(audited),
     }
 
     def forward(variables: dict[str, Any]) -> Any:
-        values = list(traced.values)
+        values = list(given.values)
         for n, value in variables["explained"].items():
             values[n] = with_carrier(lifted(values[n]), value)
         outputs, _ = interpret(audited, rules, values, Taps(ledger=variables["ledger"]))
@@ -219,19 +184,19 @@ def _checked(
     begun = whole if target is None else targets.initial(output, target)
     (g,) = pull(begun)
     kinds = {la.path: la.kind for la in network.layers()} | audited.accounts()
-    entries = {
-        path: _entry(booked.reshape(-1, COLUMNS), kinds[path], rules.of.get(path))
+    rows = {
+        path: _row(booked.reshape(-1, COLUMNS), kinds[path], rules.of.get(path))
         for path, booked in ((path, g["ledger"][path]) for path in variables["ledger"])
     }
     axes = axes_around(network)
-    at_input = [_total(traced.values[n], c, axes) for n, c in g["explained"].items()]
+    at_input = [_total(given.values[n], c, axes) for n, c in g["explained"].items()]
     totals = jax.tree.map(functools.partial(_total, axes=axes), output, begun)
     sizes = jax.tree.map(functools.partial(_total, axes=axes, magnitude=True), output, begun)
     total, size = _sum(jax.tree.leaves(totals)), _sum(jax.tree.leaves(sizes))
-    return Ledger(total, _sum(at_input), size, entries, planned.coverage.cuts)
+    return Ledger(total, _sum(at_input), size, rows, plan.coverage.cuts), output
 
 
-def _entry(booked: Array, kind: str, rule: Rule | None) -> Entry:
+def _row(booked: Array, kind: str, rule: Rule | None) -> LedgerRow:
     """Of an account, one row for each step of the scans around it."""
     received, passed, bias, stabilizer, _ = jnp.sum(booked, axis=0)
     magnitude = jnp.max(booked[:, MAGNITUDE])
@@ -239,7 +204,7 @@ def _entry(booked: Array, kind: str, rule: Rule | None) -> Entry:
         kind in LINEAR_KINDS and rule is not None and rule.is_autodiff
     ):
         bias = received - passed  # of LRP-0 all that does not arrive is the bias's
-    return Entry(received, passed, bias, stabilizer, magnitude, kind)
+    return LedgerRow(received, passed, bias, stabilizer, magnitude, kind)
 
 
 def _sum(parts: list[Array]) -> Array:
@@ -263,8 +228,6 @@ def _without_bias(plan: Plan) -> Plan:
             rules.append(Pass())
         elif row.kind in LINEAR_KINDS and rule.is_autodiff:
             rules.append(_EXACT)
-        elif hasattr(rule, "bias"):
-            rules.append(dataclasses.replace(cast(Any, rule), bias="zero"))
         else:
-            rules.append(rule)
+            rules.append(rule.without_bias())
     return dataclasses.replace(plan, rules=tuple(rules))

@@ -1,26 +1,31 @@
-"""The plan: the layers of a traced function, with the rule of each."""
+"""The plan: the layers of a traced function, and the rule of each."""
 
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from jaxlrp.composites import Composite, default, default_rule, words
-from jaxlrp.errors import UnsupportedError, near, where
+from jaxlrp.composites.entries import Anything, Chosen, Composite, Entry, pattern_of
+from jaxlrp.composites.given import RuleChooser, as_composite
+from jaxlrp.composites.presets import default_rule
+from jaxlrp.errors import near
 from jaxlrp.explanation.growth import Step, plan_warning
-from jaxlrp.network import primitives as P
+from jaxlrp.explanation.patterns import matching
+from jaxlrp.explanation.unsupported import unsupported
 from jaxlrp.network.coverage import Coverage, cover
-from jaxlrp.network.layers import Layer, Network
+from jaxlrp.network.layers import Layer
+from jaxlrp.network.nodes import Network
+from jaxlrp.propagation.interpreter import Rules
 from jaxlrp.rules import Rule
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a plan says of one layer, beside its rule; see `jaxlrp.network.layers.Layer`."""
+    """What a plan knows of one layer besides its rule; see `jaxlrp.Layer`."""
 
     path: str
     kind: str
@@ -87,34 +92,50 @@ class Plan:
         return tree
 
     def replace(self, changes: Mapping[str, Rule]) -> Plan:
-        """A plan with other rules for some layers.
+        """A plan with other rules for some layers; of several patterns, the first that fits decides.
 
         Args:
-          changes: from a path or a shell pattern to a rule. A pattern speaks of those layers that
-            the rule applies to.
+          changes: from a path or a shell pattern to a rule. A pattern stands for those layers that
+            it matches and the rule applies to.
 
         Raises:
           KeyError: if a pattern matches no layer.
           ValueError: if a rule applies to none of the layers that its pattern matches.
         """
-        rules = list(self.rules)
+        chosen: dict[str, Rule] = {}
+        kinds = {row.path: row.kind for row in self.rows}
         for pattern, rule in changes.items():
-            matched = [i for i, row in enumerate(self.rows)
-                       if row.path == pattern or fnmatch.fnmatchcase(row.path, pattern)]  # fmt: skip
+            matched = matching(pattern, self.paths)
             if not matched:
                 raise KeyError(
                     f"no layer of the plan matches {pattern!r}: {near(pattern, self.paths)}"
                 )
-            fitting = [i for i in matched if self.rows[i].kind in rule.kinds]
+            fitting = [path for path in matched if kinds[path] in rule.kinds]
             if not fitting:
-                kinds = ", ".join(sorted({self.rows[i].kind for i in matched}))
-                raise ValueError(
-                    f"{rule!r} applies to layers of kind {', '.join(sorted(rule.kinds))}, but "
-                    f"{pattern!r} matches only {kinds}"
-                )
-            for i in fitting:
-                rules[i] = rule
-        return dataclasses.replace(self, rules=tuple(rules))
+                raise ValueError(_no_fit(rule, repr(pattern), [kinds[path] for path in matched]))
+            chosen = dict.fromkeys(fitting, rule) | chosen
+        pairs = zip(self.paths, self.rules, strict=True)
+        return dataclasses.replace(
+            self, rules=tuple(chosen.get(path, rule) for path, rule in pairs)
+        )
+
+    def rules_for(self, start: str | None = None) -> Rules:
+        """The rules by path, as they are propagated; with a `start`, any unit may be given relevance.
+
+        Args:
+          start: the path of the layer at which relevance begins, None for the output.
+        """
+        pairs = list(zip(self.rows, self.rules, strict=True))
+        # an affine layer that passes relevance on gives its share even to a unit that is zero
+        feeds = [
+            math.inf if row.loops else row.depth  # the next step of a loop hands it to all in it
+            for row, rule in pairs
+            if row.kind not in rule.keeps_zero
+        ]
+        floor = math.inf if start else max(feeds, default=0)
+        of = {row.path: rule for row, rule in pairs}
+        by_relevance = self.readout == "relevance"
+        return Rules(of, floor, self.readout, by_relevance and bool(feeds or start))
 
     @property
     def warning(self) -> str:
@@ -158,24 +179,24 @@ def row_of(layer: Layer) -> Row:
     )  # fmt: skip
 
 
-def make_plan(network: Network, composite: Composite | Plan | None) -> Plan:
+CompositeLike = Composite | Plan | Rule | RuleChooser | None
+"""Which rule each layer gets: a composite, a plan, one rule for all layers that it applies to, a
+function from a layer to its rule, or None for `composites.default()`."""
+
+
+def make_plan(network: Network, composite: CompositeLike) -> Plan:
     """Gives each layer of a network its rule.
 
     Raises:
-      TypeError: if `composite` is neither a composite nor a plan.
-      ValueError: if a pattern or type in the composite matches nothing, or a plan is that of
-        another function.
+      TypeError: if `composite` is none of what `CompositeLike` lists.
+      ValueError: if a pattern or type in the composite matches nothing, or a plan was made for a
+        different function.
       UnsupportedError: if a layer is unsupported and the composite has no rule for it.
     """
     layers = network.layers()
     if isinstance(composite, Plan):
         return _same_plan(layers, composite)
-    composite = default() if composite is None else composite
-    if not isinstance(composite, Composite):
-        raise TypeError(
-            "composite must be a Composite (see jaxlrp.composites), a Plan, or None for the default; "
-            f"got {composite!r}"
-        )
+    composite = as_composite(composite)
     check_all_match(layers, composite)
     rules = tuple(_rule(layer, composite) for layer in layers)
     return Plan(rules, tuple(map(row_of, layers)), composite.readout, cover(network))
@@ -183,83 +204,55 @@ def make_plan(network: Network, composite: Composite | Plan | None) -> Plan:
 
 def _rule(layer: Layer, composite: Composite) -> Rule:
     rule = composite.find(layer) or default_rule(layer)
-    if rule is not None:
-        return rule
-    raise UnsupportedError(
-        f"jaxlrp does not know how to explain `{layer.name}` {where(layer.path, layer.source)}. "
-        f"{_hint(layer)}{_advice(layer)}"
-    )
-
-
-def _advice(layer: Layer) -> str:
-    """Which rules the user can give to an operation that has none."""
-    (op,) = layer.ops
-    if op.primitive in P.WITHOUT_GRADIENT or layer.name.startswith(_OPAQUE):
-        return "No rule can be given to it: explain the function before it or after it"
-    gradient = f"composites.by_operation({layer.name!r}, lrp.rules.Gradient())"
-    if len(op.outputs) > 1:
-        return f"To take its gradient, put {gradient} before your composite with `+`"
-    return (
-        f"Give it a rule, for example composites.by_operation({layer.name!r}, "
-        f"lrp.rules.Custom(function)) with function(layer, x, R) -> R_in, or {gradient} to take its "
-        "gradient, and put it before your composite with `+`"
-    )
-
-
-def _hint(layer: Layer) -> str:
-    """What to write instead of an operation that has no rule, where that is known."""
-    if why := P.REFUSED.get(layer.ops[0].primitive):
-        return f"{why} "
-    if layer.name.startswith("call_exported"):
-        return (
-            "It is an exported function, which cannot be looked into: explain the function before its "
-            "export. "
-        )
-    if layer.name.startswith(_KERNELS):
-        return (
-            "It is a kernel whose inside no trace shows: while you explain, choose the implementation "
-            "in JAX operations, such as `jax.nn.dot_product_attention(..., implementation='xla')` or "
-            "`flax.linen.dot_product_attention`. "
-        )
-    return ""
-
-
-# Beginnings of names, for a hint in a message alone: these primitives have no public object.
-_KERNELS = (
-    "pallas_call", "triton_kernel_call", "tpu_custom_call", "ffi_call", "dot_product_attention",
-    "pure_callback", "io_callback",
-)  # fmt: skip
-
-
-# Of these JAX has no derivative.
-_OPAQUE = ("pure_callback", "io_callback", "call_exported")
+    if rule is None:
+        raise unsupported(layer)
+    return rule
 
 
 def check_all_match(layers: tuple[Layer, ...], composite: Composite) -> None:
-    """Refuses a composite of which a pattern or a type matches no layer."""
+    """Refuses a composite of which a pattern, a type or a rule of its own fits no layer."""
     known = {
         "path": [layer.path for layer in layers],
         "module": [layer.module for layer in layers if layer.module],
         "operation": [layer.name for layer in layers],
     }
-    what = {"path": "path pattern", "module": "module type", "operation": "operation"}
+    called = {"path": "path pattern", "module": "module type", "operation": "operation"}
     for entry in composite.all_entries():
-        said = words(entry.condition)
-        if said is None:
+        found = pattern_of(entry.condition)
+        if found is None:
+            _check_fits(layers, entry)
             continue
-        sort, word = said
+        sort, pattern = found
+        what = f"the {called[sort]} {pattern!r}"
         matched = [layer for layer in layers if entry.condition(layer)]
         if not matched:
             raise ValueError(
-                f"the {what[sort]} {word!r} of the composite matches no layer: "
-                f"{near(word, known[sort])}; print(lrp.plan(...)) lists the layers"
+                f"{what} of the composite matches no layer: "
+                f"{near(pattern, known[sort])}; print(lrp.plan(...)) lists the layers"
             )
         if isinstance(entry.then, Rule) and not any(la.kind in entry.then.kinds for la in matched):
-            kinds = ", ".join(sorted({layer.kind for layer in matched}))
-            raise ValueError(
-                f"{entry.then!r} applies to layers of kind {', '.join(sorted(entry.then.kinds))}, "
-                f"but the {what[sort]} {word!r} matches only {kinds}"
-            )
+            raise ValueError(_no_fit(entry.then, what, [layer.kind for layer in matched]))
+
+
+def _check_fits(layers: tuple[Layer, ...], entry: Entry) -> None:
+    """Refuses one rule for all layers that applies to none, and a function that returns only such."""
+    if isinstance(entry.then, Chosen):
+        pairs = [(layer, entry.then(layer)) for layer in layers]
+        chosen = [(layer, rule) for layer, rule in pairs if rule is not None]
+    elif isinstance(entry.then, Rule) and isinstance(entry.condition, Anything):
+        chosen = [(layer, entry.then) for layer in layers]
+    else:
+        return
+    if chosen and not any(layer.kind in rule.kinds for layer, rule in chosen):
+        kinds = [layer.kind for layer, _ in chosen]
+        raise ValueError(_no_fit(chosen[0][1], "the composite", kinds))
+
+
+def _no_fit(rule: Rule, what: str, kinds: list[str]) -> str:
+    return (
+        f"{rule!r} applies to layers of kind {', '.join(sorted(rule.kinds))}, but {what} matches only "
+        f"{', '.join(sorted(set(kinds)))}"
+    )
 
 
 def _same_plan(layers: tuple[Layer, ...], plan: Plan) -> Plan:
@@ -269,7 +262,7 @@ def _same_plan(layers: tuple[Layer, ...], plan: Plan) -> Plan:
         extra = sorted({p for p, _ in planned} - {p for p, _ in have})
         missing = sorted({p for p, _ in have} - {p for p, _ in planned})
         raise ValueError(
-            "the plan is that of another function: "
+            "this plan was made for a different function: "
             f"layers only in the plan {extra[:5]}, only in the function {missing[:5]}; "
             "make it with lrp.plan of this function and arguments like these"
         )

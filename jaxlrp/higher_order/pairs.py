@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxlrp.composites import Composite
 from jaxlrp.explanation.explainer import explain
-from jaxlrp.explanation.plan import Plan
+from jaxlrp.explanation.plan import CompositeLike
+from jaxlrp.network.model import Function
 from jaxlrp.numerics import wide, widen
 
 
 def pairs(
-    embed: Any,
-    composite: Composite | Plan | None = None,
+    embed: Function,
+    composite: CompositeLike = None,
     *,
     pool: Callable[[Array], Array] | None = None,
     chunk: int = 32,

@@ -16,13 +16,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlrp.composites import Composite
+from jaxlrp._checks import check_count
 from jaxlrp.errors import near
-from jaxlrp.explanation.explainer import explain
-from jaxlrp.explanation.plan import Plan
-from jaxlrp.network.trace import source, trace
-from jaxlrp.numerics import check_count, widen
-from jaxlrp.propagation.taps import Blanks, blanks
+from jaxlrp.explanation.explainer import Explainer, explain
+from jaxlrp.explanation.plan import CompositeLike
+from jaxlrp.network.arguments import Arguments
+from jaxlrp.network.model import Function, Model
+from jaxlrp.network.trace import trace
+from jaxlrp.numerics import widen
+from jaxlrp.propagation.blanks import Blanks, blanks
+from jaxlrp.targets import Target
 
 
 class Arrived(NamedTuple):
@@ -40,19 +43,27 @@ class Arrived(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stages:
-    """A network cut into stages by layers, from the input to the output; see `walks`."""
+    """A network cut into stages by layers, from the input to the output; see `walks`.
 
-    fun: Any
+    Attributes:
+      layers: their paths.
+      explainers: one that begins at each layer and records those before it, and one for the output.
+    """
+
     layers: tuple[str, ...]
-    composite: Composite | Plan | None
+    explainers: tuple[Explainer, ...]
     node_axis: int
-    argnums: int | Sequence[int]
     from_input: bool
     chunk: int
 
+    @property
+    def model(self) -> Model:
+        """The function, and the position of the explained argument."""
+        return self.explainers[-1].model
+
     def _found(self, args: tuple, kwargs: dict) -> list[Blanks]:
         """What is known of each layer."""
-        found = blanks(trace(source(self.fun, self.argnums, False), args, kwargs).network)
+        found = blanks(trace(Arguments(self.model, args), kwargs).network)
         for path in self.layers:
             if path not in found:
                 raise ValueError(f"there is no layer {path!r}: {near(path, found)}")
@@ -82,9 +93,9 @@ class Stages:
         """How many nodes there are at the input, unless walks begin at a layer, and at each layer."""
         places = [f"layer {path!r}" for path in self.layers]
         shapes = self.shapes(args, kwargs)
-        if self.from_input and isinstance(self.argnums, int):
+        if self.from_input:
             places.insert(0, "the explained argument")
-            shapes.insert(0, jnp.shape(args[self.argnums]))
+            shapes.insert(0, jnp.shape(args[self.model.argnums[0]]))
         for place, shape in zip(places, shapes, strict=True):
             if not -len(shape) <= self.node_axis < len(shape):
                 raise ValueError(
@@ -92,7 +103,7 @@ class Stages:
                 )
         return [shape[self.node_axis] for shape in shapes]
 
-    def from_output(self, args: tuple, kwargs: dict, target: Any) -> Arrived:
+    def from_output(self, args: tuple, kwargs: dict, target: Target) -> Arrived:
         """What arrives from the output."""
         return self._send(len(self.layers), args, kwargs, target)
 
@@ -129,18 +140,11 @@ class Stages:
 
         return lax.map(one, (nodes, relevance), batch_size=self.chunk)
 
-    def _send(self, start: int, args: tuple, kwargs: dict, target: Any) -> Arrived:
+    def _send(self, start: int, args: tuple, kwargs: dict, target: Target) -> Arrived:
         """What arrives from a layer, or from the output if `start` is the number of layers."""
         before = self.layers[:start]
-        explained = explain(
-            self.fun,
-            self.composite,
-            argnums=self.argnums,
-            record=before,
-            start=self.layers[start] if start < len(self.layers) else None,
-        )
         closed = dict.fromkeys(before, 0.0)
-        result = explained(*args, target=target, condition=closed, **kwargs)
+        result = self.explainers[start](*args, target=target, condition=closed, fun_kwargs=kwargs)
         return Arrived(
             tuple(self._by_node(result.records[path].relevance) for path in before),
             self._at_input(result.relevance),
@@ -157,9 +161,9 @@ class Stages:
 
 
 def stages_of(
-    fun: Any,
+    fun: Function,
     layers: Sequence[str],
-    composite: Composite | Plan | None,
+    composite: CompositeLike,
     node_axis: int,
     argnums: int | Sequence[int],
     from_input: bool,
@@ -174,10 +178,14 @@ def stages_of(
         raise ValueError(
             f"layers must be paths of one or more layers, all different, got {layers!r}"
         )
-    if from_input and not isinstance(argnums, int):
+    explainers = tuple(
+        explain(fun, composite, argnums=argnums, record=layers[:i], start=start)
+        for i, start in enumerate((*layers, None))
+    )
+    if from_input and not explainers[-1].model.single:
         raise ValueError(
             f"a walk begins at a node of one argument, got argnums={argnums!r}: explain one, or pass "
             "from_input=False, for walks that begin at a layer"
         )
     check_count("chunk", chunk)
-    return Stages(fun, tuple(layers), composite, node_axis, argnums, from_input, chunk)
+    return Stages(tuple(layers), explainers, node_axis, from_input, chunk)

@@ -10,20 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxlrp.composites import Composite
-from jaxlrp.explanation.explainer import explain
-from jaxlrp.explanation.plan import Plan
+from jaxlrp.explanation.plan import CompositeLike
 from jaxlrp.higher_order.stages import stages_of
+from jaxlrp.network.model import Function
 from jaxlrp.numerics import widen
+from jaxlrp.targets import Target
 
 
 def subgraph(
-    fun: Any,
+    fun: Function,
     layers: Sequence[str],
-    composite: Composite | Plan | None = None,
+    composite: CompositeLike = None,
     *,
     node_axis: int = 0,
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     from_input: bool = True,
     chunk: int = 32,
 ) -> Callable[..., Array]:
@@ -59,9 +59,9 @@ def subgraph(
       [8, 17]
     """
     stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, chunk)
-    explained = explain(fun, composite, argnums=argnums)
+    explained = stages.explainers[-1]
 
-    def of_sets(*args: Any, nodes: Any, target: Any = None, **kwargs: Any) -> Array:
+    def of_sets(*args: Any, nodes: Any, target: Target = None, **kwargs: Any) -> Array:
         counts = stages.nodes(args, kwargs)
         inside = _inside(nodes, counts)
         shapes = stages.shapes(args, kwargs)
@@ -72,7 +72,7 @@ def subgraph(
                 path: _along(mask, node_axis, len(shape))
                 for path, mask, shape in zip(layers, steps, shapes, strict=True)
             }
-            found = explained(*args, target=target, condition=keep, **kwargs).relevance
+            found = explained(*args, target=target, condition=keep, fun_kwargs=kwargs).relevance
             if from_input:
                 found = found * _along(inside[0], node_axis, found.ndim).astype(found.dtype)
             return jnp.stack([widen(leaf).sum() for leaf in jax.tree.leaves(found)]).sum()

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxlrp.composites import Composite
-from jaxlrp.explanation.plan import Plan
+from jaxlrp._checks import check_count, check_one_of
+from jaxlrp.explanation.plan import CompositeLike
 from jaxlrp.higher_order.stages import Arrived, Stages, stages_of
-from jaxlrp.numerics import check_count
-from jaxlrp.rules.base import check_one_of
+from jaxlrp.network.model import Function
+from jaxlrp.targets import Target
 
 _ORDERS = {
     "magnitude": jnp.abs,
@@ -54,16 +54,16 @@ class _Ends(NamedTuple):
 
 
 def top_walks(
-    fun: Any,
+    fun: Function,
     layers: Sequence[str],
-    composite: Composite | Plan | None = None,
+    composite: CompositeLike = None,
     *,
     k: int = 10,
     by: str = "magnitude",
     beam: int = 64,
     bounded: bool = False,
     node_axis: int = 0,
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     from_input: bool = True,
     chunk: int = 32,
 ) -> Callable[..., TopWalks]:
@@ -117,7 +117,7 @@ def top_walks(
     k, beam = check_count("k", k), check_count("beam", beam)
     check_one_of("by", by, tuple(_ORDERS))
 
-    def of_top(*args: Any, target: Any = None, **kwargs: Any) -> TopWalks:
+    def of_top(*args: Any, target: Target = None, **kwargs: Any) -> TopWalks:
         stages.check_single(args, kwargs)
         stages.nodes(args, kwargs)
         most = _most(stages, args, kwargs) if bounded else None
@@ -135,7 +135,7 @@ def top_walks(
 
 
 def _search(
-    stages: Stages, args: tuple, kwargs: dict, target: Any, beam: int, most: list[Array] | None
+    stages: Stages, args: tuple, kwargs: dict, target: Target, beam: int, most: list[Array] | None
 ) -> tuple[Array, Array, Array]:
     """(ends, (E, layers); relevance at the nodes of the input, (E, nodes); bound of what was given up)."""
     count = len(stages.layers)

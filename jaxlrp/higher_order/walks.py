@@ -11,18 +11,19 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
-from jaxlrp.composites import Composite
-from jaxlrp.explanation.plan import Plan
+from jaxlrp.explanation.plan import CompositeLike
 from jaxlrp.higher_order.stages import Stages, stages_of
+from jaxlrp.network.model import Function
+from jaxlrp.targets import Target
 
 
 def walks(
-    fun: Any,
+    fun: Function,
     layers: Sequence[str],
-    composite: Composite | Plan | None = None,
+    composite: CompositeLike = None,
     *,
     node_axis: int = 0,
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     from_input: bool = True,
     chunk: int = 32,
 ) -> Callable[..., Array]:
@@ -69,7 +70,7 @@ def walks(
     """
     stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, chunk)
 
-    def of_walks(*args: Any, walks: ArrayLike, target: Any = None, **kwargs: Any) -> Array:
+    def of_walks(*args: Any, walks: ArrayLike, target: Target = None, **kwargs: Any) -> Array:
         given = np.asarray(walks)
         stages.check_single(args, kwargs)
         _check_walks(given, stages.nodes(args, kwargs), from_input)
@@ -78,7 +79,9 @@ def walks(
     return of_walks
 
 
-def _relevance(stages: Stages, args: tuple, kwargs: dict, target: Any, given: np.ndarray) -> Array:
+def _relevance(
+    stages: Stages, args: tuple, kwargs: dict, target: Target, given: np.ndarray
+) -> Array:
     """Sends relevance from the output on, once along each different end of a walk."""
     count = len(stages.layers)
     steps = given[:, given.shape[1] - count :]

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlrp._checks import check_count
 from jaxlrp.inspection.bands import Bands
-from jaxlrp.numerics import check_count
 
 How = Literal["sum", "mean_magnitude"]
 

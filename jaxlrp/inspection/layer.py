@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-from jaxlrp.composites import Composite
-from jaxlrp.explanation.attribution import Explanation
-from jaxlrp.explanation.explainer import explain, explains
-from jaxlrp.explanation.plan import Plan
+from jaxlrp.explanation.base import find_explainer
+from jaxlrp.explanation.explainer import explain
+from jaxlrp.explanation.plan import CompositeLike
+from jaxlrp.explanation.result import Explanation
 from jaxlrp.inspection.transform import Transform, check_signal
+from jaxlrp.network.model import Function
 from jaxlrp.numerics import off_zero, tiny, widen
 
 Axes = int | str | Sequence[int] | Sequence[str]
@@ -66,8 +68,8 @@ class Inspection:
 
 def decompose(
     transform: Transform,
-    x: Any,
-    relevance: Any,
+    x: ArrayLike,
+    relevance: ArrayLike,
     *,
     axis: Axes,
     dims: str | Sequence[str] | None = None,
@@ -107,9 +109,9 @@ def decompose(
 
 
 def inspect(
-    fun: Any,
+    fun: Function,
     transform: Transform,
-    composite: Composite | Plan | None = None,
+    composite: CompositeLike = None,
     *,
     axis: Axes,
     dims: str | Sequence[str] | None = None,
@@ -123,8 +125,8 @@ def inspect(
     N log N for Fourier transforms, N for wavelets. No matrix is made.
 
     Args:
-      fun: a function of arrays or an NNX module, as in `lrp.explain`; or what explains it: a function
-        that `lrp.explain` or one of `lrp.baselines` made, jitted or not, with arguments bound by
+      fun: a function of arrays or a Flax module, as in `lrp.explain`; or an explainer of it, from
+        `lrp.explain` or one of `lrp.baselines`, jitted or not, with arguments bound by
         `functools.partial` or not.
       transform: into which domain.
       composite: the rules, if `fun` is not explained yet; `composites.default()` if None.
@@ -158,8 +160,8 @@ def inspect(
     def inspected(*args: Any, **kwargs: Any) -> Inspection:
         if position >= len(args):
             raise TypeError(
-                f"the explained argument, at position {position}, did not come: {len(args)} positional "
-                "arguments did"
+                f"missing the explained argument, at position {position}: got {len(args)} positional "
+                "arguments"
             )
         return _decompose(transform, args[position], explained(*args, **kwargs), axis, dims, floor)
 
@@ -167,22 +169,27 @@ def inspect(
 
 
 def _explained(
-    fun: Any, composite: Any, argnums: int | None, has_aux: bool
+    fun: Function, composite: CompositeLike, argnums: int | None, has_aux: bool
 ) -> tuple[int, Callable[..., Explanation]]:
     """The position of the explained argument, and the function that explains."""
-    already = explains(fun)
-    if already is None:
-        already = 0 if argnums is None else argnums
-        fun = explain(fun, composite, argnums=already, has_aux=has_aux)
-    elif composite is not None or argnums is not None or has_aux:
+    found = find_explainer(fun)
+    if found is not None and (composite is not None or argnums is not None or has_aux):
         raise TypeError(
             "the function is already explained: give composite, argnums and has_aux to lrp.explain"
         )
-    if not isinstance(already, int) or already < 0:
+    explained: Callable[..., Explanation]
+    if found is None:
+        explained = explain(fun, composite, argnums=argnums, has_aux=has_aux)
+        explainer, bound = explained, 0
+    else:
+        (explainer, bound), explained = found, fun  # pyright: ignore[reportAssignmentType]
+    position = explainer.argnums
+    if not isinstance(position, int) or position < bound:
         raise TypeError(
-            f"inspect needs one explained argument, argnums an integer >= 0, got {already!r}"
+            "inspect needs one explained argument, argnums an integer >= 0, got "
+            f"{position if not isinstance(position, int) else position - bound!r}"
         )
-    return already, fun
+    return position - bound, explained
 
 
 def _decompose(

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlrp._checks import check_count, check_one_of
 from jaxlrp.inspection.transform import Transform, check_rate
-from jaxlrp.numerics import check_count
-from jaxlrp.rules.base import check_one_of
 
 _WINDOWS = {
     "rectangle": lambda t: np.ones_like(t),

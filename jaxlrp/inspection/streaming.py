@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlrp._checks import check_count
 from jaxlrp.inspection.layer import cotangent
 from jaxlrp.inspection.stdft import STDFT
 from jaxlrp.inspection.transform import check_signal
-from jaxlrp.numerics import check_count, widen
+from jaxlrp.numerics import widen
 
 
 class Windows(NamedTuple):

@@ -14,7 +14,7 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from jaxlrp import _compat
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 
 
 class Transform:

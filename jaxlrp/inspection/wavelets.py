@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxlrp._checks import check_count
 from jaxlrp.inspection.transform import Transform
-from jaxlrp.numerics import check_count
 
 Bank = tuple[tuple[float, ...], ...]
 

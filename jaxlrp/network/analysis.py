@@ -1,23 +1,22 @@
-"""What a graph is made of: which values depend on the input, and through what.
+"""Facts about a graph: which values depend on the input, through which operations, in which range.
 
-Everything here is decided by structure, never by the name of a function or a module.
+All of them follow from structure, never from the name of a function or a module.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
-from jaxlrp import _compat
 from jaxlrp.network import primitives as P
+from jaxlrp.network.control_flow import CONTROL_FLOW
 from jaxlrp.network.denominators import fixed_uses
 from jaxlrp.network.dependence import (
     Dependence,
     Trail,
     carrying,
     depend,
-    inner_inputs,
     is_inexact,
     trail_of,
     trail_to,
@@ -48,7 +47,7 @@ class Structure:
       renamed: of those that look up inside control flow, where they come from outside of it.
       softmax: the operations of softmaxes, which autodiff treats as a whole.
       weights: those of them that give the weights.
-      mixtures: values that a softmax weighs, where it is normalized behind the product.
+      mixtures: values that a softmax weighs, where it is normalized after the product.
       dominator: for the result of an elementwise operation, the one value that it is a function of.
       bounds: what is known of the range of each value.
       random: values drawn at random, and what is made of them without the explained input.
@@ -78,6 +77,23 @@ class Structure:
         """The live values through whose operations relevance flows one by one."""
         return self.live - self.renamed.keys()
 
+    @functools.cached_property
+    def live_ops(self) -> tuple[Op, ...]:
+        """The operations that give those values, in order."""
+        return tuple(op for op in self.graph.ops if any(v in self.flowing for v in op.outputs))
+
+    def open_ops(self, taken: Container[Op]) -> Iterator[tuple[Op, tuple[Value, ...]]]:
+        """Those that may still become a layer, with the operands through which relevance flows."""
+        for op in self.live_ops:
+            if op in taken or op in self.softmax or op.primitive in P.BODIES:
+                continue
+            if sources := self.sources(op):
+                yield op, sources
+
+    def is_complex(self, value: Value) -> bool:
+        """Whether a value is complex. Autodiff treats functions of it as linear over the reals."""
+        return self.graph.avals[value].dtype.kind == "c"
+
     @property
     def dependent(self) -> frozenset[Value]:
         """The values from which relevance can flow to the explained input, of any dtype."""
@@ -102,7 +118,7 @@ def analyze(
 
     Args:
       graph: the graph.
-      explained: the inputs whose relevance is asked for.
+      explained: the inputs to explain.
       bounds: what is known of the range of the inputs.
       outputs: the outputs that carry relevance; all by default.
     """
@@ -181,19 +197,16 @@ def _alive(structure: Structure, outputs: Iterable[Value]) -> Structure:
 
 def _bodies(structure: Structure, op: Op, live: set[Value]) -> tuple[Structure, ...]:
     """The bodies of an operation of control flow, some of whose results are live."""
-    found = []
+    found, flow = [], CONTROL_FLOW[op.primitive]
     for dependence in structure.dependence.bodies[op]:
         graph = dependence.graph
-        pairs = list(zip(graph.inputs, inner_inputs(op), strict=True))
-        carry: list[tuple[Value, Value]] = []
-        if op.primitive is P.SCAN:  # what is known of an initial carry need not hold later
-            consts, carries = _compat.scan_counts(op.eqn)
-            carry = list(zip(graph.inputs[consts : consts + carries], graph.outputs, strict=False))
-            pairs = pairs[:consts] + pairs[consts + carries :]
+        pairs = list(zip(graph.inputs, flow.operands(op), strict=True))
+        carry = flow.carried(op, graph)
+        del pairs[flow.carry(op)]  # what is known of an initial carry need not hold later
         known = {inner: structure.bounds[v] for inner, v in pairs if v in structure.bounds}
         prepared = _prepare(dependence, known)
         wanted = {a for a, b in zip(graph.outputs, op.outputs, strict=True) if b in live}
-        while True:  # until what goes round the loop is known to be live
+        while True:  # until all live values of the carry are known
             body = _alive(prepared, wanted)
             more = {b for a, b in carry if a in body.live} - wanted
             if not more:
@@ -206,8 +219,9 @@ def _bodies(structure: Structure, op: Op, live: set[Value]) -> tuple[Structure, 
 def _wanted(op: Op, bodies: tuple[Structure, ...]) -> dict[Value, bool]:
     """The operands that are live in a body, and whether they are codes wherever they are."""
     found: dict[Value, bool] = {}
+    operands = CONTROL_FLOW[op.primitive].operands(op)
     for body in bodies:
-        for inner, outer in zip(body.graph.inputs, inner_inputs(op), strict=True):
+        for inner, outer in zip(body.graph.inputs, operands, strict=True):
             if inner in body.live:
                 found[outer] = found.get(outer, True) and inner in body.codes
     return found

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
 
-from jaxlrp import _compat
-from jaxlrp.errors import TrainingModeError, where
 from jaxlrp.network import primitives as P
+from jaxlrp.network.affine import LinearForm
 from jaxlrp.network.analysis import ANY, Structure, analyze, is_inexact
-from jaxlrp.network.dependence import inner_inputs
+from jaxlrp.network.control_flow import CONTROL_FLOW
 from jaxlrp.network.depths import Counted
-from jaxlrp.network.finding import Finder, Group
+from jaxlrp.network.detect import Group, find
 from jaxlrp.network.graph import Graph, Op, Value, call_sizes, regroup
-from jaxlrp.network.layers import (
-    PARAMETERIZED_KINDS,
-    Body,
-    Layer,
-    LocalForm,
-    Network,
-    Node,
-    Plain,
-    Renamed,
-)
+from jaxlrp.network.layers import PARAMETERIZED_KINDS, Activation, Embedding, Layer
+from jaxlrp.network.nodes import Body, Network, Node, Plain, Renamed
 from jaxlrp.network.paths import Namer, parameter_names
+from jaxlrp.network.training_mode import refuse_training_mode
 
 
 def network(
@@ -39,7 +31,7 @@ def network(
 
     Args:
       graph: the graph.
-      explained: its inputs whose relevance is asked for.
+      explained: its inputs to explain.
       namer: gives paths.
       labels: names of the inputs that are parameters.
       outputs: the outputs that carry relevance; all by default.
@@ -63,14 +55,14 @@ class _Found:
     """A structure with its operations in groups, bodies of control flow included."""
 
     structure: Structure
-    groups: list[Group]
+    groups: Sequence[Group]
     bodies: Mapping[Op, tuple[_Found, ...]]
     counted: Counted
 
 
 def _find(structure: Structure, namer: Namer) -> _Found:
-    _refuse_training_mode(structure, namer)
-    groups = Finder(structure).find()
+    refuse_training_mode(structure, namer)
+    groups = find(structure)
     bodies = {
         op: tuple(_find(body, namer) for body in inner) for op, inner in structure.bodies.items()
     }
@@ -89,45 +81,6 @@ def _assemble(
     repeats: int = 1,
 ) -> Network:
     return _Assembler(found, namer, labels, depths, heights, loops, repeats).assemble()
-
-
-def _refuse_training_mode(structure: Structure, namer: Namer) -> None:
-    graph = structure.graph
-    for op in graph.ops:
-        if not any(v in structure.live for v in op.outputs):
-            continue
-        path, module = namer.module(op)
-        place = where(path or "", op.source)
-        masks = op.inputs[:1] if op.primitive is P.SELECT else op.inputs
-        if op.primitive in (P.SELECT, P.MUL, P.DIV) and any(
-            _drops_at_random(structure, v) for v in masks
-        ):
-            raise TrainingModeError(
-                f"the function masks values at random {place}, as dropout does in training mode; "
-                "an explanation needs the model in evaluation mode: pass `deterministic=True` or "
-                "`train=False` as your model spells it, or call `model.eval()` on an NNX module. If the "
-                "mask is meant, draw it outside of the function and pass it in"
-            )
-        if "BatchNorm" in module and any((op, i) in structure.cuts for i in range(len(op.inputs))):
-            raise TrainingModeError(
-                f"BatchNorm normalizes by the statistics of the batch {place}, as in training mode; "
-                "an explanation needs the running ones: pass `use_running_average=True` or "
-                "`train=False` as your model spells it, or call `model.eval()` on an NNX module"
-            )
-
-
-def _drops_at_random(structure: Structure, value: Value) -> bool:
-    """Whether a value is a random mask of truth values, perhaps scaled: noise of other kinds is none."""
-    graph = structure.graph
-    while value in structure.random:
-        if graph.avals[value].dtype == bool:
-            # one draw for all that is masked chooses a way through the network, and drops nothing
-            return bool(graph.shape(value))
-        op = graph.producer.get(value)
-        if op is None or op.primitive not in P.SHAPE | {P.BROADCAST, P.MUL, P.DIV}:
-            return False
-        (value,) = [v for v in op.inputs if v in structure.random][:1]
-    return False
 
 
 class _Assembler:
@@ -173,7 +126,7 @@ class _Assembler:
         for v, trail in self.s.renamed.items():
             placed.append((self.graph.producer[v].index + 0.5, Renamed(v, trail)))
         trails = [*self.s.trails.values(), *self.s.renamed.values()]
-        # what these compute again must be there to be read, and not inside a call that is made whole
+        # what these compute again must be readable, not hidden in a call that is evaluated whole
         again = [group.ops for group in self.groups if group.owned != group.ops]
         opened = {
             call
@@ -209,7 +162,7 @@ class _Assembler:
         return moving[0] if real and self.depths.get(moving[0], 0.0) == 0 else None
 
     def _is_discrete(self, op: Op) -> bool:
-        """Whether an operation hands on relevance of integers or truth values."""
+        """Whether an operation passes on relevance of integers or booleans."""
         return any(v in self.s.flowing for v in op.outputs) and any(
             v in self.s.live and not is_inexact(self.graph, v) for v in (*op.inputs, *op.outputs)
         )
@@ -221,22 +174,18 @@ class _Assembler:
         steps = regroup(group.ops, sizes=self.sizes, declared=nonlinear)
         read = (v for step in steps for v in step.inputs if v not in written)
         operands = tuple(dict.fromkeys(v for v in read if v not in group.inputs))
-        if group.trail is not None:
-            made = {v for op in group.trail.ops for v in op.outputs} | {*group.inputs, *operands}
-            along = (v for op in group.trail.ops for v in op.inputs if v not in made)
+        if isinstance(group.detail, Embedding):
+            trail = group.detail.trail
+            made = {v for op in trail.ops for v in op.outputs} | {*group.inputs, *operands}
+            along = (v for op in trail.ops for v in op.inputs if v not in made)
             operands += tuple(dict.fromkeys(along))
-        kernel = group.form.kernel if group.form else None
-        if group.kind == "embedding":
-            table = group.ops[0].inputs[0]
-            kernel = table if is_inexact(self.graph, table) else None
+        kernel = self._kernel(group)
         parameter = None
         if kernel is not None:
             found = self.names.get(kernel, frozenset())
             parameter = next(iter(found)) if len(found) == 1 else group.name
         path, module = self.namer.layer(first, group.name, parameter), self.namer.module(first)[1]
-        source = group.inputs[0]
-        local = self._local(group) if group.kind == "normalizer" else None
-        low, _ = self.s.bounds.get(source, ANY)
+        low, _ = self.s.bounds.get(group.inputs[0], ANY)
         return Layer(
             kind=group.kind,
             path=path,
@@ -248,83 +197,49 @@ class _Assembler:
             operands=operands,
             steps=steps,
             ops=group.ops,
-            input_shapes=tuple(self.graph.shape(v) for v in group.inputs),
-            output_shape=self.graph.shape(group.output),
-            input_dtypes=tuple(self.graph.avals[v].dtype for v in group.inputs),
-            dtype=str(self.graph.avals[group.output].dtype),
-            absorbed=tuple(str(op.primitive) for op in group.ops[1:]),
+            input_avals=tuple(self.graph.avals[v] for v in group.inputs),
+            output_aval=self.graph.avals[group.output],
             depth=int(max(self.depths.get(v, 0.0) for v in group.inputs)),
             height=int(self.heights.get(group.output, 0.0)),
             loops=self.loops,
             repeats=self.repeats,
             nonnegative=low >= 0,
             rectified=self._is_rectified(group.output),
-            form=group.form,
-            signal=group.signal,
-            cheap=all(op.primitive in P.CHEAP for op in group.ops),
-            after_normalizer=self._is_after_normalizer(source),
-            relu=group.relu,
-            local=local,
-            trail=group.trail,
+            detail=group.detail,
         )
 
-    def _local(self, group: Group) -> LocalForm | None:
-        """The parts of a normalizer whose statistic is a sum over a window of its own numerator."""
-        (op,), (source,) = group.ops, group.inputs
-        ops, stack = {op}, [v for v in op.inputs if v != source and v in self.s.dependent]
-        while stack:
-            found = self.graph.producer.get(stack.pop())
-            if found is None or found.primitive not in P.ELEMENTWISE | {P.WINDOW_SUM}:
-                return None
-            ops.add(found)
-            stack += [v for v in found.inputs if v != source and v in self.s.dependent]
-        ordered = tuple(sorted(ops, key=lambda op: op.index))
-        windows = [op for op in ordered if op.primitive is P.WINDOW_SUM]
-        if len(windows) != 1:
-            return None
-        (window,) = windows
-        written = {v for op in ordered for v in op.outputs}
-        read = (v for op in ordered for v in op.inputs if v not in written and v != source)
-        aval = self.graph.avals[source]
-        whole = Layer(
-            kind="normalizer", path="", name="local", module="", source=op.source,
-            inputs=(source,), output=group.output, operands=tuple(dict.fromkeys(read)),
-            steps=ordered, ops=ordered, input_dtypes=(aval.dtype,),
-        )  # fmt: skip
-        before = tuple(op for op in ordered if op.index < window.index)
-        after = tuple(op for op in ordered if op.index > window.index)
-        return LocalForm(whole, window, before, after)
+    def _kernel(self, group: Group) -> Value | None:
+        """The value that may give a layer its name: its kernel or its table."""
+        if isinstance(group.detail, LinearForm):
+            return group.detail.kernel
+        if isinstance(group.detail, Embedding):
+            table = group.ops[0].inputs[0]
+            return table if is_inexact(self.graph, table) else None
+        return None
 
     def _is_rectified(self, output: Value) -> bool:
         users = self.graph.users.get(output, ())
         if output in self.graph.outputs or len(users) != 1:
             return False
         group = self.group_of.get(users[0])
-        return group is not None and group.relu and group.inputs[0] == output
-
-    def _is_after_normalizer(self, value: Value) -> bool:
-        op = self.graph.producer.get(value)
-        while op is not None and op.primitive in P.SHAPE | {P.MUL, P.DIV}:
-            if any((op, i) in self.s.cuts for i in (0, 1)):
-                return True
-            sources = self.s.sources(op)
-            if len(sources) != 1:
-                return False
-            op = self.graph.producer.get(sources[0])
-        return False
+        if group is None or group.inputs[0] != output:
+            return False
+        return group.detail == Activation(relu=True)
 
     def _body(self, op: Op) -> Body:
         counted, found = self.found.counted, []
         depths = counted.inner_depths(op, self.depths)
         heights = counted.inner_heights(op, self.heights)
-        loops, repeats = self.loops + (op.primitive is P.SCAN), self.repeats
-        if op.primitive is P.SCAN:
-            read = op.inputs[sum(_compat.scan_counts(op.eqn)) :]
-            repeats *= op.params["length"] if any(v in self.s.live for v in read) else 1
+        flow = CONTROL_FLOW[op.primitive]
+        loops, repeats, length = self.loops, self.repeats, flow.length(op)
+        if length is not None:
+            loops += 1
+            sliced = flow.operands(op)[flow.carry(op).stop :]
+            repeats *= length if any(v in self.s.live for v in sliced) else 1
         for body, depth, height in zip(self.found.bodies[op], depths, heights, strict=True):
             labels = {
                 inner: next(iter(self.names[outer]))
-                for inner, outer in zip(body.structure.graph.inputs, inner_inputs(op), strict=True)
+                for inner, outer in zip(body.structure.graph.inputs, flow.operands(op), strict=True)
                 if len(self.names.get(outer, ())) == 1
             }
             found.append(_assemble(body, self.namer, labels, depth, height, loops, repeats))

@@ -1,4 +1,4 @@
-"""What becomes of each operation that the input reaches, and why."""
+"""How each operation that the input reaches is treated, and why."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from collections.abc import Iterator
 
 from jaxlrp.errors import where
 from jaxlrp.network.graph import Op
-from jaxlrp.network.layers import Body, Layer, Network, Plain
+from jaxlrp.network.layers import Layer
+from jaxlrp.network.nodes import Body, Network, Plain
 from jaxlrp.network.paths import place
 
 # The ways in which an operation is treated, and the reason for each.
 TREATMENTS = {
     "rule": "part of a layer, whose rule the plan shows",
-    "own rule": "not known to the library; explained by the rule that the composite gives it",
+    "own rule": "unknown to the library; explained only by the rule that the composite gives it",
     "linear": "linear in what carries relevance: autodiff is LRP-0, and exact",
     "held fixed": "one of its operands carries no relevance: a denominator, an index, a predicate",
     "softmax": "part of a softmax, expanded to first order as a whole",
     "loop": "control flow; its bodies are counted as well, once",
-    "position": "arithmetic on integers that look something up; relevance goes to where they come from",
-    "constant": "computed from the input, but no relevance comes to it: a statistic, a maximum, a mask",
+    "position": "arithmetic on integers that index a table; relevance goes back to where they come from",
+    "constant": "computed from the input, but gets no relevance: a statistic, a maximum, a mask",
     "cut": "its result is a constant: a comparison, the position of a maximum, `stop_gradient`",
     "effect": "prints or calls back; it has no result",
 }
@@ -49,9 +50,9 @@ class Coverage:
         said = f"{total} operations touch the input: {', '.join(parts)}."
         if of["own rule"]:
             names = sorted({name for way, name, _ in self.counts if way == "own rule"})
-            return f"{said} Of {', '.join(names)} the library knows nothing but your rule."
+            return f"{said} {', '.join(names)}: explained only by the rule you supplied."
         if of["cut"]:
-            return f"{said} All are explained, but no relevance flows through what is cut."
+            return f"{said} All are explained; no relevance flows through what is cut."
         return f"{said} All are explained."
 
     def __str__(self) -> str:

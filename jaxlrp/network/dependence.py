@@ -1,8 +1,8 @@
 """Which values depend on the explained input, and through which uses relevance flows to it.
 
-Integers and truth values are followed like floats. A value is *dependent* if relevance can flow from
-it to the input. It is merely *touched* if it is computed from the input in a way that carries none: a
-comparison, the position of a maximum, `stop_gradient`. Such an operation is a *cut*.
+Integers and booleans are followed like floats. A value is *dependent* if relevance can flow from
+it to the input. It is merely *touched* if it is computed from the input by an operation that ends
+relevance: a comparison, the position of a maximum, `stop_gradient`. Such an operation is a *cut*.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from jaxlrp import _compat
 from jaxlrp.network import primitives as P
-from jaxlrp.network.graph import Graph, Op, Value, flatten
+from jaxlrp.network.control_flow import CONTROL_FLOW, ControlFlow
+from jaxlrp.network.graph import Graph, Op, Value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,10 +113,8 @@ class _Follower:
         p = op.primitive
         if not moving or p is P.STOP_GRADIENT or p in P.CONSTANTS | P.RANDOM:
             return ()
-        if p in P.BODIES:
-            return self._through_bodies(op)
-        if p is P.WHILE:
-            return self._through_loop(op)
+        if (flow := CONTROL_FLOW.get(p)) is not None:
+            return self._through_bodies(op, flow)
         if p in P.TESTS:
             if self._encodes(op):
                 self.lookups.add(op)
@@ -152,57 +151,31 @@ class _Follower:
         (other,) = [v for v in op.inputs if v != moving[0]] or [moving[0]]
         return bool(varying_dims(self.graph, other) - varying_dims(self.graph, moving[0]))
 
-    def _through_bodies(self, op: Op) -> list[Value]:
+    def _through_bodies(self, op: Op, flow: ControlFlow) -> list[Value]:
         found = []
-        for held in op.params["branches"] if op.primitive is P.COND else (op.params["jaxpr"],):
-            jaxpr, consts = _compat.open_jaxpr(held)
-            graph = flatten(jaxpr, consts, op.scope, op.source)
-            pairs = zip(graph.inputs, inner_inputs(op), strict=True)
+        for body in flow.bodies(op):
+            pairs = zip(body.inputs, flow.operands(op), strict=True)
             explained = {inner for inner, outer in pairs if outer in self.dependent}
-            carry: Sequence[tuple[Value, Value]] = ()
-            if op.primitive is P.SCAN:
-                consts, carries = _compat.scan_counts(op.eqn)
-                carried = graph.inputs[consts : consts + carries]
-                carry = list(zip(carried, graph.outputs, strict=False))
-            found.append(_until_stable(graph, explained, carry))
-        self.bodies[op] = tuple(found)
+            found.append(_until_stable(body, explained, flow.carried(op, body)))
+        if op.primitive in P.BODIES:
+            self.bodies[op] = tuple(found)
         return [
             outer
             for i, outer in enumerate(op.outputs)
-            if any(body.graph.outputs[i] in body.dependent for body in found)
-        ]
-
-    def _through_loop(self, op: Op) -> list[Value]:
-        """A `while` loop: which of its results depend on the input; it is interpreted nowhere."""
-        jaxpr, consts = _compat.open_jaxpr(op.params["body_jaxpr"])
-        graph = flatten(jaxpr, consts, op.scope, op.source)
-        inputs = op.inputs[op.params["cond_nconsts"] :]
-        pairs = zip(graph.inputs, inputs, strict=True)
-        explained = {inner for inner, outer in pairs if outer in self.dependent}
-        carried = graph.inputs[op.params["body_nconsts"] :]
-        body = _until_stable(graph, explained, list(zip(carried, graph.outputs, strict=True)))
-        return [
-            outer
-            for start, outer in zip(carried, op.outputs, strict=True)
-            if start in body.dependent
+            if any(flow.results(op, body.graph)[i] in body.dependent for body in found)
         ]
 
 
 def _until_stable(
     graph: Graph, explained: set[Value], carry: Sequence[tuple[Value, Value]]
 ) -> Dependence:
-    """The dependence in a body, with what goes round a loop followed until no more is found."""
+    """The dependence in a body, following the carry of a loop until nothing more is found."""
     while True:
         found = depend(graph, explained)
         more = {a for a, b in carry if b in found.dependent} - explained
         if not more:
             return found
         explained |= more
-
-
-def inner_inputs(op: Op) -> Sequence[Value]:
-    """The operands of control flow that are the inputs of its bodies, in order."""
-    return op.inputs[1:] if op.primitive is P.COND else op.inputs
 
 
 def varying_dims(graph: Graph, value: Value, depth: int = 64) -> frozenset[int]:
@@ -233,7 +206,7 @@ class Trail:
     """How an index, or a predicate, is computed from the values that it stands for.
 
     The relevance of what is looked up belongs to them: it goes back along the trail, from each position
-    to those that it came from, whatever integer arithmetic lies between.
+    to those that it came from, through all integer arithmetic in between.
 
     Attributes:
       sources: where the trail begins: inputs of the graph, and floats that were cast to integers.

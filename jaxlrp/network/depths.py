@@ -1,6 +1,6 @@
-"""How far values lie from the input and from the output, in dense layers and convolutions.
+"""How far values are from the input and from the output, in dense layers and convolutions.
 
-Distances count along the longest way, through every nesting of control flow. A scan is as many steps as
+Distances count along the longest path, through every nesting of control flow. A scan is as many steps as
 it has: of a layer inside it, the depth is that of the last step and the height that of the first.
 """
 
@@ -11,10 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from jaxlrp import _compat
-from jaxlrp.network import primitives as P
 from jaxlrp.network.analysis import Structure
-from jaxlrp.network.dependence import inner_inputs
+from jaxlrp.network.control_flow import CONTROL_FLOW
 from jaxlrp.network.graph import Op, Value
 
 NOWAY = -np.inf
@@ -66,20 +64,20 @@ class Counted:
 
     def inner_depths(self, op: Op, found: Mapping[Value, float]) -> list[dict[Value, float]]:
         """For each body of an operation, the depths of its inputs, in the last step of a scan."""
-        into = np.array([found.get(v, NOWAY) for v in inner_inputs(op)])
-        if op.primitive is P.SCAN:
-            into = self._steps(op).at_last(into)
+        into = np.array([found.get(v, NOWAY) for v in CONTROL_FLOW[op.primitive].operands(op)])
+        if (steps := self._steps(op)) is not None:
+            into = steps.at_last(into)
         return [_known(body.structure.graph.inputs, into) for body in self.bodies[op]]
 
     def inner_heights(self, op: Op, found: Mapping[Value, float]) -> list[dict[Value, float]]:
         """For each body of an operation, the heights of its outputs, in the first step of a scan."""
         above = np.array([found.get(v, NOWAY) for v in op.outputs])
-        if op.primitive is P.SCAN:
-            above = self._steps(op).at_first(above)
+        if (steps := self._steps(op)) is not None:
+            above = steps.at_first(above)
         return [_known(body.structure.graph.outputs, above) for body in self.bodies[op]]
 
     def gains(self) -> np.ndarray:
-        """How much deeper each output lies than each input, (inputs, outputs); -inf where no way leads."""
+        """How much deeper each output is than each input, (inputs, outputs); -inf without a path."""
         graph = self.structure.graph
         rows = []
         for v in graph.inputs:
@@ -92,37 +90,41 @@ class Counted:
         if op in self.structure.trails:
             return self.structure.trails[op].sources
         if op in self.bodies:
-            return inner_inputs(op)
+            return CONTROL_FLOW[op.primitive].operands(op)
         cuts = self.structure.cuts
         return [v for i, v in enumerate(op.inputs) if (op, i) not in cuts]
 
     def _through(self, op: Op, into: Sequence[float]) -> list[float]:
         arriving = np.array(into, float)
-        if op.primitive is P.SCAN:
-            return list(self._steps(op).after(arriving))
+        if (steps := self._steps(op)) is not None:
+            return list(steps.after(arriving))
         return list(np.max([_apply(arriving, body.gains()) for body in self.bodies[op]], axis=0))
 
     def _back(self, op: Op, above: Sequence[float]) -> list[float]:
         leaving = np.array(above, float)
-        if op.primitive is P.SCAN:
-            return list(self._steps(op).before(leaving))
+        if (steps := self._steps(op)) is not None:
+            return list(steps.before(leaving))
         parts = [_apply(leaving, body.gains().T) for body in self.bodies[op]]
         return list(np.max(parts, axis=0))
 
-    def _steps(self, op: Op) -> _Steps:
+    def _steps(self, op: Op) -> _Steps | None:
+        """The steps of a loop; None if the operation is not a loop."""
+        flow = CONTROL_FLOW[op.primitive]
+        length = flow.length(op)
+        if length is None:
+            return None
         (body,) = self.bodies[op]
-        return _Steps(body.gains(), *_compat.scan_counts(op.eqn), op.params["length"])
+        return _Steps(body.gains(), flow.carry(op), length)
 
 
 class _Steps:
-    """The steps of a scan, in (max, +) arithmetic."""
+    """The steps of a loop, in (max, +) arithmetic."""
 
-    def __init__(self, gains: np.ndarray, consts: int, carries: int, length: int) -> None:
-        self.gains, self.length = gains, length
-        self.carry = slice(consts, consts + carries)
-        self.n = carries
-        around = gains[self.carry, :carries]
-        self.longest = _power(np.maximum(around, _identity(carries)), length - 1)
+    def __init__(self, gains: np.ndarray, carry: slice, length: int) -> None:
+        self.gains, self.carry, self.length = gains, carry, length
+        self.n = carry.stop - carry.start
+        around = gains[carry, : self.n]
+        self.longest = _power(np.maximum(around, _identity(self.n)), length - 1)
 
     def at_last(self, into: np.ndarray) -> np.ndarray:
         """The depths of the body's inputs, in whichever step they are greatest."""

@@ -19,7 +19,7 @@ def dominators(graph: Graph, dependent: frozenset[Value]) -> dict[Value, Value]:
     `d = dominator[v]` means that each element of v is a function of one element of d alone (and of
     constants), and that no value between the two has that property. Where d has one element along an
     axis, v may have several: `max(x[:, None], knots)`, and what is sliced from it along that axis.
-    Booleans count on the way: `where(x > 0, x, 0)`.
+    Booleans in between count: `where(x > 0, x, 0)`.
     """
     follows = set(dependent)
     found: dict[Value, Value] = {}

@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxlrp.network.paths import tag
 
-Modules = dict[str, str]  # module path -> name of its type
+Modules = dict[str, type]  # the type of each module, by its path
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def linen_scopes(modules: Modules) -> Iterator[None]:
         if context.method_name == "setup" or path is None:
             return call(*args, **kwargs)
         # the first wins: inside a lifted transformation paths begin anew
-        modules.setdefault("/".join(path), type(context.module).__name__)
+        modules.setdefault("/".join(path), type(context.module))
         with jax.named_scope(tag(path)):
             return call(*args, **kwargs)
 
@@ -44,7 +44,7 @@ class NNXFunction:
     def __init__(self, module: nnx.Module) -> None:
         self.graphdef, self.state = nnx.split(module)
         self.modules: Modules = {
-            "/".join(map(str, path)): type(node).__name__
+            "/".join(map(str, path)): type(node)
             for path, node in nnx.iter_graph(module)
             if isinstance(node, nnx.Module)
         }
@@ -77,16 +77,6 @@ def _scoped(cls: type) -> type:
     return type(cls.__name__, (cls,), {"__call__": __call__, "__module__": cls.__module__})
 
 
-def check_callable(fun: Any) -> None:
-    """Refuses what is not a function, with the spelling that was meant.
-
-    Raises:
-      TypeError: always saying what to pass.
-    """
-    if isinstance(fun, nn.Module):
-        raise TypeError(
-            f"fun is the Linen module {type(fun).__name__}: pass its `apply` method, "
-            "lrp.explain(model.apply, ..., argnums=1), and call the result with (variables, x)"
-        )
-    if not callable(fun):
-        raise TypeError(f"fun must be a function or an NNX module, got {fun!r}")
+def is_batch_norm(module: type) -> bool:
+    """Whether a module is a BatchNorm of Flax."""
+    return issubclass(module, (nn.BatchNorm, nnx.BatchNorm))

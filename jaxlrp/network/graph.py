@@ -120,7 +120,7 @@ def flatten(
 
 
 def _used(ops: Sequence[Op], outputs: Iterable[Value]) -> tuple[Op, ...]:
-    """The operations of which a result or an effect is used."""
+    """The operations with a result or an effect that is used."""
     wanted, used = set(outputs), list[Op]()
     for op in reversed(ops):
         if any(v in wanted for v in op.outputs) or not op.outputs or op.eqn.effects:

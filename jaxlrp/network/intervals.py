@@ -1,4 +1,4 @@
-"""In which interval each value of a graph lies, by interval arithmetic."""
+"""The interval that each value of a graph is in, by interval arithmetic."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jaxlrp._compat import primitives as _named
 from jaxlrp.network import primitives as P
 from jaxlrp.network.graph import Graph, Op, Value
 
-Bounds = tuple[float, float]
-ANY: Bounds = (-math.inf, math.inf)
+Bounds = P.Range
+ANY = P.ANY
 
 
 def intervals(graph: Graph, given: Mapping[Value, Bounds]) -> dict[Value, Bounds]:
-    """Bounds of the values of a graph; what is not in the result may be anything.
+    """Bounds of the values of a graph; values without an entry may be anything.
 
     Args:
       graph: the graph.
@@ -107,7 +107,7 @@ def _cast(op: Op, xs: list[Bounds]) -> Bounds:
 
 
 def _gathered(op: Op, xs: list[Bounds]) -> Bounds:
-    """Positions out of bounds give what `fill_value` says; by default NaN, which no bound holds of."""
+    """Positions out of bounds give what `fill_value` says; by default NaN, which satisfies no bound."""
     fill = op.params["fill_value"]
     return xs[0] if fill is None else (min(xs[0][0], fill), max(xs[0][1], fill))
 
@@ -121,17 +121,18 @@ def _power(op: Op, xs: list[Bounds]) -> Bounds:
     return (0.0, math.inf) if op.params["y"] % 2 == 0 or xs[0][0] >= 0 else ANY
 
 
-def _fixed(low: float, high: float) -> Callable[[Op, list[Bounds]], Bounds]:
-    return lambda op, xs: (low, high)
-
-
 # Of integers these may wrap around.
 _WRAPPING = P.ADD | P.PRODUCTS | {
     P.SUB, P.NEG, P.MUL, P.REDUCE_SUM, P.WINDOW_SUM, P.CUMSUM, P.INTEGER_POW,
 } | _named("square", "abs")  # fmt: skip
 
-_POSITIVE = _fixed(0.0, math.inf)
+
+def _range(op: Op, xs: list[Bounds]) -> Bounds:
+    return P.RANGES[op.primitive]
+
+
 _INTERVALS: dict[object, Callable[[Op, list[Bounds]], Bounds]] = {
+    **dict.fromkeys((p for p, bounds in P.RANGES.items() if bounds != ANY), _range),
     **dict.fromkeys(
         (P.MOVES - {P.GATHER}) | P.VARY | (P.MAXIMA - P.SCATTER_MAXIMA) | {P.STOP_GRADIENT}, _same
     ),
@@ -154,12 +155,5 @@ _INTERVALS: dict[object, Callable[[Op, list[Bounds]], Bounds]] = {
     P.MAX: lambda op, xs: (max(xs[0][0], xs[1][0]), max(xs[0][1], xs[1][1])),
     P.MIN: lambda op, xs: (min(xs[0][0], xs[1][0]), min(xs[0][1], xs[1][1])),
     P.CLAMP: lambda op, xs: (max(xs[0][0], min(xs[1][0], xs[2][0])), min(xs[2][1], xs[1][1])),
-    P.EXP: _POSITIVE,
-    P.SQRT: _POSITIVE,
-    P.RSQRT: _POSITIVE,
     P.INTEGER_POW: _power,
-    **dict.fromkeys(_named("square", "abs", "exp2"), _POSITIVE),
-    **dict.fromkeys(_named("logistic"), _fixed(0.0, 1.0)),
-    **dict.fromkeys(_named("tanh", "erf", "sin", "cos"), _fixed(-1.0, 1.0)),
-    **dict.fromkeys(_named("erfc"), _fixed(0.0, 2.0)),
 }

@@ -1,7 +1,7 @@
 """The bilinear map of a dense layer or convolution, as a product of two matrices where it is one.
 
-Relevance goes back through its transpose. A matrix is read transposed as it lies; a kernel of more
-dimensions would be copied for it at every call, and a convolution over patches runs as a slow loop.
+Relevance goes back through its transpose. A matrix can be read transposed in place; a kernel of more
+dimensions would be copied at every call, and a convolution over patches runs as a slow loop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def bilinear(
       anchor: the `dot_general`, `ragged_dot_general` or convolution.
       side: which of its operands is x, 0 or 1.
       x, weight: the operands, of dtypes that may be wider than the anchor's.
-      extras: what it reads beside them.
+      extras: what else it reads.
     """
     x, weight = _compat.alike(x, weight)
     if anchor.primitive is P.DOT and weight.ndim > 2:
@@ -42,9 +42,9 @@ def bilinear(
 
 
 def _order(weight: Array, contracted: Sequence[int]) -> int | None:
-    """Which dimension of a matrix the contracted ones are: 0 if they lie before all others, 1 if behind.
+    """Which dimension of a matrix the contracted ones are: 0 if they come before all others, 1 if after.
 
-    None where they lie among them, so that the weight is no matrix.
+    None if they are mixed with others, so that the weight is no matrix.
     """
     lie = [d in contracted for d, n in enumerate(weight.shape) if n != 1]
     if lie == sorted(lie, reverse=True):

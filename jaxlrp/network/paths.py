@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from jaxlrp.network.graph import Graph, Op, Value
 
-# Flax modules are traced inside scopes of this form, which hold their path (see flaxmodels.py).
+# Flax modules are traced inside scopes of this form, which hold their path (see flax_models.py).
 _TAG = re.compile(r"⟦([^⟦⟧]*)⟧")
 
 
@@ -23,7 +23,7 @@ class Namer:
     the name of the one parameter that its kernel comes from; the user's own `jax.named_scope`.
     """
 
-    def __init__(self, modules: Mapping[str, str]) -> None:
+    def __init__(self, modules: Mapping[str, type]) -> None:
         self._modules = modules
         self._seen: dict[str, int] = {}
 
@@ -32,7 +32,13 @@ class Namer:
         tags = _TAG.findall(op.scope)
         if not tags:
             return None, ""
-        return tags[-1], self._modules.get(tags[-1], "")
+        found = self._modules.get(tags[-1])
+        return tags[-1], "" if found is None else found.__name__
+
+    def module_type(self, op: Op) -> type | None:
+        """The type of the Flax module around an operation; None outside of any."""
+        tags = _TAG.findall(op.scope)
+        return self._modules.get(tags[-1]) if tags else None
 
     def layer(self, op: Op, name: str, parameter: str | None) -> str:
         """A unique path for a layer.

@@ -1,4 +1,4 @@
-"""What is known of each primitive, keyed by primitive *object*.
+"""What the library knows about each primitive, keyed by primitive *object*.
 
 A primitive in none of these tables is unknown: on the path from the explained input to the output
 it is an error unless the composite names a rule for it.
@@ -6,6 +6,7 @@ it is an error unless the composite names a rule for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -70,6 +71,7 @@ POW = primitive("pow")
 INTEGER_POW = primitive("integer_pow")
 MAX = primitive("max")
 MIN = primitive("min")
+ABS = primitive("abs")
 CLAMP = primitive("clamp")
 CUMSUM = primitive("cumsum")
 PAD = primitive("pad")
@@ -98,7 +100,7 @@ STRUCTURAL = (
     )
 )  # fmt: skip
 
-# Linear in each operand apart.
+# Linear in each operand separately.
 BILINEAR = frozenset({MUL, DOT, CONV, RAGGED_DOT})
 
 # Those that make a layer with a kernel, where one operand depends on the input.
@@ -124,16 +126,41 @@ MAXIMA = (
     | CUMULATIVE_MAXIMA
     | primitives("reduce_max", "reduce_min", "reduce_window_max", "reduce_window_min")
 )
+MINIMA = primitives("min", "scatter_min", "cummin", "reduce_min", "reduce_window_min")
 
-# Elementwise and nonlinear: explained as part of a region with a single source.
-NONLINEAR = frozenset({EXP, LOG, RSQRT, SQRT, POW, INTEGER_POW, MAX, MIN, CLAMP}) | primitives(
-    "tanh", "logistic", "erf", "erfc", "erf_inv", "log1p", "expm1", "exp2", "log2", "sin", "cos",
-    "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "abs", "sign",
-    "floor", "ceil", "round", "square", "one_minus_square", "polynomial", "cbrt", "atan2",
-    "nextafter", "rem", "lgamma", "digamma", "is_finite", "bessel_i0e", "bessel_i1e",
-    "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor", "eq_to", "le_to", "lt_to",
-    "igamma", "igammac", "igamma_grad_a", "polygamma", "zeta", "regularized_incomplete_beta",
-)  # fmt: skip
+# Elementwise and nonlinear functions, by the range of their values. They are explained as part of a
+# region with a single source.
+Range = tuple[float, float]
+ANY: Range = (-math.inf, math.inf)
+POSITIVE: Range = (0.0, math.inf)
+_COSTLY: dict[Range, tuple[str, ...]] = {
+    POSITIVE: ("exp", "exp2", "sqrt", "rsqrt"),
+    (0.0, 1.0): ("logistic",),
+    (0.0, 2.0): ("erfc",),
+    (-1.0, 1.0): ("tanh", "erf", "sin", "cos"),
+    ANY: (
+        "log", "pow", "erf_inv", "log1p", "expm1", "log2", "tan", "asin", "acos", "atan", "sinh", "cosh",
+        "asinh", "acosh", "atanh", "floor", "ceil", "round", "one_minus_square", "polynomial", "cbrt",
+        "atan2", "nextafter", "rem", "lgamma", "digamma", "is_finite", "bessel_i0e", "bessel_i1e",
+        "eq_to", "le_to", "lt_to", "igamma", "igammac", "igamma_grad_a", "polygamma", "zeta",
+        "regularized_incomplete_beta",
+    ),
+}  # fmt: skip
+# Those that cost a comparison or a product: they are computed again rather than stored.
+_CHEAP: dict[Range, tuple[str, ...]] = {
+    POSITIVE: ("abs", "square"),
+    ANY: (
+        "integer_pow", "max", "min", "clamp", "sign", "eq", "ne", "lt", "le", "gt", "ge", "not", "and",
+        "or", "xor",
+    ),
+}  # fmt: skip
+RANGES: Mapping[Primitive, Range] = {
+    p: bounds
+    for table in (_COSTLY, _CHEAP)
+    for bounds, names in table.items()
+    for p in primitives(*names)
+}
+NONLINEAR = frozenset(RANGES)
 
 # Move values: each of the result's is one of the first operand's.
 MOVES = SHAPE | {BROADCAST, GATHER, DYNAMIC_SLICE} | primitives(
@@ -167,10 +194,8 @@ AFFINE = frozenset({SUB, MUL, DIV, NEG, SELECT}) | ADD | SAME
 
 ELEMENTWISE = NONLINEAR | AFFINE | BITS
 
-# Nonlinear functions that cost a comparison or a product: recomputed rather than stored.
-CHEAP = frozenset({MAX, MIN, CLAMP, INTEGER_POW}) | AFFINE | primitives(
-    "abs", "sign", "square", "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or", "xor",
-)  # fmt: skip
+# Cheap enough to compute again rather than to store.
+CHEAP = AFFINE | primitives(*(name for names in _CHEAP.values() for name in names))
 
 # Random numbers: a select by one of them is dropout in training mode.
 RANDOM = primitives(
@@ -178,7 +203,7 @@ RANDOM = primitives(
     "random_split", "random_fold_in", "random_gamma",
 )  # fmt: skip
 
-# Results without relevance: positions and truth values, and what is made of no value at all.
+# Results without relevance: positions, booleans, and what is made from no value at all.
 CONSTANTS = primitives(
     "argmax", "argmin", "reduce_and", "reduce_or", "reduce_xor", "bitcast_convert_type", "iota",
     "axis_index", "empty2", "create_token", "after_all", "platform_index",
@@ -188,9 +213,9 @@ KNOWN = (
     STRUCTURAL | BILINEAR | PARTLY_LINEAR | PRODUCTS | LOGSUMEXP | MAXIMA | ELEMENTWISE | CALLS | BODIES
 )  # fmt: skip
 
-# What JAX exports and no rule is known for, with the reason, which errors give.
+# Exported by JAX, but without a rule; the reason is part of the error message.
 _REFUSED = {
-    "A loop without a fixed number of turns cannot be differentiated: use `lax.scan` or a "
+    "A loop without a fixed number of iterations cannot be differentiated: use `lax.scan` or a "
     "`lax.fori_loop` with constant bounds.": ("while",),
     "A decomposition of a matrix that depends on the input has no rule.": (
         "cholesky", "eig", "eigh", "hessenberg", "householder_product", "lu", "qr", "schur", "svd",
@@ -198,8 +223,8 @@ _REFUSED = {
     ),
     "A maximum over devices has no derivative in JAX: take it of `lax.stop_gradient(x)`, or gather "
     "the values and take the maximum of them.": ("pmax", "pmin"),
-    "It moves as much as the input says, from device to device.": ("ragged_all_to_all",),
-    "It reduces by a function of your own, of which nothing is known.": ("reduce", "reduce_window"),
+    "It moves data between devices as the input says.": ("ragged_all_to_all",),
+    "It reduces by a function that the library does not know.": ("reduce", "reduce_window"),
     "It belongs to the derivative of a maximum over windows: explain the function, not its "
     "derivative.": ("select_and_gather_add", "select_and_scatter", "select_and_scatter_add"),
     "It reads or writes a mutable array: write a function of values.": ("get", "swap"),
@@ -209,10 +234,10 @@ _REFUSED = {
 }  # fmt: skip
 REFUSED = {p: why for why, names in _REFUSED.items() for p in primitives(*names)}
 
-# Of those JAX has no derivative.
+# Those without a derivative in JAX.
 WITHOUT_GRADIENT = primitives("while", "pmax", "pmin", "get", "swap")
 
-# The tables that settle what becomes of a primitive: each primitive that JAX exports is in one.
+# How each primitive is treated: each one that JAX exports is in exactly one of these tables.
 FATES = {
     "inlined": CALLS,
     "interpreted": BODIES,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterator
 
 from jaxlrp._compat import primitives as _named
 from jaxlrp.network import primitives as P
+from jaxlrp.network.alike import SHAPES, Alike, through_shapes
 from jaxlrp.network.graph import Graph, Op, Value
 
 # What exponentials are seen through, and what sums are.
-_SHAPES = P.SHAPE | P.VARY | {P.BROADCAST}
-_LOOK = _SHAPES | P.PSUM | {P.SELECT}
+_LOOK = SHAPES | P.PSUM | {P.SELECT}
 # A factor that carries no relevance is a mask.
 _MASKED = _LOOK | {P.MUL}
 _CHOSEN = P.MOVES | P.VARY | P.PSUM | P.TOP_K | {P.SELECT, P.MUL, P.SORT}
@@ -30,7 +27,7 @@ class Softmaxes:
     Attributes:
       ops: their operations, which autodiff treats as a whole.
       ends: those that give the weights.
-      mixtures: values that are weighed by one that is normalized behind the product.
+      mixtures: values that are weighed by one that is normalized after the product.
     """
 
     ops: frozenset[Op]
@@ -40,7 +37,7 @@ class Softmaxes:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
-    """Values weighed by a softmax that is normalized behind the product: `(e @ v) / sum(e)`.
+    """Values weighed by a softmax that is normalized after the product: `(e @ v) / sum(e)`.
 
     As a function of e and v it is the same as `(e / sum(e)) @ v`, derivatives included.
 
@@ -66,7 +63,7 @@ def softmaxes(graph: Graph, dependent: frozenset[Value]) -> Softmaxes:
     """Finds exponentials divided by their own sum, and logarithms of sums of exponentials.
 
     The sum is over axes, or over segments: scattered to them, and gathered again. To a softmax belong
-    what is subtracted from the scores for the sake of precision, a mask of its exponentials, and a
+    what is subtracted from the scores for precision, a mask of its exponentials, and a
     second division by the sum of the values that are left over after masking or selection. The
     exponential of a log-softmax is one.
     """
@@ -98,7 +95,7 @@ class _Finder:
         self.dependent = dependent
         self.ops: set[Op] = set()
         self.ends: set[Op] = set()
-        self._known: dict[tuple[Value, Value], bool] = {}
+        self.alike = Alike(graph)
 
     def find(self) -> None:
         moving = [op for op in self.graph.ops if op.outputs and op.outputs[0] in self.dependent]
@@ -157,7 +154,9 @@ class _Finder:
             return
         exp, above = self._back(quotient.numerator, _MASKED)
         other, below = self._back(quotient.term, _MASKED)
-        if self._are_exp(exp, other) and self._same(quotient.numerator, quotient.term):
+        if self._are_exp(exp, other) and self.alike.but_for_shape(
+            quotient.numerator, quotient.term
+        ):
             self._enter(op, *filter(None, (exp, other)), *above, *below, *quotient.inner)
 
     def _are_exp(self, a: Op | None, b: Op | None) -> bool:
@@ -165,7 +164,7 @@ class _Finder:
             a is not None
             and b is not None
             and a.primitive is P.EXP
-            and self._alike(a.outputs[0], b.outputs[0])
+            and self.alike(a.outputs[0], b.outputs[0])
         )
 
     def _renormalized(self, op: Op, quotient: _Quotient) -> None:
@@ -174,8 +173,8 @@ class _Finder:
         if softmax not in self.ends:
             return
         on_the_way = [quotient.numerator, *(step.outputs[0] for step in chosen)]
-        if any(self._same(value, quotient.term) for value in on_the_way):
-            _, below = self._back(quotient.term, _SHAPES)
+        if any(self.alike.but_for_shape(value, quotient.term) for value in on_the_way):
+            _, below = self._back(quotient.term, SHAPES)
             self._enter(op, *quotient.inner, *(set(below) - set(chosen)))
 
     def _exp_of_log(self, op: Op) -> None:
@@ -184,10 +183,10 @@ class _Finder:
         if op in self.ops or sub is None or sub.primitive is not P.SUB:
             return
         scores, subtracted = sub.inputs
-        log = self.graph.producer.get(_through(self.graph, subtracted))
+        log = self.graph.producer.get(through_shapes(self.graph, subtracted))
         fixed: Value | None = None
         if log is not None and log.primitive in P.ADD:  # what was subtracted is added again
-            ends = [_through(self.graph, v) for v in log.inputs]
+            ends = [through_shapes(self.graph, v) for v in log.inputs]
             makers = [self.graph.producer.get(v) for v in ends]
             logs = [m for m in makers if m is not None and m.primitive is P.LOG]
             if len(logs) != 1:
@@ -206,7 +205,7 @@ class _Finder:
             if not shifted or shifted[-1].outputs[0] != fixed:
                 return
             below = shifted[0].inputs[0]
-        if self._alike(scores, below):
+        if self.alike(scores, below):
             self._enter(op, sub)
 
     def shifts(self) -> None:
@@ -219,7 +218,7 @@ class _Finder:
         logs = {op.outputs[0] for op in self.ops if op.primitive is P.LOG}
         for op in self.graph.ops if logs else ():
             if op.primitive in P.ADD:
-                ends = {_through(self.graph, v) for v in op.inputs}
+                ends = {through_shapes(self.graph, v) for v in op.inputs}
                 if ends & fixed and ends & logs:
                     found.add(op)
         self.ops |= found
@@ -252,58 +251,19 @@ class _Finder:
         if exp is not None and exp is other and exp.primitive is P.EXP:
             self.ops.add(exp)
             return exp.outputs[0], [*above, *below]
-        weights = _through(self.graph, value)
-        if weights != _through(self.graph, term):
+        weights = through_shapes(self.graph, value)
+        if weights != through_shapes(self.graph, term):
             return None
         maker, masks = self._back(weights, _CHOSEN)
         if maker is None or not (maker in self.ends or maker.primitive is P.EXP) or not masks:
             return None
         if maker.primitive is P.EXP:
             self.ops.add(maker)
-        _, above = self._back(value, _SHAPES)
-        _, below = self._back(term, _SHAPES)
+        _, above = self._back(value, SHAPES)
+        _, below = self._back(term, SHAPES)
         made = self.graph.producer.get(weights)
         between = [o for o in (*above, *below) if made is None or o.index > made.index]
         return weights, between
-
-    def _same(self, a: Value, b: Value) -> bool:
-        """Whether two values are alike but for their shape."""
-        return self._alike(_through(self.graph, a), _through(self.graph, b))
-
-    def _alike(self, a: Value, b: Value, depth: int = 16) -> bool:
-        """Whether two values are computed by the same operations from the same values."""
-        if a == b:
-            return True
-        if (a, b) not in self._known:
-            self._known[a, b] = depth > 0 and self._made_alike(a, b, depth)
-        return self._known[a, b]
-
-    def _made_alike(self, a: Value, b: Value, depth: int) -> bool:
-        graph = self.graph
-        one, other = graph.producer.get(a), graph.producer.get(b)
-        if one is None or other is None:
-            held = graph.constants
-            return a in graph.literals and b in graph.literals and _equal(held[a], held[b])
-        return (
-            one.primitive is other.primitive
-            and one.outputs.index(a) == other.outputs.index(b)
-            and _equal_params(one.params, other.params)
-            and all(
-                self._alike(v, w, depth - 1) for v, w in zip(one.inputs, other.inputs, strict=True)
-            )
-        )
-
-
-def _equal(a: Any, b: Any) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
-    return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a, b))
-
-
-def _equal_params(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    try:
-        return bool(dict(a) == dict(b))
-    except ValueError:  # arrays among them
-        return False
 
 
 def trace_back(
@@ -320,13 +280,6 @@ def trace_back(
     return op, passed
 
 
-def _through(graph: Graph, value: Value) -> Value:
-    """The value that `value` is, but for its shape."""
-    while (op := graph.producer.get(value)) is not None and op.primitive in _SHAPES:
-        value = op.inputs[0]
-    return value
-
-
 def shift(graph: Graph, op: Op | None) -> tuple[Op, ...]:
     """The operations that subtract a value which `stop_gradient` holds fixed, as softmaxes do.
 
@@ -335,7 +288,7 @@ def shift(graph: Graph, op: Op | None) -> tuple[Op, ...]:
       op: the subtraction.
 
     Returns:
-      The subtraction, and back to the `stop_gradient`; none if it is no such thing.
+      The subtraction, and back to the `stop_gradient`; empty if it is something else.
     """
     if op is None or op.primitive is not P.SUB:
         return ()
@@ -372,7 +325,7 @@ def _divided(
 
 
 def _product(graph: Graph, value: Value, dependent: frozenset[Value]) -> tuple[Op, list[Op]] | None:
-    """The product of two moving values whose sum `value` is, and the operations behind it."""
+    """The product of two moving values whose sum `value` is, and the operations after it."""
     mix, passed = trace_back(graph, value, P.SHAPE | P.VARY, dependent)
     if mix is not None and mix.primitive in _SUMS:
         terms = [v for v in mix.inputs if v in dependent]

@@ -1,15 +1,14 @@
-"""Pictures of relevance: heatmaps, overlays, grids, signals and their spectra, text.
+"""Plots of relevance: heatmaps, overlays, grids, signals and their spectra, text.
 
-Everything here draws with matplotlib, which is an extra: ``pip install "jaxlrp[plot]"``. Red is
+All functions draw with matplotlib, which is an extra: ``pip install "jaxlrp[plot]"``. Red is
 evidence for the explained output, blue is evidence against it, and zero is exactly neutral, because
 every color scale is symmetric about zero.
 
 Functions that draw one panel (`heatmap`, `overlay`, `panel`, `spectrum`, `spectrogram`) return
-its Axes; functions that may draw several (`grid`, `signal`) return the Figure. Hand in your own Axes or
-Figure to draw there. Otherwise a bare Figure is made that pyplot does not know: it needs no
-display, nothing has to be closed, a notebook shows what is returned on the last line of a cell, and
-a script saves it with ``savefig``. To open a window, draw on what pyplot made:
-``heatmap(relevance, ax=plt.gca()); plt.show()``.
+its Axes; functions that may draw several (`grid`, `signal`) return the Figure. Pass your own Axes or
+Figure to draw there. Otherwise they create a Figure without pyplot: it needs no display and need not be
+closed, a notebook shows it if it is the last value of a cell, and a script saves it with ``savefig``. To
+open a window, draw into a pyplot figure: ``heatmap(relevance, ax=plt.gca()); plt.show()``.
 """
 
 try:

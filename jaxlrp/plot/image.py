@@ -1,4 +1,4 @@
-"""Relevance of pictures: as a heatmap, over the photograph, side by side, and as plain pixels."""
+"""Relevance of images: as a heatmap, over the image, side by side, and as an RGB array."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from jaxlrp.plot.normalize import (
 )
 
 _ALPHA = 0.9
-_INCHES = 2.2  # width of one picture in a figure made here
+_INCHES = 2.2  # width of one panel in a new figure
 
 
 def to_rgb(
@@ -34,13 +34,13 @@ def to_rgb(
     limit: float | None = None,
     alpha: float | None = None,
 ) -> np.ndarray:
-    """Turns relevance into pixels, to be saved without axes or margins.
+    """Converts relevance to an RGB array, for example to save it without axes or margins.
 
     Args:
-      relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not changed.
-      image: the picture under it, as in `overlay`. None: colors only, as in `heatmap`.
-      channel_axis: where three-dimensional input has its channels. None: last, if of first and last
-        only that axis has size 1 or 3.
+      relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not modified.
+      image: the image under the relevance, as in `overlay`. None: colors only, as in `heatmap`.
+      channel_axis: axis of the channels of three-dimensional input. None: the last, if it has size 1 or 3
+        and the first has not.
       cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-gray", or the name or
         object of a matplotlib color map.
       limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
@@ -51,7 +51,7 @@ def to_rgb(
 
     Raises:
       TypeError: if an array is traced or does not hold real numbers.
-      ValueError: if a shape, a size or a value does not fit; the message names the argument.
+      ValueError: if a shape, a size or a value is invalid; the message names the argument.
 
     Example:
       >>> import numpy as np
@@ -62,7 +62,7 @@ def to_rgb(
     limit = symmetric_limit(values, limit)
     if image is None:
         if alpha is not None:
-            raise ValueError(f"alpha must be None without an image to shine through, got {alpha}")
+            raise ValueError(f"alpha must be None without an image, got {alpha}")
         return as_colormap(cmap)(Normalize(-limit, limit)(values), bytes=True)[..., :3]
     alpha = _ALPHA if alpha is None else alpha
     return blend(values, as_gray(photograph(image, channel_axis)), as_colormap(cmap), limit, alpha)
@@ -80,18 +80,18 @@ def heatmap(
 ) -> Axes:
     """Draws relevance as colors: red for, blue against, and exactly neutral at zero.
 
-    One outlier leaves the rest pale: lower `limit`, or draw ``normalize(r, percentile=99.5)`` of
+    If an outlier washes out the rest, lower `limit`, or draw ``normalize(r, percentile=99.5)`` of
     the sum over channels, ``r = relevance.sum(-1)``.
 
     Args:
-      relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not changed.
-      ax: where to draw. None makes a Figure, which is ``heatmap(...).figure``.
-      channel_axis: where three-dimensional input has its channels. None: last, if of first and last
-        only that axis has size 1 or 3.
+      relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not modified.
+      ax: the Axes to draw into. None creates a Figure, available as ``heatmap(...).figure``.
+      channel_axis: axis of the channels of three-dimensional input. None: the last, if it has size 1 or 3
+        and the first has not.
       cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-gray", or the name or
         object of a matplotlib color map.
       limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
-      title: above the picture.
+      title: title of the panel.
       colorbar: whether to draw the color scale, in the units of `relevance`.
 
     Returns:
@@ -99,7 +99,7 @@ def heatmap(
 
     Raises:
       TypeError: if `relevance` is traced or does not hold real numbers.
-      ValueError: if a shape or a value does not fit; the message names the argument.
+      ValueError: if a shape or a value is invalid; the message names the argument.
 
     Example:
       >>> import numpy as np
@@ -129,40 +129,40 @@ def overlay(
     title: str | None = None,
     colorbar: bool = False,
 ) -> Axes:
-    """Draws relevance over the gray-scaled picture; where it is zero the photograph shows.
+    """Draws relevance over the grayscale image; where relevance is zero, the image is visible.
 
-    Each color of the map is laid on as the faintest film that makes it on the neutral color n:
+    Each color of the map is drawn as the most transparent film that gives it over the neutral color n:
 
         cmap(R) = (1 - o) n + o film,        pixel = (1 - alpha o) gray + alpha o film
 
-    The opacity o grows with |R| from 0. So weak relevance tints the photograph and does not veil
-    it, and with ``alpha=1`` a blank picture in the neutral color shows the heatmap itself.
+    The opacity o grows with |R| from 0. Weak relevance therefore tints the image without hiding it,
+    and with ``alpha=1`` a blank image in the neutral color shows the heatmap itself.
 
     Args:
-      relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not changed.
-      image: (H, W), or with 1 or 3 channels; uint8, or float in [0, 1] (what is less than 0.001
-        beyond is clipped). Same height and width as `relevance`. Not changed.
-      ax: where to draw. None makes a Figure, which is ``overlay(...).figure``.
-      channel_axis: where three-dimensional input has its channels. None: last, if of first and last
-        only that axis has size 1 or 3.
-      cmap: as in `heatmap`; the colors are laid on as films, as above.
+      relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not modified.
+      image: (H, W), or with 1 or 3 channels; uint8, or float in [0, 1] (values up to 0.001
+        outside are clipped). Same height and width as `relevance`. Not modified.
+      ax: the Axes to draw into. None creates a Figure, available as ``overlay(...).figure``.
+      channel_axis: axis of the channels of three-dimensional input. None: the last, if it has size 1 or 3
+        and the first has not.
+      cmap: as in `heatmap`; colors are drawn as films, see above.
       limit: relevance at which color and opacity saturate, in its units, > 0. None: the largest
         magnitude.
-      alpha: strength of the films, in (0, 1]. 1 all but hides the photograph at the limit.
-      title: above the picture.
+      alpha: strength of the films, in (0, 1]. With 1, the image is almost hidden at the limit.
+      title: title of the panel.
       colorbar: whether to draw the color scale, in the units of `relevance`.
 
     Returns:
-      The Axes; ``.images[0]`` holds the pixels that `to_rgb` gives.
+      The Axes; ``.images[0]`` holds the pixels that `to_rgb` returns.
 
     Raises:
       TypeError: if an array is traced or does not hold real numbers.
-      ValueError: if a shape, a size or a value does not fit; the message names the argument.
+      ValueError: if a shape, a size or a value is invalid; the message names the argument.
 
     Example:
       >>> import numpy as np
       >>> axes = overlay(np.array([[1.0, 0.0]]), np.array([[0.2, 0.2]]))
-      >>> axes.images[0].get_array()[0, 1].tolist()  # no relevance: the photograph, 0.2 * 255
+      >>> axes.images[0].get_array()[0, 1].tolist()  # no relevance: the image, 0.2 * 255
       [51, 51, 51]
     """
     values = sum_channels(relevance, channel_axis)
@@ -177,7 +177,7 @@ def overlay(
 
 
 class _Cell(NamedTuple):
-    """One panel of a grid: relevance (H, W), a picture (H, W, 3), or (an overlay) both."""
+    """One panel of a grid: relevance (H, W), an image (H, W, 3), or both for an overlay."""
 
     relevance: np.ndarray | None = None
     image: np.ndarray | None = None
@@ -189,7 +189,7 @@ def grid(
     *,
     images: Any = None,
     titles: Sequence[str] | None = None,
-    columns: int | None = None,
+    n_columns: int | None = None,
     suptitle: str | None = None,
     share_limit: bool = False,
     overlay: bool = False,
@@ -197,38 +197,38 @@ def grid(
     cmap: str | Colormap = "relevance",
     figure: Figure | SubFigure | None = None,
 ) -> Figure:
-    """Draws several explanations side by side, with one color scale for all.
+    """Draws several explanations side by side with one shared color scale.
 
-    What `explanations` is decides the arrangement:
+    The type of `explanations` determines the arrangement:
 
-    * a dict, method -> N maps (a batch or a list): one row a sample, one column a method;
-    * a list of rows, each a list of maps: the same, written out;
-    * a list of maps: in reading order, `columns` in a row.
+    * a dict, method -> N maps (a batch or a list): one row per sample, one column per method;
+    * a list of rows, each a list of maps: the same arrangement, without names;
+    * a list of maps: in reading order, `n_columns` per row.
 
     Args:
-      explanations: maps as in `heatmap`, each (H, W) or with channels. Not changed.
-      images: the input pictures, as in `overlay`. For a dict or rows: one a row, drawn as a first
-        column. For a list of maps: a list with one for each, drawn above it, or a single array,
-        drawn first. Not changed.
-      titles: one a method (default: the keys of the dict), or one a map of a list of maps.
-      columns: pictures in a row of a list of maps, >= 1, counting a single input picture. None:
+      explanations: maps as in `heatmap`, each (H, W) or with channels. Not modified.
+      images: the input images, as in `overlay`. For a dict or rows: one per row, drawn as the first
+        column. For a list of maps: a list with one per map, drawn above it, or a single array,
+        drawn first. Not modified.
+      titles: one per method (default: the keys of the dict), or one per map for a list of maps.
+      n_columns: panels per row for a list of maps, >= 1, including a single input image. None:
         one row.
-      suptitle: above everything.
-      share_limit: True: one limit, the largest magnitude of all maps, so that colors can be
-        compared between maps. False: each map saturates at its own, and the color scale says so.
-      overlay: True draws each map over its picture, which `images` must give.
-      channel_axis: where three-dimensional input has its channels. None: last, if of first and last
-        only that axis has size 1 or 3.
+      suptitle: title of the figure.
+      share_limit: True: all maps saturate at the largest magnitude of all, so that colors are
+        comparable between maps. False: each map saturates at its own, and the color scale says so.
+      overlay: whether to draw each map over its image; needs `images`.
+      channel_axis: axis of the channels of three-dimensional input. None: the last, if it has size 1 or 3
+        and the first has not.
       cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-gray", or the name or
         object of a matplotlib color map.
-      figure: where to draw, a Figure or SubFigure. None makes one that fits.
+      figure: the Figure or SubFigure to draw into. None creates one of suitable size.
 
     Returns:
-      The Figure; for a SubFigure the one that it lies in.
+      The Figure; for a SubFigure, the Figure that contains it.
 
     Raises:
-      TypeError: if `explanations` is a bare array, or an array is traced or not of real numbers.
-      ValueError: if numbers of maps, pictures or titles do not fit; the message names the argument.
+      TypeError: if `explanations` is a bare array, or an array is traced or not real.
+      ValueError: if numbers of maps, images or titles do not match; the message names the argument.
 
     Example:
       >>> import numpy as np
@@ -238,16 +238,16 @@ def grid(
       ['epsilon', 'gamma', '', '']
     """
     if overlay and images is None:
-        raise ValueError("images must be given for overlay=True, got None; pass the input pictures")
+        raise ValueError("images must be given for overlay=True, got None; pass the input images")
     maps, names = _maps(explanations, titles, channel_axis)
     if isinstance(maps[0], list):
-        if columns is not None:
+        if n_columns is not None:
             raise ValueError(
-                f"columns must be None for a dict or rows, got {columns}; they have one a method"
+                f"n_columns must be None for a dict or rows, got {n_columns}; they have one per method"
             )
         cells = _arrange_rows(maps, names, images, channel_axis, overlay)
     else:
-        cells = _arrange_list(maps, names, images, channel_axis, overlay, columns)
+        cells = _arrange_list(maps, names, images, channel_axis, overlay, n_columns)
 
     drawn = [c.relevance for row in cells for c in row if c.relevance is not None]
     together = symmetric_limit(np.concatenate([m.ravel() for m in drawn]), None)
@@ -271,7 +271,7 @@ def grid(
 def _maps(
     explanations: Any, titles: Sequence[str] | None, channel_axis: int | None
 ) -> tuple[list[Any], list[Any]]:
-    """Returns the summed maps, as a list or as rows, and the titles of the maps or the columns."""
+    """The summed maps, as a list or as rows, and the titles of the maps or columns."""
     if isinstance(explanations, Mapping):
         named = [(f"explanations[{k!r}]", v) for k, v in explanations.items()]
         batches = [_sums(_batch(v, name), name, channel_axis) for name, v in named]
@@ -280,21 +280,23 @@ def _maps(
     elif not isinstance(explanations, list | tuple):
         raise TypeError(
             "explanations must be a list of maps, a list of rows, or a dict from method to maps, "
-            f"got {type(explanations).__name__}; list(explanations) makes a batch a list"
+            f"got {type(explanations).__name__}; convert a batch with list(explanations)"
         )
     elif any(isinstance(e, list | tuple) for e in explanations):
         if not all(isinstance(e, list | tuple) for e in explanations):
-            raise ValueError("explanations must be maps only or rows only, got a mixed list")
+            raise ValueError("explanations must be all maps or all rows, got a mixed list")
         _check_equal([len(row) for row in explanations], "rows")
         maps = [_sums(r, f"explanations[{i}]", channel_axis) for i, r in enumerate(explanations)]
         names = None
     else:
         maps, names = _sums(explanations, "explanations", channel_axis), None
     if not maps or (isinstance(maps[0], list) and not maps[0]):
-        raise ValueError("explanations must hold at least one map, got none")
+        raise ValueError("explanations must contain at least one map, got none")
     count = len(maps[0]) if isinstance(maps[0], list) else len(maps)
     if titles is not None and len(titles) != count:
-        raise ValueError(f"titles must be {count}, one a column or map, got {len(titles)}")
+        raise ValueError(
+            f"titles must have {count} entries, one per column or map, got {len(titles)}"
+        )
     return maps, list(titles or names or [None] * count)
 
 
@@ -305,17 +307,19 @@ def _sums(maps: Sequence[Any], name: str, channel_axis: int | None) -> list[np.n
 def _pictures(images: Any, count: int, channel_axis: int | None) -> list[np.ndarray]:
     images = _batch(images, "images")
     if len(images) != count:
-        raise ValueError(f"images must be {count}, one a row or map, got {len(images)}")
+        raise ValueError(f"images must have {count} entries, one per row or map, got {len(images)}")
     return [photograph(p, channel_axis, f"images[{i}]") for i, p in enumerate(images)]
 
 
 def _check_equal(lengths: list[int], what: str) -> None:
     if len(set(lengths)) > 1:
-        raise ValueError(f"explanations must have equally many maps in all {what}, got {lengths}")
+        raise ValueError(
+            f"explanations must have the same number of maps in all {what}, got {lengths}"
+        )
 
 
 def _batch(value: Any, name: str) -> list[Any]:
-    """Returns the pictures of a list, or of an array (N, H, W) or (N, H, W, C)."""
+    """The images of a list, or of an array (N, H, W) or (N, H, W, C)."""
     if isinstance(value, list | tuple):
         return list(value)
     shape = np.shape(value)
@@ -323,7 +327,7 @@ def _batch(value: Any, name: str) -> list[Any]:
         return list(value)
     raise ValueError(
         f"{name} must be a list or a batch (N, H, W) or (N, H, W, C), got shape {shape}; "
-        "for one sample add the batch axis: x[None]"
+        "add the batch axis to a single sample: x[None]"
     )
 
 
@@ -334,7 +338,7 @@ def _arrange_rows(
     channel_axis: int | None,
     overlay: bool,
 ) -> list[list[_Cell]]:
-    """One row a sample, the picture first; titles above the first row."""
+    """One row per sample, the image first; titles above the first row."""
     blank = [None] * len(names)
     titled = [names] + [blank] * (len(rows) - 1)
     if images is None:
@@ -356,25 +360,25 @@ def _arrange_list(
     images: Any,
     channel_axis: int | None,
     overlay: bool,
-    columns: int | None,
+    n_columns: int | None,
 ) -> list[list[_Cell]]:
-    """In reading order: a single picture first, or each map below its own picture."""
-    if columns is not None and columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}; None draws one row")
+    """In reading order: a single image first, or each map below its own image."""
+    if n_columns is not None and n_columns < 1:
+        raise ValueError(f"n_columns must be >= 1, got {n_columns}; None draws one row")
     if images is not None and (isinstance(images, list | tuple) or np.ndim(images) == 4):
         pictures = _pictures(images, len(maps), channel_axis)
         above = [_Cell(image=p, title=n) for p, n in zip(pictures, names, strict=True)]
         below = [_Cell(m, p if overlay else None) for m, p in zip(maps, pictures, strict=True)]
-        pairs = zip(_wrap(above, columns), _wrap(below, columns), strict=True)
+        pairs = zip(_wrap(above, n_columns), _wrap(below, n_columns), strict=True)
         return [row for pair in pairs for row in pair]
     picture = None if images is None else photograph(images, channel_axis, "images")
     first = [] if picture is None else [_Cell(image=picture, title="input")]
     under = picture if overlay else None
-    return _wrap(first + [_Cell(m, under, n) for m, n in zip(maps, names, strict=True)], columns)
+    return _wrap(first + [_Cell(m, under, n) for m, n in zip(maps, names, strict=True)], n_columns)
 
 
-def _wrap(cells: list[_Cell], columns: int | None) -> list[list[_Cell]]:
-    width = min(columns or len(cells), len(cells))
+def _wrap(cells: list[_Cell], n_columns: int | None) -> list[list[_Cell]]:
+    width = min(n_columns or len(cells), len(cells))
     return [cells[i : i + width] for i in range(0, len(cells), width)]
 
 
@@ -400,21 +404,21 @@ def _png(figure: Figure) -> bytes:
 
 
 class NotebookFigure(Figure):
-    """A Figure that pyplot does not know and a notebook shows."""
+    """A Figure that is not registered with pyplot and displays in a notebook."""
 
     def _repr_png_(self) -> bytes:
         return _png(self)
 
 
 class _NotebookAxes(Axes):
-    """Axes that a notebook shows, as their whole Figure."""
+    """Axes that display in a notebook as their whole Figure."""
 
     def _repr_png_(self) -> bytes:
         return _png(root_figure(self))
 
 
 def root_figure(ax: Axes) -> Figure:
-    """Returns the Figure of `ax`, even if `ax` lies in a SubFigure."""
+    """The Figure of `ax`, even if `ax` is in a SubFigure."""
     return ax.figure.canvas.figure
 
 
@@ -428,14 +432,14 @@ def _new_figure(shape: tuple[int, ...], rows: int, columns: int, suptitle: bool)
 
 
 def new_axes(shape: tuple[float, ...], colorbar: bool, width: float = 4.0) -> Axes:
-    """Returns Axes of a new Figure, `width` inches wide, of the proportions (height, width)."""
+    """Axes of a new Figure, `width` inches wide, with the proportions (height, width)."""
     size = (width + 0.8 * colorbar, width * _height_over_width(shape) + 0.3)
     figure = NotebookFigure(figsize=size, layout="compressed")
     return figure.add_subplot(axes_class=_NotebookAxes)
 
 
 def _finish(ax: Axes, title: str | None) -> None:
-    """No ticks, a hairline frame, the title."""
+    """Removes ticks, draws a thin frame and the title."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set(linewidth=0.5, color="0.6")
     if title is not None:
@@ -443,7 +447,7 @@ def _finish(ax: Axes, title: str | None) -> None:
 
 
 def add_colorbar(panels: list[Axes], cmap: Colormap, limit: float, numbers: bool = True) -> None:
-    """Draws a slim color scale beside `panels`; without numbers each panel has its own limit."""
+    """Draws a slim color scale beside `panels`; `numbers=False` if each panel has its own limit."""
     figure = panels[0].figure
     tall = Bbox.union([p.get_window_extent() for p in panels]).height / figure.dpi
     scale = ScalarMappable(Normalize(-limit, limit), cmap)

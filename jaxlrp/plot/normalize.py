@@ -1,8 +1,8 @@
-"""From relevance to numbers in [-1, 1], and on to colors that are neutral at zero.
+"""Converts relevance to numbers in [-1, 1] and to colors that are neutral at zero.
 
     share = clip(R / limit, -1, 1),        color = cmap((1 + share) / 2)
 
-One limit serves both signs, so zero relevance is always the exact middle of the color map.
+Both signs share one limit, so zero relevance is always the exact middle of the color map.
 """
 
 from collections.abc import Sequence
@@ -22,26 +22,26 @@ def normalize(
     method: Literal["absmax", "signed"] = "absmax",
     percentile: float = 100.0,
 ) -> np.ndarray:
-    r"""Scales relevance to [-1, 1] about zero: the sign stays, zero stays zero, units are lost.
+    r"""Scales relevance to [-1, 1] about zero: signs and zeros are kept, units are lost.
 
     absmax:  clip(R / s, -1, 1),                          s = the percentile of |R| where R != 0
-    signed:  clip(R+ / s+, 0, 1) - clip(R- / s-, 0, 1),   s+, s- = the same of R+ and of R-, apart
+    signed:  clip(R+ / s+, 0, 1) - clip(R- / s-, 0, 1),   s+, s- = the same for R+ and for R-
 
-    With ``"absmax"`` positive and negative values stay comparable; with ``"signed"`` they do not,
-    but weak evidence of one sign stays visible beside strong evidence of the other. Zeros are left
-    out of the percentile, so that a sparse map keeps a scale. Where all is zero the result is zero.
+    With ``"absmax"``, positive and negative values stay comparable. With ``"signed"`` they do not,
+    but weak evidence of one sign stays visible beside strong evidence of the other. Zeros are
+    excluded from the percentile, so that a sparse map keeps its scale. A map of zeros stays zero.
 
     Args:
-      relevance: any shape, real (bfloat16 too), finite; numpy or concrete JAX array. Not changed.
+      relevance: any shape, real (bfloat16 too), finite; NumPy or concrete JAX array. Not modified.
       axis: the axes that share one scale. None: one scale for the whole array. For a batch
-        ``(N, H, W, C)``, ``(1, 2, 3)`` gives each picture its own.
+        ``(N, H, W, C)``, ``(1, 2, 3)`` gives each image its own.
       method: "absmax" or "signed".
-      percentile: in (0, 100], in per cent. 100 divides by the largest magnitude and clips nothing;
-        99 lets the largest hundredth of the non-zero values saturate at -1 or 1.
+      percentile: in (0, 100], in percent. 100 divides by the largest magnitude and clips nothing;
+        99 saturates the largest one percent of the nonzero values at -1 or 1.
 
     Returns:
-      numpy array of the same shape, in [-1, 1], dimensionless: float32 for floats of up to 32 bits,
-        else float64.
+      NumPy array of the same shape, in [-1, 1], dimensionless: float32 for floats of up to 32 bits,
+        otherwise float64.
 
     Raises:
       TypeError: if `relevance` is traced (inside `jax.jit`) or does not hold real numbers.
@@ -77,7 +77,7 @@ def normalize(
 def _divide_by_percentile(
     values: np.ndarray, axes: tuple[int, ...], percentile: float
 ) -> np.ndarray:
-    """clip(values / s, -1, 1), s the percentile of the non-zero magnitudes, 1 if there are none."""
+    """clip(values / s, -1, 1), where s is the percentile of the nonzero magnitudes, or 1 if none."""
     magnitude = np.abs(values)
     all_zero = ~np.any(magnitude > 0, axis=axes, keepdims=True)
     counted = np.where(all_zero, 1.0, np.where(magnitude > 0, magnitude, np.nan))
@@ -91,7 +91,7 @@ def _checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...
     axes = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
     if not axes or any(not -ndim <= a < ndim for a in axes):
         raise ValueError(
-            f"axis must name axes of relevance, which has {ndim}, got {axis}; "
+            f"axis must be valid for relevance, which has {ndim} axes, got {axis}; "
             "None scales the whole array by one number"
         )
     return tuple(a % ndim for a in axes)
@@ -101,25 +101,25 @@ def _checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...
 
 
 def as_real(value: ArrayLike, name: str) -> np.ndarray:
-    """Returns `value` as a float64 array that must not be written to; `name` is for the errors.
+    """Converts `value` to a float64 array that must not be modified; `name` is for error messages.
 
     Raises:
-      TypeError: if traced, or not real numbers.
+      TypeError: if traced, or not real.
       ValueError: if empty, ragged, or not finite.
     """
     if isinstance(value, Tracer):
         raise TypeError(
             f"{name} must be a concrete array, got a traced one ({value.aval}); "
-            "draw outside jax.jit, jax.vmap and jax.grad, on what they return"
+            "plot the result outside of jax.jit, jax.vmap and jax.grad"
         )
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name} must be an array with equal rows: {error}") from error
+        raise ValueError(f"{name} must be an array with rows of equal length: {error}") from error
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise TypeError(
             f"{name} must hold real numbers, got dtype {array.dtype}; "
-            "convert it first, for instance with jnp.real or .astype(float)"
+            "convert it first, for example with jnp.real or .astype(float)"
         )
     if array.size == 0:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
@@ -130,19 +130,19 @@ def as_real(value: ArrayLike, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} must be finite, got {array[where]} at index {where} "
             f"({np.sum(~finite)} of {array.size} entries are not finite); "
-            "find what made them, or mask them with np.nan_to_num"
+            "find their cause, or replace them with np.nan_to_num"
         )
     return array
 
 
-_LUMA = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709, on the encoded values of the picture
+_LUMA = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709, on the encoded values of the image
 
 # --- color ---------------------------------------------------------------------------------------
 
 # From the blue end to the red end, evenly spaced, fitted in CIE L* and Oklch. At the same distance
-# from the middle both sides have the same lightness (in even steps) and, for the first two, the
-# same opacity in an overlay. So |R| can be read in a gray-scale print, and its sign, blue against
-# red, with the common color vision deficiencies.
+# from the middle, both sides have the same lightness (in even steps) and, for the first two, the
+# same opacity in an overlay. So |R| is readable in a grayscale print, and its sign (blue or red)
+# with the common color vision deficiencies.
 _ANCHORS = {
     "relevance": (
         "#1354bc #2d77d9 #519cec #83bff4 #c1e0f7 #ffffff #fdd3c1 #ffa183 #f96c51 #de392d #b31318"
@@ -161,27 +161,27 @@ _COLORMAPS = {
 
 
 def as_colormap(cmap: str | Colormap) -> Colormap:
-    """Returns the color map of that name, ours ("relevance", -dark, -gray) or matplotlib's.
+    """The color map of that name, ours ("relevance", -dark, -gray) or matplotlib's.
 
-    A smooth map with an even number of entries has none at its middle, so it is resampled with one
+    A smooth map with an even number of entries has no exact middle, so it is resampled with one
     more: zero is then exactly white in "bwr" too.
 
     Raises:
-      ValueError: if neither we nor matplotlib know the name.
+      ValueError: if the name is unknown.
     """
     ours_or_theirs = {**mpl.colormaps, **_COLORMAPS}
     found = cmap if isinstance(cmap, Colormap) else ours_or_theirs.get(cmap)
     if found is None:
         raise ValueError(
-            f"cmap must be one of {sorted(_COLORMAPS)} or a color map of matplotlib, "
-            f"got {cmap!r}; list(matplotlib.colormaps) shows them"
+            f"cmap must be one of {sorted(_COLORMAPS)} or a matplotlib color map, "
+            f"got {cmap!r}; list(matplotlib.colormaps) lists them"
         )
     even = isinstance(found, LinearSegmentedColormap) and found.N % 2 == 0
     return found.resampled(found.N + 1) if even else found
 
 
 def symmetric_limit(values: np.ndarray, limit: float | None) -> float:
-    """Returns `limit`, checked; for None the largest magnitude, or 1 where all is zero.
+    """`limit` after validation; for None the largest magnitude, or 1 if all values are zero.
 
     Raises:
       ValueError: if `limit` is not positive and finite.
@@ -191,7 +191,7 @@ def symmetric_limit(values: np.ndarray, limit: float | None) -> float:
     if not 0.0 < limit < np.inf:
         raise ValueError(
             f"limit must be positive and finite, got {limit}; "
-            "None takes the largest magnitude of relevance"
+            "None uses the largest magnitude of relevance"
         )
     return float(limit)
 
@@ -200,19 +200,19 @@ def symmetric_limit(values: np.ndarray, limit: float | None) -> float:
 
 
 def _channels_last(array: np.ndarray, channel_axis: int | None, name: str) -> np.ndarray:
-    """Returns (H, W, C); two-dimensional input has one channel."""
+    """(H, W, C); two-dimensional input gets one channel."""
     if array.ndim == 2:
         return array[..., None]
     if array.ndim != 3:
         raise ValueError(
             f"{name} must have shape (H, W) or three axes with channels, got {array.shape}; "
-            f"take one picture of a batch: {name}[0]"
+            f"select one image of a batch: {name}[0]"
         )
     if channel_axis is None:
         if array.shape[-1] not in (1, 3) or array.shape[0] in (1, 3):
             raise ValueError(
-                f"channel_axis must say where {name} with shape {array.shape} has its channels, "
-                "got None; pass -1 for (H, W, C) or 0 for (C, H, W)"
+                f"channel_axis must be given for {name} of shape {array.shape}, because it is ambiguous; "
+                "pass -1 for (H, W, C) or 0 for (C, H, W)"
             )
         channel_axis = -1
     if not -3 <= channel_axis < 3:
@@ -225,12 +225,12 @@ def _channels_last(array: np.ndarray, channel_axis: int | None, name: str) -> np
 def sum_channels(
     relevance: ArrayLike, channel_axis: int | None, name: str = "relevance"
 ) -> np.ndarray:
-    """Returns the relevance of each pixel: (H, W), float64."""
+    """The relevance of each pixel: (H, W), float64."""
     return _channels_last(as_real(relevance, name), channel_axis, name).sum(axis=-1)
 
 
 def photograph(image: ArrayLike, channel_axis: int | None, name: str = "image") -> np.ndarray:
-    """Returns the picture as (H, W, 3), float64 in [0, 1]."""
+    """The image as (H, W, 3), float64 in [0, 1]."""
     values, dtype = as_real(image, name), np.asarray(image).dtype
     if dtype == np.uint8:
         values = values / 255.0
@@ -250,16 +250,16 @@ def photograph(image: ArrayLike, channel_axis: int | None, name: str = "image") 
 
 
 def as_gray(photo: np.ndarray) -> np.ndarray:
-    """Returns the luma (H, W) of a photograph (H, W, 3)."""
+    """The luma (H, W) of an image (H, W, 3)."""
     return photo @ _LUMA
 
 
 def blend(
     values: np.ndarray, gray: np.ndarray, cmap: Colormap, limit: float, alpha: float
 ) -> np.ndarray:
-    """Lays the colors of `values` over `gray`, both (H, W); returns uint8 (H, W, 3).
+    """Draws the colors of `values` over `gray`, both (H, W); returns uint8 (H, W, 3).
 
-    With n the neutral color and o the least opacity for which some film gives cmap(R) over n,
+    With n the neutral color and o the smallest opacity for which some film gives cmap(R) over n,
 
         cmap(R) = (1 - o) n + o film
         pixel = (1 - alpha o) gray + alpha o film = gray + alpha ((cmap(R) - n) - o (gray - n))
@@ -267,7 +267,7 @@ def blend(
     if gray.shape != values.shape:
         raise ValueError(
             f"image must have the height and width of relevance, {values.shape}, got {gray.shape}; "
-            "resize it to what the model saw"
+            "resize it to the input size of the model"
         )
     if not 0.0 < alpha <= 1.0:
         raise ValueError(f"alpha must be in (0, 1], got {alpha}; 1 is the strongest")

@@ -1,4 +1,4 @@
-"""Relevance of named things by named things: layers by tokens, layers by heads, classes by bands."""
+"""Relevance as a labeled matrix: layers by tokens, layers by heads, classes by bands."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 def panel(
     relevance: ArrayLike,
     *,
-    rows: Sequence[str] | None = None,
-    columns: Sequence[str] | None = None,
-    row_name: str = "",
-    column_name: str = "",
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    ylabel: str = "",
+    xlabel: str = "",
     ax: Axes | None = None,
     cmap: str | Colormap = "relevance",
     limit: float | None = None,
@@ -25,21 +25,21 @@ def panel(
     title: str | None = None,
     colorbar: bool = True,
 ) -> Axes:
-    """Draws a table of relevances as colors, the first row at the bottom.
+    """Draws a matrix of relevance as colors, with the first row at the bottom.
 
-    With layers as rows and tokens as columns it is the flow of relevance through a network, read
-    from the input upwards; with heads as columns it says which heads of which layers matter.
+    With layers as rows and tokens as columns, it shows the flow of relevance through a network, from
+    the input upward. With heads as columns, it shows which heads of which layers matter.
 
     Args:
-      relevance: (rows, columns), real, finite. Not changed.
-      rows, columns: their names. None: numbers.
-      row_name, column_name: what they are: "layer", "head".
-      ax: where to draw. None makes a Figure, which is ``panel(...).figure``.
+      relevance: (rows, columns), real, finite. Not modified.
+      row_labels, column_labels: names of the rows and columns. None: numbers.
+      ylabel, xlabel: labels of the axes, such as "layer" and "head".
+      ax: the Axes to draw into. None creates a Figure, available as ``panel(...).figure``.
       cmap: as in `heatmap`.
       limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
-      normalize_rows: whether each row is divided by its largest magnitude, so that layers which keep
-        little of the relevance can be read beside the others.
-      title: above the panel.
+      normalize_rows: whether to divide each row by its largest magnitude, so that layers with
+        little relevance stay readable beside the others.
+      title: title of the panel.
       colorbar: whether to draw the color scale.
 
     Returns:
@@ -47,10 +47,10 @@ def panel(
 
     Raises:
       TypeError: if `relevance` is traced or does not hold real numbers.
-      ValueError: if a shape or a number of names does not fit.
+      ValueError: if a shape or a number of labels does not match.
 
     Example:
-      >>> axes = panel([[1.0, 0.0], [0.5, 0.5]], columns=["good", "film"], row_name="layer")
+      >>> axes = panel([[1.0, 0.0], [0.5, 0.5]], column_labels=["good", "film"], ylabel="layer")
       >>> [label.get_text() for label in axes.get_xticklabels()]
       ['good', 'film']
     """
@@ -65,8 +65,8 @@ def panel(
         height, width = 0.28 * values.shape[0] + 1.2, 0.42 * values.shape[1] + 1.5
         ax = new_axes((height, width), colorbar, width=float(np.clip(width, 4.0, 14.0)))
     ax.imshow(values, cmap=colors, vmin=-limit, vmax=limit, origin="lower", aspect="auto")
-    _name(ax, "x", columns, values.shape[1], "columns", column_name)
-    _name(ax, "y", rows, values.shape[0], "rows", row_name)
+    _label(ax, "x", column_labels, values.shape[1], "column_labels", xlabel)
+    _label(ax, "y", row_labels, values.shape[0], "row_labels", ylabel)
     ax.spines[:].set(linewidth=0.5, color="0.6")
     if title is not None:
         ax.set_title(title)
@@ -75,14 +75,14 @@ def panel(
     return ax
 
 
-def _name(
+def _label(
     ax: Axes, axis: str, names: Sequence[str] | None, count: int, argument: str, label: str
 ) -> None:
     ax.set(**{f"{axis}label": label})
     if names is None:
         return
     if len(names) != count:
-        raise ValueError(f"{argument} must be {count} names, got {len(names)}")
+        raise ValueError(f"{argument} must have {count} entries, got {len(names)}")
     long = axis == "x" and any(len(name) > 3 for name in names)
     turned = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if long else {}
     ax.set(**{f"{axis}ticks": range(count)})

@@ -1,4 +1,4 @@
-"""Relevance of signals over time: the signal as a line that takes the color of its relevance."""
+"""Relevance of signals over time: the signal as a line, colored by its relevance."""
 
 from collections.abc import Sequence
 
@@ -28,28 +28,28 @@ def signal(
 ) -> Figure:
     """Draws a signal as a line colored by relevance: gray is zero, red for, blue against.
 
-    The line also grows thicker with |relevance|. Sample t colors the line from half-way to sample
-    t - 1 to half-way to sample t + 1. Several channels are stacked, one panel each, with one time
+    The line also gets thicker with |relevance|. Sample t colors the line from halfway to sample
+    t - 1 to halfway to sample t + 1. Several channels are stacked, one panel each, with one time
     axis and one color scale.
 
     Args:
-      relevance: (T,) or (T, C), real, finite, time first. Not changed.
-      signal: same shape, the signal that was explained, in its own units. Not changed.
+      relevance: (T,) or (T, C), real, finite, time first. Not modified.
+      signal: same shape, the explained signal, in its own units. Not modified.
       sample_rate: samples per second (Hz), > 0. The time axis is then in seconds. None: in samples.
-      ax: where to draw: one Axes, or a sequence of C Axes for C channels. None makes a Figure.
-      cmap: as in `heatmap`. One that is white at zero hides irrelevant parts on white paper.
+      ax: one Axes, or a sequence of C Axes for C channels. None creates a Figure.
+      cmap: as in `heatmap`. A map that is white at zero hides irrelevant parts on white paper.
       limit: relevance at which color and width saturate, in its units, > 0. None: the largest
         magnitude of all channels.
-      title: above the first panel.
+      title: title of the first panel.
       colorbar: whether to draw the color scale beside the panels.
 
     Returns:
-      The Figure, for a SubFigure the one that it lies in. If `ax` is None, its first C axes are
+      The Figure; for a SubFigure, the Figure that contains it. If `ax` is None, its first C axes are
       the panels.
 
     Raises:
       TypeError: if an array is traced or does not hold real numbers.
-      ValueError: if shapes, `sample_rate`, `limit`, `cmap` or the number of axes do not fit.
+      ValueError: if shapes, `sample_rate`, `limit`, `cmap` or the number of axes is invalid.
 
     Example:
       >>> import numpy as np
@@ -93,12 +93,12 @@ def _check_shapes(relevance: np.ndarray, signal: np.ndarray) -> None:
     if relevance.shape != signal.shape:
         raise ValueError(
             "relevance must have the shape of signal, "
-            f"{signal.shape}, got {relevance.shape}; take both of the same sample"
+            f"{signal.shape}, got {relevance.shape}; use both from the same sample"
         )
     if signal.ndim not in (1, 2) or len(signal) < 2:
         raise ValueError(
             f"signal must have shape (T,) or (T, C) with T >= 2, got {signal.shape}; "
-            "take one sample of a batch"
+            "select one sample of a batch"
         )
     if signal.ndim == 2 and signal.shape[1] > signal.shape[0]:
         raise ValueError(
@@ -114,8 +114,8 @@ def _panels(ax: Axes | Sequence[Axes] | None, channels: int) -> list[Axes]:
     panels = [ax] if isinstance(ax, Axes) else list(ax)
     if len(panels) != channels:
         raise ValueError(
-            f"ax must hold one Axes for each of the {channels} channels, got {len(panels)}; "
-            f"plt.subplots({channels}, sharex=True) makes them"
+            f"ax must have one Axes for each of the {channels} channels, got {len(panels)}; "
+            f"create them with plt.subplots({channels}, sharex=True)"
         )
     return panels
 
@@ -123,7 +123,7 @@ def _panels(ax: Axes | Sequence[Axes] | None, channels: int) -> list[Axes]:
 def _colored_line(
     times: np.ndarray, heights: np.ndarray, relevance: np.ndarray, limit: float
 ) -> LineCollection:
-    """One short polyline a sample: half-way before, the sample, half-way after."""
+    """One short polyline per sample: halfway before, the sample, halfway after."""
     points = np.stack([times, heights], axis=-1)
     between = (points[1:] + points[:-1]) / 2
     before = np.concatenate([points[:1], between])

@@ -1,4 +1,4 @@
-"""Relevance of frequencies, and of frames and their frequencies."""
+"""Relevance of frequencies, and of time frames and frequencies."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,14 +27,14 @@ def spectrum(
     """Draws a spectrum as bars colored by relevance: gray is zero, red for, blue against.
 
     Args:
-      relevance: (K,), real, finite. Not changed.
+      relevance: (K,), real, finite. Not modified.
       amplitude: (K,), the height of the bars, >= 0, such as |X|: `abs(found.coefficients)`.
-      frequencies: (K,), increasing, in hertz, as `transform.frequencies(n, sample_rate)` gives
-        them. None: the axis counts bins.
-      ax: where to draw. None makes a Figure, which is ``spectrum(...).figure``.
+      frequencies: (K,), increasing, in hertz, as returned by `transform.frequencies(n, sample_rate)`.
+        None: the axis shows bin numbers.
+      ax: the Axes to draw into. None creates a Figure, available as ``spectrum(...).figure``.
       cmap: as in `signal`.
       limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
-      title: above the panel.
+      title: title of the panel.
       colorbar: whether to draw the color scale.
 
     Returns:
@@ -42,7 +42,7 @@ def spectrum(
 
     Raises:
       TypeError: if an array is traced or does not hold real numbers.
-      ValueError: if a shape or a value does not fit; the message names the argument.
+      ValueError: if a shape or a value is invalid; the message names the argument.
 
     Example:
       >>> import numpy as np
@@ -53,18 +53,18 @@ def spectrum(
     values, heights = as_real(relevance, "relevance"), as_real(amplitude, "amplitude")
     if values.ndim != 1 or len(values) < 2 or heights.shape != values.shape:
         raise ValueError(
-            "relevance and amplitude must have one shape (K,) with K >= 2, got "
-            f"{values.shape} and {heights.shape}; take one sample of a batch"
+            "relevance and amplitude must have the same shape (K,) with K >= 2, got "
+            f"{values.shape} and {heights.shape}; select one sample of a batch"
         )
     if heights.min() < 0:
         raise ValueError(
-            f"amplitude must be >= 0, got {heights.min():.4g}; take the magnitude of the coefficients"
+            f"amplitude must be >= 0, got {heights.min():.4g}; use the magnitude of the coefficients"
         )
     places = _places(frequencies, len(values), "frequencies")
     colors, limit = as_colormap(cmap), symmetric_limit(values, limit)
     ax = new_axes((3.0, 8.0), colorbar, width=8.0) if ax is None else ax
 
-    # Wide bars where there are few, lines where there are many; the relevant ones lie on top.
+    # Wide bars if there are few, lines if there are many; the most relevant ones are drawn last.
     width = float(np.clip(420.0 / len(values), 1.2, 6.0))
     order = np.argsort(np.abs(values), kind="stable")
     feet = np.stack([places, np.zeros_like(places)], axis=-1)
@@ -105,17 +105,17 @@ def spectrogram(
     """Draws relevance over frames and frequencies: red for, blue against, white at zero.
 
     Args:
-      relevance: (M, K), frames first, real, finite. Not changed.
+      relevance: (M, K), frames first, real, finite. Not modified.
       amplitude: (M, K), >= 0. It is drawn in gray below the relevance, from white to gray over the
         loudest 40 decibels. None: relevance alone.
-      times: (M,), the middle of the frames in seconds, evenly spaced, as
-        `transform.times(n, sample_rate)` gives them. None: the axis counts frames.
-      frequencies: (K,), in hertz, evenly spaced, as `transform.frequencies(n,
-        sample_rate)` gives them. None: the axis counts bins.
-      ax: where to draw. None makes a Figure, which is ``spectrogram(...).figure``.
+      times: (M,), centers of the frames in seconds, evenly spaced, as returned by
+        `transform.times(n, sample_rate)`. None: the axis shows frame numbers.
+      frequencies: (K,), in hertz, evenly spaced, as returned by `transform.frequencies(n, sample_rate)`.
+        None: the axis shows bin numbers.
+      ax: the Axes to draw into. None creates a Figure, available as ``spectrogram(...).figure``.
       cmap: as in `heatmap`.
       limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
-      title: above the panel.
+      title: title of the panel.
       colorbar: whether to draw the color scale.
 
     Returns:
@@ -123,7 +123,7 @@ def spectrogram(
 
     Raises:
       TypeError: if an array is traced or does not hold real numbers.
-      ValueError: if a shape or a value does not fit; the message names the argument.
+      ValueError: if a shape or a value is invalid; the message names the argument.
 
     Example:
       >>> import numpy as np
@@ -134,7 +134,7 @@ def spectrogram(
     values = as_real(relevance, "relevance")
     if values.ndim != 2:
         raise ValueError(
-            f"relevance must have shape (frames, bins), got {values.shape}; take one sample of a batch "
+            f"relevance must have shape (frames, bins), got {values.shape}; select one sample of a batch "
             "and one channel"
         )
     seconds = _places(times, len(values), "times")
@@ -167,23 +167,23 @@ def _places(given: ArrayLike | None, count: int, name: str) -> np.ndarray:
     if places.shape != (count,):
         raise ValueError(f"{name} must have shape {(count,)}, got {places.shape}")
     if (np.diff(places) <= 0).any():
-        raise ValueError(f"{name} must increase, got {places[:4].tolist()} ...")
+        raise ValueError(f"{name} must be increasing, got {places[:4].tolist()} ...")
     return places
 
 
 def _ends(places: np.ndarray) -> tuple[float, float]:
-    """The outer edges of evenly spaced cells around their middles."""
+    """The outer edges of evenly spaced cells, given their centers."""
     half = (places[-1] - places[0]) / max(len(places) - 1, 1) / 2 or 0.5
     return float(places[0] - half), float(places[-1] + half)
 
 
 def _gray(amplitude: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    """White for what is `_DECIBELS` below the loudest, middle gray for the loudest."""
+    """White for values `_DECIBELS` below the loudest, middle gray for the loudest."""
     heights = as_real(amplitude, "amplitude")
     if heights.shape != shape or heights.min() < 0:
         raise ValueError(
             f"amplitude must have the shape of relevance, {shape}, and be >= 0, got {heights.shape} and "
-            f"a least value of {heights.min():.4g}"
+            f"a smallest value of {heights.min():.4g}"
         )
     loudest = heights.max() or 1.0
     decibels = 20 * np.log10(np.maximum(heights / loudest, 10 ** (-_DECIBELS / 20)))

@@ -1,4 +1,4 @@
-"""Relevance of tokens: colored text, in a browser or notebook and in a terminal."""
+"""Relevance of tokens as colored text, in a browser, a notebook or a terminal."""
 
 import dataclasses
 import html
@@ -13,21 +13,21 @@ from numpy.typing import ArrayLike
 
 from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 
-_CONTINUES = "##"  # BERT's mark of a piece that goes on with a word
-# Categories of characters that move the cursor, break lines or command a terminal, and the classes of
-# those that turn the direction of writing.
+_CONTINUES = "##"  # BERT's prefix of a piece that continues a word
+# Categories of characters that move the cursor, break lines or control a terminal, and the classes of
+# those that change the writing direction.
 _UNSEEN = ("Cc", "Cs", "Zl", "Zp")
 _TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-_BEGINS = ("\u2581", "\u0120")  # SentencePiece's and GPT-2's marks of a piece that begins one
+_BEGINS = ("\u2581", "\u0120")  # SentencePiece's and GPT-2's prefixes of a piece that begins a word
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text:
-    r"""Colored sentences: a notebook shows it, `print` writes it to a terminal.
+    r"""Colored sentences. A notebook displays them, `print` writes them to a terminal.
 
     Attributes:
       html: the sentences as HTML, a `<div>` with all styles inline.
-      terminal: the same with ANSI escapes of 24-bit colors.
+      terminal: the same with ANSI escapes for 24-bit colors.
 
     Example:
       >>> str(text(["good"], [0.0]))
@@ -44,7 +44,7 @@ class Text:
         return self.terminal
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes a page that a browser opens."""
+        """Writes an HTML page."""
         head = '<!doctype html><meta charset="utf-8"><title>relevance</title>'
         pathlib.Path(path).write_text(f"{head}<body>{self.html}</body>\n", encoding="utf-8")
 
@@ -59,16 +59,16 @@ def text(
 ) -> Text:
     """Colors tokens by their relevance: red for, blue against, and no color at zero.
 
-    Word pieces are put together: "##ing" goes on with a word (BERT), "▁play" and "Ġplay" begin
+    Word pieces are joined: "##ing" continues a word (BERT); "▁play" and "Ġplay" begin
     one (SentencePiece, GPT-2). Line breaks, tabs and other control characters are shown as escapes.
 
     Args:
-      tokens: of a sentence, or of several.
-      relevance: one number for each token, real, finite; for several sentences a sequence of such, or
-        an array (sentences, tokens), of which the part behind a sentence's tokens is padding.
-        Not changed.
-      labels: one a sentence, put before it: the prediction, say.
-      cmap: as in `heatmap`; light colors, on which black is read.
+      tokens: the tokens of one sentence, or of several.
+      relevance: one number for each token, real, finite. For several sentences, a sequence of these, or
+        a padded array (sentences, tokens); values after the tokens of a sentence are ignored.
+        Not modified.
+      labels: one for each sentence, written before it, such as the prediction.
+      cmap: as in `heatmap`; use light colors, on which black text is readable.
       limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude of
         all sentences.
 
@@ -76,8 +76,8 @@ def text(
       A `Text`.
 
     Raises:
-      TypeError: if relevance is traced or does not hold real numbers, or a token is no string.
-      ValueError: if numbers of tokens, relevances, sentences or labels do not fit.
+      TypeError: if relevance is traced or not real, or a token is not a string.
+      ValueError: if numbers of tokens, relevance values, sentences or labels do not match.
 
     Example:
       >>> found = text(["a", "great", "film", "##s"], [0.0, 2.0, 0.5, 0.5])
@@ -87,7 +87,9 @@ def text(
     """
     sentences, rows = _sentences(tokens, relevance)
     if labels is not None and len(labels) != len(sentences):
-        raise ValueError(f"labels must be {len(sentences)}, one a sentence, got {len(labels)}")
+        raise ValueError(
+            f"labels must have {len(sentences)} entries, one per sentence, got {len(labels)}"
+        )
     values = [
         _values(words, row, i) for i, (words, row) in enumerate(zip(sentences, rows, strict=True))
     ]
@@ -103,12 +105,12 @@ def text(
 
 
 def _sentences(tokens: Sequence[Any], relevance: Any) -> tuple[list[list[str]], list[Any]]:
-    """The tokens of each sentence, and its relevance."""
+    """The tokens and the relevance of each sentence."""
     if all(isinstance(token, str) for token in tokens):
         return [list(tokens)], [relevance]
     sentences, rows = [list(sentence) for sentence in tokens], list(relevance)
     if len(rows) != len(sentences):
-        raise ValueError(f"relevance must be of {len(sentences)} sentences, got {len(rows)}")
+        raise ValueError(f"relevance must have {len(sentences)} sentences, got {len(rows)}")
     return sentences, rows
 
 
@@ -119,14 +121,14 @@ def _values(words: list[str], row: ArrayLike, sentence: int) -> np.ndarray:
     values = as_real(row, "relevance")
     if not words or values.ndim != 1 or len(values) < len(words):
         raise ValueError(
-            f"relevance of sentence {sentence} must hold one number for each of its {len(words)} tokens, "
+            f"relevance of sentence {sentence} must have one number for each of its {len(words)} tokens, "
             f"got shape {values.shape}"
         )
     return values[: len(words)]
 
 
 def pieces(words: list[str]) -> list[tuple[str, bool]]:
-    """What to write for each token, and whether a space stands before it."""
+    """The text to display for each token, and whether a space comes before it."""
     marked = any(word.startswith(_BEGINS) for word in words)
     found = []
     for i, word in enumerate(words):
@@ -141,7 +143,7 @@ def pieces(words: list[str]) -> list[tuple[str, bool]]:
 
 
 def visible(word: str) -> str:
-    r"""A token with its control characters as escapes, `\n`, `\x1b`: seen, and obeyed by no terminal."""
+    r"""A token with its control characters as visible escapes, such as `\n` and `\x1b`."""
     return "".join(
         c.encode("unicode_escape").decode()
         if unicodedata.category(c) in _UNSEEN or unicodedata.bidirectional(c) in _TURNING

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
 from jaxlrp import _compat
 from jaxlrp.errors import UnsupportedError, where
-from jaxlrp.explanation.plan import Plan
+from jaxlrp.network.control_flow import CONTROL_FLOW, Inside, Recorded, Result, Taps
 from jaxlrp.network.discrete import Discrete, carrier, evaluate, lifted, raw, run, with_carrier
 from jaxlrp.network.graph import Env
-from jaxlrp.network.layers import Account, Body, Booked, Layer, Network, Plain, Renamed
-from jaxlrp.propagation import bodies, layer_vjp, ledger_rows
-from jaxlrp.propagation.taps import Activations, Taps
-from jaxlrp.rules import (
-    DerivativeTimesRelevance,
-    Detach,
-    Gradient,
-    LocalTaylor,
-    Pass,
-    Rule,
-)
+from jaxlrp.network.layers import Layer
+from jaxlrp.network.nodes import Account, Body, Booked, Network, Plain, Renamed
+from jaxlrp.propagation import layer_vjp, ledger_rows
+from jaxlrp.propagation.taps import PASSED, RECEIVED, book, mask, tap
+from jaxlrp.rules import Rule
 from jaxlrp.rules.lookup import LookUp
 
 
@@ -47,43 +40,26 @@ class Rules:
     readout: str = dataclasses.field(default="relevance", metadata={"static": True})
     feeds: bool = dataclasses.field(default=False, metadata={"static": True})
 
-    @staticmethod
-    def planned(plan: Plan, start: str | None = None) -> Rules:
-        """The rules of a plan; with a `start`, a user may give relevance to any unit."""
-        pairs = list(zip(plan.rows, plan.rules, strict=True))
-        # an affine layer that passes relevance on gives its share even to a unit that is zero
-        feeds = [
-            math.inf if row.loops else row.depth  # the next step of a loop hands it to all in it
-            for row, rule in pairs
-            if not rule.keeps_zero or (row.kind in ("scale", "shift") and isinstance(rule, Pass))
-        ]
-        floor = math.inf if start else max(feeds, default=0)
-        of = {row.path: rule for row, rule in pairs}
-        by_relevance = plan.readout == "relevance"
-        return Rules(of, floor, plan.readout, by_relevance and bool(feeds or start))
 
-
-def interpret(
-    network: Network, rules: Rules, inputs: Sequence[Any], taps: Taps
-) -> tuple[list[Any], Activations]:
+def interpret(network: Network, rules: Rules, inputs: Sequence[Any], taps: Taps) -> Result:
     """Evaluates a network.
 
     Args:
       network: the network.
       rules: the rules of the plan.
       inputs: the values of the graph's inputs.
-      taps: what to put on the way.
+      taps: what to record or modify, and where.
 
     Returns:
       The outputs of the graph, bit for bit those of the function that was traced, and the values
-      at the taps.
+      that were recorded, by layer path.
     """
     graph = network.graph
     env: Env = dict(graph.constants)
     for v, value in zip(graph.inputs, inputs, strict=True):
         env[v] = lifted(value) if v in network.live else raw(value)
     rectified = _rectified(network, rules)
-    activations = Activations()
+    recorded: Recorded = {}
     inside: dict[Account, Env] = {}
     for node in network.nodes:
         if isinstance(node, Plain):
@@ -95,26 +71,26 @@ def interpret(
         elif isinstance(node, Renamed):
             env[node.value] = layer_vjp.renamed(node.trail, env)
         elif isinstance(node, Body):
-            activations.update(_body(node, rules, env, taps))
+            recorded |= _body(node, rules, env, taps)
         else:
             inputs = tuple(env[v] for v in node.inputs)
             account = taps.ledger.get(node.path)
             if account is not None:
-                inputs = tuple(layer_vjp.book(v, account, layer_vjp.PASSED) for v in inputs)
+                inputs = tuple(book(v, account, PASSED) for v in inputs)
             out = _layer(node, rules, inputs, env, taps, node.output in rectified)
             if account is not None:
-                out = layer_vjp.book(out, account, layer_vjp.RECEIVED)
+                out = book(out, account, RECEIVED)
             if node.path in taps.masks:
                 held = carrier(out)
                 weights = jnp.broadcast_to(taps.masks[node.path], held.shape)
-                out = with_carrier(out, layer_vjp.mask(held, weights.astype(held.dtype)))
+                out = with_carrier(out, mask(held, weights.astype(held.dtype)))
             if node.path in taps.outputs:
                 held = carrier(out)
                 delta = _compat.placed_as(taps.outputs[node.path], held)
-                out = with_carrier(out, layer_vjp.tap(held, delta))
-                activations.outputs[node.path] = raw(out)
+                out = with_carrier(out, tap(held, delta))
+                recorded[node.path] = raw(out)
             env[node.output] = out
-    return [env[v] for v in graph.outputs], activations
+    return [env[v] for v in graph.outputs], recorded
 
 
 def _plain(node: Plain, env: Env, live: frozenset[int]) -> None:
@@ -137,16 +113,11 @@ def _pass_zeros(node: Plain, env: Env) -> None:
 
 
 def _layer(layer: Layer, rules: Rules, inputs: tuple, env: Env, taps: Taps, rectified: bool) -> Any:
-    rule = rules.of[layer.path]
-    operands = tuple(raw(env[v]) for v in layer.operands)
-    ledger = taps.ledger.get(layer.path)
+    rule, ledger = rules.of[layer.path], taps.ledger.get(layer.path)
     if layer.kind == "embedding" and rule.is_autodiff:
         rule = LookUp(gradient=rules.readout == "gradient")
-        return layer_vjp.call(layer, rule, inputs, operands, None, ledger)
-    if isinstance(rule, Detach):
-        return layer_vjp.hold_fixed(layer, inputs, operands)
-    if isinstance(rule, LocalTaylor):
-        return _local_taylor(layer, rule, inputs, env, taps)
+    layer = rule.explained_layer(layer)
+    operands = tuple(raw(env[v]) for v in layer.operands)
     if layer.kind == "unsupported" and not rule.is_autodiff and len(layer.ops[0].outputs) > 1:
         raise UnsupportedError(
             f"`{layer.name}` {where(layer.path, layer.source)} has several outputs; {rule!r} handles one: "
@@ -173,26 +144,12 @@ def _by_autodiff(layer: Layer, inputs: tuple, operands: tuple, env: Env) -> Any:
     return layer.forward(inputs, operands)
 
 
-def _local_taylor(layer: Layer, rule: Rule, inputs: tuple, env: Env, taps: Taps) -> Array:
-    """Local response normalization as one layer, its statistic no longer held fixed."""
-    if layer.local is None:
-        raise ValueError(
-            f"{rule!r} is for local response normalization, a value divided by a function of a sum "
-            f"over a window of that same value, which the normalizer at {layer.path!r} is not: use "
-            "Detach()"
-        )
-    whole = dataclasses.replace(layer.local.layer, path=layer.path, local=layer.local)
-    operands = tuple(raw(env[v]) for v in whole.operands)
-    return layer_vjp.call(whole, rule, inputs, operands, None, taps.ledger.get(layer.path))
-
-
 def _rectified(network: Network, rules: Rules) -> set[int]:
     """Outputs that a ReLU alone reads, whose rule gives no relevance to values below zero."""
-    keeps_zero = (Pass, Gradient, DerivativeTimesRelevance)
     relus = {
         node.inputs[0]
         for node in network.nodes
-        if isinstance(node, Layer) and node.relu and isinstance(rules.of[node.path], keeps_zero)
+        if isinstance(node, Layer) and node.relu and rules.of[node.path].stops_below_zero
     }
     return {
         node.output
@@ -205,13 +162,45 @@ def _rectified(network: Network, rules: Rules) -> set[int]:
     }
 
 
-def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Activations:
-    inputs = [env[v] for v in node.op.inputs]
+def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Recorded:
+    op, flow = node.op, CONTROL_FLOW[node.op.primitive]
+    inputs = [env[v] for v in op.inputs]
+    ahead = len(inputs) - len(flow.operands(op))  # what chooses a branch carries no relevance
+    inputs[:ahead] = map(raw, inputs[:ahead])
     if node.carry is not None and node.carry.path in taps.ledger:
         account = taps.ledger[node.carry.path]
         for i in node.fixed:
             begun = lifted(jnp.asarray(raw(inputs[i])))
-            inputs[i] = layer_vjp.book(begun, account, layer_vjp.RECEIVED)
-    outputs, activations = bodies.emit(node, interpret, rules, inputs, taps)
-    env.update(zip(node.op.outputs, outputs, strict=True))
-    return activations
+            inputs[i] = book(begun, account, RECEIVED)
+
+    def run(i: int, rules: Rules, inputs: list[Any], taps: Taps) -> Result:
+        return interpret(node.bodies[i], rules, inputs, taps)
+
+    def alike(values: Sequence[Any]) -> list[Any]:
+        pairs = zip(values, _carrying(node), strict=False)
+        return [lifted(value) if carries else raw(value) for value, carries in pairs]
+
+    inside = Inside(
+        run,
+        rules,
+        taps=tuple(taps.within(body.paths()) for body in node.bodies),
+        avals=tuple(
+            {la.path: graph.avals[la.output] for la, graph, _ in body.placed()}
+            for body in node.bodies
+        ),
+        alike=alike,
+    )
+    outputs, recorded = flow.emit(op, inside, inputs)
+    env.update(zip(op.outputs, outputs, strict=True))
+    return recorded
+
+
+def _carrying(node: Body) -> list[bool]:
+    """For each result, whether it carries relevance in any body, or in another step of a loop."""
+    found = [False] * len(node.op.outputs)
+    for body in node.bodies:
+        carried = CONTROL_FLOW[node.op.primitive].carried(node.op, body.graph)
+        for i, output in enumerate(body.graph.outputs):
+            begun = carried[i][0] in body.live if i < len(carried) else False
+            found[i] = found[i] or begun or output in body.live
+    return found

@@ -18,17 +18,14 @@ from jaxlrp.network.discrete import (
     is_discrete,
     lifted,
     raw,
-    with_carrier,
     zeros_like,
 )
 from jaxlrp.network.graph import Env
 from jaxlrp.network.layers import LINEAR_KINDS, Layer
 from jaxlrp.numerics import summed_to, to_gradient_form, to_relevance, widen
-from jaxlrp.propagation.taps import BIAS, COLUMNS, MAGNITUDE, PASSED, RECEIVED, STABILIZER
+from jaxlrp.propagation.taps import BIAS, STABILIZER, entered, typed_as
 from jaxlrp.rules import BoundLayer, Rule, Shares
 from jaxlrp.rules.lookup import back_along
-
-__all__ = ["PASSED", "RECEIVED", "book", "call", "hold_fixed", "mask", "tap"]
 
 
 def call(
@@ -49,12 +46,12 @@ def call(
       folded: (weight, bias) of a linear layer. Their cotangents are what the rule gives the
         parameters; the unfolded operands of the forward pass get none.
       ledger: an account, see `book`. What the bias and the stabilizer keep is booked in it.
-      rectified: whether no relevance comes to negative outputs.
+      rectified: whether no relevance arrives at negative outputs.
     """
     leaves, tree = jax.tree.flatten(rule)
     traced = {i: leaf for i, leaf in enumerate(leaves) if _compat.is_array(leaf)}
     linear = layer.kind in LINEAR_KINDS
-    recompute = layer.kind == "activation" or (layer.cheap and not linear)
+    recompute = layer.kind == "activation" or (layer.is_cheap and not linear)
     grouped = layer.form is not None and bool(layer.form.extras)
 
     def rebuild(values: dict[int, Array], dtype: Any) -> Rule:
@@ -78,7 +75,7 @@ def call(
         traced, inputs, kept, folded, z, ledger = residuals
         given, g = tuple(map(raw, inputs)), carrier(g)
         if z is None:
-            # behind a barrier: else the compiler keeps parts of the first evaluation for the second
+            # after a barrier: otherwise the compiler keeps parts of the first evaluation for the second
             given, g = lax.optimization_barrier((given, g))
             z = layer.forward(given, kept)
         function = _wide_function(layer, kept, given)
@@ -96,7 +93,7 @@ def call(
 
         found = _compat.freely(shared, traced, given, kept, folded, z, g)
         primals = tuple(map(carrier, inputs)), folded, ledger
-        to_inputs, to_parameters, to_ledger = _typed_as(found, primals)
+        to_inputs, to_parameters, to_ledger = typed_as(found, primals)
         to_inputs = tuple(map(_cotangent, to_inputs, inputs))
         return None, to_inputs, None, to_parameters, to_ledger
 
@@ -124,7 +121,7 @@ def _passed_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, N
         return to_gradient_form(x, summed_to(x, relevance))
 
     x, z = residuals
-    return _typed_as(_compat.freely(share, x, z, g), x), None
+    return typed_as(_compat.freely(share, x, z, g), x), None
 
 
 passed.defvjp(lambda x, z: (z, (x, z)), _passed_backward)
@@ -151,42 +148,10 @@ def renamed(trail: Trail, env: Env) -> Discrete:
 
     def backward(residuals: Any, g: Array) -> tuple[Any, None, None]:
         carriers, held, value = residuals
-        return _typed_as(_compat.freely(shares, g, held, value), carriers), None, None
+        return typed_as(_compat.freely(shares, g, held, value), carriers), None, None
 
     function.defvjp(lambda *args: (function(*args), args), backward)
     return Discrete(value, function(tuple(map(carrier, map(lifted, sources))), held, value))
-
-
-def hold_fixed(layer: Layer, inputs: tuple[Array, ...], operands: tuple[Any, ...]) -> Array:
-    """The layer's own output, linear in its inputs; no relevance goes to the operands.
-
-    No `stop_gradient`: the relevance depends on the operands, which its own derivative must know.
-    """
-    types = tuple(map(jax.typeof, inputs))
-
-    @jax.custom_vjp
-    def function(inputs, operands):
-        return layer.forward(inputs, operands)
-
-    def backward(operands, g):
-        pull = jax.linear_transpose(lambda *inputs: layer.forward(inputs, operands), *types)
-        return _typed_as(pull(g), types), None
-
-    function.defvjp(lambda inputs, operands: (layer.forward(inputs, operands), operands), backward)
-    return function(inputs, operands)
-
-
-def _typed_as(cotangents: Any, primals: Any) -> Any:
-    """Cotangents of the types of their primals: dtype, and how they lie on a mesh. None is zero."""
-
-    def one(primal: Any, cotangent: Any) -> Any:
-        if cotangent is None:
-            return None
-        if cotangent.dtype != primal.dtype:
-            cotangent = _compat.freely(lambda c: c.astype(primal.dtype), cotangent)
-        return _compat.cotangent_of(cotangent, primal)
-
-    return jax.tree.map(one, primals, cotangents)
 
 
 def _wide_function(
@@ -200,7 +165,7 @@ def _wide_function(
             raise TypeError(f"{layer!r} is linear: use `op`, `weight` and `bias`")
         if layer.is_discrete:
             return widen(_in_floats(layer, inputs, held))
-        narrow = tuple(x.astype(d) for x, d in zip(inputs, layer.input_dtypes, strict=True))
+        narrow = tuple(x.astype(a.dtype) for x, a in zip(inputs, layer.input_avals, strict=True))
         forward = _compat.as_traced(lambda *inputs: layer.forward(inputs, held), like)
         return widen(forward(*narrow))
 
@@ -229,61 +194,4 @@ def _account(shares: Shares, bias: Array | None, like: Array) -> Array:
     to_bias = jnp.real(jnp.asarray(shares.constant))
     if bias is not None and shares.bias is not None:
         to_bias += jnp.sum(jnp.real(bias * shares.bias))
-    return _entered(like, {BIAS: to_bias, STABILIZER: jnp.real(jnp.asarray(shares.stabilizer))})
-
-
-def _entered(like: Array, amounts: dict[int, Array]) -> Array:
-    zero, axes = jnp.zeros(()), _compat.varying(like)
-    found = (_compat.summed_to(amounts.get(i, zero), axes) for i in range(COLUMNS))
-    return jnp.stack([amount.astype(like.dtype) for amount in found])
-
-
-def book(a: Any, account: Array, column: int) -> Any:
-    """`a` itself; its relevance, summed, is entered in a column of the cotangent of `account`.
-
-    Args:
-      a: the value, real, complex or discrete.
-      account: a zero for each column. Cotangents add up, and so does what is booked in several places.
-      column: RECEIVED, PASSED, BIAS or STABILIZER. With the first, the sum of magnitudes is entered too.
-    """
-
-    @jax.custom_vjp
-    def booked(a: Array, value: Array, account: Array) -> Array:
-        return a
-
-    def backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, None, Array]:
-        value, account = residuals
-
-        def entry(value: Array, g: Array, account: Array) -> Array:
-            relevance = to_relevance(widen(value), widen(g))
-            amounts = {column: jnp.sum(relevance)}
-            if column == RECEIVED:
-                amounts[MAGNITUDE] = jnp.sum(jnp.abs(relevance))
-            return _entered(account, amounts)
-
-        return g, None, _typed_as(_compat.freely(entry, value, g, account), account)
-
-    booked.defvjp(lambda a, value, account: (a, (value, account)), backward)
-    return with_carrier(a, booked(carrier(a), raw(a), account))
-
-
-@jax.custom_vjp
-def tap(a: Array, delta: Array) -> Array:
-    """`a` itself; the cotangent of `delta` is that of `a`."""
-    return a
-
-
-tap.defvjp(lambda a, delta: (a, None), lambda _, g: (g, g))
-
-
-@jax.custom_vjp
-def mask(a: Array, weights: Array) -> Array:
-    """`a` itself; relevance on the way back is multiplied by `weights`."""
-    return a
-
-
-def _mask_backward(weights: Array, g: Array) -> tuple[Array, None]:
-    return _typed_as(_compat.freely(jnp.multiply, g, weights), g), None
-
-
-mask.defvjp(lambda a, weights: (a, weights), _mask_backward)
+    return entered(like, {BIAS: to_bias, STABILIZER: jnp.real(jnp.asarray(shares.stabilizer))})

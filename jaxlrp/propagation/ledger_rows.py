@@ -1,6 +1,6 @@
-"""Accounts of what is no layer: where else relevance is lost, or made.
+"""Ledger rows for operations outside layers: where else relevance is lost, or made.
 
-An operation that is left to autodiff hands on what it receives if it is linear in what depends on the
+An operation that is left to autodiff passes on what it receives if it is linear in what depends on the
 input. Where it is not, or where it joins constants to it, it keeps a share. `audit` finds these
 operations and gives each, or each softmax as a whole, a row in the ledger.
 """
@@ -14,23 +14,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxlrp import _compat
 from jaxlrp.network import primitives as P
+from jaxlrp.network.control_flow import CONTROL_FLOW
 from jaxlrp.network.dependence import carrying
 from jaxlrp.network.discrete import evaluate, lifted, raw
 from jaxlrp.network.graph import Call, Env, Graph, Op, Step, Value
-from jaxlrp.network.layers import Account, Body, Booked, Layer, Network, Node, Plain
+from jaxlrp.network.layers import Layer
+from jaxlrp.network.nodes import Account, Body, Booked, Network, Node, Plain
 from jaxlrp.network.paths import place
 from jaxlrp.network.softmax import shift
-from jaxlrp.propagation import layer_vjp
+from jaxlrp.propagation.taps import PASSED, RECEIVED, book
 from jaxlrp.rules import Rule
 
 # Kinds of accounts, and why relevance ends there.
 KINDS = {
     "softmax": "its first-order expansion, x (R - s sum R), does not conserve (AttnLRP, Prop. 3.1)",
     "constant": "values that do not depend on the input, joined to those that do, keep their share",
-    "carry": "the state that a loop over time begins with, not made of the input, keeps what comes to it",
-    "stopped": "values that a `stop_gradient`, a comparison or another cut made constants keep their share",
+    "carry": "the initial state of a loop does not depend on the input and keeps the relevance it receives",
+    "stopped": "constants made by a `stop_gradient`, a comparison or another cut keep their share",
     "autodiff": "not linear, and left to autodiff",
 }
 
@@ -44,7 +45,9 @@ def audit(network: Network, rules: Mapping[str, Rule], outputs: Iterable[Value])
       outputs: the outputs of the graph that carry relevance.
     """
     taken = {layer.path for layer in network.layers()}
-    return _Auditor(network, rules, taken).audit(outputs, "", "output")
+    layers = network.layers()
+    keeps_zero = all(la.kind in rules[la.path].keeps_zero for la in layers)
+    return _Auditor(network, rules, taken, keeps_zero).audit(outputs, "", "output")
 
 
 def evaluate_booked(
@@ -58,7 +61,7 @@ def evaluate_booked(
 
     Args:
       node: the node.
-      env: all values, as what lies outside the account sees them.
+      env: all values, as seen from outside the account.
       inside: for each account, values as the operations of that account see them, so that nothing
         is booked on the way from one to the next.
       ledger: the accounts.
@@ -66,25 +69,27 @@ def evaluate_booked(
     """
     account, inner = ledger[node.account.path], inside.setdefault(node.account, {})
     for v in node.sources - set(inner):
-        inner[v] = layer_vjp.book(env[v], account, layer_vjp.PASSED)
+        inner[v] = book(env[v], account, PASSED)
     held = {v: lax.stop_gradient(raw(env[v])) for v in node.cut}
     local = {v: inner.get(v, env[v]) for step in node.steps for v in step.inputs if v in env} | held
     evaluate(node.steps, local, live | set(node.outputs))
     for v in (v for step in node.steps for v in step.outputs):
         inner[v] = env[v] = local[v]
     for v in node.outputs:
-        env[v] = layer_vjp.book(lifted(env[v]), account, layer_vjp.RECEIVED)
+        env[v] = book(lifted(env[v]), account, RECEIVED)
 
 
 class _Auditor:
     """Looks at one graph; those of control flow get auditors of their own."""
 
-    def __init__(self, network: Network, rules: Mapping[str, Rule], taken: set[str]) -> None:
+    def __init__(
+        self, network: Network, rules: Mapping[str, Rule], taken: set[str], keeps_zero: bool
+    ) -> None:
         self.network = network
         self.graph = network.graph
         self.rules = rules
         self.taken = taken  # the paths that are given away, in all graphs
-        self.keeps_zero = all(rule.keeps_zero for rule in rules.values())
+        self.keeps_zero = keeps_zero  # whether no rule gives relevance to zeros
         self.reached = _reached(network, rules)
         self.units = _softmax_units(network)
         self.rows: dict[frozenset[Op], Account] = {}
@@ -122,19 +127,18 @@ class _Auditor:
         for body in node.bodies:
             pairs = zip(body.graph.outputs, node.op.outputs, strict=True)
             live = [inner for inner, outer in pairs if outer in self.reached]
-            auditor = _Auditor(body, self.rules, self.taken)
+            auditor = _Auditor(body, self.rules, self.taken, self.keeps_zero)
             bodies.append(auditor.audit(live, node.op.scope, f"{node.op.primitive}/output"))
         return dataclasses.replace(node, bodies=tuple(bodies), carry=carry, fixed=fixed)
 
     def _fixed(self, node: Body) -> tuple[int, ...]:
         """Which initial carries of a scan take relevance and hand none on."""
-        if node.op.primitive is not P.SCAN:
-            return ()
-        (body,), (consts, carries) = node.bodies, _compat.scan_counts(node.op.eqn)
+        carry = CONTROL_FLOW[node.op.primitive].carry(node.op)
         return tuple(
             i
-            for i in range(consts, consts + carries)
-            if body.graph.inputs[i] in body.dependent and self._is_constant(node.op.inputs[i])
+            for i in range(carry.start, carry.stop)
+            if all(body.graph.inputs[i] in body.dependent for body in node.bodies)
+            and self._is_constant(node.op.inputs[i])
         )
 
     def _stopped(self, node: Plain) -> Node:
@@ -166,7 +170,7 @@ class _Auditor:
         return self._book(self._account(op, kind, str(op.primitive)), (op,))
 
     def _kind(self, op: Op) -> str | None:
-        """Why a single operation loses relevance; None where it hands on all of it."""
+        """Why a single operation loses relevance; None if it passes all of it on."""
         if op.primitive in P.STRUCTURAL:
             constants = [v for i in carrying(op) if self._is_constant(v := op.inputs[i])]
             if not constants:
@@ -230,7 +234,7 @@ class _Auditor:
 
 
 def _reached(network: Network, rules: Mapping[str, Rule]) -> frozenset[Value]:
-    """The values that relevance comes to: more than the live ones where a normalizer is no rule's."""
+    """The values that receive relevance: more than the live ones where a normalizer is no rule's."""
     reached = set(network.live)
     freed = [
         node

@@ -1,30 +1,21 @@
 """Propagation rules: pure values, one formula each."""
 
 from jaxlrp.numerics import Stabilize
-from jaxlrp.rules.base import BoundLayer, Custom, Rule, Shares, rule
-from jaxlrp.rules.linear import (
-    LRP0,
-    AlphaBeta,
-    Epsilon,
-    Flat,
-    Gamma,
-    WSquare,
-    ZBox,
-    ZPlus,
-)
-from jaxlrp.rules.other import (
+from jaxlrp.rules.base import BoundLayer, Custom, Rule, Shares, option, rule
+from jaxlrp.rules.elementwise import (
     BetaSmooth,
     DeconvNet,
     DerivativeTimesRelevance,
-    Detach,
     Gradient,
     GuidedBackprop,
-    LocalTaylor,
-    Norm,
     Pass,
-    WinnerTakesAll,
 )
+from jaxlrp.rules.inputs import Flat, WSquare, ZBox
+from jaxlrp.rules.linear import LRP0, Epsilon, Gamma
+from jaxlrp.rules.normalizers import Detach, LocalTaylor
+from jaxlrp.rules.pooling import Norm, WinnerTakesAll
 from jaxlrp.rules.products import Proportional, SignalTakesAll, Uniform
+from jaxlrp.rules.signed import AlphaBeta, ZPlus
 
 __all__ = [
     "LRP0",
@@ -53,5 +44,6 @@ __all__ = [
     "WinnerTakesAll",
     "ZBox",
     "ZPlus",
+    "option",
     "rule",
 ]

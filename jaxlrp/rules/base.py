@@ -1,4 +1,4 @@
-"""What a rule is, and what it sees of a layer."""
+"""What a rule is, and how it sees a layer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlrp import _compat
-from jaxlrp.network.layers import KINDS, Layer
+from jaxlrp.network.detect import KINDS
+from jaxlrp.network.layers import Layer, LocalForm, Normalizer
 from jaxlrp.numerics import to_gradient_form, to_relevance, widen
 
 T = TypeVar("T", bound=type)
+ALL_KINDS = frozenset(KINDS)
 
 
 class Shares(NamedTuple):
@@ -50,7 +52,7 @@ class BoundLayer:
       operands: the values of `layer.operands`, where they are kept.
       given: the inputs as the model has them, integers among them.
       nonnegative: the input is known to be >= 0: branches for negative inputs are zero.
-      rectified: no relevance comes to outputs below zero.
+      rectified: no relevance arrives at outputs below zero.
     """
 
     layer: Layer
@@ -64,19 +66,15 @@ class BoundLayer:
 
     def op(self, x: Array, weight: Array) -> Array:
         """The bilinear map of a linear layer, without its bias; linear in x and in weight."""
-        if self.layer.form is None:
+        form = self.layer.form
+        if form is None:
             raise TypeError(
                 f"{self.layer!r} is not linear: it has `function`, but neither `op` nor `weight`"
             )
-        return self.layer.form.op(x, weight, self._extras)
-
-    @property
-    def _extras(self) -> tuple[Any, ...]:
-        """The values that a linear layer's map reads beside x and weight: sizes of groups."""
-        assert self.layer.form is not None
-        wanted = self.layer.form.extras
-        held = dict(zip(self.layer.operands, self.operands, strict=True)) if wanted else {}
-        return tuple(held[v] for v in wanted)
+        if not form.extras:
+            return form.op(x, weight)
+        held = dict(zip(self.layer.operands, self.operands, strict=True))
+        return form.op(x, weight, tuple(held[v] for v in form.extras))
 
     def op_of_constant(self, value: Array, x: Array, weight: Array) -> Array:
         """`op(value, weight)` for a value that broadcasts to x: once for all examples if it can be.
@@ -88,11 +86,11 @@ class BoundLayer:
         value = jnp.reshape(value, (1,) * (x.ndim - jnp.ndim(value)) + jnp.shape(value))
         if axis is not None and value.shape[axis] == 1:
             shape[axis] = 1
-        # behind a barrier: XLA would convolve constants while it compiles, for seconds
+        # after a barrier: XLA would otherwise convolve constants while it compiles, for seconds
         return self.op(lax.optimization_barrier(jnp.broadcast_to(value, shape)), weight)
 
     def transpose(self, s: Array, x: Array, weight: Array | None = None) -> Array:
-        """`W^T s`: what the layer's linear map, transposed, makes of s; `x` gives the shape."""
+        """`W^T s`: the layer's linear map, transposed, applied to s; `x` gives the shape."""
         used = self.weight if weight is None else weight
         (result,) = jax.linear_transpose(lambda v: self.op(v, used), x)(s)
         return result
@@ -102,14 +100,19 @@ class BoundLayer:
 
     def window_sum(self, summands: Array) -> Array:
         """The sum over the window of a local response normalization."""
-        assert self.layer.local is not None
-        (result,) = _compat.bind_freely(self.layer.local.window.eqn, [summands])
+        (result,) = _compat.bind_freely(self._local.window.eqn, [summands])
         return result
+
+    @property
+    def _local(self) -> LocalForm:
+        local = self.layer.detail_as(Normalizer).local
+        if local is None:
+            raise TypeError(f"{self.layer!r} is not a local response normalization")
+        return local
 
     def local_functions(self, dtype: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
         """phi and rho of a local response normalization, rho(x, sum of phi(x))."""
-        assert self.layer.local is not None
-        local, (source,) = self.layer.local, self.layer.inputs
+        local, (source,) = self._local, self.layer.inputs
 
         def run(ops: tuple, env: dict[Any, Any]) -> dict[Any, Any]:
             env.update(zip(self.layer.operands, map(_wide_operand, self.operands), strict=True))
@@ -133,19 +136,23 @@ def _wide_operand(value: Any) -> Any:
 
 
 class Rule:
-    """How the relevance of a layer's output is shared among what made it.
+    """How the relevance of a layer's output is shared among its inputs.
 
     Attributes:
       kinds: the kinds of layers that it applies to.
       linear_in_relevance: whether twice the relevance in gives twice the relevance out.
       splits_parameters: whether it says how much of the relevance each parameter carries.
-      keeps_zero: whether an input of zero gets no relevance, so that dead units stay dead.
+      keeps_zero: the kinds of layers in which it gives no relevance to an input of zero. Layers below
+        then skip work for units that are zero, so leave a kind out when in doubt.
+      stops_below_zero: whether at a ReLU it gives no relevance to inputs below zero. The layer below
+        then skips work for them, so leave it False when in doubt.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset(KINDS)
+    kinds: ClassVar[frozenset[str]] = ALL_KINDS
     linear_in_relevance: ClassVar[bool] = True
     splits_parameters: ClassVar[bool] = True
-    keeps_zero: ClassVar[bool] = True
+    keeps_zero: ClassVar[frozenset[str]] = frozenset()
+    stops_below_zero: ClassVar[bool] = False
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         """Shares the relevance `s(z) g` of the output z.
@@ -158,13 +165,30 @@ class Rule:
         """
         raise NotImplementedError
 
+    def explained_layer(self, layer: Layer) -> Layer:
+        """The layer whose relevance the rule shares, in place of the one that it was given to.
+
+        Raises:
+          ValueError: if the rule does not apply to this layer.
+        """
+        return layer
+
+    def without_bias(self) -> Rule:
+        """The rule that gives biases no relevance; itself if it never does."""
+        return self
+
     @property
     def is_autodiff(self) -> bool:
-        """Whether the rule is what autodiff does, so that nothing needs to be written over it."""
+        """Whether the rule is what autodiff does, so that no VJP needs to be replaced."""
         return False
 
 
-@dataclass_transform(frozen_default=True)
+def option(*, default: Any, kw_only: bool = True) -> Any:
+    """A hyperparameter that is given by name."""
+    return dataclasses.field(default=default, kw_only=kw_only)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, option))
 def rule(cls: T) -> T:
     """Makes a rule a value: a frozen dataclass, registered as a pytree of its hyperparameters.
 
@@ -177,11 +201,6 @@ def rule(cls: T) -> T:
         (static if is_static else leaves).append(field.name)
     jax.tree_util.register_dataclass(cls, data_fields=leaves, meta_fields=static)
     return cls
-
-
-def check_one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 UserFunction = Callable[[BoundLayer, Any, Array], Any]
@@ -207,7 +226,6 @@ class Custom(Rule):
     """
 
     splits_parameters: ClassVar[bool] = False
-    keeps_zero: ClassVar[bool] = False
 
     function: UserFunction = dataclasses.field(metadata={"static": True})
 

@@ -14,6 +14,7 @@ from jaxlrp.network import primitives as P
 from jaxlrp.network.dependence import Trail
 from jaxlrp.network.discrete import follow, is_discrete
 from jaxlrp.network.graph import Env, Op, Value
+from jaxlrp.network.layers import Embedding
 from jaxlrp.numerics import summed_to, to_gradient_form, to_relevance
 from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
 
@@ -27,19 +28,17 @@ class LookUp(Rule):
     takes an equal part; what constants look up, they keep.
 
     Attributes:
-      gradient: hand on the sum of the cotangents, which is no relevance, and none to floats that were
+      gradient: pass on the sum of the cotangents, which is not relevance, and nothing to floats that were
         cast to integers. For methods that propagate gradients.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"embedding"})
     splits_parameters: ClassVar[bool] = False
-    keeps_zero: ClassVar[bool] = False
 
     gradient: bool = False
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        (op,), trail = layer.layer.ops, layer.layer.trail
-        assert trail is not None
+        (op,), trail = layer.layer.ops, layer.layer.detail_as(Embedding).trail
         held = dict(zip(layer.layer.operands, layer.operands, strict=True))
         held |= dict(zip(layer.layer.inputs, layer.given, strict=True))
 

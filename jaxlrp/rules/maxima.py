@@ -17,8 +17,6 @@ from jaxlrp.network import primitives as P
 from jaxlrp.network.graph import Op
 from jaxlrp.network.layers import Layer
 
-_SMALLEST = P.MIN, *(p for p in P.MAXIMA if "min" in str(p))
-
 
 def winner_takes_all(
     layer: Layer, inputs: tuple[Array, ...], z: Array, g: Array
@@ -40,7 +38,7 @@ def _reduction(op: Op, x: Array, g: Array) -> Array:
     kept = [d for d in range(x.ndim) if d not in axes]
     shape = [x.shape[d] for d in kept]
     flat = x.transpose(*kept, *axes).reshape(*shape, math.prod(x.shape[d] for d in axes))
-    pick = jnp.argmin if op.primitive in _SMALLEST else jnp.argmax
+    pick = jnp.argmin if op.primitive in P.MINIMA else jnp.argmax
     winner = pick(flat, axis=-1)[..., None] == lax.broadcasted_iota(
         _index_dtype(), flat.shape, flat.ndim - 1
     )
@@ -63,7 +61,7 @@ def _window(op: Op, x: Array, z: Array, g: Array) -> Array:
             f"{op.primitive} with base_dilation {op.params['base_dilation']}: no front end of Flax "
             "makes one; pool the values without dilating them"
         )
-    worst = jnp.inf if op.primitive in _SMALLEST else -jnp.inf
+    worst = jnp.inf if op.primitive in P.MINIMA else -jnp.inf
     padded = lax.pad(x, jnp.asarray(worst, x.dtype), [(lo, hi, 0) for lo, hi in padding])
     taken = jnp.zeros(z.shape, bool)
     parts: dict[tuple[int, ...], Array] = {}

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlrp.network import primitives as P
-from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
+from jaxlrp.network.layers import Product
+from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, rule
 
 _PRODUCTS = frozenset({"product", "attention", "gate"})
 
@@ -27,6 +28,7 @@ class Uniform(Rule):
     """
 
     kinds: ClassVar[frozenset[str]] = _PRODUCTS
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         _, pull = jax.vjp(layer.function, *inputs)
@@ -63,6 +65,7 @@ class SignalTakesAll(Rule):
     """
 
     kinds: ClassVar[frozenset[str]] = _PRODUCTS
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         if len(inputs) == 1:
@@ -71,11 +74,8 @@ class SignalTakesAll(Rule):
                 f"({layer.layer.name}) multiplies all values along an axis: give it Uniform()"
             )
         _, pull = jax.vjp(layer.function, *inputs)
-        return Shares(
-            tuple(
-                c if i == layer.layer.signal else jnp.zeros_like(c) for i, c in enumerate(pull(g))
-            )
-        )
+        signal = layer.layer.detail_as(Product).signal
+        return Shares(tuple(c if i == signal else jnp.zeros_like(c) for i, c in enumerate(pull(g))))
 
 
 @rule
@@ -90,7 +90,7 @@ class Proportional(Rule):
 
     Raises:
       ValueError: at a product of all values along an axis, a convolution of two values, and softmax
-        weights that are normalized behind the product.
+        weights that are normalized after the product.
 
     References:
       Arras et al. (2019), "Explaining and interpreting LSTMs", section 3.2 ("LRP-prop"),
@@ -98,6 +98,7 @@ class Proportional(Rule):
     """
 
     kinds: ClassVar[frozenset[str]] = _PRODUCTS
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         op, *more = layer.layer.ops

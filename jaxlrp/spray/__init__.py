@@ -1,11 +1,11 @@
-"""Spectral relevance analysis (SpRAy): what kinds of explanations a data set has.
+"""Spectral relevance analysis (SpRAy): clusters the explanations of a data set.
 
-One explanation is a picture. Of a thousand, some are alike: the model sees these samples for the same
-reason. SpRAy finds such groups, class by class, and ranks them by how clearly they are cut off from the
-rest of their class; a group that looks at a watermark is one. `screen` does so in several domains, and
-says which groups are surprising next to what honest classes show.
+Many samples of a class are often explained in a similar way, because the model uses the same strategy for
+them. SpRAy finds such clusters in each class and ranks them by how clearly they are separated from the rest
+of the class. A cluster of samples whose relevance falls on a watermark is one example. `screen` does this
+in several domains and tests which clusters are surprising, compared with those of other classes.
 
-The distances are computed by JAX, clusterings and views by scikit-learn and umap-learn, which are extras:
+JAX computes the distances. The clusterings and views need scikit-learn and umap-learn, which are extras:
 ``pip install "jaxlrp[spray]"`` and ``"jaxlrp[umap]"``.
 
 References:

@@ -1,4 +1,4 @@
-"""What an analysis of many explanations holds: embeddings of them, and clusterings of these."""
+"""Results of an analysis of many explanations: embeddings and clusterings."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embedding:
-    """Points, one for each sample.
+    """One point per sample.
 
     Attributes:
       values: (n, d) floats.
-      eigenvalues: (d,) of a spectral embedding, ascending; None of any other.
-      of: the name of the embedding that this one was made from; None if of the relevances themselves.
+      eigenvalues: (d,), ascending, for a spectral embedding; otherwise None.
+      base: the name of the embedding that this one was computed from; None if computed from the relevance.
     """
 
     values: np.ndarray
     eigenvalues: np.ndarray | None = None
-    of: str | None = None
+    base: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clustering:
-    """A cluster for each sample.
+    """A cluster label for each sample.
 
     Attributes:
       labels: (n,) integers; -1 is noise.
-      of: the name of the embedding that was clustered.
-      k: how many clusters were asked for; None where the method finds their number itself.
-      columns: how many columns of the embedding were clustered, the first ones; None for the first k of a
-        spectral embedding, and for all of any other.
+      base: the name of the embedding that was clustered.
+      n_clusters: the requested number of clusters; None if the method determines it.
+      n_columns: the number of leading columns of the embedding that were clustered. None means the first
+        `n_clusters` of a spectral embedding, and all columns of any other embedding.
     """
 
     labels: np.ndarray
-    of: str
-    k: int | None = None
-    columns: int | None = None
+    base: str
+    n_clusters: int | None = None
+    n_columns: int | None = None
 
 
 def used_columns(clustering: Clustering, embedding: Embedding) -> int:
-    """How many columns of its embedding, the first ones, a clustering was made of."""
+    """The number of leading columns of its embedding that a clustering used."""
     columns = int(np.shape(embedding.values)[1])
-    if clustering.columns is not None:
-        return min(clustering.columns, columns)
-    if clustering.k is not None and embedding.eigenvalues is not None:
-        return min(clustering.k, columns)
+    if clustering.n_columns is not None:
+        return min(clustering.n_columns, columns)
+    if clustering.n_clusters is not None and embedding.eigenvalues is not None:
+        return min(clustering.n_clusters, columns)
     return columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Analysis:
-    """The analysis of one class (or of any other part of a data set).
+    """The analysis of one class (or of any other subset of a data set).
 
     Attributes:
-      category: the class: what its samples are labeled with.
-      index: (n,) integers, the rows of the data set that were analyzed: of the relevance that was given
-        to `analyze`, whatever order that has.
+      category: the class label of the samples.
+      index: (n,) integers, the analyzed rows of the relevance that was given to `analyze`, whatever its
+        order.
       embeddings, clusterings: by name.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from scipy import sparse
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray import extras, seeds
 from jaxlrp.spray.analysis import Analysis, Clustering, Embedding
 from jaxlrp.spray.clusters import Clusterer, KMeans
@@ -25,22 +25,22 @@ SPECTRAL = "spectral"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How points are analyzed.
+    """Settings of an analysis.
 
     Attributes:
-      neighbors: k of the graph, >= 1. A class of at most k + 1 samples is one cluster: all its samples are
-        neighbors of each other, and the graph does not tell them apart.
-      eigenvalues: columns of the spectral embedding, >= 2; one more than there are components if that is
-        more.
-      least: the fewest clusters that the eigengap may find, >= 1; see `eigengap`.
-      clusterings: by name. Each gets the first k* columns of the spectral embedding, or as many as its own
-        `k` says.
-      views: by name, in their order; one may be of another before it.
+      n_neighbors: neighbors of each point in the graph, >= 1. A class of at most n_neighbors + 1 samples is
+        one cluster: all samples are neighbors of each other, so the graph carries no information.
+      n_components: columns of the spectral embedding, >= 2. If the graph has at least as many connected
+        components, one more column than components is computed.
+      min_clusters: the smallest number of clusters that the eigengap may return, >= 1; see `eigengap`.
+      clusterings: by name. Each gets as many leading columns of the spectral embedding as there are
+        clusters: its own `n_clusters`, or the number from the eigengap.
+      views: by name, computed in this order; a view may be based on an earlier one.
     """
 
-    neighbors: int = 10
-    eigenvalues: int = 32
-    least: int = 2
+    n_neighbors: int = 10
+    n_components: int = 32
+    min_clusters: int = 2
     clusterings: Mapping[str, Clusterer] = dataclasses.field(
         default_factory=lambda: {"kmeans": KMeans()}
     )
@@ -49,20 +49,20 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        check_count("neighbors", self.neighbors)
-        check_count("least", self.least)
-        if check_count("eigenvalues", self.eigenvalues) <= self.least:
+        check_count("n_neighbors", self.n_neighbors)
+        check_count("min_clusters", self.min_clusters)
+        if check_count("n_components", self.n_components) <= self.min_clusters:
             raise ValueError(
-                f"eigenvalues must be more than least, {self.least}, got {self.eigenvalues}: "
-                "the gap behind the last cluster must be seen"
+                f"n_components must be > min_clusters ({self.min_clusters}), got {self.n_components}: "
+                "the eigenvalue after the last cluster is needed to measure the gap"
             )
         known = [SPECTRAL]
         for name, view in self.views.items():
             if name in known:
-                raise ValueError(f"views must not be named {SPECTRAL!r}, which is the embedding")
-            if view.of is not None and view.of not in known:
+                raise ValueError(f"views must not be named {SPECTRAL!r}: this is the embedding")
+            if view.base is not None and view.base not in known:
                 raise ValueError(
-                    f"views[{name!r}] must be of None or one of {known}, got of={view.of!r}"
+                    f"views[{name!r}] must have base=None or one of {known}, got base={view.base!r}"
                 )
             known.append(name)
 
@@ -70,43 +70,43 @@ class Settings:
 def analyze(
     relevance: Any,
     labels: Any,
-    prepare: Step = l1_normalize,
+    preprocess: Step = l1_normalize,
     *,
     key: Array,
     settings: Settings | None = None,
     classes: Sequence[int] | None = None,
     rows: Any = None,
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> tuple[Analysis, ...]:
-    """Finds what kinds of explanations each class has.
+    """Finds clusters of similar explanations in each class.
 
-    For each class: a graph of nearest neighbors of its prepared relevances, the smallest eigenpairs of the
-    graph's normalized Laplacian, as many clusters as the widest relative gap between the eigenvalues
-    tells of, and views of all that in two dimensions.
+    For each class, it builds the nearest-neighbor graph of the preprocessed relevance and computes the
+    smallest eigenpairs of its normalized Laplacian. The widest relative gap between eigenvalues gives the
+    number of clusters. It then clusters the embedding and computes two-dimensional views.
 
-    In memory are the prepared relevances of all classes that are asked for, and of one class what
-    `neighbors` needs. A class does not change with the other classes that are analyzed.
+    Memory holds the preprocessed relevance of all requested classes and, for one class at a time, what
+    `neighbors` needs. The result for a class does not depend on which other classes are analyzed.
 
     Args:
-      relevance: (N, ...), anything with a `shape` that is sliced along its first axis: NumPy, JAX, Zarr, a
-        store. Of pictures, signals, tokens; read once, `batch` samples at a time.
-      labels: (N,) integers >= 0, the class of each sample: what it is, or what was predicted. Or
-        (N, classes) booleans; then a sample is analyzed with each of its classes.
-      prepare: from a batch of relevance to a batch, traceable; see `compose`.
-      key: a `jax.random.key`: the same key gives the same result.
+      relevance: (N, ...) of images, signals or tokens. Anything with a `shape` that can be sliced along its
+        first axis: NumPy, JAX, Zarr, a store. Read once, `batch_size` samples at a time.
+      labels: (N,) integers >= 0, the true or predicted class of each sample. Or (N, classes) booleans; a
+        sample is then analyzed with each of its classes.
+      preprocess: traceable function from a batch of relevance to a batch; see `compose`.
+      key: a `jax.random.key`; the same key gives the same result.
       settings: numbers, clusterings and views; None for the defaults of `Settings`.
-      classes: which classes; None for all that have a sample.
-      rows: (m,) integers, which samples of the data set; None for all.
-      batch: samples at a time, >= 1.
+      classes: the classes to analyze; None for all that have samples.
+      rows: (m,) integers, the samples to analyze; None for all.
+      batch_size: samples per batch, >= 1.
 
     Returns:
       An `Analysis` for each class, in ascending order, with the embedding "spectral", the views and the
-      clusterings. Its `index` are rows of `relevance`, also where these are in another order than the
-      pictures, as in a store.
+      clusterings. Its `index` holds rows of `relevance`, which may be ordered differently from the images,
+      as in a store.
 
     Raises:
       ImportError: if a clustering or view needs a package that is not installed.
-      TypeError, ValueError: if an argument does not fit, or relevance is not finite.
+      TypeError, ValueError: if an argument is invalid, or relevance is not finite.
 
     References:
       Lapuschkin et al. (2019), https://doi.org/10.1038/s41467-019-08987-4
@@ -116,7 +116,7 @@ def analyze(
       >>> maps = np.repeat(np.eye(4)[:2], 15, axis=0)
       >>> maps = maps + 0.1 * np.random.default_rng(0).uniform(size=(30, 4))
       >>> (found,) = analyze(maps, np.zeros(30, int), key=jax.random.key(0))
-      >>> found.clusterings["kmeans"].k, found.clusterings["kmeans"].labels[[0, 29]].tolist()
+      >>> found.clusterings["kmeans"].n_clusters, found.clusterings["kmeans"].labels[[0, 29]].tolist()
       (2, [0, 1])
     """
     settings = Settings() if settings is None else settings
@@ -126,7 +126,7 @@ def analyze(
         extras.umap()
     of_class = members(labels, relevance, classes, rows)
     wanted = np.unique(np.concatenate(list(of_class.values())))
-    points = features(relevance, prepare, rows=wanted, batch=batch)
+    points = features(relevance, preprocess, rows=wanted, batch_size=batch_size)
     return tuple(
         analyze_points(
             points[np.searchsorted(wanted, index)],
@@ -142,7 +142,7 @@ def analyze(
 def analyze_points(
     points: Any, category: int, index: Any, *, key: Array, settings: Settings | None = None
 ) -> Analysis:
-    """The same of one class, from points that are prepared already.
+    """Analyzes one class, given its preprocessed points.
 
     Args:
       points: (n, d) floats, finite.
@@ -155,7 +155,7 @@ def analyze_points(
       `Analysis`.
 
     Raises:
-      ImportError, ValueError: as `analyze` does.
+      ImportError, ValueError: as in `analyze`.
 
     Example:
       >>> points = np.random.default_rng(0).normal(size=(20, 3))
@@ -169,14 +169,14 @@ def analyze_points(
         raise ValueError(
             f"points must have shape (n, d) and index (n,), got {points.shape} and {index.shape}"
         )
-    k = min(settings.neighbors, len(points) - 1)
+    k = min(settings.n_neighbors, len(points) - 1)
     affinity = graph(neighbors(points, k)) if k else sparse.csr_array((1, 1))
-    embedding = spectral(affinity, settings.eigenvalues, key=seeds.named(key, SPECTRAL))
+    embedding = spectral(affinity, settings.n_components, key=seeds.named(key, SPECTRAL))
     assert embedding.eigenvalues is not None
-    # Nothing to part: of equal points, whatever their graph looks like; and in a graph where all are
-    # neighbors of all, whose eigenvectors are any.
+    # One cluster if all points are equal, whatever their graph looks like. Also if every point is a
+    # neighbor of every other: the eigenvectors of that graph are arbitrary.
     alike = k == len(points) - 1 or not np.ptp(points, axis=0).any()
-    clusters = 1 if alike else eigengap(embedding.eigenvalues, least=settings.least)
+    clusters = 1 if alike else eigengap(embedding.eigenvalues, min_clusters=settings.min_clusters)
     return Analysis(
         category=int(category),
         index=index,
@@ -189,8 +189,8 @@ def analyze_points(
 
 
 def _clustered(values: np.ndarray, clusters: int, clusterer: Clusterer, key: Array) -> Clustering:
-    """Clusters the first columns alone: the others part what belongs together."""
-    k = getattr(clusterer, "k", None) or clusters
+    """Clusters only the leading columns: further columns would split samples that belong together."""
+    k = getattr(clusterer, "n_clusters", None) or clusters
     labels = np.asarray(clusterer(values[:, :k], clusters, key))
     if labels.shape != values.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
@@ -199,9 +199,9 @@ def _clustered(values: np.ndarray, clusters: int, clusterer: Clusterer, key: Arr
         )
     return Clustering(
         labels,
-        of=SPECTRAL,
-        k=k if hasattr(clusterer, "k") else None,
-        columns=min(k, values.shape[1]),
+        base=SPECTRAL,
+        n_clusters=k if hasattr(clusterer, "n_clusters") else None,
+        n_columns=min(k, values.shape[1]),
     )
 
 
@@ -210,13 +210,13 @@ def _with_views(
 ) -> dict[str, Embedding]:
     found = {SPECTRAL: embedding}
     for name, view in views.items():
-        shown = points if view.of is None else found[view.of].values
-        found[name] = Embedding(view(shown, seeds.named(key, f"view {name}")), of=view.of)
+        shown = points if view.base is None else found[view.base].values
+        found[name] = Embedding(view(shown, seeds.named(key, f"view {name}")), base=view.base)
     return found
 
 
 def members(labels: Any, relevance: Any, classes: Any, rows: Any) -> dict[int, np.ndarray]:
-    """The rows of each class, ascending."""
+    """The rows of each class, in ascending order."""
     labels = np.asarray(labels)
     total = relevance.shape[0] if getattr(relevance, "shape", ()) else len(labels)
     if labels.ndim not in (1, 2) or len(labels) != total:
@@ -231,7 +231,7 @@ def members(labels: Any, relevance: Any, classes: Any, rows: Any) -> dict[int, n
     kept = np.arange(total) if rows is None else np.sort(as_rows("rows", rows, total))
     if labels.dtype != bool and len(kept) and labels[kept].min() < 0:
         raise ValueError(
-            f"labels must be >= 0, got {labels[kept].min()}; leave samples without a class out with rows="
+            f"labels must be >= 0, got {labels[kept].min()}; exclude samples without a class with rows="
         )
     many = labels.ndim == 2
     present = np.flatnonzero(labels[kept].any(axis=0)) if many else np.unique(labels[kept])
@@ -239,7 +239,7 @@ def members(labels: Any, relevance: Any, classes: Any, rows: Any) -> dict[int, n
     missing = np.setdiff1d(asked, present)
     if missing.size or not asked.size:
         raise ValueError(
-            f"classes must have samples, got none of {missing.tolist() or 'any class'}; there are "
+            f"classes without samples: {missing.tolist() or 'none requested'}; classes with samples: "
             f"{present[:10].tolist()}{' ...' if len(present) > 10 else ''}"
         )
     return {

@@ -1,4 +1,4 @@
-"""What a cluster has to do with predictions: outputs and accuracy inside it, and outside."""
+"""How a cluster relates to predictions: outputs and accuracy inside and outside of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import ArrayLike
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """Outputs of the samples of a cluster, next to those of the rest of its class.
+    """Outputs of the samples of a cluster, compared with the rest of its class.
 
     A difference between cluster and rest is an association: the cluster may be easier for another reason.
-    Only `changed_output` and `changed_predictions` tell what the pattern does, as they compare a
-    sample with itself.
+    Only `changed_output` and `changed_predictions` measure the effect of the pattern, because they compare
+    each sample with itself.
 
     Attributes:
-      output, rest_output: the mean output of the class, in and outside the cluster, in the units of the
-        outputs (logits, probabilities). NaN of no samples.
-      accuracy, rest_accuracy: the share of samples whose largest output is that of the class. One, if the
-        classes are predictions.
-      changed_output: the mean output of the class in the cluster once its pattern is removed; None
-        where that was not tried.
-      changed_predictions: the share of samples in the cluster whose prediction is another one then.
+      output, rest_output: mean output of the class inside and outside the cluster, in the units of the
+        outputs (logits, probabilities). NaN if there are no samples.
+      accuracy, rest_accuracy: fraction of samples whose largest output is that of the class. Always one if
+        the classes are predictions.
+      changed_output: mean output of the class in the cluster after its pattern was removed; None if not
+        measured.
+      changed_predictions: fraction of samples in the cluster whose prediction changed after the removal.
     """
 
     output: float
@@ -51,16 +51,16 @@ def effect(
 
     Args:
       category: the class, a column of the outputs.
-      outputs: (n, classes) of the samples of the cluster: logits or probabilities.
+      outputs: (n, classes), logits or probabilities of the samples in the cluster.
       rest: (m, classes) of the other samples of the class.
-      changed: (n, classes) of the cluster's samples, in their order, after the candidate pattern was
-        removed from the inputs; None if that was not tried.
+      changed: (n, classes) of the samples in the cluster, in the same order, after the suspected pattern
+        was removed from the inputs; None if not measured.
 
     Returns:
       `Effect`.
 
     Raises:
-      ValueError: if a shape does not fit.
+      ValueError: if a shape is wrong.
 
     Example:
       >>> print(effect(1, [[0.0, 4.0], [0.0, 2.0]], [[0.0, 1.0], [2.0, 1.0]]))

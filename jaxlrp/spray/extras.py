@@ -1,4 +1,4 @@
-"""Packages that are needed for some steps alone."""
+"""Optional packages, imported only by the steps that need them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def scikit_learn(module: str) -> Any:
 
 
 def threads(points: int) -> contextlib.AbstractContextManager[Any]:
-    """One thread for few points, as many as there are for more.
+    """One thread for few points, all threads for many.
 
-    Small steps that wait for each other thousands of times, as those of t-SNE, take minutes instead of
-    seconds on two threads where the machine is busy.
+    On a busy machine, the many small synchronized steps of t-SNE, for example, can take minutes on two
+    threads instead of seconds on one.
     """
     if points >= _WORTH_THREADS:
         return contextlib.nullcontext()
@@ -43,6 +43,5 @@ def _load(module: str, package: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"this step is done by {package}, which could not be imported: "
-            f'pip install "jaxlrp[{extra}]"'
+            f'this step needs {package}, which could not be imported: pip install "jaxlrp[{extra}]"'
         ) from error

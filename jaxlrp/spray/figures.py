@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxlrp import plot  # before matplotlib, whose lack it reports
+from jaxlrp import (
+    plot,
+)  # before matplotlib, so that a missing matplotlib gets the message of jaxlrp.plot
 from jaxlrp.spray.analysis import Analysis, Clustering
 
 # isort: split
@@ -16,14 +18,14 @@ from matplotlib.figure import Figure
 
 
 def overview(analysis: Analysis, clustering: Clustering, view: str) -> Figure:
-    """The eigenvalues with the gap behind the clusters, and a view with the clusters as colors."""
+    """The eigenvalues with the gap after the clusters, and a view with clusters as colors."""
     figure = Figure(figsize=(10.0, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    values = analysis.embeddings[clustering.of].eigenvalues
+    values = analysis.embeddings[clustering.base].eigenvalues
     if values is None:
         left.set_axis_off()
     else:
-        _eigenvalues(left, values, clustering.k)
+        _eigenvalues(left, values, clustering.n_clusters)
     _scatter(right, analysis.embeddings[view].values, clustering.labels)
     right.set_title(view)
     return figure
@@ -54,7 +56,7 @@ def _scatter(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
         inside = labels == cluster
         color = "0.75" if cluster < 0 else colors(cluster % 10)
         name = "noise" if cluster < 0 else str(cluster)
-        # Rasterized, small and without edges: fifty thousand points are one picture.
+        # Rasterized, small and without edges, so that fifty thousand points stay one image.
         ax.scatter(*flat[inside].T, s=8, color=color, linewidths=0, label=name)
     if len(np.unique(labels)) <= 12:
         ax.legend(
@@ -78,10 +80,10 @@ def strip(
 
 
 def draw_sample(ax: Axes, relevance: np.ndarray, below: np.ndarray | None) -> None:
-    """A signal as a line, a picture as a heatmap, or over its input.
+    """Draws a signal as a line and an image as a heatmap, over its input if given.
 
     Raises:
-      ValueError: if the relevance has another shape than (T,), (H, W) or (H, W, 1 or 3).
+      ValueError: if the shape of the relevance is not (T,), (H, W) or (H, W, 1 or 3).
     """
     if relevance.ndim == 1:
         _line(ax, relevance, below)
@@ -93,7 +95,7 @@ def draw_sample(ax: Axes, relevance: np.ndarray, below: np.ndarray | None) -> No
             plot.heatmap(values, ax=ax)
     else:
         raise ValueError(
-            "prepare must make (n, T), (n, H, W) or (n, H, W, 3) of relevance for it to be drawn, got "
+            "to be drawn, preprocess must return relevance (n, T), (n, H, W) or (n, H, W, 3), got "
             f"samples of shape {relevance.shape}; sum over channels, or pass draw="
         )
 

@@ -1,4 +1,4 @@
-"""HTML of a report: all text escaped, all pictures inside."""
+"""HTML of a report: all text is escaped, all images are embedded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def figure_tag(figure: Figure, alternative: str) -> str:
-    """A figure of matplotlib as a PNG inside the page."""
+    """A matplotlib figure as an embedded PNG."""
     held = io.BytesIO()
     figure.savefig(held, format="png", dpi=110)
     data = base64.b64encode(held.getvalue()).decode("ascii")

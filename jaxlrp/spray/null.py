@@ -1,22 +1,22 @@
-r"""How surprising a score is: each class is compared with the others, or with held-out controls.
+r"""How surprising a score is, compared with other classes or with clean control data.
 
-A bare score does not tell a Clever Hans from an honest class. Clustering always finds the best cut of the
-data it clusters, and honest classes have kinds too, so their scores are not zero. Shuffled or Gaussian
-surrogates have no kinds at all, and next to them every real class is surprising. What an honest class
-scores is shown by honest classes. So the null distribution is
+A score alone does not distinguish a Clever Hans from a class without artifacts. Clustering always finds the
+best split of its data, and a class without artifacts has clusters too, so its score is not zero. Shuffled
+or Gaussian surrogate data has no clusters at all, so every real class would be surprising. Only classes
+without artifacts show which scores are normal. The null distribution is therefore
 
-    log F ~ Normal(mean, variance) of the classes that are not tested,
+    log F ~ Normal(mean, variance) over the classes that are not tested,
 
-estimated from m of them. Few classes may be alike by chance, so their variance is moderated by a prior one
-(Smyth, 2004), 0.5^2 with the weight of 20 degrees of freedom, and one more class has
+estimated from m of them. A few classes may be similar by chance, so their variance is moderated by a prior
+variance (Smyth, 2004) of 0.5^2 with the weight of 20 degrees of freedom. The tested class then has
 
     t = (log F - mean) / (s sqrt(1 + 1/m)),   s^2 = (20 0.5^2 + sum (log F_i - mean)^2) / (20 + m - 1),
 
 with 20 + m - 1 degrees of freedom.
 
-Several classes that stand out would hide each other. So the largest scores, up to a third of all, are
-taken away one after the other (Rosner's generalized test of many outliers), each compared with those
-below it.
+Several outliers could mask each other. The largest scores, up to a third of all, are therefore removed one
+after the other (Rosner's generalized test for many outliers), and each is compared with the scores below
+it.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 MIN_CONTROLS = 4
-_PRIOR_DEVIATION = 0.5  # of log F of honest classes, seen on digits
-_PRIOR_DEGREES = 20  # how much it weighs
-_MIN_SCORE = 0.1  # of F: scores below it are alike
+_PRIOR_DEVIATION = 0.5  # of log F of classes without artifacts, measured on digits
+_PRIOR_DEGREES = 20  # weight of the prior
+_MIN_SCORE = 0.1  # of F: smaller scores count as equal
 
 
 def surprise(scores: ArrayLike, controls: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
-    r"""How far each score lies above what other classes score, and how probable that is by chance.
+    r"""How far each score is above those of other classes, and how probable that is by chance.
 
     Args:
-      scores: (n,) of the classes, >= 0, of one domain; see `fisher_score`. NaN for a class without a cut,
-        which is neither tested nor a control.
-      controls: (m,) scores of data in which nothing is suspected, m >= 4; then they alone are the null
-        distribution. None: each class is compared with the other classes.
+      scores: (n,) scores of the classes in one domain, >= 0; see `fisher_score`. NaN for a class without a
+        split, which is neither tested nor used as a control.
+      controls: (m,) scores of clean data, m >= 4, used as the only null distribution. None compares each
+        class with the other classes.
 
     Returns:
-      (t, p), each (n,): the statistic and its one-sided p-value, before any correction for the number of
-      tests. NaN where there are fewer than 4 controls, or no score.
+      (t, p), each (n,): the statistic and its one-sided p-value, not corrected for the number of tests.
+      NaN if there are fewer than 4 controls, or no score.
 
     Raises:
       ValueError: if a score is negative, or fewer than 4 controls are given.
@@ -73,10 +73,10 @@ def surprise(scores: ArrayLike, controls: ArrayLike | None = None) -> tuple[np.n
     order = known[np.argsort(-logs[known], kind="stable")]
     outliers = min(max(1, len(order) // 3), len(order) - MIN_CONTROLS)
     for place, i in enumerate(order):
-        # Those that may stand out are compared with what lies below them, all others with the rest.
+        # Possible outliers are compared with the scores below them, all others with all other scores.
         null = order[place + 1 :] if place < outliers else order[order != i]
         t[i], p[i] = _compared(float(logs[i]), logs[null])
-    # A class stands out if one below it does.
+    # A class is an outlier if one below it is.
     first = order[:outliers]
     p[first] = np.minimum.accumulate(p[first][::-1])[::-1]
     return t, p
@@ -90,7 +90,7 @@ def _logs(name: str, scores: ArrayLike) -> np.ndarray:
 
 
 def _compared(value: float, null: np.ndarray) -> tuple[float, float]:
-    """(t, p) of a value that might be one more of the null distribution."""
+    """(t, p) of a value, if it were another sample of the null distribution."""
     m, mean = len(null), null.mean()
     degrees = _PRIOR_DEGREES + m - 1
     squares = _PRIOR_DEGREES * _PRIOR_DEVIATION**2 + ((null - mean) ** 2).sum()

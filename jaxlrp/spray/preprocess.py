@@ -1,8 +1,8 @@
-"""From relevance to the points that are compared: pure functions of batches, one behind the other.
+"""Preprocessing of relevance into points: pure functions of batches, applied in sequence.
 
-Each function takes a batch, (n, ...) with samples first, and returns one. What is relevant in a sample
-is where its relevance lies, not how much there is of it: so the last step divides by the sum of
-magnitudes. The signed sum would not do, as it may be near zero, or negative.
+Each function takes and returns a batch (n, ...) with samples first. Samples are compared by where their
+relevance is, not by how much there is. The last step therefore divides by the sum of magnitudes. The signed
+sum is not suitable, because it may be negative or close to zero.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp.numerics import check_count, widen
+from jaxlrp._checks import check_count
+from jaxlrp.numerics import widen
 
 Step = Callable[[Array], Array]
 
 
 def absolute(relevance: Array) -> Array:
-    """The magnitude: evidence for and against count alike.
+    """The magnitude: treats evidence for and against alike.
 
     Args:
       relevance: real, any shape.
@@ -48,7 +49,7 @@ def sum_channels(relevance: Array, *, axis: int = -1) -> Array:
       (n, ...), without that axis; 16-bit floats become float32.
 
     Raises:
-      ValueError: if `axis` is the axis of samples, or none.
+      ValueError: if `axis` is the axis of samples or does not exist.
 
     Example:
       >>> sum_channels(jnp.array([[[1.0, 2.0, -4.0]]])).tolist()
@@ -62,13 +63,13 @@ def sum_channels(relevance: Array, *, axis: int = -1) -> Array:
 
 
 def l1_normalize(relevance: Array) -> Array:
-    """Divides each sample by its sum of magnitudes, so that the magnitudes sum to one.
+    """Divides each sample by the sum of its magnitudes.
 
     Args:
       relevance: (n, ...), real.
 
     Returns:
-      The same shape; a sample that is zero stays zero. 16-bit floats become float32.
+      The same shape. A sample of zeros stays zero. 16-bit floats become float32.
 
     Example:
       >>> l1_normalize(jnp.array([[1.0, -3.0], [0.0, 0.0]])).tolist()
@@ -76,7 +77,7 @@ def l1_normalize(relevance: Array) -> Array:
     """
     r = widen(relevance)
     axes = tuple(range(1, r.ndim))
-    # By the largest magnitude first: the sum of very small ones would be zero, of large ones infinite.
+    # Divide by the largest magnitude first: the sum of tiny values could underflow, of huge ones overflow.
     largest = jnp.abs(r).max(axis=axes, keepdims=True)
     r = r / jnp.where(largest > 0, largest, 1)
     total = jnp.abs(r).sum(axis=axes, keepdims=True)
@@ -84,18 +85,18 @@ def l1_normalize(relevance: Array) -> Array:
 
 
 def pool(relevance: Array, window: int | Sequence[int]) -> Array:
-    """Sums up neighboring values, in windows that do not overlap. The sum of a sample stays.
+    """Sums over non-overlapping windows. The total of each sample does not change.
 
     Args:
       relevance: (n, ...), real.
-      window: entries along each axis but the first, >= 1; one number for all of them. The last window
-        of an axis may be smaller. Sum over channels before, or give them a window of 1.
+      window: window lengths along all axes except the first, >= 1; one number for all axes. The last window
+        of an axis may be smaller. Sum over channels first, or give them a window of 1.
 
     Returns:
       (n, ...), each axis divided by its window and rounded up. 16-bit floats become float32.
 
     Raises:
-      ValueError: if a window is no integer >= 1, or their number does not fit.
+      ValueError: if a window is not an integer >= 1, or their number is wrong.
 
     Example:
       >>> pool(jnp.array([[1.0, 2.0, -3.0]]), 2).tolist()
@@ -105,7 +106,7 @@ def pool(relevance: Array, window: int | Sequence[int]) -> Array:
     windows = [window] * (r.ndim - 1) if isinstance(window, int | np.integer) else list(window)
     if len(windows) != r.ndim - 1:
         raise ValueError(
-            f"window must have one entry for each of the {r.ndim - 1} axes behind the samples, "
+            f"window must have one entry for each of the {r.ndim - 1} axes after the samples, "
             f"got {window}"
         )
     for axis, w in enumerate(windows, start=1):
@@ -118,17 +119,17 @@ def pool(relevance: Array, window: int | Sequence[int]) -> Array:
 
 
 def resize(relevance: Array, shape: Sequence[int]) -> Array:
-    """Resizes each sample, linearly and without aliasing; values are means, so normalize behind it.
+    """Resizes each sample linearly with antialiasing. Values are means, so normalize afterwards.
 
     Args:
       relevance: (n, ...), real.
-      shape: the new lengths of the axes behind the samples, >= 1.
+      shape: new lengths of the axes after the samples, >= 1.
 
     Returns:
       (n, *shape). 16-bit floats become float32.
 
     Raises:
-      ValueError: if `shape` does not fit.
+      ValueError: if `shape` has the wrong number of entries.
 
     Example:
       >>> resize(jnp.array([[1.0, 1.0, 3.0, 3.0]]), (2,)).shape
@@ -138,14 +139,14 @@ def resize(relevance: Array, shape: Sequence[int]) -> Array:
     shape = tuple(check_count("shape", n) for n in shape)
     if len(shape) != r.ndim - 1:
         raise ValueError(
-            f"shape must have one entry for each of the {r.ndim - 1} axes behind the samples, got {shape}"
+            f"shape must have one entry for each of the {r.ndim - 1} axes after the samples, got {shape}"
         )
     return jax.image.resize(r, (r.shape[0], *shape), "linear")
 
 
 @dataclasses.dataclass(frozen=True)
 class Composition:
-    """Functions of a batch, the first one first; made by `compose`.
+    """Functions of a batch that are applied in order; made by `compose`.
 
     Attributes:
       steps: the functions.
@@ -160,11 +161,11 @@ class Composition:
 
 
 def compose(*steps: Step) -> Composition:
-    """One function that does all steps, the first one first.
+    """Combines several steps into one function; the first step runs first.
 
     Args:
-      *steps: functions of a batch (n, ...) that `jax.jit` can trace; those of this module, also with
-        some arguments fixed by `functools.partial`, or your own.
+      *steps: functions of a batch (n, ...) that `jax.jit` can trace: functions of this module, possibly
+        with some arguments fixed by `functools.partial`, or your own.
 
     Returns:
       A function of a batch.
@@ -174,8 +175,8 @@ def compose(*steps: Step) -> Composition:
 
     Example:
       >>> from functools import partial
-      >>> prepare = compose(sum_channels, absolute, partial(pool, window=2), l1_normalize)
-      >>> prepare(jnp.ones((1, 4, 4, 3))).tolist()
+      >>> preprocess = compose(sum_channels, absolute, partial(pool, window=2), l1_normalize)
+      >>> preprocess(jnp.ones((1, 4, 4, 3))).tolist()
       [[[0.25, 0.25], [0.25, 0.25]]]
     """
     for step in steps:
@@ -186,33 +187,33 @@ def compose(*steps: Step) -> Composition:
 
 def features(
     relevance: Any,
-    prepare: Callable[..., Array] = l1_normalize,
+    preprocess: Callable[..., Array] = l1_normalize,
     *,
     inputs: Any = None,
     rows: Any = None,
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> np.ndarray:
-    """Prepares relevance batch by batch and lays each sample out as a point.
+    """Preprocesses relevance batch by batch and flattens each sample to a point.
 
-    The relevance is read once, from front to back, in slices `relevance[a:b]`; slices without a row that
-    is asked for are not read. In memory are the points and one batch.
+    The relevance is read once, sequentially, in slices `relevance[a:b]`. Slices without a requested row are
+    skipped. Memory holds the points and one batch.
 
     Args:
-      relevance: anything with a `shape` that is sliced along its first axis: NumPy, JAX, Zarr, HDF5, a
-        store of relevances.
-      prepare: from a batch (n, ...) to a batch, traceable; see `compose`. With `inputs`, it is called with
-        a batch of both.
-      inputs: (N, ...), what was explained, in the order of `relevance` and sliced as it is; None for
-        relevance alone.
-      rows: (m,) integers, which samples; None for all.
-      batch: samples at a time, >= 1, in one compiled call.
+      relevance: anything with a `shape` that can be sliced along its first axis: NumPy, JAX, Zarr, HDF5, a
+        store.
+      preprocess: traceable function from a batch (n, ...) to a batch; see `compose`. With `inputs`, it is
+        called with a batch of relevance and a batch of inputs.
+      inputs: (N, ...), the explained inputs, in the order of `relevance`; None for relevance alone.
+      rows: (m,) integers, the samples to read; None for all.
+      batch_size: samples per compiled call, >= 1.
 
     Returns:
       (m, d) floats, in the order of `rows`.
 
     Raises:
       TypeError: if `relevance` has no shape or cannot be sliced.
-      ValueError: if a row is out of range, or what comes out is not finite or has no samples first.
+      ValueError: if a row is out of range, or the preprocessed values are not finite or do not have samples
+        first.
 
     Example:
       >>> features(np.array([[1.0, 3.0], [2.0, 2.0]]), rows=[1]).tolist()
@@ -223,7 +224,7 @@ def features(
     if not rows.size:
         raise ValueError(f"rows must name at least one of the {total} samples, got none")
     found: np.ndarray | None = None
-    for where, values in prepared(relevance, prepare, rows, batch, inputs):
+    for where, values in prepared(relevance, preprocess, rows, batch_size, inputs):
         points = values.reshape(len(values), -1)
         if found is None:
             found = np.empty((len(rows), points.shape[1]), points.dtype)
@@ -233,85 +234,89 @@ def features(
 
 
 def prepared(
-    relevance: Any, prepare: Callable[..., Array], rows: np.ndarray, batch: int, inputs: Any = None
+    relevance: Any,
+    preprocess: Callable[..., Array],
+    rows: np.ndarray,
+    batch_size: int,
+    inputs: Any = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Reads and prepares the batches that hold a row that is asked for.
+    """Reads and preprocesses the batches that contain a requested row.
 
     Yields:
-      (where, values): positions in `rows`, and those samples prepared, finite.
+      (where, values): positions in `rows`, and the preprocessed samples, all finite.
     """
-    check_count("batch", batch)
+    check_count("batch_size", batch_size)
     sources = [relevance] if inputs is None else [relevance, inputs]
     if len({length(source) for source in sources}) > 1:
         raise ValueError(
             f"inputs must have the {length(relevance)} samples of relevance, in its order, got "
             f"{length(inputs)}"
         )
-    compiled = jax.jit(lambda *parts: _checked(prepare(*parts), batch))
+    compiled = jax.jit(lambda *parts: _checked(preprocess(*parts), batch_size))
     order = np.argsort(rows, kind="stable")
-    for start in range(0, length(relevance), batch):
-        first, last = np.searchsorted(rows[order], [start, start + batch])
+    for start in range(0, length(relevance), batch_size):
+        first, last = np.searchsorted(rows[order], [start, start + batch_size])
         if first == last:
             continue
         where = order[first:last]
-        parts = [_filled(source[start : start + batch], batch) for source in sources]
+        parts = [_filled(source[start : start + batch_size], batch_size) for source in sources]
         values = np.asarray(compiled(*parts))[rows[where] - start]
         _check_finite(values, rows[where])
         yield where, values
 
 
-def _filled(part: Any, batch: int) -> np.ndarray:
-    """The last slice made as long as the others: all compile once."""
+def _filled(part: Any, batch_size: int) -> np.ndarray:
+    """Pads the last slice to the length of the others, so that there is only one compilation."""
     part = np.asarray(part)
-    return np.pad(part, [(0, batch - len(part))] + [(0, 0)] * (part.ndim - 1))
+    return np.pad(part, [(0, batch_size - len(part))] + [(0, 0)] * (part.ndim - 1))
 
 
 def _checked(values: Array, samples: int) -> Array:
     if not values.ndim or values.shape[0] != samples:
         raise ValueError(
-            f"prepare must return a batch with its {samples} samples first, got shape {values.shape}"
+            f"preprocess must return a batch with its {samples} samples first, got shape {values.shape}"
         )
     return widen(values)
 
 
 def length(relevance: Any) -> int:
-    """How many samples there are.
+    """The number of samples.
 
     Raises:
-      TypeError: if it is no array and nothing like one.
-      ValueError: if there are no values behind the samples.
+      TypeError: if it is not array-like.
+      ValueError: if there are no value axes after the samples.
     """
     if not hasattr(relevance, "shape") or not hasattr(relevance, "__getitem__"):
         raise TypeError(
-            "relevance must be an array, or anything with a shape that can be sliced, got "
-            f"{type(relevance).__name__}; stack a list with np.stack"
+            "relevance must be an array or another object with a shape that can be sliced, got "
+            f"{type(relevance).__name__}; convert a list with np.stack"
         )
     if len(relevance.shape) < 2:
         raise ValueError(
-            f"relevance must have samples first and values behind them, got shape {relevance.shape}"
+            f"relevance must have samples first and values after them, got shape {relevance.shape}"
         )
     return int(relevance.shape[0])
 
 
 def as_rows(name: str, rows: Any, total: int) -> np.ndarray:
-    """Rows of a data set of `total` samples as integers.
+    """Row indices of a data set of `total` samples as an array of integers.
 
     Raises:
-      TypeError: if they are no integers.
-      ValueError: if one is out of range or named twice.
+      TypeError: if they are not integers.
+      ValueError: if an index is out of range or repeated.
     """
     rows = np.asarray(rows)
     if rows.ndim != 1 or not (np.issubdtype(rows.dtype, np.integer) or not rows.size):
         raise TypeError(
             f"{name} must be a vector of integers, got {rows.dtype} of shape {rows.shape}; "
-            "np.flatnonzero makes them from a mask"
+            "convert a mask with np.flatnonzero"
         )
     rows = rows.astype(np.int64)
     outside = rows[(rows < 0) | (rows >= total)]
     if outside.size:
         raise ValueError(f"{name} must be in [0, {total - 1}], got {outside[0]}")
     if len(np.unique(rows)) < len(rows):
-        raise ValueError(f"{name} must name each sample once, got a row twice")
+        raise ValueError(f"{name} must be unique, got a repeated row")
     return rows
 
 
@@ -320,5 +325,5 @@ def _check_finite(values: np.ndarray, rows: np.ndarray) -> None:
     if bad.size:
         raise ValueError(
             f"relevance must be finite, got NaN or infinity in row {bad.min()} ({bad.size} of "
-            f"{len(rows)} rows of this batch); leave such samples out with rows="
+            f"{len(rows)} rows of this batch); exclude such samples with rows="
         )

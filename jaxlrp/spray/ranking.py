@@ -1,13 +1,13 @@
-r"""Which classes and clusters are worth a look: candidates for a Clever Hans.
+r"""Ranks classes and clusters by how likely they are to show a Clever Hans.
 
-A cluster that is cut off from the rest of its class is explained in another way than the rest. How clear
-the cut is, is told by Fisher's criterion of the cluster (c) against the rest (r) of its class,
+A cluster that is separated from the rest of its class is explained differently from the rest. Fisher's
+criterion of the cluster (c) against the rest (r) of its class measures how clear the split is,
 
     F = max_w (w^T S_b w) / (w^T S_w w) = p (1 - p) (m_c - m_r)^T S_w^-1 (m_c - m_r),
 
-with the share p of the cluster, the means m, and the pooled covariance S_w within the two. It is computed
-in the columns of the spectral embedding that were clustered, and without the bias of small samples: in
-as many columns as there are samples every cut is perfect.
+where p is the share of the cluster, m are the means, and S_w is the pooled covariance within the two
+groups. It is computed in the columns of the spectral embedding that were clustered, and corrected for
+small-sample bias: with as many columns as samples, every split is perfect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxlrp.errors import near
 from jaxlrp.spray.analysis import Analysis, used_columns
 from jaxlrp.spray.preprocess import Step, l1_normalize, length, prepared
 
-_RIDGE = 1e-6  # in units of the mean variance, added to that within
+_RIDGE = 1e-6  # in units of the mean variance, added to the variance within groups
 _PERFECT = 1000.0
 
 
@@ -34,12 +34,12 @@ class Candidate:
     Attributes:
       category: the class.
       cluster: its number in the clustering.
-      fisher: Fisher's criterion of the cluster against the rest of its class, without its bias, in
-        [0, 1000]; zero where there is no rest. 1000 and more is as good as perfect.
-      share: of the samples of the class, in (0, 1].
-      rows: (size,) rows of the data set, the most typical first: nearest to the mean of the cluster.
-      purity: the share of the commonest label in the cluster, in (0, 1]; None where `rank` got no labels.
-      mean: the mean of the prepared relevances; None where `rank` got no relevance.
+      fisher: Fisher's criterion of the cluster against the rest of its class, corrected for bias, in
+        [0, 1000]; zero if there is no rest. 1000 is practically perfect separation.
+      share: share of the samples of the class, in (0, 1].
+      rows: (size,) rows of the data set, most typical first (nearest to the mean of the cluster).
+      purity: share of the most frequent label in the cluster, in (0, 1]; None if `rank` got no labels.
+      mean: mean of the preprocessed relevance; None if `rank` got no relevance.
     """
 
     category: int
@@ -52,17 +52,17 @@ class Candidate:
 
     @property
     def size(self) -> int:
-        """How many samples."""
+        """The number of samples."""
         return len(self.rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ranking:
-    """All clusters, the one that most deserves a look first. Prints as a table.
+    """All clusters, those most worth a look first. Prints as a table.
 
     Attributes:
       candidates: the clusters.
-      embedding, clustering: the names of what was ranked.
+      embedding, clustering: names of the ranked embedding and clustering.
     """
 
     candidates: tuple[Candidate, ...]
@@ -74,8 +74,8 @@ class Ranking:
         """The classes, in the order of their first candidate."""
         return tuple(dict.fromkeys(found.category for found in self.candidates))
 
-    def of(self, category: int) -> tuple[Candidate, ...]:
-        """The clusters of one class, in their order."""
+    def of_class(self, category: int) -> tuple[Candidate, ...]:
+        """The clusters of one class, in the order of the ranking."""
         return tuple(found for found in self.candidates if found.category == category)
 
     def __str__(self) -> str:
@@ -91,29 +91,30 @@ class Ranking:
 
 
 def fisher_score(points: ArrayLike, inside: ArrayLike, *, unbiased: bool = False) -> float:
-    r"""Fisher's criterion of some points against the others: how clearly a plane can part them.
+    r"""Fisher's criterion of two groups of points: how clearly a plane separates them.
 
-    F = p (1 - p) (m_1 - m_0)^T S_w^-1 (m_1 - m_0), the variance between the two groups over that within
-    them, along the direction where this is largest. To S_w is added 1e-6 of the mean variance.
+    F = p (1 - p) (m_1 - m_0)^T S_w^-1 (m_1 - m_0), the variance between the two groups divided by the
+    variance within them, along the direction where this ratio is largest. 1e-6 of the mean variance is
+    added to S_w.
 
-    Few points are parted by some direction always: without any difference F is d / (n - d - 3) on average,
-    in d dimensions. ``unbiased=True`` gives what is expected of many points,
+    Some direction always separates a few points: if the groups do not differ, F is d / (n - d - 3) on
+    average, in d dimensions. ``unbiased=True`` returns the expected value for many points,
 
     F' = ((n - d - 3) F - d) / n,
 
-    the unbiased estimate for two normal distributions of one covariance.
+    which is the unbiased estimate for two normal distributions with the same covariance.
 
     Args:
-      points: (n, d) floats. The d of F' is the number of dimensions that they fill.
-      inside: (n,) booleans.
-      unbiased: whether F' is returned.
+      points: (n, d) floats. The d in F' is the rank of the points.
+      inside: (n,) booleans, the first group.
+      unbiased: whether to return F'.
 
     Returns:
-      F or F' in [0, 1000]; larger values are returned as 1000, negative ones as 0. Zero if all points are
-      on one side, or if all are equal. It does not change with the scale of the points.
+      F or F', clipped to [0, 1000]. Zero if all points are in one group, or if all are equal. It does not
+      depend on the scale of the points.
 
     Raises:
-      ValueError: if a shape does not fit.
+      ValueError: if a shape is wrong.
 
     References:
       Fisher (1936), https://doi.org/10.1111/j.1469-1809.1936.tb02137.x
@@ -148,42 +149,43 @@ def fisher_score(points: ArrayLike, inside: ArrayLike, *, unbiased: bool = False
 def rank(
     analyses: Sequence[Analysis],
     relevance: Any = None,
-    prepare: Step = l1_normalize,
+    preprocess: Step = l1_normalize,
     *,
     labels: Any = None,
     embedding: str = "spectral",
     clustering: str = "kmeans",
-    least_share: float = 0.01,
-    batch: int = 256,
+    min_share: float = 0.01,
+    batch_size: int = 256,
 ) -> Ranking:
-    """Ranks the clusters of all classes by how clearly they are cut off.
+    """Ranks the clusters of all classes by how clearly they are separated.
 
-    First by Fisher's criterion, in the columns that were clustered, the others being noise to these
-    clusters, and without its bias (see `fisher_score`), so that classes of all sizes compare. Of those that
-    are equal, as perfect ones are, by the smaller side of the cut, the largest first; of the two sides of
-    one cut, the smaller first. A cut that parts less than `least_share` of a class from it comes behind all
-    others: a few odd samples, and a class that is whole. Noise is no cluster, but belongs to the rest.
+    Clusters are sorted by Fisher's criterion. It uses only the columns that were clustered, because the
+    others are noise for these clusters, and corrects for small-sample bias (see `fisher_score`), so that
+    classes of different sizes are comparable. Ties, for example perfect splits, are sorted by the smaller
+    side of the split, largest first; of the two sides of one split, the smaller one comes first. Splits
+    that separate less than `min_share` of a class, and classes with a single cluster, come last. Noise is
+    not a cluster but belongs to the rest.
 
-    A clear cut is no proof: it may be a Clever Hans, or two honest ways to be that class. Look at the mean
-    relevances and at the samples.
+    A clear split is not proof: it may be a Clever Hans, or two legitimate ways to recognize the class. Look
+    at the mean relevance and at the samples.
 
     Args:
-      analyses: of `analyze`.
+      analyses: returned by `analyze`.
       relevance: as in `analyze`, for the mean relevance of each cluster; None for no means.
-      prepare: from a batch of it to a batch, before the mean; it need not be that of `analyze`.
-      labels: (N,) of the data set, for the purity of each cluster: what the samples are, if the classes
-        are predictions; predictions or sources, if not. None for no purity.
-      embedding: where the criterion is computed: in all columns, or, if it is what was clustered, in
-        those that were.
-      clustering: which clusters.
-      least_share: in [0, 1].
-      batch: samples at a time, >= 1.
+      preprocess: function of a batch that is applied before the mean; it may differ from that of `analyze`.
+      labels: (N,) labels of the data set, for the purity of each cluster. If the classes are predictions,
+        use the true classes; otherwise predictions or the sources of the samples. None for no purity.
+      embedding: where the criterion is computed: in the clustered columns if this embedding was clustered,
+        otherwise in all columns.
+      clustering: the clustering to rank.
+      min_share: in [0, 1].
+      batch_size: samples per batch, >= 1.
 
     Returns:
       `Ranking`.
 
     Raises:
-      TypeError, ValueError: if an argument does not fit.
+      TypeError, ValueError: if an argument is invalid.
 
     Example:
       >>> import jax
@@ -197,15 +199,15 @@ def rank(
     analyses = tuple(analyses)
     if not analyses:
         raise ValueError("analyses must hold at least one analysis, got none")
-    if not 0.0 <= least_share <= 1.0:
-        raise ValueError(f"least_share must be in [0, 1], got {least_share}")
+    if not 0.0 <= min_share <= 1.0:
+        raise ValueError(f"min_share must be in [0, 1], got {min_share}")
     found = [c for a in analyses for c in _of_class(a, embedding, clustering)]
     if labels is not None:
         found = [dataclasses.replace(c, purity=_purity(labels, c.rows)) for c in found]
     if relevance is not None:
-        means = cluster_means(relevance, [c.rows for c in found], prepare, batch)
+        means = cluster_means(relevance, [c.rows for c in found], preprocess, batch_size)
         found = [dataclasses.replace(c, mean=mean) for c, mean in zip(found, means, strict=True)]
-    found.sort(key=lambda c: _order(c, least_share))
+    found.sort(key=lambda c: _order(c, min_share))
     return Ranking(tuple(found), embedding, clustering)
 
 
@@ -216,11 +218,11 @@ def _of_class(analysis: Analysis, embedding: str, clustering: str) -> list[Candi
     ):
         if name not in known:
             raise ValueError(
-                f"{what} must be one of class {analysis.category}, got {name!r}: {near(name, known)}"
+                f"{what} must exist for class {analysis.category}, got {name!r}: {near(name, known)}"
             )
     points, made = analysis.embeddings[embedding].values, analysis.clusterings[clustering]
     labels, used = made.labels, points
-    if made.of == embedding:
+    if made.base == embedding:
         used = points[:, : used_columns(made, analysis.embeddings[embedding])]
     found = []
     for cluster in np.unique(labels[labels >= 0]).tolist():
@@ -232,35 +234,35 @@ def _of_class(analysis: Analysis, embedding: str, clustering: str) -> list[Candi
     return found
 
 
-def _order(c: Candidate, least_share: float) -> tuple[float, ...]:
-    # Rounded, so that the two sides of one cut are equal.
+def _order(c: Candidate, min_share: float) -> tuple[float, ...]:
+    # Rounded, so that both sides of a split are equal.
     score, side = float(f"{c.fisher:.6g}"), round(min(c.share, 1 - c.share), 9)
-    return (side < least_share, -score, -side, c.share, c.category, c.cluster)
+    return (side < min_share, -score, -side, c.share, c.category, c.cluster)
 
 
 def _purity(labels: Any, rows: np.ndarray) -> float:
     labels = np.asarray(labels)
     if labels.ndim != 1 or rows.max() >= len(labels):
         raise ValueError(
-            "labels must have one entry for each sample of the data set, of which row "
-            f"{rows.max()} was analyzed, got shape {labels.shape}"
+            f"labels must have one entry for each sample of the data set (row {rows.max()} was analyzed), "
+            f"got shape {labels.shape}"
         )
     return float(np.unique(labels[rows], return_counts=True)[1].max() / len(rows))
 
 
 def cluster_means(
-    relevance: Any, groups: list[np.ndarray], prepare: Step, batch: int
+    relevance: Any, groups: list[np.ndarray], preprocess: Step, batch_size: int
 ) -> list[np.ndarray | None]:
-    """The mean prepared relevance of each group of rows, read once."""
+    """The mean preprocessed relevance of each group of rows, read once."""
     sums: list[Any] = [0.0] * len(groups)
     wanted = np.unique(np.concatenate(groups))
     if wanted[-1] >= length(relevance):
         raise ValueError(
-            f"relevance must be that of the data set, of which row {wanted[-1]} was analyzed, got "
+            f"relevance must be that of the whole data set (row {wanted[-1]} was analyzed), got "
             f"{length(relevance)} samples"
         )
     ordered = [np.sort(rows) for rows in groups]
-    for where, values in prepared(relevance, prepare, wanted, batch):
+    for where, values in prepared(relevance, preprocess, wanted, batch_size):
         rows = wanted[where]  # ascending, as `wanted` is
         for i, group in enumerate(ordered):
             here = group[slice(*np.searchsorted(group, [rows[0], rows[-1] + 1]))]

@@ -1,4 +1,4 @@
-"""A report of a ranking: one HTML file that holds its pictures, for a person to read."""
+"""A report of a ranking: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray.analysis import Analysis
 from jaxlrp.spray.html import figure_tag, page, table, text
 from jaxlrp.spray.preprocess import Step, l1_normalize
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     Panel = tuple[str, np.ndarray, np.ndarray | None]
 
 _HOW_TO_READ = (
-    "Each class was parted into clusters of samples whose predictions have alike explanations. A cluster "
-    "stands high in this list if it is clearly cut off from the rest of its class (Fisher's criterion; "
-    "1000 is as good as perfect). That may be a Clever Hans, such as a watermark, or an honest second way "
-    "to be that class: look at where the relevance lies, and change that part of the input to be sure."
+    "Each class was split into clusters of samples whose predictions have similar explanations. A cluster "
+    "is ranked high if it is clearly separated from the rest of its class (Fisher's criterion; 1000 is "
+    "practically perfect). It may be a Clever Hans, such as a watermark, or a legitimate second way to "
+    "recognize the class: look at where the relevance is, and change that part of the input to be sure."
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-    """Where the pictures of a sample come from."""
+    """Sources of the images of a sample."""
 
     relevance: Any
     inputs: Any
-    prepare: Step
+    preprocess: Step
     draw: Draw
 
 
@@ -46,43 +46,44 @@ def report(
     analyses: Sequence[Analysis],
     ranking: Ranking,
     relevance: Any = None,
-    prepare: Step = l1_normalize,
+    preprocess: Step = l1_normalize,
     *,
     inputs: Any = None,
     names: Mapping[int, str] | Sequence[str] | None = None,
     view: str | None = None,
-    classes: int = 10,
-    examples: int = 6,
+    max_classes: int = 10,
+    max_examples: int = 6,
     draw: Draw | None = None,
     title: str = "Spectral relevance analysis",
 ) -> Path:
-    """Writes a ranking with its pictures as one HTML file that needs no other file and no network.
+    """Writes a ranking as one self-contained HTML file.
 
-    For all classes a table; for the first ones the eigenvalues, a view, and of each cluster its mean
-    relevance and its most typical samples.
+    The file has a table of all classes and, for the top-ranked ones, the eigenvalues, a view, the mean
+    relevance of each cluster and its most typical samples.
 
     Args:
-      path: of the file; one that is there is replaced.
-      analyses: of `analyze`.
-      ranking: of `rank`, of these analyses; with its `relevance`, or there are no mean maps.
-      relevance: as in `analyze`; None for no samples.
-      prepare: from a batch of relevance to what is drawn: (n, T), (n, H, W), or (n, H, W, 3).
-      inputs: (N, ...), what was explained, sliced as `relevance` is: pictures (N, H, W) or (N, H, W, C),
-        uint8 or in [0, 1], or signals (N, T). None for relevance alone.
-      names: of the classes.
-      view: the name of an embedding to draw, its first two columns; None for the last of each analysis.
-      classes: how many are shown with pictures, >= 1.
-      examples: how many samples of a cluster are shown, >= 1.
-      draw: draws one sample: called with a matplotlib Axes, the prepared relevance of one sample or
-        of a cluster's mean, and its input or None. None for lines of signals and heatmaps of pictures.
-      title: of the page.
+      path: the file; an existing file is replaced.
+      analyses: returned by `analyze`.
+      ranking: returned by `rank` for these analyses; mean maps need a ranking that was given `relevance`.
+      relevance: as in `analyze`; None to show no samples.
+      preprocess: function from a batch of relevance to what is drawn: (n, T), (n, H, W), or (n, H, W, 3).
+      inputs: (N, ...), the explained inputs: images (N, H, W) or (N, H, W, C), uint8 or in [0, 1], or
+        signals (N, T). None for relevance alone.
+      names: names of the classes.
+      view: the name of an embedding whose first two columns are drawn; None for the last of each analysis.
+      max_classes: number of classes that are shown with images, >= 1.
+      max_examples: number of samples that are shown per cluster, >= 1.
+      draw: function that draws one sample. It is called with a matplotlib Axes, the preprocessed relevance
+        of a sample or of a cluster mean, and the input or None. None draws signals as lines and images as
+        heatmaps.
+      title: title of the page.
 
     Returns:
       The path.
 
     Raises:
       ImportError: if matplotlib is not installed (extra ``plot``).
-      ValueError: if an argument does not fit, or a sample has a shape that needs `draw`.
+      ValueError: if an argument is invalid, or the shape of a sample needs `draw`.
 
     Example:
       >>> import jax
@@ -95,21 +96,23 @@ def report(
     """
     from jaxlrp.spray import figures
 
-    check_count("classes", classes)
-    check_count("examples", examples)
+    check_count("max_classes", max_classes)
+    check_count("max_examples", max_examples)
     by_class = {found.category: found for found in analyses}
     missing = [c for c in ranking.classes if c not in by_class]
     if missing:
-        raise ValueError(f"analyses must hold every class of ranking, got none of {missing[0]}")
+        raise ValueError(
+            f"analyses must hold every class of ranking, class {missing[0]} is missing"
+        )
     called = class_names(names, ranking.classes)
-    pictures = Pictures(relevance, inputs, prepare, draw or figures.draw_sample)
+    pictures = Pictures(relevance, inputs, preprocess, draw or figures.draw_sample)
     parts = [text("p", _HOW_TO_READ), _overview(ranking, by_class, called)]
-    for category in ranking.classes[:classes]:
+    for category in ranking.classes[:max_classes]:
         analysis = by_class[category]
-        parts += section(analysis, ranking, called[category], view, examples, pictures)
-    left = len(ranking.classes) - classes
+        parts += section(analysis, ranking, called[category], view, max_examples, pictures)
+    left = len(ranking.classes) - max_classes
     if left > 0:
-        parts.append(text("p", f"{left} more classes are not shown with pictures."))
+        parts.append(text("p", f"{left} more classes are not shown with images."))
     target = Path(path)
     target.write_text(page(title, parts), encoding="utf-8")
     return target
@@ -122,14 +125,14 @@ def class_names(names: Any, classes: Sequence[int]) -> dict[int, str]:
         return {c: f"{names[c]} ({c})" for c in classes}
     except (KeyError, IndexError):
         raise ValueError(
-            f"names must name every class, up to {max(classes)}, got {len(names)} names"
+            f"names must cover every class, up to {max(classes)}, got {len(names)} names"
         ) from None
 
 
 def _overview(ranking: Ranking, by_class: Mapping[int, Analysis], called: Mapping[int, str]) -> str:
     rows = []
     for i, category in enumerate(ranking.classes, start=1):
-        first, all_of_it = ranking.of(category)[0], ranking.of(category)
+        first, all_of_it = ranking.of_class(category)[0], ranking.of_class(category)
         samples = len(by_class[category].index)
         rows.append(
             [
@@ -152,7 +155,7 @@ def section(
     ranking: Ranking,
     name: str,
     view: str | None,
-    examples: int,
+    max_examples: int,
     pictures: Pictures,
 ) -> list[str]:
     from jaxlrp.spray import figures
@@ -166,29 +169,29 @@ def section(
         text("h2", name),
         figure_tag(overview, f"eigenvalues and {shown} of {name}"),
     ]
-    for found in ranking.of(analysis.category):
+    for found in ranking.of_class(analysis.category):
         facts = f"{found.size} samples ({found.share:.1%}), Fisher {number(found.fisher)}"
         if found.purity is not None:
             facts += f", purity {_purity(found)}"
         parts.append(text("h3", f"Cluster {found.cluster}: {facts}"))
-        strip = _strip(found, examples, pictures)
+        strip = _strip(found, max_examples, pictures)
         if strip:
             panels = figures.strip(strip, pictures.draw)
             parts.append(figure_tag(panels, f"mean and typical samples of cluster {found.cluster}"))
-        rows = ", ".join(map(str, found.rows[:examples].tolist()))
+        rows = ", ".join(map(str, found.rows[:max_examples].tolist()))
         parts.append(text("p", f"Most typical rows of the data set: {rows}"))
     return parts
 
 
-def _strip(found: Candidate, examples: int, pictures: Pictures) -> list[Panel]:
+def _strip(found: Candidate, max_examples: int, pictures: Pictures) -> list[Panel]:
     """(title, relevance, input) of the mean and of the most typical samples."""
     panels: list[Panel] = [] if found.mean is None else [("mean", found.mean, None)]
     if pictures.relevance is None:
         return panels
-    for row in found.rows[:examples].tolist():
-        # One sample at a time: a store is read where it is needed, whatever the size of a batch.
+    for row in found.rows[:max_examples].tolist():
+        # One sample at a time: a store is read only where needed, whatever its batch size.
         part = pictures.relevance[row : row + 1]
-        values = np.asarray(pictures.prepare(jnp.asarray(part)))
+        values = np.asarray(pictures.preprocess(jnp.asarray(part)))
         below = None if pictures.inputs is None else np.asarray(pictures.inputs[row : row + 1])[0]
         panels.append((f"row {row}", values[0], below))
     return panels

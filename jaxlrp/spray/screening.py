@@ -1,4 +1,4 @@
-"""Screens a data set for groups of samples that are explained in a surprising way, in several domains."""
+"""Screens a data set in several domains for clusters of samples with surprising explanations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray import extras, seeds
 from jaxlrp.spray.analysis import Analysis
 from jaxlrp.spray.analyze import Settings, analyze_points, members
@@ -25,16 +25,16 @@ _SHOWN = 40  # lines of a table
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Finding:
-    """The clearest cut of a class in a domain, and what it is worth.
+    """The clearest split of a class in one domain, and its significance.
 
     Attributes:
-      domain: where it was found.
-      candidate: the smaller side of the cut, with its class, score and rows.
-      t: how far log F is above that of other classes, in their standard deviations; see `surprise`. NaN
-        where there are too few to compare with.
-      p_value: corrected, in [0, 1]: the probability that any class in any domain would score like this
-        by chance (Bonferroni). NaN as t is.
-      effect: on predictions; None where `screen` got no outputs.
+      domain: the domain.
+      candidate: the smaller side of the split, with its class, score and rows.
+      t: how far log F is above that of other classes, in units of their standard deviation; see `surprise`.
+        NaN if there are too few to compare with.
+      p_value: corrected p-value in [0, 1]: the probability that any class in any domain has such a score by
+        chance (Bonferroni). NaN if t is NaN.
+      effect: effect on predictions; None if `screen` got no outputs.
     """
 
     domain: str
@@ -55,19 +55,19 @@ class Finding:
 
     @property
     def rows(self) -> np.ndarray:
-        """(size,) rows of the data set, the most typical first."""
+        """(size,) rows of the data set, most typical first."""
         return self.candidate.rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Screening:
-    """What `screen` found, the most surprising first. Prints as a table.
+    """The results of `screen`, most surprising first. Prints as a table.
 
     Attributes:
-      findings: one for each class and domain in which the class has a cut.
-      analyses: of each domain, of all classes.
-      rankings: of each domain, all clusters.
-      alpha: the probability of a false alarm that is accepted, for the whole screening.
+      findings: one for each class and domain in which the class has a split.
+      analyses: for each domain, the analyses of all classes.
+      rankings: for each domain, all clusters.
+      alpha: accepted probability of a false alarm in the whole screening.
     """
 
     findings: tuple[Finding, ...]
@@ -85,8 +85,8 @@ class Screening:
         """The classes, in the order of their first finding."""
         return tuple(dict.fromkeys(f.category for f in self.findings))
 
-    def of(self, category: int) -> tuple[Finding, ...]:
-        """The findings of one class, in their order: one for each domain at most."""
+    def of_class(self, category: int) -> tuple[Finding, ...]:
+        """The findings of one class, in order: at most one per domain."""
         return tuple(f for f in self.findings if f.category == category)
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ class Screening:
                 f"{f.candidate.size:7} {f.candidate.share:6.3f}  {told}"
             )
         if len(self.findings) > _SHOWN:
-            lines.append(f"... and {len(self.findings) - _SHOWN} less surprising ones")
+            lines.append(f"... and {len(self.findings) - _SHOWN} less surprising findings")
         lines.append(f"{len(self.surprising)} surprising (*): corrected p <= {self.alpha:g}")
         return "\n".join(line.rstrip() for line in lines)
 
@@ -124,46 +124,49 @@ def screen(
     classes: Sequence[int] | None = None,
     rows: Any = None,
     min_share: float = 0.01,
-    batch: int = 256,
+    batch_size: int = 256,
 ) -> Screening:
-    """Looks for groups of samples that are explained in a surprising way, in several domains.
+    """Finds clusters of samples with surprising explanations, in several domains.
 
-    In each domain each class is analyzed as by `analyze`, and its clearest cut is scored as by `rank`. The
+    In each domain, each class is analyzed as by `analyze`, and its clearest split is scored as by `rank`.
+    The
     score is compared with those of the other classes in the same domain, or with `controls`: see
-    `surprise`. The p-values are multiplied by the number of classes and domains tested (Bonferroni). A
-    domain with an attribute `components` is reduced to as many principal components of each class.
+    `surprise`. The p-values are multiplied by the number of tested classes and domains (Bonferroni). If a
+    domain has an attribute `n_components`, it is reduced to this many principal components per class.
 
-    The other classes are a null distribution if most of them are honest. A pattern in most classes
-    makes no class stand out; for that, screen data that are known to be clean, and give the result
-    as `controls`. With fewer than five classes and no controls there are no p-values, and the order is
-    that of the scores.
+    The other classes form a valid null distribution only if most of them have no artifact. A pattern in
+    most classes makes no class stand out. In that case, screen data that is known to be clean and pass the
+    result as `controls`. With fewer than five classes and no controls, there are no p-values, and findings
+    are sorted by score.
 
     Args:
       relevance: (N, ...), as in `analyze`. Read once for each domain.
       labels: (N,) or (N, classes), as in `analyze`.
-      key: a `jax.random.key`: the same key gives the same result.
-      inputs: (N, ...) of the same shape and order, what the network got; for the domains "frequency",
-        "fine" and "log". None for the domains that do not need it.
+      key: a `jax.random.key`; the same key gives the same result.
+      inputs: (N, ...) of the same shape and order, as preprocessed for the network. Needed for the domains
+        "frequency", "fine" and "log"; None leaves these out.
       outputs: (N, classes) of the network, for the effect on predictions; None for no effects.
-      changed: for each surprising finding called with its `Candidate`; returns (size, classes), the outputs
-        for `candidate.rows` after the pattern that you suspect was removed. Needs `outputs`.
-      domains: by name; None for those of `default_domains`.
-      stored: further domains by name: relevance (N, ...) of the same samples that was computed in them,
-        such as that of `jaxlrp.inspection.inspect`; read as `Raw` reads it.
-      controls: screenings of data in which nothing is suspected, with the same domains and settings.
-      alpha: probability of one false alarm or more in the whole screening, in (0, 1), if log F is normal.
-      max_samples: of a class; of a larger one so many are drawn at random, which bounds the time.
+      changed: function that is called with the `Candidate` of each surprising finding. It returns the
+        outputs (size, classes) for `candidate.rows` after the suspected pattern was removed. Needs
+        `outputs`.
+      domains: by name; None for `default_domains`.
+      stored: further domains by name: relevance (N, ...) of the same samples that was computed in another
+        domain, for example by `jaxlrp.inspection.inspect`; treated as in `Raw`.
+      controls: screenings of clean data, with the same domains and settings.
+      alpha: probability of at least one false alarm in the whole screening, in (0, 1), if log F is normal.
+      max_samples: maximum number of samples per class; a random subset of larger classes is used, which
+        limits the time.
       settings: as in `analyze`; None for its defaults with principal components as the only view. The
-        clustering that comes first is ranked.
-      classes, rows, batch: as in `analyze`.
-      min_share: as `least_share` of `rank`: a cut that parts less of a class is no finding.
+        first clustering is ranked.
+      classes, rows, batch_size: as in `analyze`.
+      min_share: splits that separate less than this share of a class are not findings; see `rank`.
 
     Returns:
       `Screening`.
 
     Raises:
       ImportError: if scikit-learn is not installed.
-      TypeError, ValueError: if an argument does not fit.
+      TypeError, ValueError: if an argument is invalid.
 
     References:
       Lapuschkin et al. (2019), https://doi.org/10.1038/s41467-019-08987-4
@@ -189,12 +192,11 @@ def screen(
     sources = _sources(relevance, inputs, domains, stored)
     first = next(iter(settings.clusterings))
     analyses = {
-        name: _analyzed(source, sampled, seeds.named(key, name), settings, batch)
+        name: _analyzed(source, sampled, seeds.named(key, name), settings, batch_size)
         for name, source in sources.items()
     }
     rankings = {
-        name: rank(found, clustering=first, least_share=min_share)
-        for name, found in analyses.items()
+        name: rank(found, clustering=first, min_share=min_share) for name, found in analyses.items()
     }
     findings = _findings(rankings, controls, min_share)
     if outputs is not None:
@@ -204,16 +206,20 @@ def screen(
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """What is read of a domain: relevance, the inputs with it or None, and how points are made of them."""
+    """The source of a domain: relevance, inputs or None, and the function that makes points from them."""
 
     relevance: Any
     inputs: Any
     domain: Domain
 
-    def points(self, rows: np.ndarray, batch: int) -> np.ndarray:
+    def points(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
         if self.inputs is None:
-            return features(self.relevance, lambda r: self.domain(r, None), rows=rows, batch=batch)
-        return features(self.relevance, self.domain, inputs=self.inputs, rows=rows, batch=batch)
+            return features(
+                self.relevance, lambda r: self.domain(r, None), rows=rows, batch_size=batch_size
+            )
+        return features(
+            self.relevance, self.domain, inputs=self.inputs, rows=rows, batch_size=batch_size
+        )
 
 
 def _check(key: Array, alpha: float, outputs: Any, changed: Any, relevance: Any) -> None:
@@ -221,7 +227,7 @@ def _check(key: Array, alpha: float, outputs: Any, changed: Any, relevance: Any)
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"alpha must be in (0, 1), got {alpha}")
     if changed is not None and outputs is None:
-        raise ValueError("changed needs outputs=, the outputs before the pattern was removed")
+        raise ValueError("changed needs outputs=: the outputs before the pattern was removed")
     if outputs is not None and (np.ndim(outputs) != 2 or len(outputs) != relevance.shape[0]):
         raise ValueError(
             f"outputs must have shape ({relevance.shape[0]}, classes), got {np.shape(outputs)}"
@@ -233,7 +239,7 @@ def _sources(relevance: Any, inputs: Any, domains: Any, stored: Any) -> dict[str
     found = {name: _Source(relevance, inputs, domain) for name, domain in domains.items()}
     for name, values in (stored or {}).items():
         if name in found:
-            raise ValueError(f"stored[{name!r}] has the name of one of domains: {list(domains)}")
+            raise ValueError(f"stored[{name!r}] repeats the name of a domain: {list(domains)}")
         if len(values) != relevance.shape[0]:
             raise ValueError(
                 f"stored[{name!r}] must have the {relevance.shape[0]} samples of relevance, got "
@@ -246,18 +252,22 @@ def _sources(relevance: Any, inputs: Any, domains: Any, stored: Any) -> dict[str
 
 
 def _drawn(index: np.ndarray, most: int, key: Array) -> np.ndarray:
-    """At most so many of the rows, ascending."""
+    """At most this many of the rows, in ascending order."""
     if len(index) <= most:
         return index
     return np.sort(seeds.generator(key).choice(index, most, replace=False))
 
 
 def _analyzed(
-    source: _Source, sampled: Mapping[int, np.ndarray], key: Array, settings: Settings, batch: int
+    source: _Source,
+    sampled: Mapping[int, np.ndarray],
+    key: Array,
+    settings: Settings,
+    batch_size: int,
 ) -> tuple[Analysis, ...]:
     wanted = np.unique(np.concatenate(list(sampled.values())))
-    points = source.points(wanted, batch)
-    kept = getattr(source.domain, "components", None)
+    points = source.points(wanted, batch_size)
+    kept = getattr(source.domain, "n_components", None)
     found = []
     for c, index in sampled.items():
         of_class = points[np.searchsorted(wanted, index)]
@@ -267,17 +277,17 @@ def _analyzed(
     return tuple(found)
 
 
-def _leading(points: np.ndarray, components: int | None, key: Array) -> np.ndarray:
-    """The principal components of the points of a class, all that there are if they are few."""
-    if components is None or components >= min(points.shape):
+def _leading(points: np.ndarray, n_components: int | None, key: Array) -> np.ndarray:
+    """The leading principal components of the points of a class; all points if they have fewer."""
+    if n_components is None or n_components >= min(points.shape):
         return points
-    return PCA(dimensions=components)(points, key).astype(points.dtype)
+    return PCA(n_components=n_components)(points, key).astype(points.dtype)
 
 
 def _findings(
     rankings: Mapping[str, Ranking], controls: Sequence[Screening], min_share: float
 ) -> list[Finding]:
-    """One for each class and domain with a cut, the most surprising first."""
+    """One finding for each class and domain with a split, most surprising first."""
     best = {name: _cuts(ranking, min_share) for name, ranking in rankings.items()}
     tests = sum(len(cuts) for cuts in best.values())
     found = []
@@ -295,8 +305,8 @@ def _order(f: Finding) -> tuple[float, ...]:
 
 
 def _cuts(ranking: Ranking, min_share: float) -> list[Candidate]:
-    """The clearest cut of each class, if it parts enough."""
-    firsts = [ranking.of(c)[0] for c in ranking.classes]
+    """The clearest split of each class, if it separates enough samples."""
+    firsts = [ranking.of_class(c)[0] for c in ranking.classes]
     return [c for c in firsts if min_share <= min(c.share, 1 - c.share) and c.share < 1]
 
 

@@ -1,4 +1,4 @@
-"""A report of a screening: which domain found what, how surprising it is, and its effect."""
+"""A report of a screening: the findings of each domain, how surprising they are, and their effects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.spray.html import page, table, text
 from jaxlrp.spray.preprocess import Step, l1_normalize
 from jaxlrp.spray.ranking import Ranking, cluster_means
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from jaxlrp.spray.report import Draw
 
 _HOW_TO_READ_A_SCREENING = (
-    "Each class was parted into clusters of samples whose predictions have alike explanations, in several "
-    "domains of relevance. Fisher is how clearly the best cut of a class is cut (1000 is as good as "
-    "perfect), t how many standard deviations the logarithm of this score lies above that of other "
-    "classes, and p the probability of such a score by chance anywhere in this table. A star marks what is "
-    "surprising. The effect compares outputs of the cluster with those of the rest of its class, which "
-    "is an association; only where the pattern was removed is it an effect of the pattern. "
-    "What is surprising may be a Clever Hans or an honest second way to be that class: look at the samples."
+    "Each class was split into clusters of samples whose predictions have similar explanations, in several "
+    "domains of relevance. Fisher measures how clear the best split of a class is (1000 is practically "
+    "perfect). t is the number of standard deviations by which the logarithm of this score exceeds that of "
+    "other classes. p is the probability of such a score by chance anywhere in this table. A star marks "
+    "surprising findings. The effect compares the outputs of the cluster with those of the rest of its "
+    "class, which is an association; it is an effect of the pattern only where the pattern was removed. "
+    "A surprising finding may be a Clever Hans or a legitimate second way to recognize the class: look at "
+    "the samples."
 )
 _FINDINGS = 100  # lines of the table
 
@@ -36,31 +37,31 @@ def screening_report(
     path: str | os.PathLike[str],
     screening: Screening,
     relevance: Any = None,
-    prepare: Step = l1_normalize,
+    preprocess: Step = l1_normalize,
     *,
     inputs: Any = None,
     names: Mapping[int, str] | Sequence[str] | None = None,
-    classes: int = 10,
-    examples: int = 6,
+    max_classes: int = 10,
+    max_examples: int = 6,
     draw: Draw | None = None,
     title: str = "Screening of explanations",
 ) -> Path:
-    """Writes a screening with its pictures as one HTML file that needs no other file and no network.
+    """Writes a screening as one self-contained HTML file.
 
-    A table of all findings: class, domain, score, how surprising it is, effect on predictions. A table of
-    which domain found which class. For the first classes, in the domain where they are most surprising,
-    what `report` shows. The pictures are of the relevance as it was given, whatever the domain.
+    The file has a table of all findings (class, domain, score, significance, effect on predictions), a
+    table of classes by domains and, for the first classes, what `report` shows, in the domain where the
+    class is most surprising. Images always show the relevance as given, whatever the domain.
 
     Args:
-      path: of the file; one that is there is replaced.
-      screening: of `screen`.
-      relevance, prepare, inputs, names, classes, examples, draw, title: as in `report`.
+      path: the file; an existing file is replaced.
+      screening: returned by `screen`.
+      relevance, preprocess, inputs, names, max_classes, max_examples, draw, title: as in `report`.
 
     Returns:
       The path.
 
     Raises:
-      ImportError, ValueError: as `report` does.
+      ImportError, ValueError: as in `report`.
 
     Example:
       >>> import jax
@@ -72,21 +73,21 @@ def screening_report(
     """
     from jaxlrp.spray import figures
 
-    check_count("classes", classes)
-    check_count("examples", examples)
+    check_count("max_classes", max_classes)
+    check_count("max_examples", max_examples)
     called = class_names(names, screening.classes)
-    pictures = Pictures(relevance, inputs, prepare, draw or figures.draw_sample)
+    pictures = Pictures(relevance, inputs, preprocess, draw or figures.draw_sample)
     parts = [text("p", _HOW_TO_READ_A_SCREENING), _findings(screening, called)]
-    parts += [text("h2", "Which domain found what"), _matrix(screening, called)]
-    for category in screening.classes[:classes]:
-        best = screening.of(category)[0]
-        ranking = _with_means(screening.rankings[best.domain], category, relevance, prepare)
+    parts += [text("h2", "Findings by domain"), _matrix(screening, called)]
+    for category in screening.classes[:max_classes]:
+        best = screening.of_class(category)[0]
+        ranking = _with_means(screening.rankings[best.domain], category, relevance, preprocess)
         (analysis,) = (a for a in screening.analyses[best.domain] if a.category == category)
         name = f"{called[category]}, domain {best.domain}"
-        parts += section(analysis, ranking, name, None, examples, pictures)
-    left = len(screening.classes) - classes
+        parts += section(analysis, ranking, name, None, max_examples, pictures)
+    left = len(screening.classes) - max_classes
     if left > 0:
-        parts.append(text("p", f"{left} more classes are not shown with pictures."))
+        parts.append(text("p", f"{left} more classes are not shown with images."))
     target = Path(path)
     target.write_text(page(title, parts), encoding="utf-8")
     return target
@@ -111,10 +112,10 @@ def _findings(screening: Screening, called: Mapping[int, str]) -> str:
 
 
 def _matrix(screening: Screening, called: Mapping[int, str]) -> str:
-    """Classes by domains: score and corrected p-value."""
+    """Score and corrected p-value of each class in each domain."""
     rows = []
     for i, category in enumerate(screening.classes, start=1):
-        by_domain = {f.domain: f for f in screening.of(category)}
+        by_domain = {f.domain: f for f in screening.of_class(category)}
         cells = [
             f"{number(by_domain[d].fisher)} ({_p_value(by_domain[d], screening.alpha)})"
             if d in by_domain
@@ -131,11 +132,11 @@ def _p_value(found: Finding, alpha: float) -> str:
     return f"{found.p_value:.2g}" + (" *" if found.p_value <= alpha else "")
 
 
-def _with_means(ranking: Ranking, category: int, relevance: Any, prepare: Step) -> Ranking:
-    """The clusters of one class, with their means of relevance."""
-    of_class = ranking.of(category)
+def _with_means(ranking: Ranking, category: int, relevance: Any, preprocess: Step) -> Ranking:
+    """The clusters of one class, with their mean relevance."""
+    of_class = ranking.of_class(category)
     if relevance is not None:
-        means = cluster_means(relevance, [c.rows for c in of_class], prepare, batch=256)
+        means = cluster_means(relevance, [c.rows for c in of_class], preprocess, batch_size=256)
         pairs = zip(of_class, means, strict=True)
         of_class = tuple(dataclasses.replace(c, mean=mean) for c, mean in pairs)
     return dataclasses.replace(ranking, candidates=of_class)

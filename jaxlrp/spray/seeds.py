@@ -1,4 +1,4 @@
-"""Every random choice comes from a key: of NumPy and scikit-learn too."""
+"""Derives every random choice, also those of NumPy and scikit-learn, from a JAX key."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jax import Array
 
 
 def check_key(key: Array) -> Array:
-    """One random key.
+    """Checks that this is one random key.
 
     Raises:
-      TypeError: if it is none.
+      TypeError: if it is not.
     """
     typed = isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = isinstance(key, Array) and key.dtype == jnp.uint32 and key.shape in ((2,), (4,))
@@ -24,15 +24,15 @@ def check_key(key: Array) -> Array:
 
 
 def named(key: Array, name: str) -> Array:
-    """A key of its own for each name, whatever other names there are."""
+    """A separate key for each name, independent of other names."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def seed(key: Array) -> int:
-    """A seed below 2^32, as scikit-learn takes it."""
+    """A seed below 2^32, as scikit-learn requires."""
     return int(jax.random.bits(check_key(key), dtype=jnp.uint32))
 
 
 def generator(key: Array) -> np.random.Generator:
-    """A generator of NumPy."""
+    """A NumPy random generator."""
     return np.random.default_rng(seed(key))

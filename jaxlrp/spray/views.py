@@ -1,8 +1,8 @@
-"""Two-dimensional views of an embedding or of the relevances, for a person to look at.
+"""Two-dimensional views of an embedding or of the relevance, for display.
 
-Each is a value that is called with points (n, d) and a key, and returns (n, 2). Its attribute `of` says
-which points: the name of an embedding, or None for the prepared relevances themselves. Fewer than
-five points are shown by their principal components, whatever was asked for.
+A view is called with points (n, d) and a key, and returns (n, 2). Its attribute `base` selects the points:
+the name of an embedding, or None for the preprocessed relevance. Fewer than five points are always shown by
+their principal components.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from jax import Array
 
-from jaxlrp.numerics import check_at_least, check_count
+from jaxlrp._checks import check_at_least, check_count
 from jaxlrp.spray import seeds
 from jaxlrp.spray.extras import scikit_learn, threads, umap
 
@@ -21,25 +21,25 @@ _FEW = 5
 
 
 class View(Protocol):
-    """What a view must have."""
+    """Interface of a view."""
 
     @property
-    def of(self) -> str | None:
-        """The name of the embedding that is shown; None for the relevances."""
+    def base(self) -> str | None:
+        """The name of the embedding to show; None for the relevance."""
         ...
 
     def __call__(self, points: np.ndarray, key: Array) -> np.ndarray:
-        """The points in few dimensions, (n, 2) mostly."""
+        """The points in few dimensions, usually (n, 2)."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class PCA:
-    """Principal components. Linear: distances in it can be trusted, what is not in it cannot be seen.
+    """Principal components. Linear: distances are meaningful, but only the leading components are visible.
 
     Attributes:
-      of: see the module.
-      dimensions: how many components, >= 1.
+      base: see the module.
+      n_components: number of components, >= 1.
 
     Example:
       >>> import jax
@@ -47,15 +47,15 @@ class PCA:
       [[3.0, 0.0], [-3.0, 0.0]]
     """
 
-    of: str | None = None
-    dimensions: int = 2
+    base: str | None = None
+    n_components: int = 2
 
     def __post_init__(self) -> None:
-        check_count("dimensions", self.dimensions)
+        check_count("n_components", self.n_components)
 
     def __call__(self, points: np.ndarray, key: Array) -> np.ndarray:
-        kept = min(self.dimensions, *points.shape)
-        found = np.zeros((len(points), self.dimensions))
+        kept = min(self.n_components, *points.shape)
+        found = np.zeros((len(points), self.n_components))
         if np.ptp(points, axis=0).any():
             method = scikit_learn("decomposition").PCA(kept, random_state=seeds.seed(key))
             found[:, :kept] = method.fit_transform(np.asarray(points, np.float64))
@@ -64,12 +64,12 @@ class PCA:
 
 @dataclasses.dataclass(frozen=True)
 class TSNE:
-    """t-SNE: neighbors stay neighbors; distances between groups and their sizes mean nothing.
+    """t-SNE. Preserves neighbors; distances between groups and sizes of groups mean nothing.
 
     Attributes:
-      of: see the module.
-      perplexity: about how many neighbors count, > 0; less where there are few points.
-      iterations: >= 250.
+      base: see the module.
+      perplexity: approximate number of neighbors, > 0; reduced for few points.
+      max_iter: maximum number of iterations, >= 250.
 
     Example:
       >>> import jax
@@ -78,12 +78,12 @@ class TSNE:
       (20, 2)
     """
 
-    of: str | None = "spectral"
+    base: str | None = "spectral"
     perplexity: float = 30.0
-    iterations: int = 1000
+    max_iter: int = 1000
 
     def __post_init__(self) -> None:
-        check_at_least("iterations", check_count("iterations", self.iterations), 250)
+        check_at_least("max_iter", check_count("max_iter", self.max_iter), 250)
         if not 0.0 < self.perplexity < np.inf:
             raise ValueError(f"perplexity must be positive and finite, got {self.perplexity}")
 
@@ -93,7 +93,7 @@ class TSNE:
         method = scikit_learn("manifold").TSNE(
             perplexity=min(self.perplexity, (len(points) - 1) / 3),
             init=_start(points, key),
-            max_iter=self.iterations,
+            max_iter=self.max_iter,
             random_state=seeds.seed(key),
         )
         with threads(len(points)):
@@ -102,44 +102,44 @@ class TSNE:
 
 @dataclasses.dataclass(frozen=True)
 class UMAP:
-    """UMAP, of the package umap-learn (extra ``umap``): as t-SNE, faster for many points.
+    """UMAP, from the package umap-learn (extra ``umap``): like t-SNE, but faster for many points.
 
     Attributes:
-      of: see the module.
-      neighbors: how many count, >= 2; less where there are few points.
-      least_distance: between points in the view, >= 0.
+      base: see the module.
+      n_neighbors: number of neighbors, >= 2; reduced for few points.
+      min_dist: minimum distance between points in the view, >= 0.
 
     Example:
-      >>> UMAP(neighbors=5)
-      UMAP(of='spectral', neighbors=5, least_distance=0.1)
+      >>> UMAP(n_neighbors=5)
+      UMAP(base='spectral', n_neighbors=5, min_dist=0.1)
     """
 
-    of: str | None = "spectral"
-    neighbors: int = 15
-    least_distance: float = 0.1
+    base: str | None = "spectral"
+    n_neighbors: int = 15
+    min_dist: float = 0.1
 
     def __post_init__(self) -> None:
-        check_count("neighbors", self.neighbors)
-        check_at_least("neighbors", self.neighbors, 2)
-        check_at_least("least_distance", self.least_distance, 0.0)
+        check_count("n_neighbors", self.n_neighbors)
+        check_at_least("n_neighbors", self.n_neighbors, 2)
+        check_at_least("min_dist", self.min_dist, 0.0)
 
     def __call__(self, points: np.ndarray, key: Array) -> np.ndarray:
         if len(points) < _FEW:
             return PCA()(points, key)
         method = umap().UMAP(
-            n_neighbors=min(self.neighbors, len(points) - 1),
-            min_dist=self.least_distance,
-            init=_start(points, key),  # which it scales itself
+            n_neighbors=min(self.n_neighbors, len(points) - 1),
+            min_dist=self.min_dist,
+            init=_start(points, key),  # UMAP rescales it
             random_state=seeds.seed(key),
-            n_jobs=1,  # a seed and several threads exclude each other
+            n_jobs=1,  # a seed requires a single thread
         )
         return method.fit_transform(np.asarray(points, np.float32))
 
 
 def _start(points: np.ndarray, key: Array) -> np.ndarray:
-    """Where the points of a view begin: principal components of small, fixed extent, with some noise.
+    """Initial points of a view: principal components of small, fixed extent, with some noise.
 
-    The noise parts points that are equal, as those of one component of a graph are.
+    The noise separates equal points, such as those of one connected component of a graph.
     """
     start = PCA()(points, key)
     noise = seeds.generator(seeds.named(key, "start")).normal(size=start.shape)

@@ -1,10 +1,10 @@
-"""Projects for ViRelAy, the browser of analyzed explanations (https://github.com/virelay/virelay).
+"""Projects for ViRelAy, a browser for analyzed explanations (https://github.com/virelay/virelay).
 
-`export_virelay` writes a folder that ViRelAy 0.6 opens: pictures, relevances, embeddings and clusters. Here
-nothing of ViRelAy is needed; to look at a project, install that too: ``pip install virelay==0.6.1``, in an
-environment of its own if you like, and ``python -m virelay FOLDER/project.yaml``.
+`export_virelay` writes a folder that ViRelAy 0.6 opens, with images, relevance, embeddings and clusters.
+Writing does not need ViRelAy. To view a project, install it with ``pip install virelay==0.6.1``, if
+necessary in a separate environment, and run ``python -m virelay FOLDER/project.yaml``.
 
-The files are HDF5, whose library is an extra: ``pip install "jaxlrp[virelay]"``.
+The files are HDF5, which needs an extra: ``pip install "jaxlrp[virelay]"``.
 """
 
 try:
@@ -17,14 +17,14 @@ except ImportError as error:
 
 from jaxlrp.virelay.attribution import Attribution
 from jaxlrp.virelay.export import export_virelay
-from jaxlrp.virelay.lazy import Pictures, Rendered
+from jaxlrp.virelay.lazy import LazyArray, RenderedImages
 from jaxlrp.virelay.signals import render_signals
 from jaxlrp.virelay.tokens import render_tokens
 
 __all__ = [
     "Attribution",
-    "Pictures",
-    "Rendered",
+    "LazyArray",
+    "RenderedImages",
     "export_virelay",
     "render_signals",
     "render_tokens",

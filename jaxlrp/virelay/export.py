@@ -1,4 +1,4 @@
-"""From pictures, relevances and analyses to a project that ViRelAy opens."""
+"""Exports images, relevance and analyses to a project that ViRelAy opens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlrp.numerics import check_count
+from jaxlrp._checks import check_count
 from jaxlrp.virelay.attribution import Attribution
 from jaxlrp.virelay.folder import check_target, write_whole
 from jaxlrp.virelay.labels import Classes, as_labels, label_map, valid_identifier
@@ -49,43 +49,44 @@ def export_virelay(
     batch_size: int | None = None,
     overwrite: bool = False,
 ) -> tuple[pathlib.Path, ...]:
-    """Writes a folder that ViRelAy opens: ``python -m virelay FOLDER/project.yaml``.
+    """Writes a folder that ViRelAy opens with ``python -m virelay FOLDER/project.yaml``.
 
-    A project of ViRelAy has one method of attribution. For several, several projects are written that share
-    the pictures: give all of their files to ``python -m virelay``.
+    A ViRelAy project has one attribution method. Several methods give several project files that share the
+    images: pass all of them to ``python -m virelay``.
 
-    Images and relevances are read and written in slices, so memory does not grow with their number. The
-    folder appears when it is complete; an error leaves nothing behind.
+    Images and relevance are read and written in slices, so memory does not grow with their number. The
+    folder appears only once it is complete; an error leaves no files.
 
     Args:
       path: the folder, which must not exist yet.
-      images: (N, H, W) or (N, H, W, C), C of 1 or 3, H and W at least 4; anything that can be sliced.
-        uint8, or real numbers with `image_range`. Gray is written as three equal channels. What is no
-        picture is made one by `render_signals` or `render_tokens`.
-      labels: (N,) integers, the true label of each picture; or (N, classes) booleans, of those that
-        have several. Held in memory.
-      classes: names of the labels: in order, or by number.
+      images: (N, H, W) or (N, H, W, C) with C of 1 or 3, H and W at least 4; anything that can be sliced.
+        uint8, or real numbers with `image_range`. Gray images are written as three equal channels. Use
+        `render_signals` or `render_tokens` for other data.
+      labels: (N,) integers, the true label of each image; or (N, classes) booleans if images can have
+        several. Kept in memory.
+      classes: names of the labels, as a sequence or by number.
       attributions: one `Attribution`, or several with different methods.
-      word_net_ids: identifiers of the labels, as `classes`, WordNet's or your own; a category of the viewer
-        is named so. None: made from `classes`. What HDF5 cannot use in a name becomes "_".
-      image_range: the values that are black and white. Values are scaled and rounded to 256 levels. None:
-        images are uint8 already.
-      channel_axis: where images and relevances of four axes have their channels: -1 or 1.
-      name: of the project, as the viewer shows it; with several attributions, the method follows it.
-      model: the name of the model.
-      dataset: the name of the data set.
-      allow_zero: whether a relevance may be zero everywhere, which the viewer shows black.
-      allow_negative: whether a relevance may be positive nowhere, which three of the viewer's color maps
-        show wrongly: "gray-red", "black-green", "black-yellow". The other five are right.
-      batch_size: how many rows are read at once, > 0. None: 16 MiB of relevance.
-      overwrite: whether to replace an earlier export. A folder that holds anything else is never replaced.
+      word_net_ids: identifiers of the labels, in the form of `classes`, from WordNet or your own; the
+        viewer uses them as names of categories. None: made from `classes`. Characters that are invalid in
+        HDF5 names become "_".
+      image_range: the values of black and white. Values are scaled and rounded to 256 levels. None: images
+        are uint8.
+      channel_axis: axis of the channels of four-dimensional images and relevance: -1 or 1.
+      name: name of the project in the viewer; with several attributions, the method is appended.
+      model: name of the model.
+      dataset: name of the data set.
+      allow_zero: whether a map may be zero everywhere; the viewer shows it black.
+      allow_negative: whether a map may have no positive relevance. Three color maps of the viewer show such
+        a map incorrectly: "gray-red", "black-green" and "black-yellow". The other five are correct.
+      batch_size: rows to read at once, > 0. None: 16 MiB of relevance.
+      overwrite: whether to replace an earlier export. A folder with any other content is never replaced.
 
     Returns:
       The project files: ``project.yaml``, or one ``project-METHOD.yaml`` for each of several attributions.
 
     Raises:
-      TypeError: if an argument is of the wrong kind.
-      ValueError: if something is such that the viewer would fail at it; the message names the argument.
+      TypeError: if an argument has the wrong type.
+      ValueError: if the viewer would fail on an argument; the message names it.
       FileExistsError: if `path` exists and may not be replaced.
 
     References:
@@ -117,9 +118,11 @@ def export_virelay(
     check_image_channels(channels, tuple(images.shape))
     check_size("images", *image_size)
     if images.shape[0] == 0:
-        raise ValueError("images must be at least one, got none")
+        raise ValueError("images must not be empty, got none")
     if image_range is not None and not (len(image_range) == 2 and image_range[0] < image_range[1]):
-        raise ValueError(f"image_range must be (black, white), rising, got {image_range}")
+        raise ValueError(
+            f"image_range must be (black, white) with black < white, got {image_range}"
+        )
     if batch_size is not None:
         check_count("batch_size", batch_size)
     known = label_map(classes, word_net_ids)
@@ -156,10 +159,10 @@ def _parts(
     channel_axis: int,
     identifiers: dict[int, str],
 ) -> list[Part]:
-    """All attributions, checked."""
+    """All attributions, after validation."""
     group = [attributions] if isinstance(attributions, Attribution) else list(attributions)
     if not group:
-        raise ValueError("attributions must be at least one, got none")
+        raise ValueError("attributions must not be empty, got none")
     parts: list[Part] = []
     for attribution in group:
         check_attribution(attribution)
@@ -168,7 +171,7 @@ def _parts(
         _, *size = size_of(relevance, "relevance", channel_axis)
         if tuple(size) != image_size:
             raise ValueError(
-                f"relevance must be as high and wide as images, {image_size}, got {tuple(size)}; "
+                f"relevance must have the height and width of images, {image_size}, got {tuple(size)}; "
                 "resize one of them"
             )
         check_prediction(prediction, relevance.shape[0])
@@ -180,7 +183,7 @@ def _parts(
         if suffix.casefold() in [part.suffix.casefold() for part in parts]:
             raise ValueError(
                 f"attributions must have different methods, got {attribution.method!r} again; "
-                "files are named so"
+                "file names are made from them"
             )
         parts.append(Part(attribution, relevance, prediction, rows, analyses, suffix))
     return parts

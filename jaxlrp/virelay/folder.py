@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""Writes a folder completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OURS = ("project*.yaml", "label_map.json", "dataset.h5", "attribution*.h5", "an
 
 
 def check_target(path: pathlib.Path, overwrite: bool) -> None:
-    """Whether a folder may be written there; only an earlier export is ever replaced."""
+    """Checks that a folder may be written there; only an earlier export may be replaced."""
     if not (path.exists() or path.is_symlink()):
         return
     if not overwrite:
@@ -24,15 +24,15 @@ def check_target(path: pathlib.Path, overwrite: bool) -> None:
     foreign = [f.name for f in path.iterdir() if not any(f.match(pattern) for pattern in _OURS)]
     if foreign:
         raise FileExistsError(
-            f"path must hold an earlier export alone to be replaced, got {path} with {foreign[0]!r}; "
+            f"path must contain only an earlier export to be replaced, but {path} contains {foreign[0]!r}; "
             "choose another folder"
         )
 
 
 def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> None:
-    """Fills a folder beside `path` and renames it; whatever goes wrong, nothing is left behind.
+    """Fills a temporary folder beside `path` and renames it; on any error nothing remains.
 
-    What was at `path` stays until the new folder is complete.
+    An existing folder at `path` is kept until the new one is complete.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"

@@ -1,4 +1,4 @@
-"""Arrays that are read, or made, one slice at a time."""
+"""Arrays that are read or computed slice by slice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 @runtime_checkable
 class Rows(Protocol):
-    """Whatever has a shape and can be sliced along its first axis."""
+    """Anything that has a shape and can be sliced along its first axis."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -21,19 +21,19 @@ class Rows(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rendered:
-    """An array of which a slice is made when it is asked for.
+class LazyArray:
+    """An array that computes a slice when it is requested.
 
-    Slice it along the first axis, or take one row; `numpy.asarray` makes all of it.
+    Slice it along the first axis, or take one row; `numpy.asarray` computes all of it.
 
     Attributes:
-      shape: of the whole.
-      dtype: of what is made.
-      draw: from (start, stop) to these rows.
+      shape: shape of the whole array.
+      dtype: dtype of the slices.
+      draw: function from (start, stop) to these rows.
 
     Example:
       >>> import numpy as np
-      >>> squares = Rendered((4,), np.dtype(int), lambda start, stop: np.arange(start, stop) ** 2)
+      >>> squares = LazyArray((4,), np.dtype(int), lambda start, stop: np.arange(start, stop) ** 2)
       >>> squares[1:3].tolist(), squares[-1].item(), np.asarray(squares).tolist()
       ([1, 4], 9, [0, 1, 4, 9])
     """
@@ -51,47 +51,47 @@ class Rendered:
             if step != 1:
                 raise IndexError(f"rows must be sliced in steps of 1, got {step}")
             return self.draw(start, max(start, stop))
-        row = range(len(self))[key]  # raises IndexError, counts negative ones from the end
+        row = range(len(self))[key]  # raises IndexError; negative indices count from the end
         return self.draw(row, row + 1)[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
 
-class Pictures(NamedTuple):
-    """What is not a picture, made one, with its relevance at the same places.
+class RenderedImages(NamedTuple):
+    """Data rendered as images, with its relevance at the same pixels.
 
     Attributes:
       images: (N, H, W) uint8, drawn on demand.
       relevance: (N, H, W) float32, drawn on demand.
     """
 
-    images: Rendered
-    relevance: Rendered
+    images: LazyArray
+    relevance: LazyArray
 
 
 def as_rows(source: Any, name: str) -> Rows:
-    """A source of rows: lists and JAX arrays as NumPy arrays, everything else as it is.
+    """Converts lists and JAX arrays to NumPy arrays and returns everything else unchanged.
 
-    A JAX array would compile a program for each slice.
+    A JAX array would compile a new program for each slice.
     """
     if isinstance(source, (jax.Array, list, tuple)):
         return np.asarray(source)
     if not isinstance(source, Rows):
         raise TypeError(
-            f"{name} must have a shape and be sliceable, as arrays are, got {type(source).__name__}"
+            f"{name} must have a shape and support slicing, like an array, got {type(source).__name__}"
         )
     return source
 
 
 def slices(source: Rows, name: str, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) of each slice; each row as large as the whole said."""
+    """(first row, rows) of each slice, after checking that it has the declared shape."""
     for start in range(0, source.shape[0], size):
         expected = (min(size, source.shape[0] - start), *source.shape[1:])
         part = np.asarray(source[start : start + expected[0]])
         if part.shape != expected:
             raise ValueError(
-                f"{name}[{start}:{start + expected[0]}] must have shape {expected}, as its shape "
-                f"{tuple(source.shape)} says, got {part.shape}"
+                f"{name}[{start}:{start + expected[0]}] must have shape {expected} to match its declared "
+                f"shape {tuple(source.shape)}, got {part.shape}"
             )
         yield start, part

@@ -1,4 +1,4 @@
-"""Batches of pictures and relevances, as the viewer's reader takes them."""
+"""Batches of images and relevance in the format of the viewer's reader."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 
 from jaxlrp.virelay.lazy import Rows
 
-SMALLEST = 4  # pixels: the reader takes the smallest axis for the channels
+SMALLEST = 4  # pixels: the reader takes the smallest axis as the channel axis
 
 Range = tuple[float, float]
 
 
 class Allowed(NamedTuple):
-    """Which maps are written though the viewer shows them badly."""
+    """Whether to write maps that the viewer shows incorrectly."""
 
     zero: bool
     negative: bool
 
 
 def size_of(source: Rows, name: str, channel_axis: int) -> tuple[int, int, int]:
-    """(C, H, W) of a source of pictures or relevances; C is 0 without an axis for it."""
+    """(C, H, W) of images or relevance; C is 0 without a channel axis."""
     shape = tuple(source.shape)
     if len(shape) == 3:
         channels, (height, width) = 0, shape[1:]
@@ -34,7 +34,7 @@ def size_of(source: Rows, name: str, channel_axis: int) -> tuple[int, int, int]:
     else:
         raise ValueError(
             f"{name} must have shape (N, H, W) or (N, H, W, C), got {shape}; "
-            "render signals and text first: render_signals, render_tokens"
+            "render signals and text first with render_signals or render_tokens"
         )
     return channels, height, width
 
@@ -43,25 +43,25 @@ def check_size(name: str, height: int, width: int) -> None:
     if min(height, width) < SMALLEST:
         raise ValueError(
             f"{name} must be at least {SMALLEST} pixels high and wide, got {height} x {width}: the viewer "
-            "would take the smallest axis for the channels; repeat the pixels with numpy.repeat"
+            "would take the smallest axis as the channel axis; repeat the pixels with numpy.repeat"
         )
 
 
 def check_image_channels(channels: int, shape: tuple[int, ...]) -> None:
     if channels not in (0, 1, 3):
         raise ValueError(
-            f"images must have 1 or 3 channels, got {channels} of shape {shape}; if they lie on "
+            f"images must have 1 or 3 channels, got {channels} in shape {shape}; if the channels are on "
             "another axis, pass channel_axis=1 for (N, C, H, W)"
         )
 
 
 def to_pixels(batch: np.ndarray, start: int, channel_axis: int, limits: Range | None) -> np.ndarray:
-    """(b, 3, H, W) uint8. Gray is repeated; `limits` become 0 and 255."""
+    """(b, 3, H, W) uint8. Gray is repeated; `limits` are mapped to 0 and 255."""
     if limits is None:
         if batch.dtype != np.uint8:
             raise ValueError(
-                f"images must be uint8 without image_range, got {batch.dtype}; say which values are "
-                "black and white, image_range=(0.0, 1.0) or (-1.0, 1.0)"
+                f"images must be uint8 unless image_range is given, got {batch.dtype}; pass the values of "
+                "black and white, such as image_range=(0.0, 1.0) or (-1.0, 1.0)"
             )
         levels = batch
     else:
@@ -80,16 +80,16 @@ def _to_levels(batch: np.ndarray, start: int, limits: Range) -> np.ndarray:
     if outside.any():
         at = tuple(int(i) for i in np.argwhere(outside)[0])
         raise ValueError(
-            f"images must lie in image_range ({low}, {high}), got {batch[at]} in picture {start + at[0]}; "
+            f"images must be in image_range ({low}, {high}), got {batch[at]} in image {start + at[0]}; "
             "pass the smallest and the largest value that occurs"
         )
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def to_maps(batch: np.ndarray, start: int, channel_axis: int, allowed: Allowed) -> np.ndarray:
-    """(b, 3, H, W) float32. Three channels stay; any others are summed into the first.
+    """(b, 3, H, W) float32. Three channels are kept; any other number is summed into the first.
 
-    The viewer adds the channels, so a zero in two of them changes nothing.
+    The viewer adds up the channels, so zeros in the other two have no effect.
     """
     if batch.dtype.kind in "cOSUM":
         raise TypeError(f"relevance must be real, got {batch.dtype}")
@@ -111,24 +111,24 @@ def _check_maps(maps: np.ndarray, start: int, allowed: Allowed) -> None:
         raise ValueError(
             "relevance must be finite in float32, got NaN or infinity in "
             f"{_rows(np.logical_not(finite), start)}; "
-            "leave these out: relevance[keep], prediction[keep], rows=numpy.flatnonzero(keep), "
+            "exclude these rows: relevance[keep], prediction[keep], rows=numpy.flatnonzero(keep), "
             "index_of='images'"
         )
     summed = maps.sum(axis=1)
     zero = (summed == 0).all(axis=(1, 2))
     if zero.any() and not allowed.zero:
         raise ValueError(
-            f"relevance must not be zero everywhere (summed over channels), got that in "
-            f"{_rows(zero, start)}: the viewer divides by its maximum; leave these out, or pass "
-            "allow_zero=True and see them black"
+            f"relevance must not be zero everywhere (summed over channels), but it is in "
+            f"{_rows(zero, start)}: the viewer divides by its maximum; exclude these rows, or pass "
+            "allow_zero=True to show them black"
         )
     negative = (summed <= 0).all(axis=(1, 2)) & ~zero
     if negative.any() and not allowed.negative:
         raise ValueError(
-            f"relevance must be positive somewhere (summed over channels), got it nowhere in "
+            f"relevance must be positive somewhere (summed over channels), but it is not in "
             f"{_rows(negative, start)}: the viewer's color maps 'gray-red', 'black-green' and "
-            "'black-yellow' divide by its largest value; leave these out, or pass allow_negative=True and "
-            "choose one of the other five"
+            "'black-yellow' divide by its largest value; exclude these rows, or pass allow_negative=True "
+            "and use one of the other five color maps"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a project is made of, and the file that says so."""
+"""The parts of a project, and its project file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxlrp.virelay.lazy import Rows
 
 
 class Part(NamedTuple):
-    """One attribution, checked, and what is written of it."""
+    """One validated attribution, and what is written for it."""
 
     attribution: Attribution
     relevance: Rows
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 
 def analysis_files(part: Part) -> list[str]:
-    """The names of the files of a part's analyses."""
+    """The file names of the analyses of a part."""
     alone = len(part.analyses) == 1
     return [
         f"analysis{part.suffix}{'' if alone else f'-{valid_identifier(name)}'}.h5"
@@ -34,7 +34,7 @@ def analysis_files(part: Part) -> list[str]:
 
 
 def project_file(part: Part, names: dict[str, str], several: bool) -> str:
-    """A project file. The viewer finds projects by their names, which must differ."""
+    """A project file. The viewer finds projects by name, so names must be unique."""
     method = part.attribution.method
     project: dict[str, Any] = {
         "name": f"{names['name']} ({method})" if several else names["name"],

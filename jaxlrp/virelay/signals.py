@@ -1,11 +1,11 @@
-"""Signals as pictures: a line over time, and relevance in the columns of its samples."""
+"""Renders signals as images: a line over time, with relevance in the columns of the time steps."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from jaxlrp.numerics import check_count
-from jaxlrp.virelay.lazy import Pictures, Rendered, Rows, as_rows
+from jaxlrp._checks import check_count
+from jaxlrp.virelay.lazy import LazyArray, RenderedImages, Rows, as_rows
 from jaxlrp.virelay.pixels import SMALLEST
 
 _MARGIN = 0.08  # of a panel's height, above and below the line
@@ -19,26 +19,25 @@ def render_signals(
     height: int = 128,
     width: int = 256,
     value_range: tuple[float, float] | None = None,
-) -> Pictures:
-    """Draws signals over time as pictures, with their relevance at the same places.
+) -> RenderedImages:
+    """Renders signals over time as images, with relevance at the same pixels.
 
-    Time goes from left to right. Several channels are stacked, one panel each. The relevance of a sample is
-    spread evenly over the pixels of its time and its panel, so that a map has the sum of its relevance.
+    Time runs from left to right. Several channels are stacked, one panel each. The relevance of a time step
+    is spread evenly over the pixels of its time and panel, so a map sums to the relevance of its signal.
 
     Args:
       signals: (N, T) or (N, T, C), real, finite; anything that can be sliced. T at least 2.
       relevance: same shape.
-      height: of a picture, pixels; at least 8 for each channel.
-      width: of a picture, pixels. If smaller than T, a column shows the smallest and the largest
-        value of its samples.
-      value_range: the values at the lower and the upper edge of a panel, in the signals' units. None: each
-        channel of each signal fills its panel.
+      height: image height in pixels; at least 8 per channel.
+      width: image width in pixels. If smaller than T, each column shows the range of its values.
+      value_range: the values at the lower and the upper edge of a panel, in the units of the signals. None:
+        each channel of each signal fills its panel.
 
     Returns:
-      `Pictures`, drawn when they are sliced: dark lines on white.
+      `RenderedImages`, drawn when sliced: dark lines on white.
 
     Raises:
-      ValueError: if shapes or sizes do not fit, or values are not finite (when they are drawn).
+      ValueError: if shapes or sizes do not match, or values are not finite (detected when drawn).
 
     Example:
       >>> import numpy as np
@@ -50,9 +49,7 @@ def render_signals(
     signals, relevance = as_rows(signals, "signals"), as_rows(relevance, "relevance")
     shape = tuple(signals.shape)
     if len(shape) not in (2, 3) or shape[1] < 2:
-        raise ValueError(
-            f"signals must have shape (N, T) or (N, T, C) with T of at least 2, got {shape}"
-        )
+        raise ValueError(f"signals must have shape (N, T) or (N, T, C) with T >= 2, got {shape}")
     if tuple(relevance.shape) != shape:
         raise ValueError(
             f"relevance must have the shape of signals, {shape}, got {tuple(relevance.shape)}"
@@ -66,7 +63,9 @@ def render_signals(
             f"got {height} and {width}"
         )
     if value_range is not None and not value_range[0] < value_range[1]:
-        raise ValueError(f"value_range must be (lower, upper), rising, got {value_range}")
+        raise ValueError(
+            f"value_range must be (lower, upper) with lower < upper, got {value_range}"
+        )
     rows = np.diff(np.linspace(0, height, panels + 1).round().astype(int))
 
     def images(start: int, stop: int) -> np.ndarray:
@@ -80,8 +79,8 @@ def render_signals(
         return np.concatenate(drawn, axis=1)
 
     whole = (shape[0], height, width)
-    return Pictures(
-        Rendered(whole, np.dtype(np.uint8), images), Rendered(whole, np.dtype(np.float32), maps)
+    return RenderedImages(
+        LazyArray(whole, np.dtype(np.uint8), images), LazyArray(whole, np.dtype(np.float32), maps)
     )
 
 
@@ -96,9 +95,9 @@ def _channels(source: Rows, start: int, stop: int, name: str) -> np.ndarray:
 
 
 def _columns(relevance: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(b, height, width) float32: each sample's relevance over the columns of its time.
+    """(b, height, width) float32: the relevance of each time step in the columns of its time.
 
-    Sample t is the time from t to t + 1; a column takes from it the share of that time that it covers.
+    Step t covers the time from t to t + 1; a column gets the fraction of this time that it covers.
     """
     until = np.pad(np.cumsum(relevance, axis=1), ((0, 0), (1, 0)))  # at times 0, 1, ..., T
     edges = np.linspace(0.0, relevance.shape[1], width + 1)
@@ -109,7 +108,7 @@ def _columns(relevance: np.ndarray, height: int, width: int) -> np.ndarray:
 def _line(
     values: np.ndarray, height: int, width: int, value_range: tuple[float, float] | None
 ) -> np.ndarray:
-    """(b, height, width) uint8: from column to column the line through (t + 1/2, value of t)."""
+    """(b, height, width) uint8: the line through the points (t + 1/2, value at t), column by column."""
     b, length = values.shape
     at_edges = _between(values, np.linspace(0.0, length, width + 1) - 0.5)
     low = np.minimum(at_edges[:, :-1], at_edges[:, 1:])
@@ -139,7 +138,7 @@ def _line(
 
 
 def _between(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Values at positions between their indices, along the last axis; outside, those of the ends."""
+    """Linear interpolation along the last axis; positions outside get the values at the ends."""
     positions = np.clip(positions, 0, values.shape[-1] - 1)
     left = np.minimum(positions.astype(int), values.shape[-1] - 2)
     share = positions - left

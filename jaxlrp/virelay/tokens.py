@@ -1,4 +1,4 @@
-"""Text as pictures: words in lines, and relevance in the boxes of their tokens."""
+"""Renders text as images: words in lines, with relevance in the boxes of their tokens."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlrp.numerics import check_count
-from jaxlrp.virelay.lazy import Pictures, Rendered, Rows
+from jaxlrp._checks import check_count
+from jaxlrp.virelay.lazy import LazyArray, RenderedImages, Rows
 
-_DPI = 72  # a point is a pixel
+_DPI = 72  # one point is one pixel
 _PADDING = 6  # pixels around the text
 _LINE = 1.6  # line height, in font sizes
 
 
 class _Box(NamedTuple):
-    """A token on a line, from left to right in pixels."""
+    """A token on a line, with its left and right edges in pixels."""
 
     text: str
     line: int
@@ -32,27 +32,26 @@ def render_tokens(
     *,
     width: int = 320,
     font_size: int = 16,
-) -> Pictures:
-    """Writes sentences into pictures, with the relevance of each token in the box around it.
+) -> RenderedImages:
+    """Renders sentences as images, with the relevance of each token in its box.
 
-    Every pixel of a box has its token's relevance, so that colors compare. Pieces of words are put
-    together as in `jaxlrp.plot.text`. Long sentences go on in a new line; all pictures are as high as the
-    longest needs.
+    Every pixel of a box has the relevance of its token, so colors are comparable. Word pieces are joined as
+    in `jaxlrp.plot.text`. Long sentences wrap to a new line; all images have the height of the longest.
 
     Args:
-      tokens: of each sentence.
-      relevance: of each sentence one number for each token, real, finite; or an array (sentences, tokens),
-        padded.
-      width: of a picture, pixels.
-      font_size: pixels, at least 6.
+      tokens: the tokens of each sentence.
+      relevance: for each sentence one number per token, real, finite; or a padded array
+        (sentences, tokens).
+      width: image width in pixels.
+      font_size: in pixels, at least 6.
 
     Returns:
-      `Pictures`, drawn when they are sliced: black letters on white.
+      `RenderedImages`, drawn when sliced: black letters on white.
 
     Raises:
-      ImportError: without matplotlib (extra: plot).
-      TypeError: if a token is no string.
-      ValueError: if numbers do not fit, or a token is wider than a picture.
+      ImportError: if matplotlib is not installed (extra: plot).
+      TypeError: if a token is not a string.
+      ValueError: if numbers do not match, or a token is wider than an image.
 
     Example:
       >>> pictures = render_tokens([["a", "great", "film", "##s"]], [[0.0, 2.0, 0.5, 0.5]])
@@ -66,7 +65,7 @@ def render_tokens(
         raise ValueError("tokens must be a sequence of sentences, each a sequence of tokens")
     sentences = len(relevance) if isinstance(relevance, Sequence) else relevance.shape[0]
     if sentences != len(tokens):
-        raise ValueError(f"relevance must be of {len(tokens)} sentences, got {sentences}")
+        raise ValueError(f"relevance must have {len(tokens)} sentences, got {sentences}")
     for i, sentence in enumerate(tokens):
         for token in sentence:
             if not isinstance(token, str):
@@ -88,8 +87,8 @@ def render_tokens(
         return found
 
     whole = (len(boxes), *size)
-    return Pictures(
-        Rendered(whole, np.dtype(np.uint8), images), Rendered(whole, np.dtype(np.float32), maps)
+    return RenderedImages(
+        LazyArray(whole, np.dtype(np.uint8), images), LazyArray(whole, np.dtype(np.float32), maps)
     )
 
 
@@ -97,13 +96,14 @@ def _values(relevance: Any, row: int, n: int) -> np.ndarray:
     values = np.asarray(relevance[row], np.float64)
     if values.ndim != 1 or len(values) < n or not np.isfinite(values[:n]).all():
         raise ValueError(
-            f"relevance of sentence {row} must be {n} finite numbers, one a token, got shape {values.shape}"
+            f"relevance of sentence {row} must be {n} finite numbers, one per token, got shape "
+            f"{values.shape}"
         )
     return values[:n]
 
 
 def _measure(font_size: int) -> Callable[[str], int]:
-    """How many pixels wide a text is."""
+    """The width of a text in pixels."""
     canvas, font = _canvas((1, 1)), _font(font_size)
     renderer = canvas.get_renderer()
 
@@ -117,7 +117,7 @@ def _measure(font_size: int) -> Callable[[str], int]:
 def _layout(
     tokens: list[str], width: int, measure: Callable[[str], int], row: int
 ) -> tuple[_Box, ...]:
-    """The boxes of the tokens of a sentence. A line ends between words, or inside one that is too long."""
+    """The boxes of the tokens of a sentence. Lines break between words, or inside a long one."""
     found: list[_Box] = []
     space, x, line, end = measure("n"), _PADDING, 0, width - _PADDING
     for word in _words(tokens):
@@ -139,7 +139,7 @@ def _layout(
 
 
 def _words(tokens: list[str]) -> list[list[str]]:
-    """Tokens as they are written, those of one word together."""
+    """Tokens as they are displayed, grouped by word."""
     from jaxlrp.plot.text import pieces
 
     words: list[list[str]] = []
@@ -171,7 +171,7 @@ def _fill(picture: np.ndarray, boxes: tuple[_Box, ...], values: np.ndarray, line
 
 
 def _canvas(size: tuple[int, int]) -> Any:
-    """A white canvas of (height, width) pixels that pyplot does not know."""
+    """A white canvas of (height, width) pixels, not registered with pyplot."""
     from jaxlrp.plot import image  # noqa: F401  says how to install matplotlib  # isort: skip
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Checks of what the viewer's reader does not check, and fails at."""
+"""Checks for problems that the viewer's reader does not detect but fails on."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from jaxlrp.virelay.lazy import Rows
 _STRATEGIES = ("true_label", "predicted_label")
 _INDEXED = ("images", "relevance")
 _LARGEST_ROW = np.iinfo(np.uint32).max
-_LARGEST_CLUSTER = np.iinfo(np.int32).max  # clusters are stored so
+_LARGEST_CLUSTER = np.iinfo(np.int32).max  # clusters are stored as int32
 _LARGEST_ATTRIBUTE = 60_000  # bytes; HDF5 keeps attributes below 64 KiB
 
 
 def text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be a name, got {value!r}")
+        raise ValueError(f"{name} must be a nonempty string, got {value!r}")
     return value
 
 
 def method_name(name: Any) -> str:
-    """The name of an analysis as the viewer finds it: it asks for "_" where it shows "-"."""
+    """The name of an analysis in the file: the viewer looks for "_" where it displays "-"."""
     found = text(name, "analyses").strip().replace("-", "_")
     bad = [c for c in found if c in "/\\?#%" or not c.isprintable()]
     if bad or found in (".", ".."):
         raise ValueError(
-            f"analyses must have names that can stand in an address, got {name!r}; "
+            f"analyses must have names that are valid in a URL, got {name!r}; "
             "use letters, digits and '_'"
         )
     return found
 
 
 def item_name(name: Any, what: str) -> str:
-    """The name of an embedding or clustering, which is one of HDF5."""
+    """The name of an embedding or clustering, which must be valid in HDF5."""
     found = text(name, what)
     if "/" in found or "\0" in found or found == ".":
         raise ValueError(
-            f"{what} must have names without '/', which nests groups of HDF5, got {name!r}; "
+            f"{what} must have names without '/', which would nest HDF5 groups, got {name!r}; "
             f"use {found.replace('/', '_')!r}"
         )
     return found
 
 
 def as_index(rows: Any, name: str, total: int, of: str = "images") -> np.ndarray:
-    """(n,) rows of the pictures, or of the relevance, each once."""
+    """(n,) unique rows of the images, or of the relevance."""
     values = np.asarray(rows)
     if values.ndim != 1 or values.dtype.kind not in "iu" or not values.size:
         raise ValueError(
-            f"{name} must be integers of shape (n,), at least one, got {values.dtype} of shape "
+            f"{name} must be integers of shape (n,) with n >= 1, got {values.dtype} of shape "
             f"{values.shape}"
         )
     if values.min() < 0 or values.max() >= min(total, _LARGEST_ROW):
@@ -63,34 +63,34 @@ def as_index(rows: Any, name: str, total: int, of: str = "images") -> np.ndarray
         )
     unique, counts = np.unique(values, return_counts=True)
     if unique.size != values.size:
-        raise ValueError(f"{name} must hold each row once, got row {unique[counts > 1][0]} again")
+        raise ValueError(f"{name} must be unique, got row {unique[counts > 1][0]} again")
     return values.astype(np.uint32)
 
 
 def rows_of(attribution: Attribution, relevance: Rows, pictures: int) -> np.ndarray | None:
-    """Which pictures are explained; None for the first M of them, in order."""
+    """The explained images; None for the first M of them, in order."""
     m = relevance.shape[0]
     if m == 0:
-        raise ValueError("relevance must be of at least one picture, got none")
+        raise ValueError("relevance must not be empty, got none")
     if attribution.rows is None:
         if m > pictures:
             raise ValueError(
-                f"relevance must be of the {pictures} images, got {m}; pass rows, one a relevance"
+                f"relevance must have at most {pictures} rows, one per image, got {m}; pass rows="
             )
         return None
     rows = as_index(attribution.rows, "rows", pictures)
     if len(rows) != m:
-        raise ValueError(f"rows must be {m}, one a relevance, got {len(rows)}")
+        raise ValueError(f"rows must have {m} entries, one per relevance, got {len(rows)}")
     return None if np.array_equal(rows, np.arange(m)) else rows
 
 
 def rows_of_index(attribution: Attribution, rows: np.ndarray | None) -> np.ndarray | None:
-    """The pictures by what `index` of the analyses counts; None if these are the pictures themselves."""
+    """The image that each index of the analyses refers to; None if the indices are images."""
     if attribution.index_of is None and rows is not None:
         raise ValueError(
-            "index_of must be 'images' or 'relevance' where rows are not 0, 1, 2, ..., got None: of which "
-            "the index of the analyses are rows. That of jaxlrp.spray.analyze are rows of its relevance; "
-            "of a store use Attribution.of_store"
+            "index_of must be 'images' or 'relevance' unless rows are 0, 1, 2, ..., got None: it says what "
+            "the index of the analyses refers to. For jaxlrp.spray.analyze it is 'relevance'; "
+            "for a store use Attribution.from_store"
         )
     return rows if attribution.index_of == "relevance" else None
 
@@ -98,7 +98,7 @@ def rows_of_index(attribution: Attribution, rows: np.ndarray | None) -> np.ndarr
 def check_attribution(attribution: Attribution) -> None:
     if not isinstance(attribution, Attribution):
         raise TypeError(
-            "attributions must be jaxlrp.virelay.Attribution, or several of them, got "
+            "attributions must be one or several jaxlrp.virelay.Attribution, got "
             f"{type(attribution).__name__}"
         )
     text(attribution.method, "method")
@@ -115,7 +115,8 @@ def check_attribution(attribution: Attribution) -> None:
 def check_prediction(prediction: Rows, m: int) -> None:
     if len(prediction.shape) != 2 or prediction.shape[0] != m:
         raise ValueError(
-            f"prediction must have shape ({m}, outputs), one row a relevance, got {tuple(prediction.shape)}"
+            f"prediction must have shape ({m}, outputs), one row per relevance, got "
+            f"{tuple(prediction.shape)}"
         )
 
 
@@ -125,18 +126,18 @@ def checked_analyses(
     explained: np.ndarray,
     indexed: np.ndarray | None = None,
 ) -> dict[str, list[Analysis]]:
-    """The analyses by the name to write, with rows of pictures, after checking each of them.
+    """The analyses by the name to write, with rows of images, after validation.
 
     Args:
       analyses: as in `Attribution`.
       known: labels of the label map.
-      explained: rows of pictures that have a relevance.
-      indexed: as `rows_of_index`.
+      explained: rows of images that have relevance.
+      indexed: as returned by `rows_of_index`.
     """
     if not isinstance(analyses, Mapping) or not analyses:
         raise ValueError(
-            'analyses must be at least one by name, {"spray": [...]}, without which the viewer opens no '
-            f"project, got {analyses!r}"
+            'analyses must have at least one entry, {"spray": [...]}, because the viewer opens no project '
+            f"without, got {analyses!r}"
         )
     found: dict[str, list[Analysis]] = {}
     files = set()
@@ -146,16 +147,16 @@ def checked_analyses(
         if file in files:
             raise ValueError(
                 f"analyses must have names that differ in letters or digits, got {given!r} again; "
-                "files are named so"
+                "file names are made from them"
             )
         files.add(file)
         if isinstance(group, Analysis) or not isinstance(group, Sequence):
             raise TypeError(
-                f"analyses[{given!r}] must be a sequence of Analysis, one a class, got "
+                f"analyses[{given!r}] must be a sequence of Analysis, one per class, got "
                 f"{type(group).__name__}"
             )
         if not group:
-            raise ValueError(f"analyses[{given!r}] must hold at least one class, got none")
+            raise ValueError(f"analyses[{given!r}] must have at least one class, got none")
         _check_group(group, f"analyses[{given!r}]", known)
         found[name] = []
         for analysis in group:
@@ -166,15 +167,15 @@ def checked_analyses(
 
 
 def _check_group(group: Sequence[Analysis], where: str, known: Sequence[int]) -> None:
-    """Labels that are known and differ; the same embeddings and clusterings in all."""
+    """Checks that labels are known and unique, and that all have the same embeddings and clusterings."""
     seen = set()
     for analysis in group:
         if not isinstance(analysis, Analysis):
-            raise TypeError(f"{where} must hold Analysis, got {type(analysis).__name__}")
+            raise TypeError(f"{where} must contain only Analysis, got {type(analysis).__name__}")
         if analysis.category not in known:
-            raise ValueError(f"{where} must be of labels in classes, got {analysis.category!r}")
+            raise ValueError(f"{where} must have labels in classes, got {analysis.category!r}")
         if analysis.category in seen:
-            raise ValueError(f"{where} must be of different labels, got {analysis.category} twice")
+            raise ValueError(f"{where} must have unique labels, got {analysis.category} twice")
         seen.add(analysis.category)
         for kind in ("embeddings", "clusterings"):
             first, here = (set(getattr(a, kind)) for a in (group[0], analysis))
@@ -182,7 +183,7 @@ def _check_group(group: Sequence[Analysis], where: str, known: Sequence[int]) ->
                 raise ValueError(
                     f"{where} must have the same {kind} for all labels, got {sorted(here)} for label "
                     f"{analysis.category} and {sorted(first)} for label {group[0].category}: the viewer "
-                    "offers those of the first; give all of them all names"
+                    "offers those of the first label for all"
                 )
             if not here:
                 raise ValueError(f"{where} must have at least one of {kind}, got none")
@@ -200,12 +201,12 @@ def _check_analysis(analysis: Analysis, where: str, explained: np.ndarray) -> No
     missing = np.setdiff1d(index, explained)
     if missing.size:
         raise ValueError(
-            f"index of {where} must be of pictures that have a relevance, got row {missing[0]} without"
+            f"index of {where} must be of images that have relevance, row {missing[0]} has none"
         )
     for name, embedding in analysis.embeddings.items():
         here = f"embedding {item_name(name, 'embeddings')!r} of {where}"
         _check_points(embedding.values, here, len(index))
-        _check_origin(embedding.of, here, set(analysis.embeddings) - {name})
+        _check_base(embedding.base, here, set(analysis.embeddings) - {name})
         if embedding.eigenvalues is not None:
             _check_eigenvalues(embedding.eigenvalues, here, np.shape(embedding.values)[1])
     for name, clustering in analysis.clusterings.items():
@@ -218,18 +219,18 @@ def _check_analysis(analysis: Analysis, where: str, explained: np.ndarray) -> No
             )
         if labels.max() > _LARGEST_CLUSTER:
             raise ValueError(
-                f"{here} must be numbered up to {_LARGEST_CLUSTER}, got {labels.max()}; number them "
-                "anew, numpy.unique(labels, return_inverse=True)"
+                f"{here} must have cluster numbers up to {_LARGEST_CLUSTER}, got {labels.max()}; renumber "
+                "them with numpy.unique(labels, return_inverse=True)"
             )
-        _check_origin(clustering.of, here, set(analysis.embeddings))
+        _check_base(clustering.base, here, set(analysis.embeddings))
 
 
 def _check_points(values: Any, where: str, n: int) -> None:
     points = np.asarray(values)
     if points.ndim != 2 or len(points) != n or not points.shape[1]:
-        raise ValueError(f"{where} must have shape ({n}, d), d at least 1, got {points.shape}")
+        raise ValueError(f"{where} must have shape ({n}, d) with d >= 1, got {points.shape}")
     if not np.isfinite(points.astype(np.float32)).all():
-        raise ValueError(f"{where} must be finite, for the browser reads no NaN, got one")
+        raise ValueError(f"{where} must be finite, because the browser cannot read NaN")
 
 
 def _check_eigenvalues(eigenvalues: Any, where: str, d: int) -> None:
@@ -238,11 +239,13 @@ def _check_eigenvalues(eigenvalues: Any, where: str, d: int) -> None:
         raise ValueError(f"eigenvalues of {where} must be {d} finite numbers, got {values.shape}")
     if values.astype(np.float64).nbytes > _LARGEST_ATTRIBUTE:
         raise ValueError(
-            f"eigenvalues of {where} must be at most {_LARGEST_ATTRIBUTE // 8}, which an attribute of HDF5 "
-            f"holds, got {d}; keep the smallest"
+            f"eigenvalues of {where} must be at most {_LARGEST_ATTRIBUTE // 8}, the limit of an HDF5 "
+            f"attribute, got {d}; keep the smallest"
         )
 
 
-def _check_origin(of: str | None, where: str, known: set[str]) -> None:
-    if of is not None and of not in known:
-        raise ValueError(f"{where} must be made of an embedding, {sorted(known)}, got of={of!r}")
+def _check_base(base: str | None, where: str, known: set[str]) -> None:
+    if base is not None and base not in known:
+        raise ValueError(
+            f"{where} must have a base among the embeddings {sorted(known)}, got {base!r}"
+        )

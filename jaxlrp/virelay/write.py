@@ -1,4 +1,4 @@
-"""The HDF5 files, written slice by slice."""
+"""Writes the HDF5 files slice by slice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxlrp.spray.analysis import Analysis, used_columns
 from jaxlrp.virelay.lazy import Rows, slices
 from jaxlrp.virelay.pixels import Allowed, Range, to_maps, to_pixels
 
-_CHUNK = 1 << 17  # bytes: the viewer reads one row at a time, and unpacks a chunk for it
+_CHUNK = 1 << 17  # bytes: the viewer reads one row at a time and unpacks its whole chunk
 
 
 def write_rows(
@@ -24,15 +24,15 @@ def write_rows(
     size: int,
     argument: str,
 ) -> None:
-    """Writes an array as long as `source`, holding one slice of it at a time.
+    """Writes an array as long as `source`, with one slice in memory at a time.
 
     Args:
-      group: where to.
-      name: of the array.
+      group: the HDF5 group to write to.
+      name: name of the array.
       source: what is read.
-      convert: from rows of the source and the number of the first to rows of the array.
+      convert: function from rows of the source and the number of the first to rows of the array.
       size: rows in a slice.
-      argument: what messages call the source.
+      argument: name of the source in messages.
     """
     dataset = None
     for start, part in slices(source, argument, size):
@@ -90,7 +90,7 @@ def _to_prediction(batch: np.ndarray, start: int) -> np.ndarray:
     if not np.isfinite(values).all():
         row = start + int(np.argwhere(~np.isfinite(values))[0, 0])
         raise ValueError(
-            f"prediction must be finite, for the browser reads no NaN, got row {row} with one"
+            f"prediction must be finite, because the browser cannot read NaN, but row {row} is not"
         )
     return values
 
@@ -98,7 +98,7 @@ def _to_prediction(batch: np.ndarray, start: int) -> np.ndarray:
 def write_analysis(
     path: pathlib.Path, analyses: Sequence[Analysis], identifiers: dict[int, str]
 ) -> None:
-    """analysis.h5: one group for each class, in the order given, as are embeddings and clusterings."""
+    """analysis.h5: one group per class. Classes, embeddings and clusterings keep their given order."""
     with h5py.File(path, "w", track_order=True) as file:
         for analysis in analyses:
             category = file.create_group(identifiers[int(analysis.category)], track_order=True)
@@ -111,29 +111,31 @@ def _write_embeddings(group: h5py.Group, analysis: Analysis) -> None:
     for name, embedding in analysis.embeddings.items():
         group[name] = _to_points(embedding.values)
         if embedding.eigenvalues is not None:
-            # Largest first: the viewer draws them from the last to the first.
+            # Largest first: the viewer draws them from last to first.
             ascending = np.sort(np.asarray(embedding.eigenvalues, np.float64))
             group[name].attrs["eigenvalue"] = ascending[::-1]
-        if embedding.of is not None:
-            group[name].attrs["embedding"] = embedding.of
-            columns = np.shape(analysis.embeddings[embedding.of].values)[1]
+        if embedding.base is not None:
+            group[name].attrs["embedding"] = embedding.base
+            columns = np.shape(analysis.embeddings[embedding.base].values)[1]
             group[name].attrs["index"] = np.arange(columns, dtype=np.uint32)
 
 
 def _to_points(values: ArrayLike) -> np.ndarray:
-    """(n, d) float32 that the viewer can draw, as the one point of a class of one sample."""
+    """(n, d) float32 points that the viewer can draw, also for a class with one sample."""
     points = np.asarray(values).astype(np.float32)
-    points = np.pad(points, [(0, 0), (0, max(0, 2 - points.shape[1]))])  # it draws two columns
+    points = np.pad(
+        points, [(0, 0), (0, max(0, 2 - points.shape[1]))]
+    )  # the viewer draws two columns
     if not points[:, :2].any():
-        points[:, 0] = 1.0  # it divides by the largest coordinate, so not all may be at the origin
+        points[:, 0] = 1.0  # the viewer divides by the largest coordinate, so not all may be zero
     return points
 
 
 def _write_clusterings(group: h5py.Group, analysis: Analysis) -> None:
     for name, clustering in analysis.clusterings.items():
         group[name] = np.asarray(clustering.labels).astype(np.int32)
-        group[name].attrs["embedding"] = clustering.of
-        columns = used_columns(clustering, analysis.embeddings[clustering.of])
+        group[name].attrs["embedding"] = clustering.base
+        columns = used_columns(clustering, analysis.embeddings[clustering.base])
         group[name].attrs["index"] = np.arange(columns, dtype=np.uint32)
-        if clustering.k is not None:
-            group[name].attrs["k"] = clustering.k
+        if clustering.n_clusters is not None:
+            group[name].attrs["k"] = clustering.n_clusters

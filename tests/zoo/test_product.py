@@ -28,7 +28,7 @@ def explanation(fun: Any, x: jax.Array, composite: lrp.Composite) -> Any:
 
     @jax.jit
     def run(x: jax.Array) -> tuple:
-        ledger = lrp.check_conservation(fun, composite, x, target=TARGET)
+        ledger = lrp.ledger(fun, composite, x, target=TARGET)
         return lrp.explain(fun, composite)(x, target=TARGET), ledger, pure(fun)(x)
 
     return run(x)

@@ -17,7 +17,7 @@ from flax import nnx
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
-from jaxlrp.network.layers import KINDS
+from jaxlrp.network.detect import KINDS
 from zoo.entries import Entry
 from zoo.registry import EAGER, KNOWN, KNOWN_TWINS, SINGLE, ZOO
 from zoo.twins import TWINS
@@ -76,9 +76,7 @@ class Case:
 
     @functools.cached_property
     def ledger(self) -> Any:
-        account = functools.partial(
-            lrp.check_conservation, self.fun, None, target=TARGET, zero_bias=True
-        )
+        account = functools.partial(lrp.ledger, self.fun, None, target=TARGET, zero_bias=True)
         return jax.jit(account)(self.x)
 
     @functools.cached_property
@@ -237,8 +235,7 @@ def test_presets(name: str) -> None:
     def explain(x: jax.Array) -> Any:
         results = {preset: e(x, target=TARGET) for preset, e in explainers.items()}
         ledgers = {
-            preset: lrp.check_conservation(fun, composites[preset], x, target=TARGET)
-            for preset in accounted
+            preset: lrp.ledger(fun, composites[preset], x, target=TARGET) for preset in accounted
         }
         plain, pull = jax.vjp(pure(fun), x)
         chosen = jnp.zeros_like(plain).at[..., TARGET].set(1)

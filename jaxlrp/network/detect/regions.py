@@ -75,7 +75,7 @@ def is_rounding(structure: Structure, op: Op) -> bool:
 
 
 def is_quantizer(structure: Structure, ops: Sequence[Op]) -> bool:
-    """Whether a region rounds, and clips or scales at the most beside that."""
+    """Whether a region rounds, and otherwise clips or scales at most."""
     allowed = P.AFFINE | P.ROUNDING | {P.MAX, P.MIN, P.CLAMP, P.BROADCAST}
     return any(is_rounding(structure, op) for op in ops) and all(
         op.primitive in allowed for op in ops
@@ -96,7 +96,7 @@ def is_relu(structure: Structure, source: Value, ops: Sequence[Op]) -> bool:
 
 
 def is_literal_affine(structure: Structure, op: Op) -> bool:
-    """Whether an operation is an affine map by a number that the program spells out."""
+    """Whether an operation is an affine map by a number written in the program."""
     others = [v for v in op.inputs if v not in structure.dependent]
     return (
         op.primitive in P.ADD | {P.SUB, P.MUL, P.DIV, P.NEG, P.CONVERT}

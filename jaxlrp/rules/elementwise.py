@@ -1,4 +1,4 @@
-"""Rules for everything that is not linear in one input."""
+"""Rules for layers of one input, such as activations: the identity rule and rules of gradients."""
 
 from __future__ import annotations
 
@@ -8,20 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp.network import primitives as P
+from jaxlrp._checks import check_at_least
 from jaxlrp.network.layers import LINEAR_KINDS
-from jaxlrp.numerics import (
-    Stabilizer,
-    as_stabilizer,
-    check_at_least,
-    checked,
-    summed_to,
-    tiny,
-    to_gradient_form,
-    to_relevance,
-)
-from jaxlrp.rules import maxima
-from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
+from jaxlrp.numerics import summed_to, tiny, to_gradient_form, to_relevance
+from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, rule
 
 _ONE_TO_ONE = frozenset(
     {"activation", "scale", "shift", "normalizer", "quotient", "quantizer", "unsupported"}
@@ -36,6 +26,9 @@ class Gradient(Rule):
     that is homogeneous of degree d. For an unsupported operation it says: I know, take the gradient.
     """
 
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
+    stops_below_zero: ClassVar[bool] = True
+
     @property
     def is_autodiff(self) -> bool:
         return True
@@ -43,7 +36,7 @@ class Gradient(Rule):
 
 @rule
 class Pass(Rule):
-    r"""The identity rule: each output hands its relevance to its one input.
+    r"""The identity rule: each output passes its relevance to its one input.
 
     R_in = R, in gradient form g_in = g s(y) / s(x). Conserves relevance, whatever f(0) is, but where an
     activation's input is zero and its output is not: nothing in the input made it, so f(0) keeps that
@@ -58,13 +51,16 @@ class Pass(Rule):
     """
 
     kinds: ClassVar[frozenset[str]] = _ONE_TO_ONE | LINEAR_KINDS
+    # an affine layer that passes relevance on gives its share even to an input of zero
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS - {"scale", "shift"}
+    stops_below_zero: ClassVar[bool] = True
     splits_parameters: ClassVar[bool] = False
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         x = inputs[0]
         if not _broadcasts(x, z):
             raise ValueError(
-                f"Pass hands relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
+                f"Pass passes relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
                 f"into {z.shape}: give this layer another rule"
             )
         # the relevance first: s(z) / s(x) needs no g, and would be computed early and held till here
@@ -93,13 +89,15 @@ class DerivativeTimesRelevance(Rule):
     """`R_in = f'(x) R`: the activation's gradient, applied to relevance.
 
     What excitation backpropagation does at activations, where for a ReLU it is the same as `Pass`,
-    and what Zennit's preset of that name does at a BatchNorm that no linear layer absorbs.
+    and what Zennit's preset of that name does at a standalone BatchNorm.
 
     References:
       Zhang et al. (2018), https://doi.org/10.1007/s11263-017-1059-x
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"activation", "scale", "shift"})
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
+    stops_below_zero: ClassVar[bool] = True
     splits_parameters: ClassVar[bool] = False
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
@@ -112,6 +110,7 @@ class DerivativeTimesRelevance(Rule):
 
 class _ReLURule(Rule):
     kinds: ClassVar[frozenset[str]] = frozenset({"activation"})
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
 
 
 @rule
@@ -166,109 +165,3 @@ class BetaSmooth(_ReLURule):
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs
         return Shares((summed_to(x, g * jax.nn.sigmoid(self.beta * x)),))
-
-
-@rule
-class Norm(Rule):
-    r"""Relevance of a sum or mean shared by contribution, with a stabilizer.
-
-    R_j = c_j / stabilize(sum_j c_j) R,   c_j the summands
-
-    Without a stabilizer it is LRP-0, which needs no division and is what sums and pools get by
-    default.
-
-    Attributes:
-      stabilizer: added to the denominator, >= 0, in the units of the sum, or a function.
-    """
-
-    kinds: ClassVar[frozenset[str]] = frozenset({"sum", "pool"})
-
-    stabilizer: Stabilizer = 1e-6
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
-
-    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        d = as_stabilizer(self.stabilizer)(z)
-        s = to_relevance(z, g) / d
-        _, pull = jax.vjp(layer.function, *inputs)
-        return Shares(pull(s), stabilizer=jnp.sum(s * (d - z)))
-
-
-@rule
-class WinnerTakesAll(Rule):
-    """A maximum hands its relevance to the value that it took; of equals, to the first.
-
-    First means the one of smallest index in the window, in C order, and the left one of two values. Of
-    a maximum over segments (`jax.ops.segment_max`) and of a cumulative one equals share.
-    """
-
-    kinds: ClassVar[frozenset[str]] = frozenset({"maxpool"})
-
-    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        if layer.layer.ops[0].primitive in P.SCATTER_MAXIMA | P.CUMULATIVE_MAXIMA:
-            return Shares(jax.vjp(layer.function, *inputs)[1](g))
-        return Shares(maxima.winner_takes_all(layer.layer, inputs, z, g))
-
-
-@rule
-class Detach(Rule):
-    """A normalizer's denominator is held fixed: the value takes all of the relevance.
-
-    LayerNorm, RMSNorm, GroupNorm and local response normalization become linear maps. For local
-    response normalization it is the identity rule of Binder et al. (2016).
-
-    References:
-      Ali et al. (2022), https://arxiv.org/abs/2202.07304; Binder et al. (2016),
-      https://doi.org/10.1007/978-3-319-44781-0_8
-    """
-
-    kinds: ClassVar[frozenset[str]] = frozenset({"normalizer", "quotient"})
-
-
-@rule
-class LocalTaylor(Rule):
-    r"""Local response normalization, expanded to first order.
-
-    y_k = x_k rho(S_k), S_k the sum of phi(x_j) over the neighbors j of k. Expanded at the point where
-    x_k stands alone, its terms are
-
-    z_kk = x_k rho(phi(x_k)),   z_jk = x_j dy_k / dx_j for j != k,   R_j = sum_k z_jk / sum_j z_jk R_k
-
-    so that neighbors which suppress k carry relevance of the other sign. Conserves relevance up to
-    the stabilizer.
-
-    Attributes:
-      stabilizer: added to the denominator, >= 0, in the units of y, or a function.
-
-    References:
-      Binder et al. (2016), eq. 12, https://doi.org/10.1007/978-3-319-44781-0_8
-    """
-
-    kinds: ClassVar[frozenset[str]] = frozenset({"normalizer"})
-
-    stabilizer: Stabilizer = 1e-6
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
-
-    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        (x,) = inputs
-        phi, rho = layer.local_functions(z.dtype)
-        summed = phi(x)
-        alone = rho(x, summed)
-        total = layer.window_sum(summed)
-        _, pull = jax.vjp(lambda x: rho(x, layer.window_sum(phi(x))), x)
-
-        def own_way(x):  # x_k moves, its neighbors do not
-            return rho(x, total + phi(x) - summed)
-
-        ones = jnp.ones_like(x)
-        _, slope = jax.jvp(own_way, (x,), (ones,))
-        _, all_neighbors = jax.jvp(lambda x: rho(x, layer.window_sum(phi(x))), (x,), (x,))
-        terms = alone + all_neighbors - x * slope
-        d = as_stabilizer(self.stabilizer)(terms)
-        s = to_relevance(z, g) / d
-        (through_all,) = pull(s)
-        relevance = x * through_all + (alone - x * slope) * s
-        return Shares((to_gradient_form(x, relevance),), stabilizer=jnp.sum(s * (d - terms)))

@@ -1,7 +1,7 @@
-"""A store may come from anyone: what is read of it and written to it stays inside of it.
+"""Safe access to stores from untrusted sources: nothing outside the store is read or written.
 
-Runs write regular files alone. A symbolic link, a pipe or a device in a store is none of ours: manifest,
-journals and checksums are not read through one, and nothing is written through one.
+Runs write regular files only. Manifest, journals and chunks are not read through a symbolic link, a pipe or
+a device, and nothing is written through one.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise OSError(errno.EISDIR, "it is a folder", str(path))
     with open(path, "rb", opener=_open) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         yield file
 
 
 def _open(path: str, flags: int) -> int:
-    """Without following a link that came in between, and without waiting for what writes to a pipe."""
+    """Without following a link created in the meantime, and without blocking on a pipe."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -50,7 +50,7 @@ def read(path: Path) -> bytes:
 
 
 def checksum(path: Path) -> str:
-    """That of the bytes of a regular file, as `store.checksum`, without holding all of them.
+    """The checksum of a regular file, as `store.checksum`, read block by block.
 
     Raises:
       OSError: as `read`.
@@ -63,7 +63,7 @@ def checksum(path: Path) -> str:
 
 
 def tree(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(files, links) below a folder; no link is followed. What cannot be listed is left out."""
+    """(files, links) below a folder; links are not followed. Folders that cannot be listed are left out."""
     if folder.is_symlink():
         return [], [folder]
     files, links = [], []
@@ -84,7 +84,7 @@ def tree(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def refuse_links(folder: Path, names: Iterable[str]) -> None:
-    """Refuses to write to a store with a link among the files and folders of these names.
+    """Refuses to write to a store that holds a symbolic link under one of these names.
 
     Raises:
       StoreError: naming the link.
@@ -92,18 +92,18 @@ def refuse_links(folder: Path, names: Iterable[str]) -> None:
     links = [link for name in names for link in tree(folder / name)[1]]
     if links:
         raise StoreError(
-            f"the store {str(folder)!r} holds the symbolic link {str(links[0].relative_to(folder))!r}, "
-            "which a run neither makes nor follows, for it may lead anywhere: put what it leads to in "
-            "its place, or remove it"
+            f"the store {str(folder)!r} contains the symbolic link {str(links[0].relative_to(folder))!r}, "
+            "and runs do not follow links inside a store, since they may point anywhere: replace the link "
+            "by the files it points to, or remove it"
         )
 
 
 def clear(folder: Path, path: Path) -> bool:
-    """Removes what stands where a file of the store is to be written: a folder, a link, a file above it.
+    """Removes what blocks the place of a file: a folder, a link, a file where a parent folder belongs.
 
     Args:
       folder: the store.
-      path: of the file, below it.
+      path: the file, inside the store.
 
     Returns:
       Whether the file can be written now.
@@ -116,7 +116,7 @@ def clear(folder: Path, path: Path) -> bool:
         if path.is_symlink():
             path.unlink()
         elif path.is_dir():
-            shutil.rmtree(path)  # follows no links
+            shutil.rmtree(path)  # does not follow links
     except OSError:
         return False
     nearest = next(p for p in path.parents if p.exists())
@@ -124,7 +124,7 @@ def clear(folder: Path, path: Path) -> bool:
 
 
 def printable(text: str) -> str:
-    """A text without control characters, with which a store could speak to the terminal."""
+    """Escapes control characters, with which a store could manipulate the terminal."""
     return "".join(
         c if c.isprintable() or c in _KEPT else c.encode("unicode_escape").decode() for c in text
     )

@@ -46,24 +46,22 @@ CONSERVING = {
 @pytest.mark.parametrize("name", CONSERVING)
 def test_without_biases_all_that_is_lost_is_the_stabilizers(variables, name):
     run = jax.jit(
-        lambda v, x: lrp.check_conservation(
-            Net().apply, CONSERVING[name], v, x, target=1, zero_bias=True
-        )
+        lambda v, x: lrp.ledger(Net().apply, CONSERVING[name], v, x, target=1, zero_bias=True)
     )
     ledger = run(variables, X)
-    scale = max(float(abs(e.received)) for e in ledger.entries.values())
-    kept = sum(float(e.stabilizer) for e in ledger.entries.values())
-    rules = sum(abs(float(e.rule)) for e in ledger.entries.values())
-    assert abs(float(ledger.output - ledger.input) - kept) < 1e-5 * scale * len(ledger.entries)
-    assert rules < 1e-5 * scale * len(ledger.entries)
-    assert all(abs(float(e.bias)) == 0 for e in ledger.entries.values())
+    scale = max(float(abs(e.received)) for e in ledger.rows.values())
+    kept = sum(float(e.stabilizer) for e in ledger.rows.values())
+    rules = sum(abs(float(e.rule)) for e in ledger.rows.values())
+    assert abs(float(ledger.output - ledger.input) - kept) < 1e-5 * scale * len(ledger.rows)
+    assert rules < 1e-5 * scale * len(ledger.rows)
+    assert all(abs(float(e.bias)) == 0 for e in ledger.rows.values())
 
 
 @pytest.mark.parametrize("name", CONSERVING)
 def test_every_layer_balances(variables, name):
-    ledger = lrp.check_conservation(Net().apply, CONSERVING[name], variables, X, target=1)
+    ledger = lrp.ledger(Net().apply, CONSERVING[name], variables, X, target=1)
     assert abs(float(ledger.elsewhere)) < 1e-4 * abs(float(ledger.output))
-    assert float(jnp.abs(ledger.entries["Conv_1"].bias)) > 0 or "plus" not in name
+    assert float(jnp.abs(ledger.rows["Conv_1"].bias)) > 0 or "plus" not in name
     text = str(ledger)
     assert "Conv_0" in text
     assert "absorbed" in text
@@ -74,15 +72,15 @@ def test_by_hand():
     w, b = jnp.array([[2.0], [1.0]]), jnp.array([2.0])
     composite = C.by_kind("dense", lrp.Epsilon(10.0))
     x = jnp.array([3.0, 2.0])
-    ledger = lrp.check_conservation(lambda x: x @ w + b, composite, x)
-    (entry,) = ledger.entries.values()
+    ledger = lrp.ledger(lambda x: x @ w + b, composite, x)
+    (entry,) = ledger.rows.values()
     found = [entry.received, entry.passed, entry.bias, entry.stabilizer, entry.rule]
     np.testing.assert_allclose(found, [10, 4, 1, 5, 0], atol=1e-5)
     np.testing.assert_allclose([ledger.output, ledger.input, ledger.residual], [10, 4, 0.6])
 
 
 def test_stop_gradient_shows_up_elsewhere():
-    ledger = lrp.check_conservation(lambda x: x + jax.lax.stop_gradient(x), None, jnp.ones(2))
+    ledger = lrp.ledger(lambda x: x + jax.lax.stop_gradient(x), None, jnp.ones(2))
     np.testing.assert_allclose([ledger.output, ledger.input], [4, 2])
     np.testing.assert_allclose(ledger.absorbed + ledger.elsewhere, 2)
 
@@ -150,7 +148,7 @@ def test_equal_numbers_that_are_subtracted(model, preset):
     def last(z):
         return jnp.zeros_like(z).at[-1, 1].set(z[-1, 1])
 
-    ledger = lrp.check_conservation(model, composite, INPUT, target=last)
+    ledger = lrp.ledger(model, composite, INPUT, target=last)
     relevance = lrp.explain(model, composite)(INPUT, target=last).relevance
     # float32: relevances of both signs that are a few times the output cancel to 1e-7 of themselves
     scale = float(jnp.abs(relevance).sum() + abs(ledger.output))

@@ -1,4 +1,4 @@
-"""Which pictures a folder holds, behind symbolic links too, and what is left out of it."""
+"""Finding the images in a folder, through symbolic links too, and listing what is left out."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ _Place = tuple[int, int]  # device and inode
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a folder holds.
+    """The images in a folder.
 
     Attributes:
-      names: paths of the pictures below the folder, with "/", sorted. One that cannot be read, such as a
-        link that leads nowhere, is among them: it fails in the run, with its reason.
-      skipped: why, of what was left out, by its path; of files that are no pictures by their suffix.
+      names: paths relative to the folder, with "/", sorted. Images that cannot be read, such as
+        broken links, are included: they fail during the run, with a reason.
+      skipped: what was left out, with the reason, by its path; files that are not images by their
+        extension.
     """
 
     names: list[str]
@@ -26,10 +27,10 @@ class Found:
 
 
 def walk(root: Path, suffixes: Collection[str]) -> Found:
-    """Looks for files with these suffixes, in lower case, in a folder and all folders in it.
+    """Looks for files with the given lower-case extensions in a folder and its subfolders.
 
-    Links are followed, so a picture or folder that two links lead to is found twice, under two names.
-    A link to a folder that it lies in would never end, and is left out.
+    Symbolic links are followed, so an image or folder that is linked twice is found twice, under two
+    names. A link to one of its own parent folders would never end and is skipped.
     """
     names: list[str] = []
     skipped: dict[str, str] = {}
@@ -41,7 +42,7 @@ def walk(root: Path, suffixes: Collection[str]) -> Found:
         try:
             place = _place(folder)
             if place in above:
-                skipped[f"{below}/"] = "a link to a folder that it lies in"
+                skipped[f"{below}/"] = "a link to one of its parent folders"
                 continue
             entries = sorted(os.listdir(folder))
         except OSError as error:
@@ -49,16 +50,16 @@ def walk(root: Path, suffixes: Collection[str]) -> Found:
             continue
         for entry in entries:
             path, name = folder / entry, f"{below}/{entry}".lstrip("/")
-            if os.path.isdir(path):  # unlike Path.is_dir, it says no where it may not look
+            if os.path.isdir(path):  # unlike Path.is_dir, False where access is denied
                 waiting.append((name, above | {place}))
             elif path.suffix.lower() in suffixes:
                 names.append(name)
             elif os.path.islink(path) and not os.path.exists(path):
-                skipped[name] = "a link that leads nowhere"
+                skipped[name] = "a broken link"
             else:
                 others[path.suffix.lower()] += 1
     for suffix, count in sorted(others.items()):
-        skipped[f"*{suffix}"] = f"no pictures by their names ({count})"
+        skipped[f"*{suffix}"] = f"not an image file extension ({count} files)"
     return Found(sorted(names), skipped)
 
 

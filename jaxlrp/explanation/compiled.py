@@ -1,0 +1,185 @@
+"""Programs that an explainer compiles for its eager calls."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import threading
+import types
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+
+from jaxlrp import _compat
+
+LIMIT = 32  # how many programs an explainer holds
+
+# What a function raises that looks at the values of arrays, which a trace does not have.
+_LOOKS_AT_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+class Programs:
+    """Compiled programs, at most `limit`; the one that was not used for the longest time goes first.
+
+    There is one program for each structure, shapes, dtypes, shardings and static values of the inputs,
+    and for each of JAX's settings. Arrays are its arguments. So are arrays that the function closes
+    over, which would otherwise be copied into each program; as with `jax.jit`, the function is traced
+    once for each program, and later changes of other captured state are not seen.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._held: collections.OrderedDict[Hashable, _Program] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def run(
+        self,
+        what: str,
+        fun: Callable[[Any], tuple[Any, Any]],
+        inputs: Any,
+        check: Callable[[Any], None],
+    ) -> Any:
+        """The first of the two results of `fun(inputs)`, compiled.
+
+        A function that looks at the values of arrays is evaluated as it is, and so is one with a static
+        input that has no hash.
+
+        Args:
+          what: tells apart the functions of one explainer.
+          fun: from a pytree of inputs to (a pytree, arrays whose shapes `check` is called with).
+          inputs: arrays in it are traced, everything else is static.
+          check: called before anything is computed.
+        """
+        leaves, tree = jax.tree.flatten(inputs)
+        try:
+            key = (what, tree, tuple(map(_key, leaves)), _compat.trace_context())
+            hash(key)
+        except TypeError:
+            return fun(inputs)[0]
+        with self._lock:
+            program = self._held.get(key)
+            if program is not None:
+                self._held.move_to_end(key)
+        if program is None:
+            program = _trace(fun, leaves, tree)
+            check(program.shapes)
+            with self._lock:
+                self._held[key] = program
+                while len(self._held) > self._limit:
+                    self._held.popitem(last=False)
+        else:
+            check(program.shapes)
+        if program.run is None:
+            return fun(inputs)[0]
+        return program([leaf for leaf in leaves if _compat.is_array(leaf)])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Program:
+    """One compiled program.
+
+    Attributes:
+      run: from (constants, arrays) to arrays; None for a function that cannot be compiled.
+      constants: the arrays that the function closes over.
+      tree, leaves: of the result, whose arrays are computed.
+      shapes: what `check` is called with.
+    """
+
+    run: Callable[..., list[Any]] | None = None
+    constants: tuple[Any, ...] = ()
+    tree: Any = None
+    leaves: tuple[Any, ...] = ()
+    shapes: Any = None
+
+    def __call__(self, arrays: list[Any]) -> Any:
+        assert self.run is not None
+        found = iter(self.run(self.constants, arrays))
+        leaves = [next(found) if leaf is _COMPUTED else leaf for leaf in self.leaves]
+        return jax.tree.unflatten(self.tree, leaves)
+
+
+_COMPUTED = object()  # in place of an array of the result
+
+
+def _trace(fun: Callable[[Any], tuple[Any, Any]], leaves: list[Any], tree: Any) -> _Program:
+    """Traces a function once."""
+    places = [i for i, leaf in enumerate(leaves) if _compat.is_array(leaf)]
+    seen: dict[str, Any] = {}
+
+    def flat(*arrays: Any) -> list[Any]:
+        merged = list(leaves)
+        for i, array in zip(places, arrays, strict=True):
+            merged[i] = array
+        result, begun = fun(jax.tree.unflatten(tree, merged))
+        found, seen["tree"] = jax.tree.flatten(result)
+        seen["leaves"] = tuple(_COMPUTED if _compat.is_array(a) else a for a in found)
+        seen["shapes"] = jax.tree.map(lambda z: jax.ShapeDtypeStruct(z.shape, z.dtype), begun)
+        return [a for a in found if _compat.is_array(a)]
+
+    try:
+        closed, _ = _compat.make_jaxpr(flat, *(leaves[i] for i in places))
+    except _LOOKS_AT_VALUES:
+        return _Program()
+    jaxpr, constants = _compat.open_jaxpr(closed)
+    run = jax.jit(lambda constants, arrays: _compat.evaluate_jaxpr(jaxpr, constants, arrays))
+    return _Program(run, tuple(constants), **seen)
+
+
+def _key(leaf: Any) -> Hashable:
+    """What a program depends on of an input: the type of an array, the value of anything else."""
+    if _compat.is_array(leaf):
+        placed = leaf.sharding if getattr(leaf, "committed", False) else None
+        return jax.typeof(leaf), placed
+    return _static(leaf)
+
+
+class _Same:
+    """A key that is equal for the same object, which it keeps."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._value is other._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
+def _static(value: Any, depth: int = 0) -> Hashable:
+    """A key that is equal for equal values: `1`, `1.0` and `True` are not, two like functions are.
+
+    A function that is written down in a loop is a new object in each iteration, but the same program.
+    """
+    inner = functools.partial(_static, depth=depth + 1)
+    if isinstance(value, (bool, int, float, complex)):
+        return type(value), repr(value)
+    if depth > 8:  # a function that closes over itself
+        return _Same(value)
+    if type(value) is tuple:
+        return tuple, tuple(map(inner, value))
+    if isinstance(value, functools.partial):
+        return type(value), inner((value.func, value.args, *value.keywords.items()))
+    if isinstance(value, types.FunctionType):
+        try:
+            closed = tuple(cell.cell_contents for cell in value.__closure__ or ())
+            held = (value.__defaults__, *(value.__kwdefaults__ or {}).items())
+            parts = (value.__code__, _Same(value.__globals__), inner(held), inner(closed))
+            hash(parts)
+        except (
+            TypeError,
+            ValueError,
+        ):  # it closes over an array, or a variable without a value yet
+            return _Same(value)
+        return parts
+    return type(value), value

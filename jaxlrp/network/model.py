@@ -1,0 +1,143 @@
+"""A user's function or Flax module as a pure function, and which of its arguments is explained."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import linen as nn
+from flax import nnx
+
+from jaxlrp.network.flax_models import Modules, NNXFunction
+
+Function = Callable[..., Any] | nn.Module | nnx.Module
+"""What can be explained: a function of arrays, a Linen module or its `apply`, an NNX module."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A user's function, made ready once.
+
+    Attributes:
+      fun: a pure function; for an NNX module, of its state and the user's arguments.
+      call: the function of the user's arguments, as it was given.
+      state: the state of an NNX module, else None.
+      argnums: the positions, among the user's arguments, of what is explained.
+      single: whether one argument is explained, rather than a sequence of them.
+      by_default: whether `argnums` was left out.
+      has_aux: whether the function returns (output, auxiliary).
+      modules: the types of NNX modules by path.
+      name: the function's name, for messages.
+    """
+
+    fun: Callable[..., Any]
+    call: Callable[..., Any]
+    state: Any
+    argnums: tuple[int, ...]
+    single: bool
+    by_default: bool
+    has_aux: bool
+    modules: Modules
+    name: str
+
+    def check_given(self, args: Sequence[Any]) -> None:
+        """Checks that the explained arguments are among the positional ones.
+
+        Raises:
+          TypeError: naming the first that is missing; or if the position was left out and would be
+            that of the variables of a Linen module.
+        """
+        for i in self.argnums:
+            if i >= len(args):
+                raise TypeError(
+                    f"argnums={i} names the argument to explain, but only {len(args)} positional arguments "
+                    "were given: pass the explained argument by position"
+                )
+        if self.by_default and self.argnums == (0,) and len(args) > 1 and _are_variables(args[0]):
+            raise TypeError(
+                "the first argument looks like the variables of a Linen module: pass argnums=1 to "
+                "explain the argument after them, or argnums=0 to explain the variables"
+            )
+
+
+def model_of(fun: Function, argnums: int | Sequence[int] | None, has_aux: bool) -> Model:
+    """Makes a user's function or Flax module ready to be traced.
+
+    Args:
+      fun: a function, an NNX module, or a Linen module, which stands for its `apply`.
+      argnums: the position of the explained argument, or several. None: the first one, but for the
+        `apply` of a Linen module the first one after the variables.
+      has_aux: whether `fun` returns (output, auxiliary).
+
+    Raises:
+      TypeError: if `fun` is neither, or `argnums` is not an integer or a sequence of integers.
+    """
+    if isinstance(fun, nn.Module) and getattr(fun, "scope", None) is None:
+        fun = fun.apply
+    if not callable(fun):
+        raise TypeError(
+            f"fun must be a function, a Linen module or an NNX module, got {fun!r} of type "
+            f"{type(fun).__name__}"
+        )
+    name, first = _name(fun), _first_argument(fun)
+    positions = _positions(first if argnums is None else argnums)
+    single, default = argnums is None or isinstance(argnums, int), argnums is None
+    if isinstance(fun, nnx.Module):
+        held = NNXFunction(fun)
+        call = functools.partial(held, held.state)
+        return Model(
+            held, call, held.state, positions, single, default, has_aux, held.modules, name
+        )
+    # under a jit of the user's, a cached trace would not know of modules
+    inner = getattr(fun, "__wrapped__", fun) if isinstance(fun, _JITTED) else fun
+    return Model(inner, fun, None, positions, single, default, has_aux, {}, name)
+
+
+_JITTED = type(jax.jit(lambda x: x))
+
+
+def _positions(argnums: int | Sequence[int]) -> tuple[int, ...]:
+    single = isinstance(argnums, int)
+    listed = isinstance(argnums, Sequence) and not isinstance(argnums, str)
+    positions = (argnums,) if single else tuple(argnums) if listed else ()
+    if not positions or not all(
+        isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in positions
+    ):
+        raise TypeError(
+            "argnums must be the position of the explained argument, an integer >= 0, or a sequence "
+            f"of such positions; got {argnums!r}"
+        )
+    return positions
+
+
+def _first_argument(fun: Any) -> int:
+    """The position of the first argument that is not the variables of a Linen module."""
+    bound = 0
+    while True:
+        if isinstance(fun, functools.partial):
+            bound += len(fun.args)
+            fun = fun.func
+        elif inspect.ismethod(fun):
+            owner = fun.__self__
+            is_apply = isinstance(owner, nn.Module) and fun == owner.apply
+            return max(1 - bound, 0) if is_apply else 0
+        elif callable(getattr(fun, "__wrapped__", None)):  # a transformation, such as `jax.jit`
+            fun = fun.__wrapped__
+        else:
+            return 0
+
+
+def _are_variables(argument: Any) -> bool:
+    return isinstance(argument, Mapping) and "params" in argument
+
+
+def _name(fun: Any) -> str:
+    if isinstance(fun, functools.partial):
+        return f"partial({_name(fun.func)})"
+    owner = getattr(fun, "__self__", None)
+    name = getattr(fun, "__name__", type(fun).__name__)
+    return name if owner is None or inspect.ismodule(owner) else f"{type(owner).__name__}.{name}"

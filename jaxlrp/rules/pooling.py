@@ -1,0 +1,59 @@
+"""Rules for sums, pools and maxima."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxlrp.network import primitives as P
+from jaxlrp.numerics import Stabilizer, as_stabilizer, checked, to_relevance
+from jaxlrp.rules import maxima
+from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, rule
+
+
+@rule
+class Norm(Rule):
+    r"""Relevance of a sum or mean shared by contribution, with a stabilizer.
+
+    R_j = c_j / stabilize(sum_j c_j) R,   c_j the summands
+
+    Without a stabilizer it is LRP-0, which needs no division and is what sums and pools get by
+    default.
+
+    Attributes:
+      stabilizer: added to the denominator, >= 0, in the units of the sum, or a function.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"sum", "pool"})
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
+
+    stabilizer: Stabilizer = 1e-6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        d = as_stabilizer(self.stabilizer)(z)
+        s = to_relevance(z, g) / d
+        _, pull = jax.vjp(layer.function, *inputs)
+        return Shares(pull(s), stabilizer=jnp.sum(s * (d - z)))
+
+
+@rule
+class WinnerTakesAll(Rule):
+    """A maximum passes its relevance to the value that won; among equals, to the first.
+
+    First means the one of smallest index in the window, in C order, and the left one of two values. In
+    a maximum over segments (`jax.ops.segment_max`) and of a cumulative one equals share.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"maxpool"})
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        if layer.layer.ops[0].primitive in P.SCATTER_MAXIMA | P.CUMULATIVE_MAXIMA:
+            return Shares(jax.vjp(layer.function, *inputs)[1](g))
+        return Shares(maxima.winner_takes_all(layer.layer, inputs, z, g))
