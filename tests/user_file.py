@@ -60,13 +60,19 @@ def composites() -> list[lrp.Composite]:
     return [assert_type(made, lrp.Composite), lrp.composites.attnlrp(gamma=0.05), made + made]
 
 
+def choose(layer: lrp.Layer) -> lrp.rules.Rule | None:
+    """A composite as a function."""
+    assert layer.kind in lrp.KINDS
+    return lrp.Gamma(gamma=0.1) if layer.path == "hidden" else None
+
+
 def main() -> None:
     """Explains a small network in every way of the top level."""
     model, x = MLP(), jnp.array([[1.0, -2.0], [0.5, 3.0]])
     variables = model.init(jax.random.key(0), x)
     composite = lrp.composites.all_epsilon(1e-6)
 
-    plan = lrp.plan(model.apply, composite, variables, x, argnums=1)
+    plan = lrp.plan(model, composite, variables, x)
     assert_type(plan, lrp.Plan)
     assert_type(plan.paths, tuple[str, ...])
     assert_type(plan["head"], lrp.rules.Rule)
@@ -75,10 +81,13 @@ def main() -> None:
     explain = lrp.explain(
         model.apply, plan, argnums=1, record="hidden", parameters=0, has_aux=False, debug=False
     )
-    found = explain(variables, x, target=1)
+    assert_type(explain, lrp.Explainer)
+    found = explain(variables, x, target=1, condition={"hid*": jnp.ones(4)})
     assert_type(found, lrp.Explanation)
     assert_type(found.records["hidden"], lrp.Record)
     assert_type(found.gains, dict[str, float])
+    assert_type(explain.plan(variables, x), lrp.Plan)
+    assert_type(explain.ledger(variables, x, target=1), lrp.Ledger)
     for target in (
         jnp.array([0, 2]),
         lrp.targets.predicted,
@@ -86,13 +95,15 @@ def main() -> None:
         lrp.targets.LogOdds(1),
         lambda z: z * jax.nn.one_hot(1, 3),
     ):
-        explain(variables, x, target=target)
+        jax.eval_shape(lambda x, t=target: explain(variables, x, target=t), x)
     jax.jit(explain)(variables, x, target=0)
+    assert_type(lrp.explain(model, lrp.Epsilon()), lrp.Explainer)
+    assert_type(lrp.explain(model, choose, start="hidden", jit=False), lrp.Explainer)
 
     attached = lrp.attach(model.apply, composite, argnums=1)
     jax.grad(lambda x: attached(variables, x)[:, 1].sum())(x)
 
-    ledger = lrp.ledger(model.apply, composite, variables, x, argnums=1, target=1)
+    ledger = lrp.ledger(model.apply, composite, variables, x, target=1, zero_bias=True)
     assert_type(ledger, lrp.Ledger)
     assert_type(ledger.residual, jax.Array)
     assert_type(ledger.warning, str)

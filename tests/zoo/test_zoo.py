@@ -203,7 +203,13 @@ def presets(entry: Entry) -> dict[str, lrp.Composite]:
     return {name: C.PRESETS[name]() for name in names}
 
 
-@pytest.mark.parametrize("name", ZOO)
+def _by_turns() -> list[Any]:
+    """Half of them take a minute of a processor: the other half is slow, as in `test_product.py`."""
+    marks = ([], [pytest.mark.slow])
+    return [pytest.param(name, marks=marks[i // 2 % 2]) for i, name in enumerate(ZOO)]
+
+
+@pytest.mark.parametrize("name", _by_turns())
 def test_presets(name: str) -> None:
     """Finite under each of these; a ledger for attention closes; the gradient is the gradient.
 
