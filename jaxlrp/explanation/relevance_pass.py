@@ -54,7 +54,7 @@ class RelevancePass:
         masks = self._masks(condition)
         weights = self._parameter_values()
         blank = blanks(traced.network)
-        tapped = dict.fromkeys([*recorded, *([] if start is None else [start])])
+        tapped = {*recorded, *([] if start is None else [start])}
         rules = self.plan.rules_for(start)
 
         def forward(variables: dict[str, Any]) -> tuple[Any, Any]:

@@ -165,7 +165,7 @@ def stages_of(
     layers: Sequence[str],
     composite: CompositeLike,
     node_axis: int,
-    argnums: int | Sequence[int],
+    argnums: int | Sequence[int] | None,
     from_input: bool,
     chunk: int,
 ) -> Stages:
