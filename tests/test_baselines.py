@@ -297,7 +297,9 @@ def test_aux_is_missing(name: str):
 
 @every_method
 def test_fun_is_none(name: str):
-    with pytest.raises(TypeError, match="fun must be a function, a Linen module or an NNX module, got 3"):
+    with pytest.raises(
+        TypeError, match="fun must be a function, a Linen module or an NNX module, got 3"
+    ):
         METHODS[name](3)
 
 
