@@ -160,7 +160,7 @@ def test_the_ledger_closes(check: bool) -> None:
 
     def ledger(fun: Callable) -> Any:
         check = lrp.ledger
-        return jax.jit(lambda p, x: check(fun, C.all_epsilon(0.1), p, x, target=1))(PARAMS, X)
+        return jax.jit(lambda p, x: check(fun, C.all_epsilon(0.1), p, x, argnums=1, target=1))(PARAMS, X)
 
     plain = ledger(network)
     found = ledger(over_mesh(tensor_parallel, check))
@@ -350,7 +350,7 @@ def test_flax_modules_inside() -> None:
     mapped = jax.shard_map(
         model.apply, mesh=MESH, in_specs=(PS(), PS("data")), out_specs=PS("data")
     )
-    assert lrp.plan(mapped, None, variables, X).paths == ("hidden", "relu", "head")
+    assert lrp.plan(mapped, None, variables, X, argnums=1).paths == ("hidden", "relu", "head")
     expected = explained(model.apply, argnums=1)(variables, X, target=1).relevance
     close(explained(mapped, argnums=1)(variables, X, target=1).relevance, expected)
 
