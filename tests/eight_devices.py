@@ -160,7 +160,9 @@ def test_the_ledger_closes(check: bool) -> None:
 
     def ledger(fun: Callable) -> Any:
         check = lrp.ledger
-        return jax.jit(lambda p, x: check(fun, C.all_epsilon(0.1), p, x, argnums=1, target=1))(PARAMS, X)
+        return jax.jit(lambda p, x: check(fun, C.all_epsilon(0.1), p, x, argnums=1, target=1))(
+            PARAMS, X
+        )
 
     plain = ledger(network)
     found = ledger(over_mesh(tensor_parallel, check))
