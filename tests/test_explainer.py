@@ -265,11 +265,7 @@ def test_the_state_of_an_nnx_module_is_that_of_its_making():
 
 @pytest.mark.parametrize("label", [2, -1, np.int64(2), np.array([0, 2]), jnp.array([2, 0])])
 @pytest.mark.parametrize(
-<<<<<<< HEAD
     "of", [lambda t: t, targets.Contrast, targets.LogOdds], ids=["plain", "contrast", "log-odds"]
-=======
-    "of", [lambda t: t, targets.Contrast, targets.LogOdds], ids=["index", "contrast", "log_odds"]
->>>>>>> habits
 )
 def test_targets_out_of_range(label, of):
     explain = lrp.explain(network)
