@@ -13,7 +13,7 @@ from flax import linen as nn
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
-from jaxlrp.propagation import layer_vjp, ledger_rows
+from jaxlrp.propagation import ledger_rows
 
 RNG = np.random.default_rng(0)
 W, V = RNG.normal(size=(4, 3)), RNG.normal(size=(3, 2))
