@@ -42,7 +42,10 @@ def as_arrays(target: Target) -> Target:
         if isinstance(leaf, Selection):
             indices = {name: as_arrays(getattr(leaf, name)) for name in leaf.indices}
             return dataclasses.replace(leaf, **indices) if indices else leaf  # pyright: ignore[reportArgumentType]
-        return jnp.asarray(leaf) if is_number(leaf) else leaf
+        fits = is_number(leaf) and (isinstance(leaf, float) or abs(leaf) < 2**31)
+        return (
+            jnp.asarray(leaf) if fits else leaf
+        )  # what no int32 holds is out of range of any output
 
     return jax.tree.map(one, target, is_leaf=lambda leaf: isinstance(leaf, Selection))
 

@@ -214,8 +214,8 @@ def plan(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxlrp as lrp
-      >>> made = lrp.plan(lambda x: jax.nn.relu(x @ jnp.ones((2, 2))), lrp.Epsilon(), jnp.ones(2))
-      >>> made.paths
+      >>> w = jnp.array([[2.0, -1.0], [1.0, 3.0]])
+      >>> lrp.plan(lambda x: jax.nn.relu(x @ w), lrp.Epsilon(), jnp.ones(2)).paths
       ('dot_general', 'relu')
     """
     if not args:
