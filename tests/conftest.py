@@ -40,8 +40,8 @@ def x64() -> Iterator[None]:
 
 
 @pytest.fixture
-def strict(x64: None) -> Iterator[None]:
-    """Compute in float64, and let no dtype change unasked."""
+def strict() -> Iterator[None]:
+    """Let no dtype change unasked, neither in the library nor in the functions of the test."""
     with jax.numpy_dtype_promotion("strict"):
         yield
 

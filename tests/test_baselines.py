@@ -22,7 +22,7 @@ from numeric import close
 KEY = jax.random.key(7)
 
 
-pytestmark = pytest.mark.usefixtures("strict")
+pytestmark = pytest.mark.usefixtures("x64", "strict")
 
 
 def array(*values: Any) -> jax.Array:

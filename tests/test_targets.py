@@ -8,6 +8,8 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import targets
 
+pytestmark = pytest.mark.usefixtures("strict")
+
 Z = jnp.array([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]])
 explain = lrp.explain(lambda x: x)
 
@@ -86,7 +88,11 @@ def test_each_part_of_an_output_has_a_target_of_its_own():
     for target, first, second in [
         ((2, targets.predicted), [[0, 0, 3], [0, 0, -1]], [[0, 0, 6], [0, 8, 0]]),
         ((starts, targets.Contrast(ends, 0)), at_start, [[-2, -4, 0], [-1, 8, 0]]),
-        ((jnp.ones((2, 3)), lambda z: z * (z > 0)), np.ones((2, 3)), [[2, 0, 6], [1, 8, 0]]),
+        (
+            (jnp.ones((2, 3)), lambda z: z * (z > 0).astype(z.dtype)),
+            np.ones((2, 3)),
+            [[2, 0, 6], [1, 8, 0]],
+        ),
         ((Z * 3, ends), Z * 3, at_end),
     ]:
         found = spans(target)
