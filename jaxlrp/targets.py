@@ -159,7 +159,7 @@ def _whole(output: Any) -> Any:
         return jax.tree.map(jnp.ones_like, output)
     raise TypeError(
         f"target is missing: the output is {_describe(output)}, of which one value per example must "
-        "be chosen. Pass target=3 or target=labels (class indices), target=lrp.targets.predicted, "
+        "be chosen. Pass target=0 or target=labels (class indices), target=lrp.targets.predicted, "
         "an array of initial relevance shaped like the output, or a function from output to that"
     )
 

@@ -230,6 +230,12 @@ def test_every_rule_and_kind_is_in_the_table() -> None:
     concrete = {getattr(R, name) for name in R.__all__}
     concrete = {c for c in concrete if isinstance(c, type) and issubclass(c, R.Rule)} - {R.Rule}
     assert {type(case.rule) for case in CASES} == concrete
+    assert {case.kind for case in CASES} == set(lrp.KINDS) - {
+        "embedding",
+        "quantizer",
+        "quotient",
+        "unsupported",
+    }
     for case in CASES:
         assert case.kind in case.rule.kinds
         p, x, _ = inputs(case)

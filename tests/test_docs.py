@@ -197,7 +197,7 @@ def make_pictures():
 
 
 def test_every_picture_that_a_page_shows_is_drawn(make_pictures):
-    net = types.SimpleNamespace(bounds=(-1.0, 1.0))
+    net = types.SimpleNamespace(input_range=(-1.0, 1.0))
     shown = set()
     for page in DOCS.rglob("*.md"):
         shown |= set(re.findall(r"_pictures/(\w+)\.png", page.read_text(encoding="utf-8")))
@@ -219,7 +219,7 @@ def test_a_picture(make_pictures):
             return jax.nn.relu(x @ w).sum((1, 2))
 
     w = np.random.default_rng(0).normal(size=(3, 1000)).astype(np.float32)
-    net = types.SimpleNamespace(model=Model(), variables=w, bounds=(-1.0, 1.0))
+    net = types.SimpleNamespace(model=Model(), variables=w, input_range=(-1.0, 1.0))
     x = np.random.default_rng(1).uniform(-1, 1, (1, 4, 5, 3)).astype(np.float32)
     (panel,) = make_pictures.panels(net)["WinnerTakesAll"]
     found = make_pictures.explained(net, panel, x)

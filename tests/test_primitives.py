@@ -38,7 +38,7 @@ def test_what_becomes_of_each_primitive_is_settled_once() -> None:
     fates = {p: [fate for fate, table in P.FATES.items() if p in table] for p in found}
     unknown = sorted(str(p) for p, fate in fates.items() if not fate)
     assert not unknown, (
-        f"jax {jax.__version__} has primitives of which jaxlrp/primitives.py says nothing: {unknown}. "
+        f"jax {jax.__version__} has primitives that jaxlrp/network/primitives.py does not list: {unknown}. "
         "Put each into one of its tables, and give it a case in tests/test_primitives.py"
     )
     twice = {str(p): fate for p, fate in fates.items() if len(fate) > 1}

@@ -130,9 +130,10 @@ def explain(
       fun: a function of arrays; a Linen module or its `apply`; or an NNX module, whose state is read
         once, here.
       composite: which rule each layer gets: a `Composite`, a `Plan`, one `Rule` for all layers that it
-        applies to, a function from a `Layer` to its rule or None, or None for `composites.default()`.
-      argnums: the position of the explained argument, or several. What depends on it is a layer's
-        input; all else is a parameter. By default the first argument; for a Linen module and its
+        applies to, a function from a `Layer` to its rule (None: the default rule of its
+        kind); by default `composites.default()`.
+      argnums: the position of the explained argument, or several. Values computed from it
+        are inputs of layers; all other values, other arguments included, are parameters. By default the first argument; for a Linen module and its
         `apply` the first after the variables.
       has_aux: whether `fun` returns (output, auxiliary).
       record: paths or shell patterns of layers whose relevance and activation are given back.
@@ -146,16 +147,17 @@ def explain(
         there is one for each structure, shapes, dtypes and values of what is not an array (numbers in
         arguments that are not explained, booleans, strings). As with `jax.jit`, `fun` is traced once
         for each: later changes of other state that it captures are not seen. False, and `debug`:
-        evaluate each operation on its own. A function that looks at values is evaluated so, too.
+        evaluate each operation on its own. A function that cannot be traced because it branches on values is also evaluated
+        operation by operation.
 
     Returns:
       An `Explainer`, a function `(*args, target=None, condition=None, **kwargs) -> Explanation` with
       the methods `plan(*args, **kwargs)` and `ledger(*args, target=None, **kwargs)`. Positional and
       keyword arguments are those of `fun`; `fun_kwargs={"target": ...}` passes keyword arguments of
-      `fun` whose names the explainer uses itself. `target` chooses the relevance that the output
-      begins with:
+      `fun` whose names the explainer uses itself. `target` chooses the initial relevance:
 
-      * an int, or integers of the shape of the output less its last axis: that logit's own value;
+      * a class index, or one for each example (the shape of the output without its last axis): the value
+        of that logit;
       * an array of the output's shape (or a pytree like the output): that relevance;
       * a function from the output to such an array;
       * `targets.predicted`, `targets.Contrast(a, b)`, `targets.LogOdds(c)`;
@@ -164,8 +166,8 @@ def explain(
         array, and None where no relevance begins.
 
       `condition` is a dictionary from paths or shell patterns of layers to arrays that broadcast to
-      the layer's output: the relevance there is multiplied by them. A layer's own path comes before
-      patterns, of which no two may match the same layer.
+      the layer's output: the relevance there is multiplied by them. An exact path takes
+      precedence over patterns. Two patterns must not match the same layer.
 
     Raises:
       TypeError, ValueError, IndexError: naming the argument that is wrong, and how to fix it.

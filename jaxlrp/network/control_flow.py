@@ -60,8 +60,9 @@ class Inside:
       rules: a pytree that all bodies read.
       taps: those of each body.
       avals: for each body, the types of the outputs of its layers, by path.
-      alike: makes values carry relevance where they do in another step or branch; it takes the first
-        results of the operation, as many as there are values.
+      alike: for values that are the first results of the operation: gives those that carry relevance in
+        any step or branch the zeros that carry it, so that all steps and branches have the same types.
+        Call it on what a loop begins with, on the carry after each step, and on the outputs of a branch.
     """
 
     run: Callable[[int, Any, list[Any], Taps], Result]

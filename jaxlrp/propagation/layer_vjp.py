@@ -1,4 +1,4 @@
-"""Layers with a rule as their VJP. The one place where `custom_vjp` is applied."""
+"""Layers with a rule as their VJP: the one place where a rule becomes a `custom_vjp`."""
 
 from __future__ import annotations
 
