@@ -133,8 +133,8 @@ def explain(
         applies to, a function from a `Layer` to its rule (None: the default rule of its
         kind); by default `composites.default()`.
       argnums: the position of the explained argument, or several. Values computed from it
-        are inputs of layers; all other values, other arguments included, are parameters. By default the first argument; for a Linen module and its
-        `apply` the first after the variables.
+        are inputs of layers; all other values, other arguments included, are parameters. By default the
+        first argument; for a Linen module and its `apply` the first after the variables.
       has_aux: whether `fun` returns (output, auxiliary).
       record: paths or shell patterns of layers whose relevance and activation are given back.
       start: the path, or a pattern for it, of one layer at whose output relevance begins; `target`
@@ -147,8 +147,8 @@ def explain(
         there is one for each structure, shapes, dtypes and values of what is not an array (numbers in
         arguments that are not explained, booleans, strings). As with `jax.jit`, `fun` is traced once
         for each: later changes of other state that it captures are not seen. False, and `debug`:
-        evaluate each operation on its own. A function that cannot be traced because it branches on values is also evaluated
-        operation by operation.
+        evaluate each operation on its own, as is done for a function that cannot be traced because it
+        branches on values.
 
     Returns:
       An `Explainer`, a function `(*args, target=None, condition=None, **kwargs) -> Explanation` with
