@@ -260,6 +260,20 @@ def test_the_state_of_an_nnx_module_is_that_of_its_making():
     close(lrp.explain(model)(X, target=0).output, model(X))
 
 
+def test_a_target_that_reads_another_global_is_another_program():
+    """As in a notebook whose cell runs again."""
+    explain, scope = lrp.explain(network), {"factor": 1.0}
+    cell = "target = lambda z: factor * z"
+    exec(cell, scope)
+    once = explain(X, target=scope["target"]).relevance
+    scope["factor"] = 2.0
+    exec(cell, scope)
+    close(explain(X, target=scope["target"]).relevance, 2 * once)
+    scope["factor"] = jnp.full((), 3.0)
+    exec(cell, scope)
+    close(explain(X, target=scope["target"]).relevance, 3 * once)
+
+
 # Targets
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import threading
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
@@ -174,12 +174,20 @@ def _static(value: Any, depth: int = 0) -> Hashable:
         try:
             closed = tuple(cell.cell_contents for cell in value.__closure__ or ())
             held = (value.__defaults__, *(value.__kwdefaults__ or {}).items())
-            parts = (value.__code__, _Same(value.__globals__), inner(held), inner(closed))
+            used = tuple(_globals_of(value.__code__, value.__globals__))
+            parts = (value.__code__, inner(held), inner(closed), inner(used))
             hash(parts)
-        except (
-            TypeError,
-            ValueError,
-        ):  # it closes over an array, or a variable without a value yet
+        except (TypeError, ValueError):  # it reads an array, or a variable without a value yet
             return _Same(value)
         return parts
     return type(value), value
+
+
+def _globals_of(code: types.CodeType, known: dict[str, Any]) -> Iterator[Any]:
+    """The values of the global variables that a function reads, but for modules."""
+    for name in code.co_names:
+        if name in known and not isinstance(known[name], types.ModuleType):
+            yield known[name]
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _globals_of(constant, known)
