@@ -37,7 +37,7 @@ def is_float(x: jax.Array) -> bool:
 
 def scale(ledger: Any) -> float:
     """The greatest relevance that a layer was given, times the number of layers."""
-    received = [abs(float(e.received)) for e in ledger.entries.values()]
+    received = [abs(float(e.received)) for e in ledger.rows.values()]
     return max(received) * len(received)
 
 
@@ -131,7 +131,7 @@ def check_derivative(case: Case) -> None:
 
 def check_layers(case: Case) -> None:
     """Without biases every layer hands on what it was given, but for its stabilizer's share."""
-    layers = {p: e for p, e in case.ledger.entries.items() if e.kind in KINDS}
+    layers = {p: e for p, e in case.ledger.rows.items() if e.kind in KINDS}
     worst = {path: abs(float(e.rule)) for path, e in layers.items()}
     assert max(worst.values()) < RTOL * case.scale
 
