@@ -210,7 +210,8 @@ def test_nnx_equals_linen_and_is_left_alone(linen):
         argnums=1,
     )(variables, IMAGE, target=2)
     np.testing.assert_allclose(result.relevance, expected.relevance, rtol=1e-5, atol=1e-7)
-    np.testing.assert_array_equal(result.output, module(IMAGE))
+    # one unit in the last place: with JAX 0.10.0 one of eight logits differs by it
+    np.testing.assert_allclose(result.output, module(IMAGE), rtol=2**-22)
     assert list(result.records) == ["twice", "twice:1"]
     after = nnx.to_pure_dict(nnx.state(module, nnx.Param))
     jax.tree.map(np.testing.assert_array_equal, before, after)

@@ -656,7 +656,7 @@ def test_box_of_a_wrong_shape() -> None:
 
 
 def test_pass_needs_equal_shapes() -> None:
-    with pytest.raises(ValueError, match=r"Pass hands relevance on unchanged.*\(3,\).*\(2,\)"):
+    with pytest.raises(ValueError, match=r"Pass passes relevance on unchanged.*\(3,\).*\(2,\)"):
         relevance(lrp.Pass(), W, B, X, Z)
 
 
