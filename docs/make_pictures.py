@@ -94,12 +94,13 @@ def thicken(x: jax.Array) -> jax.Array:
 
 
 def plain_panels() -> dict[str, tuple[Panel, ...]]:
-    """Each rule that needs no argument, wherever it applies."""
+    """Each rule whose page shows a picture, wherever the rule applies."""
     found = {}
     for name in rules.__all__:
         rule = getattr(rules, name)
         is_rule = isinstance(rule, type) and issubclass(rule, rules.Rule)
-        if is_rule and name not in ("Rule", "Custom"):
+        page = pathlib.Path(__file__).parent / "rules" / f"{name.lower()}.md"
+        if is_rule and name != "Custom" and page.exists() and f"_pictures/{name}.png" in page.read_text("utf-8"):
             found[name] = (Panel(name, above(by_kind(rule.kinds, rule()))),)
     return found
 

@@ -258,7 +258,7 @@ def test_a_store_in_another_order(tmp_path, open_viewer, named):
     assert len(opened.ids) == 29
     found = spray.analyze(
         opened.relevance, opened["label"][:], key=jax.random.key(0),
-        settings=spray.Settings(neighbors=4, views={}),
+        settings=spray.Settings(n_neighbors=4, views={}),
     )  # fmt: skip
     part = Attribution.from_store(opened, {"spray": found}, ids=names if named else None)
     files = export_virelay(
@@ -287,7 +287,7 @@ def test_a_class_of_few_samples(tmp_path, open_viewer, few):
     labels = (np.arange(N) < few).astype(int)
     found = spray.analyze(
         projects.relevance(1)[..., 0], labels, key=jax.random.key(0),
-        settings=spray.Settings(views={"pca": spray.PCA(), "tsne": spray.TSNE(iterations=250)}),
+        settings=spray.Settings(views={"pca": spray.PCA(), "tsne": spray.TSNE(max_iter=250)}),
     )  # fmt: skip
     part = attribution(relevance=projects.relevance(1), analyses={"spray": found})
     _, client = open_viewer(
