@@ -97,10 +97,11 @@ def plain_panels() -> dict[str, tuple[Panel, ...]]:
     """Each rule whose page shows a picture, wherever the rule applies."""
     found = {}
     for name in rules.__all__:
-        rule = getattr(rules, name)
-        is_rule = isinstance(rule, type) and issubclass(rule, rules.Rule)
         page = pathlib.Path(__file__).parent / "rules" / f"{name.lower()}.md"
-        if is_rule and name != "Custom" and page.exists() and f"_pictures/{name}.png" in page.read_text("utf-8"):
+        if name == "Custom" or not page.exists():
+            continue
+        if f"_pictures/{name}.png" in page.read_text("utf-8"):
+            rule = getattr(rules, name)
             found[name] = (Panel(name, above(by_kind(rule.kinds, rule()))),)
     return found
 

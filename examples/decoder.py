@@ -191,8 +191,8 @@ def main() -> int:
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     for ax, name in zip(figure.subplots(1, 2), (OURS, "input x gradient"), strict=True):
         plot.panel(
-            found[name][some], columns=[str(t) for t in range(LENGTH)], rows=labels, ax=ax, title=name,
-            column_name="position", normalize_rows=True,
+            found[name][some], column_labels=[str(t) for t in range(LENGTH)], row_labels=labels,
+            ax=ax, title=name, xlabel="position", normalize_rows=True,
         )  # fmt: skip
         ax.scatter(place[some], np.arange(6), s=90, facecolors="none", edgecolors="black")
     path = arguments.output / "decoder.png"

@@ -123,7 +123,7 @@ def ensemble():
         copies = (jnp.broadcast_to(x, (MEMBERS, *x.shape)) for x in (atoms, bonds))
         return of_all(variables, *copies, bonding)[..., AMES].mean(axis=0)
 
-    return nets[0].molecules, logit, variables
+    return nets[0].preprocess, logit, variables
 
 
 def per_atom(atoms: np.ndarray, bonds: np.ndarray, bonding: Bonding) -> np.ndarray:
