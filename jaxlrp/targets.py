@@ -42,10 +42,9 @@ def as_arrays(target: Target) -> Target:
         if isinstance(leaf, Selection):
             indices = {name: as_arrays(getattr(leaf, name)) for name in leaf.indices}
             return dataclasses.replace(leaf, **indices) if indices else leaf  # pyright: ignore[reportArgumentType]
+        # what no int32 holds is out of range of any output
         fits = is_number(leaf) and (isinstance(leaf, float) or abs(leaf) < 2**31)
-        return (
-            jnp.asarray(leaf) if fits else leaf
-        )  # what no int32 holds is out of range of any output
+        return jnp.asarray(leaf) if fits else leaf
 
     return jax.tree.map(one, target, is_leaf=lambda leaf: isinstance(leaf, Selection))
 
@@ -238,7 +237,7 @@ def _describe(tree: Any) -> str:
         )
 
     leaves = jax.tree.leaves(tree)
-    if len(leaves) == 1 and jax.tree.structure(tree) == jax.tree.structure(0):
+    if _is_single(tree, leaves):
         return show(leaves[0])
     return str(jax.tree.map(show, tree))
 

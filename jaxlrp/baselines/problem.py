@@ -108,15 +108,7 @@ def prepare(model: Model, args: tuple, kwargs: dict, dtype: Any = jnp.inexact) -
         for i, value in zip(model.argnums, values, strict=True):
             merged[i] = value
         # `model.fun` would be the inside of a function that is jitted; there is no need for that here
-        out = model.call(*merged, **kwargs)
-        if not model.has_aux:
-            return out, None
-        if not (isinstance(out, tuple) and len(out) == 2):
-            raise TypeError(
-                "with has_aux=True the function must return (output, auxiliary), got "
-                f"{jax.tree.structure(out)}"
-            )
-        return out
+        return model.split(model.call(*merged, **kwargs))
 
     return Problem(function, values, model.single)
 

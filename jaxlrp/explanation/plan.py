@@ -126,7 +126,6 @@ class Plan:
           start: the path of the layer at which relevance begins, None for the output.
         """
         pairs = list(zip(self.rows, self.rules, strict=True))
-        # an affine layer that passes relevance on gives its share even to a unit that is zero
         feeds = [
             math.inf if row.loops else row.depth  # the next step of a loop hands it to all in it
             for row, rule in pairs

@@ -21,7 +21,7 @@ from jaxlrp.network.dependence import cuts_before, is_inexact
 from jaxlrp.network.discrete import carrier, is_discrete, lifted, raw, with_carrier
 from jaxlrp.network.trace import Traced
 from jaxlrp.numerics import to_relevance, widen
-from jaxlrp.propagation.blanks import blanks
+from jaxlrp.propagation.blanks import Blanks, blanks
 from jaxlrp.propagation.interpreter import interpret
 from jaxlrp.targets import Target
 
@@ -51,9 +51,9 @@ class RelevancePass:
         self._check_depends()
         start = None if self.start is None else one("start", self.start, self.plan.paths)
         recorded = self._recorded()
-        masks = self._masks(condition)
-        weights = self._parameter_values()
         blank = blanks(traced.network)
+        masks = self._masks(condition, blank)
+        weights = self._parameter_values()
         tapped = {*recorded, *([] if start is None else [start])}
         rules = self.plan.rules_for(start)
 
@@ -65,7 +65,6 @@ class RelevancePass:
             found, recorded = interpret(traced.network, rules, values, taps)
             outputs = list(map(raw, found))
             output = jax.tree.unflatten(traced.output_tree, outputs[: traced.n_outputs])
-
             rest = (output, outputs[traced.n_outputs :], recorded)
             return (output if start is None else recorded[start]), rest
 
@@ -135,10 +134,11 @@ class RelevancePass:
         found = {path for p in self.record for path in some(f"record={p!r}", p, paths)}
         return [path for path in paths if path in found]
 
-    def _masks(self, condition: Mapping[str, ArrayLike]) -> dict[str, Array]:
+    def _masks(
+        self, condition: Mapping[str, ArrayLike], blank: Mapping[str, Blanks]
+    ) -> dict[str, Array]:
         given = by_layer("condition", condition, self.plan.paths)
-        shapes = {path: blank.shape for path, blank in blanks(self.traced.network).items()}
-        return {path: _mask(key, path, m, shapes[path]) for path, (key, m) in given.items()}
+        return {path: _mask(key, path, m, blank[path].shape) for path, (key, m) in given.items()}
 
     def _parameter_values(self) -> list[int]:
         """Which traced values are parameters whose relevance is asked for."""

@@ -44,6 +44,21 @@ class Model:
     modules: Modules
     name: str
 
+    def split(self, result: Any) -> tuple[Any, Any]:
+        """(output, auxiliary) of what the function returned; None for the latter where it has none.
+
+        Raises:
+          TypeError: if `has_aux` is set and the result is not a pair.
+        """
+        if not self.has_aux:
+            return result, None
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(
+                "with has_aux=True the function must return (output, auxiliary), got "
+                f"{jax.tree.structure(result)}"
+            )
+        return result
+
     def check_given(self, args: Sequence[Any]) -> None:
         """Checks that the explained arguments are among the positional ones.
 

@@ -51,20 +51,13 @@ def trace(arguments: Arguments, kwargs: Mapping[str, Any]) -> Traced:
     model = arguments.model
 
     def flat(*values: Any) -> Any:
-        out = model.fun(*arguments.merged(values), **kwargs)
-        if model.has_aux and not (isinstance(out, tuple) and len(out) == 2):
-            raise TypeError(
-                "with has_aux=True the function must return (output, auxiliary), got "
-                f"{jax.tree.structure(out)}"
-            )
-        return out
+        return model.split(model.fun(*arguments.merged(values), **kwargs))
 
     modules = dict(model.modules)
     with linen_scopes(modules):
-        closed, shapes = _compat.make_jaxpr(flat, *arguments.values)
+        closed, (output, aux) = _compat.make_jaxpr(flat, *arguments.values)
     jaxpr, consts = _compat.open_jaxpr(closed)
     graph = flatten(jaxpr, consts)
-    output, aux = shapes if model.has_aux else (shapes, None)
     n_outputs = len(jax.tree.leaves(output))
     return Traced(
         arguments=arguments,

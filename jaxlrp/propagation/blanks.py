@@ -42,9 +42,7 @@ class Blanks:
     @property
     def output(self) -> Array:
         """Like the layer's output."""
-        return self._zeros(self.graph.avals[self.layer.output])
-
-    def _zeros(self, aval: Any) -> Array:
+        aval = self.graph.avals[self.layer.output]
         dtype = aval.dtype if jnp.issubdtype(aval.dtype, jnp.inexact) else float
         blank = _compat.zeros(self.shape, dtype, _compat.varying_around(aval))
         return _compat.laid_out(blank, [axis for _, axis in _leading(aval, self.around)], aval)

@@ -176,8 +176,10 @@ def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Recorded:
     def run(i: int, rules: Rules, inputs: list[Any], taps: Taps) -> Result:
         return interpret(node.bodies[i], rules, inputs, taps)
 
+    carrying = _carrying(node)
+
     def alike(values: Sequence[Any]) -> list[Any]:
-        pairs = zip(values, _carrying(node), strict=False)
+        pairs = zip(values, carrying, strict=False)
         return [lifted(value) if carries else raw(value) for value, carries in pairs]
 
     inside = Inside(

@@ -13,7 +13,14 @@ from jax import Array, lax
 from jaxlrp import _compat
 from jaxlrp.network.detect import KINDS
 from jaxlrp.network.layers import Layer, LocalForm, Normalizer
-from jaxlrp.numerics import to_gradient_form, to_relevance, widen
+from jaxlrp.numerics import (
+    Stabilizer,
+    as_stabilizer,
+    checked,
+    to_gradient_form,
+    to_relevance,
+    widen,
+)
 
 T = TypeVar("T", bound=type)
 ALL_KINDS = frozenset(KINDS)
@@ -181,6 +188,19 @@ class Rule:
     def is_autodiff(self) -> bool:
         """Whether the rule is what autodiff does, so that no VJP needs to be replaced."""
         return False
+
+
+class Stabilized(Rule):
+    """A rule that divides by a denominator kept off zero, with the hyperparameter `stabilizer`."""
+
+    stabilizer: Stabilizer
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
+
+    def denominator(self, z: Array) -> Array:
+        """What relevance is divided by: z, kept off zero."""
+        return as_stabilizer(self.stabilizer)(z)
 
 
 def option(*, default: Any, kw_only: bool = True) -> Any:

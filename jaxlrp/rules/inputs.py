@@ -12,29 +12,18 @@ from jaxlrp._checks import check_one_of, is_number
 from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.numerics import (
     Stabilizer,
-    as_stabilizer,
-    checked,
     negative,
     off_zero,
     positive,
     to_gradient_form,
     to_relevance,
 )
-from jaxlrp.rules.base import BoundLayer, Rule, Shares, option, rule
+from jaxlrp.rules.base import BoundLayer, Rule, Shares, Stabilized, option, rule
 from jaxlrp.rules.linear import kept_bias, share
 
 
-class _InputRule(Rule):
+class _InputRule(Stabilized):
     kinds: ClassVar[frozenset[str]] = LINEAR_KINDS
-
-    stabilizer: Stabilizer
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
-
-    def denominator(self, z: Array) -> Array:
-        """What relevance is divided by: z, kept off zero."""
-        return as_stabilizer(self.stabilizer)(z)
 
 
 @rule

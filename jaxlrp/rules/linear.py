@@ -18,7 +18,7 @@ from jax import Array
 from jaxlrp._checks import check_at_least, check_one_of
 from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.numerics import Stabilizer, as_stabilizer, checked, positive, to_relevance
-from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, option, rule
+from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, Stabilized, option, rule
 
 Zed = Callable[..., Array]
 
@@ -49,18 +49,17 @@ def share(
     return pull(s), jnp.sum(s * (d - z))
 
 
-class LinearRule(Rule):
+class LinearRule(Stabilized):
     """A rule given by modified forward passes of x, w and b, with the options `bias` and `stabilizer`."""
 
     kinds: ClassVar[frozenset[str]] = LINEAR_KINDS
     keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
 
     bias: str
-    stabilizer: Stabilizer
 
     def __post_init__(self) -> None:
         check_one_of("bias", self.bias, ("absorb", "zero"))
-        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
+        super().__post_init__()
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs
@@ -77,10 +76,6 @@ class LinearRule(Rule):
     ) -> Iterable[tuple[Array, Zed, Array | None]]:
         """(relevance to share, modified forward pass, its value where known)."""
         raise NotImplementedError
-
-    def denominator(self, z: Array) -> Array:
-        """What relevance is divided by: z, kept off zero."""
-        return as_stabilizer(self.stabilizer)(z)
 
     def kept(self, bias: Array) -> Array:
         """The bias, as far as it counts."""

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp.network.layers import Layer, Normalizer
-from jaxlrp.numerics import Stabilizer, as_stabilizer, checked, to_gradient_form, to_relevance
-from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, rule
+from jaxlrp.numerics import Stabilizer, to_gradient_form, to_relevance
+from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, Stabilized, rule
 
 
 @rule
@@ -34,7 +34,7 @@ class Detach(Rule):
 
 
 @rule
-class LocalTaylor(Rule):
+class LocalTaylor(Stabilized):
     r"""Local response normalization, expanded to first order.
 
     y_k = x_k rho(S_k), S_k the sum of phi(x_j) over the neighbors j of k. Expanded at the point where
@@ -56,9 +56,6 @@ class LocalTaylor(Rule):
     keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
 
     stabilizer: Stabilizer = 1e-6
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
 
     def explained_layer(self, layer: Layer) -> Layer:
         local = layer.detail_as(Normalizer).local
@@ -85,7 +82,7 @@ class LocalTaylor(Rule):
         _, slope = jax.jvp(own_way, (x,), (ones,))
         _, all_neighbors = jax.jvp(lambda x: rho(x, layer.window_sum(phi(x))), (x,), (x,))
         terms = alone + all_neighbors - x * slope
-        d = as_stabilizer(self.stabilizer)(terms)
+        d = self.denominator(terms)
         s = to_relevance(z, g) / d
         (through_all,) = pull(s)
         relevance = x * through_all + (alone - x * slope) * s

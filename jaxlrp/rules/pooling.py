@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp.network import primitives as P
-from jaxlrp.numerics import Stabilizer, as_stabilizer, checked, to_relevance
+from jaxlrp.numerics import Stabilizer, to_relevance
 from jaxlrp.rules import maxima
-from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, rule
+from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, Stabilized, rule
 
 
 @rule
-class Norm(Rule):
+class Norm(Stabilized):
     r"""Relevance of a sum or mean shared by contribution, with a stabilizer.
 
     R_j = c_j / stabilize(sum_j c_j) R,   c_j the summands
@@ -32,11 +32,8 @@ class Norm(Rule):
 
     stabilizer: Stabilizer = 1e-6
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stabilizer", checked("stabilizer", self.stabilizer))
-
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
-        d = as_stabilizer(self.stabilizer)(z)
+        d = self.denominator(z)
         s = to_relevance(z, g) / d
         _, pull = jax.vjp(layer.function, *inputs)
         return Shares(pull(s), stabilizer=jnp.sum(s * (d - z)))
