@@ -15,6 +15,7 @@ from jaxlrp.explanation.compiled import Programs
 from jaxlrp.explanation.debug import check_finite
 from jaxlrp.explanation.ledger import Ledger, compute_ledger
 from jaxlrp.explanation.plan import CompositeLike, Plan, make_plan
+from jaxlrp.explanation.pullback import Pullback
 from jaxlrp.explanation.relevance_pass import RelevancePass
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.arguments import Arguments
@@ -71,6 +72,39 @@ class Explainer(BaseExplainer):
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
         return self._call("explain", self._explain, request, self.parameters)
 
+    def vjp(
+        self,
+        *args: Any,
+        condition: str | Iterable[str] = (),
+        fun_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Pullback:
+        """One forward pass, kept for any number of explanations, as `jax.vjp` keeps one for cotangents.
+
+        Args:
+          *args, **kwargs, fun_kwargs: the arguments of the function, as for explaining it.
+          condition: paths or shell patterns of the layers on whose relevance later calls may put
+            conditions.
+
+        Returns:
+          A `Pullback`, a function `(*, target=None, condition=None) -> Explanation`, with the output of
+          the function and the activations of the recorded layers.
+
+        Raises:
+          As `jaxlrp.explain`.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxlrp as lrp
+          >>> w = jnp.array([[2.0, -1.0], [1.0, 3.0]])
+          >>> pullback = lrp.explain(lambda x: x @ w).vjp(jnp.array([1.0, 2.0]))
+          >>> [jnp.rint(pullback(target=c).relevance).astype(int).tolist() for c in (0, 1)]
+          [[2, 2], [-1, 6]]
+        """
+        layers = (condition,) if isinstance(condition, str) else tuple(condition)
+        options = {"layers": layers}
+        request = Request(args, all_kwargs(kwargs, fun_kwargs), None, options)
+        return self._call("vjp", self._vjp, request, self.parameters)
+
     def plan(self, *args: Any, fun_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> Plan:
         """What will happen: every layer of the function and its rule. See `jaxlrp.plan`."""
         given = Arguments(self.model, args, self.parameters)
@@ -105,6 +139,14 @@ class Explainer(BaseExplainer):
             gains = check_finite(traced, plan, self.start, request.target, condition)
             result = dataclasses.replace(result, gains=gains)
         return result, begun
+
+    def _vjp(self, request: Request) -> tuple[Pullback, Any]:
+        traced = trace(Arguments(self.model, request.args, self.parameters), request.kwargs)
+        run = RelevancePass(
+            traced, make_plan(traced.network, self.composite), self.record, self.start
+        )
+        programs = self._programs if self.jit else None
+        return run.forward(request.options["layers"], programs), None
 
     def _ledger(self, request: Request) -> tuple[Ledger, Any]:
         traced = trace(Arguments(self.model, request.args), request.kwargs)

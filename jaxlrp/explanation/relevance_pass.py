@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp import _compat, targets
 from jaxlrp.errors import where
+from jaxlrp.explanation.compiled import Programs
 from jaxlrp.explanation.patterns import by_layer, one, some
 from jaxlrp.explanation.plan import Plan
-from jaxlrp.explanation.result import Explanation, Record
+from jaxlrp.explanation.pullback import Pullback, Signature
+from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.control_flow import Taps
 from jaxlrp.network.dependence import cuts_before, is_inexact
-from jaxlrp.network.discrete import carrier, is_discrete, lifted, raw, with_carrier
+from jaxlrp.network.discrete import carrier, lifted, raw, with_carrier
 from jaxlrp.network.trace import Traced
-from jaxlrp.numerics import to_relevance, widen
-from jaxlrp.propagation.blanks import Blanks, blanks
+from jaxlrp.propagation.blanks import blanks
 from jaxlrp.propagation.interpreter import interpret
 from jaxlrp.targets import Target
 
@@ -41,68 +40,67 @@ class RelevancePass:
     record: tuple[str, ...] = ()
     start: str | None = None
 
-    def run(self, target: Target, condition: Mapping[str, ArrayLike]) -> tuple[Explanation, Any]:
-        """The explanation, and the values at which relevance begins: the output, or that of `start`.
+    def forward(self, condition: Iterable[str], programs: Programs | None = None) -> Pullback:
+        """The forward pass.
 
         Args:
-          target, condition: see `jaxlrp.explain`.
+          condition: paths or shell patterns of layers whose relevance may be multiplied by masks.
+          programs: where the pullback keeps compiled programs; None for one that does not compile.
         """
         traced, given = self.traced, self.traced.arguments
         self._check_depends()
         start = None if self.start is None else one("start", self.start, self.plan.paths)
-        recorded = self._recorded()
+        recorded = self._matching("record", self.record)
+        conditioned = self._matching("condition", condition)
         blank = blanks(traced.network)
-        masks = self._masks(condition, blank)
-        weights = self._parameter_values()
-        tapped = {*recorded, *([] if start is None else [start])}
+        masks = {path: blank[path].output for path in conditioned}
         rules = self.plan.rules_for(start)
 
         def forward(variables: dict[str, Any]) -> tuple[Any, Any]:
             values = list(given.values)
             for n, value in (variables["parameters"] | variables["explained"]).items():
                 values[n] = with_carrier(lifted(values[n]), value)
-            taps = Taps(outputs=variables["taps"], masks=masks)
-            found, recorded = interpret(traced.network, rules, values, taps)
+            found, held = interpret(traced.network, rules, values, Taps(variables["taps"], masks))
             outputs = list(map(raw, found))
             output = jax.tree.unflatten(traced.output_tree, outputs[: traced.n_outputs])
-            rest = (output, outputs[traced.n_outputs :], recorded)
-            return (output if start is None else recorded[start]), rest
+            begun = output if start is None else held.outputs[start]
+            return (begun, held.masks), (output, outputs[traced.n_outputs :], held.outputs)
 
+        tapped = {*recorded, *([] if start is None else [start])}
         variables = {
             "explained": {n: carrier(lifted(given.values[n])) for n in given.explained},
-            "parameters": {n: given.values[n] for n in weights},
+            "parameters": {n: given.values[n] for n in self._parameter_values()},
             "taps": {path: blank[path].output for path in tapped},
         }
-        begun, pull, (output, aux, activations) = jax.vjp(forward, variables, has_aux=True)
-        (g,) = pull(targets.initial(begun, target, self.plan.readout))
-        explanation = Explanation(
+        (begun, sides), pull, (output, aux, outputs) = jax.vjp(forward, variables, has_aux=True)
+        kept = given.indices((*given.model.argnums, *given.parameters))
+        return Pullback(
             output=output,
-            relevance=self._relevance(g["explained"]),
             aux=None if traced.aux_tree is None else jax.tree.unflatten(traced.aux_tree, aux),
-            records={
-                path: Record(self._read(activations[path], g["taps"][path]), activations[path])
-                for path in recorded
-            },
-            parameters=self._parameter_relevance(g["parameters"]),
+            activations={path: outputs[path] for path in recorded},
+            _begun=begun,
+            _values={n: given.values[n] for n in kept},
+            _blanks=dict(sides),
+            _pull=pull,
+            _known=Signature(
+                readout=self.plan.readout,
+                paths=tuple(conditioned),
+                record=tuple(recorded),
+                explained=given.templates(given.model.argnums),
+                parameters=given.templates(given.parameters),
+                single=given.model.single,
+                programs=programs,
+            ),
         )
-        return explanation, begun
 
-    def _read(self, a: Array, g: Array) -> Array:
-        if self.plan.readout == "gradient":
-            return g
+    def run(self, target: Target, condition: Mapping[str, ArrayLike]) -> tuple[Explanation, Any]:
+        """The explanation, and the values at which relevance begins: the output, or that of `start`.
 
-        def read(a: Array, g: Array) -> Array:
-            return (
-                to_relevance(widen(a), g) if is_discrete(a) else to_relevance(a, g).astype(_real(a))
-            )
-
-        return _compat.placed_as(_compat.freely(read, jnp.asarray(a), g), a)
-
-    def _relevance(self, g: Mapping[int, Array]) -> Any:
-        given = self.traced.arguments
-        read = {n: self._read(given.values[n], g[n]) for n in given.explained}
-        found = given.rebuilt(given.model.argnums, read)
-        return found[0] if given.model.single else found
+        Args:
+          target, condition: see `jaxlrp.explain`.
+        """
+        layers = by_layer("condition", condition, self.plan.paths)
+        return self.forward(layers).explain(target, condition)
 
     def _check_depends(self) -> None:
         network = self.traced.network
@@ -129,16 +127,11 @@ class RelevancePass:
             f"the output does not depend on {what}: name the argument that holds the input"
         )
 
-    def _recorded(self) -> list[str]:
+    def _matching(self, what: str, patterns: Iterable[str]) -> list[str]:
+        """The paths of the layers that any of the patterns matches, in the order of evaluation."""
         paths = self.plan.paths
-        found = {path for p in self.record for path in some(f"record={p!r}", p, paths)}
+        found = {path for p in patterns for path in some(f"{what}={p!r}", p, paths)}
         return [path for path in paths if path in found]
-
-    def _masks(
-        self, condition: Mapping[str, ArrayLike], blank: Mapping[str, Blanks]
-    ) -> dict[str, Array]:
-        given = by_layer("condition", condition, self.plan.paths)
-        return {path: _mask(key, path, m, blank[path].shape) for path, (key, m) in given.items()}
 
     def _parameter_values(self) -> list[int]:
         """Which traced values are parameters whose relevance is asked for."""
@@ -153,32 +146,3 @@ class RelevancePass:
                 )
         dtypes = {n: jnp.result_type(given.values[n]) for n in given.indices(given.parameters)}
         return [n for n, dtype in dtypes.items() if jnp.issubdtype(dtype, jnp.inexact)]
-
-    def _parameter_relevance(self, g: Mapping[int, Array]) -> Any:
-        given = self.traced.arguments
-        if not given.parameters:
-            return None
-        read = {
-            n: value * g[n] if n in g else jnp.zeros(jnp.shape(value))
-            for n, value in enumerate(given.values)
-        }
-        found = given.rebuilt(given.parameters, read)
-        return found[0] if len(found) == 1 else found
-
-
-def _mask(key: str, path: str, mask: ArrayLike, shape: tuple[int, ...]) -> Array:
-    mask = jnp.asarray(mask)
-    try:
-        fits = jnp.broadcast_shapes(mask.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"condition[{key!r}] must broadcast to the output of layer {path!r}, of shape {shape}, got "
-            f"shape {mask.shape}"
-        )
-    return jnp.broadcast_to(mask, shape)
-
-
-def _real(a: Array) -> Any:
-    return jnp.real(a).dtype

@@ -91,21 +91,17 @@ class Arguments:
             leaves[i] = value
         return jax.tree.unflatten(tree, leaves)
 
-    def rebuilt(self, positions: Iterable[int], read: Mapping[int, Any]) -> tuple[Any, ...]:
-        """Some arguments with other arrays in place of their own; what is not traced stays.
-
-        Args:
-          positions: which arguments.
-          read: the arrays, by index into `values`.
-        """
+    def templates(self, positions: Iterable[int]) -> tuple[Template, ...]:
+        """Some arguments without what is traced of them."""
         at = {(argument, leaf): n for n, (_, argument, leaf) in enumerate(self._dynamic)}
         found = []
         for i in positions:
             leaves, tree = jax.tree.flatten(self.args[i])
-            places = [at.get((i, k)) for k in range(len(leaves))]
-            pairs = zip(leaves, places, strict=True)
-            filled = [leaf if n is None else read[n] for leaf, n in pairs]
-            found.append(jax.tree.unflatten(tree, filled))
+            places = tuple(at.get((i, k)) for k in range(len(leaves)))
+            fixed = (
+                None if n is not None else leaf for leaf, n in zip(leaves, places, strict=True)
+            )
+            found.append(Template(tree, places, tuple(fixed)))
         return tuple(found)
 
     def labels(self) -> dict[int, str]:
@@ -129,6 +125,26 @@ class Arguments:
         count = len(self.args) + 1
         names = [name for name in found if name != "self"][:count]
         return names + [f"arg{i}" for i in range(len(names), count)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """An argument without the arrays that are traced.
+
+    Attributes:
+      tree: its structure.
+      places: of each leaf, its index into `Arguments.values`; None for a leaf that is not traced.
+      fixed: the leaves that are not traced, None for the others.
+    """
+
+    tree: Any
+    places: tuple[int | None, ...]
+    fixed: tuple[Any, ...]
+
+    def filled(self, read: Mapping[int, Any]) -> Any:
+        """The argument with other arrays in place of its own, by index into `Arguments.values`."""
+        pairs = zip(self.fixed, self.places, strict=True)
+        return jax.tree.unflatten(self.tree, [x if n is None else read[n] for x, n in pairs])
 
 
 def is_array(leaf: Any) -> bool:

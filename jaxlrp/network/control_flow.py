@@ -22,7 +22,25 @@ from jaxlrp.network.graph import Graph, Op, Value, flatten
 Axis = tuple[
     int, str | None
 ]  # the size of an axis, and the axis of a mesh along which it is laid out
-Recorded = dict[str, Array]  # what was recorded, by layer path
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What the taps of a network give back, by layer path.
+
+    Attributes:
+      outputs: the outputs of layers.
+      masks: the zeros of `Taps.masks`, whose cotangents are the factors of the relevance.
+    """
+
+    outputs: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    masks: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+
+    def __or__(self, other: Recorded) -> Recorded:
+        return Recorded({**self.outputs, **other.outputs}, {**self.masks, **other.masks})
+
+
 Result = tuple[list[Any], Recorded]
 
 
@@ -34,7 +52,8 @@ class Taps:
     Attributes:
       outputs: zeros like the layer's output, whose cotangent is that of the output; the layers'
         outputs are recorded as well.
-      masks: factors of the relevance of the layer's output.
+      masks: zeros like the layer's output, which are given back. What the pullback gets as their
+        cotangent is a factor of the relevance of the layer's output.
       ledger: zeros, one for each column of the ledger, whose cotangents are its rows.
     """
 
@@ -174,7 +193,9 @@ class Cond(ControlFlow):
         def branch(i: int) -> Callable[..., Result]:
             def run(operands: list[Any], taps: tuple[Taps, ...]) -> Result:
                 outputs, recorded = inside.run(i, inside.rules, operands, taps[i])
-                blank = {path: a for held in taps for path, a in held.outputs.items()}
+                blank = Recorded()
+                for held in taps:
+                    blank |= Recorded(held.outputs, held.masks)
                 return inside.alike(outputs), jax.tree.map(jnp.zeros_like, blank) | recorded
 
             return run
@@ -209,15 +230,14 @@ class ShardMap(ControlFlow):
             return _compat.partition([axis for _, axis in self.leading(op, avals[path])])
 
         same = _compat.partition(())
-        outputs = {path: placed(path) for path in taps.outputs}
-        specs: Any = Taps(
-            outputs,
+        held: Any = Recorded(
+            {path: placed(path) for path in taps.outputs},
             {path: placed(path) for path in taps.masks},
-            cast(Any, dict.fromkeys(taps.ledger, same)),
         )
+        specs: Any = Taps(held.outputs, held.masks, cast(Any, dict.fromkeys(taps.ledger, same)))
         in_specs, out_specs = _compat.shard_specs(op.eqn)
         arguments = (dict.fromkeys(traced, same), list(in_specs), specs)
-        mapped = _compat.shard_map(op.eqn, run, arguments, (list(out_specs), outputs))
+        mapped = _compat.shard_map(op.eqn, run, arguments, (list(out_specs), held))
         return mapped(traced, inputs, taps)
 
 

@@ -59,7 +59,7 @@ def interpret(network: Network, rules: Rules, inputs: Sequence[Any], taps: Taps)
     for v, value in zip(graph.inputs, inputs, strict=True):
         env[v] = lifted(value) if v in network.live else raw(value)
     rectified = _rectified(network, rules)
-    recorded: Recorded = {}
+    recorded = Recorded()
     inside: dict[Account, Env] = {}
     for node in network.nodes:
         if isinstance(node, Plain):
@@ -80,17 +80,24 @@ def interpret(network: Network, rules: Rules, inputs: Sequence[Any], taps: Taps)
             out = _layer(node, rules, inputs, env, taps, node.output in rectified)
             if account is not None:
                 out = book(out, account, RECEIVED)
-            if node.path in taps.masks:
-                held = carrier(out)
-                weights = jnp.broadcast_to(taps.masks[node.path], held.shape)
-                out = with_carrier(out, mask(held, weights.astype(held.dtype)))
-            if node.path in taps.outputs:
-                held = carrier(out)
-                delta = _compat.placed_as(taps.outputs[node.path], held)
-                out = with_carrier(out, tap(held, delta))
-                recorded[node.path] = raw(out)
+            if node.path in taps.masks or node.path in taps.outputs:
+                out, found = _tapped(node.path, out, taps)
+                recorded |= found
             env[node.output] = out
     return [env[v] for v in graph.outputs], recorded
+
+
+def _tapped(path: str, out: Any, taps: Taps) -> tuple[Any, Recorded]:
+    """The output of a layer with its taps: relevance is recorded first, then multiplied by the mask."""
+    outputs, masks = {}, {}
+    if path in taps.masks:
+        held, masks[path] = mask(carrier(out), taps.masks[path])
+        out = with_carrier(out, held)
+    if path in taps.outputs:
+        held = carrier(out)
+        out = with_carrier(out, tap(held, _compat.placed_as(taps.outputs[path], held)))
+        outputs[path] = raw(out)
+    return out, Recorded(outputs, masks)
 
 
 def _plain(node: Plain, env: Env, live: frozenset[int]) -> None:

@@ -27,16 +27,21 @@ tap.defvjp(lambda a, delta: (a, None), lambda _, g: (g, g))
 
 
 @jax.custom_vjp
-def mask(a: Array, weights: Array) -> Array:
-    """`a` itself; in the backward pass its relevance is multiplied by `weights`."""
-    return a
+def mask(a: Array, blank: Array) -> tuple[Array, Array]:
+    """`a` and `blank` themselves; the cotangent of `blank` is a factor of the relevance of `a`.
+
+    So the factor is an argument of the pullback: one forward pass serves many masks.
+    """
+    return a, blank
 
 
-def _mask_backward(weights: Array, g: Array) -> tuple[Array, None]:
-    return typed_as(_compat.freely(jnp.multiply, g, weights), g), None
+def _mask_backward(_: None, cotangents: tuple[Array, Array]) -> tuple[Array, None]:
+    g, weights = cotangents
+    product = _compat.freely(lambda g, w: g * w.astype(g.dtype), g, weights)
+    return typed_as(product, g), None
 
 
-mask.defvjp(lambda a, weights: (a, weights), _mask_backward)
+mask.defvjp(lambda a, blank: ((a, blank), None), _mask_backward)
 
 
 def book(a: Any, account: Array, column: int) -> Any:
