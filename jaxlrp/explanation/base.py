@@ -74,6 +74,7 @@ class BaseExplainer(abc.ABC):
         fun: Callable[[Request], tuple[Any, Any]],
         request: Request,
         numbers: tuple[int, ...] = (),
+        check: Callable[[Any], None] | None = None,
     ) -> Any:
         """The first result of `fun(request)`: compiled if it is called eagerly.
 
@@ -82,10 +83,12 @@ class BaseExplainer(abc.ABC):
           fun: to (a result, the values at which relevance begins).
           request: the call.
           numbers: positions of arguments besides the explained ones in which numbers are traced.
+          check: of the shapes of the second result, before anything is computed; by default whether
+            the target is in range.
         """
         with _compat.on_mesh_of((self.model.state, request)):
             if self.jit and _compat.is_eager():
-                check = functools.partial(targets.check_range, target=request.target)
+                check = check or functools.partial(targets.check_range, target=request.target)
                 traced = _as_arrays(request, {*self.model.argnums, *numbers})
                 return self._programs.run(what, fun, traced, check)
             with _naming_static(request):

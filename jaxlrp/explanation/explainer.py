@@ -72,6 +72,14 @@ class Explainer(BaseExplainer):
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
         return self._call("explain", self._explain, request, self.parameters)
 
+    def replace(self, **changes: Any) -> Explainer:
+        """The same explainer with other attributes, such as `record` or `start`.
+
+        Args:
+          **changes: attributes and their new values.
+        """
+        return dataclasses.replace(self, **changes, _programs=Programs())
+
     def vjp(
         self,
         *args: Any,

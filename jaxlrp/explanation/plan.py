@@ -19,13 +19,18 @@ from jaxlrp.explanation.unsupported import unsupported
 from jaxlrp.network.coverage import Coverage, cover
 from jaxlrp.network.layers import Layer
 from jaxlrp.network.nodes import Network
+from jaxlrp.network.wiring import before_each
 from jaxlrp.propagation.interpreter import Rules
 from jaxlrp.rules import Rule
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a plan knows of one layer besides its rule; see `jaxlrp.Layer`."""
+    """What a plan knows of one layer besides its rule; see `jaxlrp.Layer`.
+
+    Attributes:
+      before: the paths of the layers that feed it, without another layer in between.
+    """
 
     path: str
     kind: str
@@ -38,6 +43,7 @@ class Row:
     source: str = dataclasses.field(compare=False)
     loops: int = 0
     repeats: int = 1
+    before: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +125,23 @@ class Plan:
             self, rules=tuple(chosen.get(path, rule) for path, rule in pairs)
         )
 
+    def upstream(self, path: str) -> frozenset[str]:
+        """The paths of all layers that relevance can reach from a layer.
+
+        Raises:
+          KeyError: if there is no such layer.
+        """
+        before = {row.path: row.before for row in self.rows}
+        if path not in before:
+            raise KeyError(f"the plan has no layer {path!r}: {near(path, self.paths)}")
+        found: set[str] = set()
+        left = list(before[path])
+        while left:
+            if (now := left.pop()) not in found:
+                found.add(now)
+                left += before[now]
+        return frozenset(found)
+
     def rules_for(self, start: str | None = None) -> Rules:
         """The rules by path, as they are propagated; with a `start`, any unit may be given relevance.
 
@@ -170,11 +193,11 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
 
 
-def row_of(layer: Layer) -> Row:
+def row_of(layer: Layer, before: tuple[str, ...] = ()) -> Row:
     return Row(
         layer.path, layer.kind, layer.name, layer.module, layer.input_shapes, layer.output_shape,
         layer.absorbed, layer.depth, layer.source, layer.loops,
-        layer.repeats,
+        layer.repeats, before,
     )  # fmt: skip
 
 
@@ -198,7 +221,9 @@ def make_plan(network: Network, composite: CompositeLike) -> Plan:
     composite = as_composite(composite)
     check_all_match(layers, composite)
     rules = tuple(_rule(layer, composite) for layer in layers)
-    return Plan(rules, tuple(map(row_of, layers)), composite.readout, cover(network))
+    before = before_each(network)
+    rows = tuple(row_of(layer, before[layer.path]) for layer in layers)
+    return Plan(rules, rows, composite.readout, cover(network))
 
 
 def _rule(layer: Layer, composite: Composite) -> Rule:

@@ -1,0 +1,277 @@
+"""Concept relevance propagation: explanations under conditions on concepts."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxlrp._checks import check_count
+from jaxlrp.concepts.conditions import Condition, Stacked, check, stack
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
+from jaxlrp.explanation.explainer import Explainer
+from jaxlrp.explanation.patterns import matching
+from jaxlrp.explanation.plan import Plan
+from jaxlrp.explanation.pullback import Pullback
+from jaxlrp.explanation.result import Explanation, Record
+from jaxlrp.targets import Target
+
+
+def conditional(
+    explainer: Explainer, *, cut: bool = False, chunk_size: int | None = None
+) -> ConceptExplainer[Explanation]:
+    r"""Explains under conditions on concepts: where, and by which lower concepts, a concept is used.
+
+    At each conditioned layer, relevance is multiplied by the share of the concepts that were named:
+
+        R_(i<-j)(x|theta) = z_ij / z_j [j in theta_l, or l not in theta] R_j(x|theta)
+
+    All conditions share one forward pass; each costs one backward pass. For a layer that every path crosses,
+    the relevances of all concepts add up to the unconditioned one.
+
+    Args:
+      explainer: the result of `jaxlrp.explain`. Its recorded layers are given back for each condition, as
+        relevance arrived there, before the condition of the layer itself. With `start=`, relevance
+        begins at that layer; `activation(condition)` is a class-agnostic target for it.
+      cut: True lets relevance pass only through the conditioned layers: paths around one of them, such as
+        a skip connection, are closed. False multiplies in place, and what bypasses the layer stays. With
+        cut, each condition must name layers that lie on one path.
+      chunk_size: conditions whose backward passes run together, >= 1; None for all of them. It bounds
+        memory.
+
+    Returns:
+      A function `(*args, target=None, conditions, **kwargs) -> Explanation`. `conditions` is a sequence of
+      K conditions such as `[channels[3], channels[3] & heads[0], Condition()]`. Relevance and
+      records have a leading axis K, in the order of `conditions`; output and activations do not.
+
+    Raises:
+      TypeError, ValueError, IndexError: naming the argument that is wrong, and how to fix it.
+
+    References:
+      Achtibat et al. (2023), https://doi.org/10.1038/s42256-023-00711-8
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxlrp as lrp
+      >>> from jaxlrp import concepts
+      >>> w, v = jnp.array([[2.0, -1.0], [1.0, 3.0]]), jnp.array([[1.0], [2.0]])
+      >>> explain = lrp.explain(lambda x: jax.nn.relu(x @ w) @ v)
+      >>> hidden = concepts.Channels("relu", axis=-1)
+      >>> conditions = [hidden[0], hidden[1], concepts.Condition()]
+      >>> x = jnp.array([[1.0, 2.0]])
+      >>> result = concepts.conditional(explain)(x, conditions=conditions)
+      >>> jnp.rint(result.relevance[:, 0]).astype(int).tolist()
+      [[2, 2], [-2, 12], [0, 14]]
+    """
+    held = check_explainer(explainer)
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+    compute = functools.partial(_cut if cut else _in_place, held, chunk_size)
+    return ConceptExplainer(
+        "conditional", held, compute, _stacked_by_layers if cut else _stacked, _check
+    )
+
+
+def activation(condition: Condition) -> Any:
+    """A target for an explainer with `start=`: the activation of concepts of that layer.
+
+    Relevance begins with the value of each unit of the concepts, whatever the output of the model is.
+
+    Args:
+      condition: on concepts of the layer at which relevance begins, such as `channels[3]`.
+
+    Returns:
+      A function from the layer's output to relevance, for `target=`.
+
+    Raises:
+      ValueError: if the condition is on several layers.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxlrp as lrp
+      >>> from jaxlrp import concepts
+      >>> w = jnp.array([[2.0, -1.0], [1.0, 3.0]])
+      >>> explain = lrp.explain(lambda x: jnp.tanh(x @ w), start="dot_general")
+      >>> units = concepts.Channels("dot_general", axis=-1)
+      >>> result = explain(jnp.array([[1.0, 2.0]]), target=concepts.activation(units[1]))
+      >>> jnp.rint(result.relevance).astype(int).tolist()
+      [[-1, 6]]
+    """
+    parts = stack([condition])
+    if len(parts) != 1:
+        raise ValueError(f"activation(condition) takes concepts of one layer, got {condition!r}")
+    (part,) = parts
+    one = jax.tree.map(lambda a: a[0], (part.values, part.present))
+
+    def target(a: Array) -> Array:
+        check(part, a.shape)
+        return a * Stacked(part.family, *one, part.soft).mask(a)
+
+    return target
+
+
+def _stacked(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The conditions of a call, as arrays."""
+    given = _given(kwargs)
+    return {"stacked": (stack(given),), "order": jnp.arange(len(given)), "of": (len(given),)}
+
+
+def _stacked_by_layers(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The same, in groups of conditions on the same layers."""
+    given = _given(kwargs)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for i, condition in enumerate(given):
+        layers = tuple(sorted({family.layer for family, _ in condition.parts}))
+        groups.setdefault(layers, []).append(i)
+    order = [i for found in groups.values() for i in found]
+    place = sorted(range(len(order)), key=order.__getitem__)
+    return {
+        "stacked": tuple(stack([given[i] for i in found]) for found in groups.values()),
+        "order": jnp.array(place),
+        "of": tuple(map(len, groups.values())),
+    }
+
+
+def _given(kwargs: dict[str, Any]) -> Sequence[Condition]:
+    if "conditions" not in kwargs:
+        raise TypeError("conditions is missing: pass conditions=[channels[3], ...]")
+    given = kwargs.pop("conditions")
+    stack(given)  # checks them
+    return given
+
+
+def _check(options: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    for parts in options["stacked"]:
+        for part in parts:
+            check(part, shapes[part.family.layer].shape)
+
+
+def _layers(stacked: Sequence[tuple[Stacked, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.family.layer for parts in stacked for part in parts))
+
+
+def _masks(parts: tuple[Stacked, ...], activations: Mapping[str, Array]) -> dict[str, Array]:
+    """The masks of one condition, by layer."""
+    found: dict[str, Array] = {}
+    for part in parts:
+        layer = part.family.layer
+        mask = part.mask(activations[layer])
+        found[layer] = found[layer] * mask if layer in found else mask
+    return found
+
+
+def _in_place(
+    explainer: Explainer, chunk_size: int | None, args: tuple, kwargs: dict, target: Target,
+    *, stacked: Any, order: Array, of: tuple[int, ...],
+) -> tuple[Explanation, Shapes]:  # fmt: skip
+    (parts,), (count,) = stacked, of
+    layers = _layers(stacked)
+    pullback = explainer.replace(record=(*explainer.record, *layers)).vjp(
+        *args, condition=layers, fun_kwargs=kwargs
+    )
+    activations = at_layers(pullback, layers)
+    kept = _kept(explainer, pullback)
+
+    def one(parts: tuple[Stacked, ...]) -> tuple[Any, dict[str, Array]]:
+        result = pullback(target=target, condition=_masks(parts, activations))
+        return result.relevance, {path: result.records[path].relevance for path in kept}
+
+    relevance, records = over(one, parts, count, chunk_size)
+    return _explanation(pullback, relevance, records), (pullback.output, activations)
+
+
+def _cut(
+    explainer: Explainer, chunk_size: int | None, args: tuple, kwargs: dict, target: Target,
+    *, stacked: Any, order: Array, of: tuple[int, ...],
+) -> tuple[Explanation, Shapes]:  # fmt: skip
+    record = (*explainer.record, *_layers(stacked))
+    pullback = explainer.replace(record=record).vjp(*args, fun_kwargs=kwargs)
+    activations = at_layers(pullback, _layers(stacked))
+    kept = _kept(explainer, pullback)
+    stages = {
+        layer: explainer.replace(record=record, start=layer).vjp(*args, fun_kwargs=kwargs)
+        for layer in activations
+    }
+    plan = explainer.plan(*args, fun_kwargs=kwargs)
+    whole = pullback(target=target)
+
+    def one(parts: tuple[Stacked, ...]) -> tuple[Any, dict[str, Array]]:
+        masks = _masks(parts, activations)
+        chain = [path for path in reversed(activations) if path in masks]
+        _check_chain(plan, chain)
+        results = [whole]
+        for layer in chain:
+            relevance = results[-1].records[layer].relevance * masks[layer]
+            results.append(stages[layer](target=relevance.astype(activations[layer].dtype)))
+        found = {}
+        for path in kept:
+            stage = _stage_of(plan, chain, path)
+            held = whole.records[path].relevance
+            found[path] = (
+                jnp.zeros_like(held) if stage is None else results[stage].records[path].relevance
+            )
+        return results[-1].relevance, found
+
+    groups = [over(one, parts, n, chunk_size) for parts, n in zip(stacked, of, strict=True)]
+    relevance, records = jax.tree.map(lambda *found: jnp.concatenate(found)[order], *groups)
+    return _explanation(pullback, relevance, records), (pullback.output, activations)
+
+
+def _check_chain(plan: Plan, chain: Sequence[str]) -> None:
+    """Refuses layers that no path crosses one after the other."""
+    for upper, lower in itertools.pairwise(chain):
+        if lower not in plan.upstream(upper):
+            raise ValueError(
+                f"with cut=True relevance must pass all layers of a condition, but no path leads from "
+                f"{upper!r} back to {lower!r}: give two conditions, or leave out cut"
+            )
+
+
+def _stage_of(plan: Plan, chain: Sequence[str], path: str) -> int | None:
+    """Which stage of a cut pass brings relevance to a layer: 0 from the output; None if none does."""
+    for i, layer in enumerate(chain):
+        if layer == path or layer in plan.upstream(path):
+            return i if i == 0 or path in plan.upstream(chain[i - 1]) else None
+    return len(chain) if not chain or path in plan.upstream(chain[-1]) else None
+
+
+def at_layers(pullback: Pullback, layers: Sequence[str]) -> dict[str, Array]:
+    """The outputs of layers that hold concepts, in the order of evaluation.
+
+    Raises:
+      ValueError: if a layer is given by a pattern rather than by its path.
+    """
+    for layer in layers:
+        if layer not in pullback.activations:
+            found = matching(layer, pullback.activations)
+            raise ValueError(
+                f"concepts belong to one layer, given by its path; the pattern {layer!r} matches {found}"
+            )
+    return {path: a for path, a in pullback.activations.items() if path in layers}
+
+
+def over(one: Any, items: Any, count: int, chunk_size: int | None) -> Any:
+    """`one` of each of `count` items, at most `chunk_size` of them together."""
+    if not jax.tree.leaves(items):
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *a.shape)), one(items))
+    if chunk_size is None or chunk_size >= count:
+        return jax.vmap(one)(items)
+    return lax.map(one, items, batch_size=chunk_size)
+
+
+def _kept(explainer: Explainer, pullback: Pullback) -> list[str]:
+    """The layers that the user records, of those that are recorded."""
+    wanted = {p for pattern in explainer.record for p in matching(pattern, pullback.activations)}
+    return [path for path in pullback.activations if path in wanted]
+
+
+def _explanation(pullback: Pullback, relevance: Any, records: Mapping[str, Array]) -> Explanation:
+    return Explanation(
+        output=pullback.output,
+        relevance=relevance,
+        aux=pullback.aux,
+        records={p: Record(r, pullback.activations[p]) for p, r in records.items()},
+    )

@@ -1,0 +1,261 @@
+"""Conditions: which concepts relevance must pass through."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxlrp import _compat
+
+if TYPE_CHECKING:
+    from jaxlrp.concepts.units import Concepts
+
+_NOWHERE = np.iinfo(np.int32).max  # an index that selects nothing
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Condition:
+    """Relevance must pass through certain concepts; `family[3]` makes one.
+
+    `a & b` requires both (AND, across layers), `a | b` either (OR, within a layer). `Condition()` is no
+    condition: all relevance of the target.
+
+    Attributes:
+      parts: for each family of concepts, which of them: indices (1 or batch, m), or weights
+        (1 or batch, concepts).
+
+    References:
+      Achtibat et al. (2023), https://doi.org/10.1038/s42256-023-00711-8
+
+    Example:
+      >>> from jaxlrp import concepts
+      >>> conv, dense = concepts.Channels("conv", -1), concepts.Channels("dense", -1)
+      >>> (conv[3] | conv[5]) & dense[0]
+      Condition(conv: [3, 5] & dense: [0])
+    """
+
+    parts: tuple[tuple[Concepts, Selection], ...] = ()
+
+    def __and__(self, other: Condition) -> Condition:
+        mine = [family for family, _ in self.parts]
+        shared = [family for family, _ in other.parts if family in mine]
+        if shared:
+            raise ValueError(
+                f"both conditions select concepts of the layer {shared[0].layer!r}: a unit belongs to one "
+                "concept, so write a | b for either of them"
+            )
+        return Condition(self.parts + other.parts)
+
+    def __or__(self, other: Condition) -> Condition:
+        pairs = list(zip(self.parts, other.parts, strict=False))
+        if not (len(self.parts) == len(other.parts) == 1) or pairs[0][0][0] != pairs[0][1][0]:
+            raise ValueError(
+                "a | b combines concepts of one family, such as conv[3] | conv[5]: give conditions on "
+                "different layers as two conditions, whose relevances can be compared"
+            )
+        (family, one), (_, two) = pairs[0]
+        return Condition(((family, one.either(two)),))
+
+    def __repr__(self) -> str:
+        shown = (f"{family.layer}: {selection}" for family, selection in self.parts)
+        return f"Condition({' & '.join(shown)})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Selection:
+    """Concepts of one family.
+
+    Attributes:
+      values: (1 or batch, m) indices, or (1 or batch, concepts) weights.
+      soft: whether these are weights.
+    """
+
+    values: Any
+    soft: bool = False
+
+    def either(self, other: Selection) -> Selection:
+        """Concepts of either selection."""
+        if self.soft or other.soft:
+            raise ValueError("a | b takes indices: add the weights of soft conditions instead")
+        rows = max(len(self.values), len(other.values))
+        both = [np.broadcast_to(s.values, (rows, s.values.shape[1])) for s in (self, other)]
+        return Selection(np.concatenate(both, axis=1))
+
+    def __str__(self) -> str:
+        if self.soft:
+            return f"weights {np.shape(self.values)}"
+        rows = [sorted({int(i) for i in row if i != _NOWHERE}) for row in np.asarray(self.values)]
+        return str(rows[0]) if len(rows) == 1 else f"each of {rows}"
+
+
+def select(family: Concepts, index: Any, empty: bool = False) -> Condition:
+    """See `Concepts.__getitem__` and `Concepts.none`."""
+    chosen = np.asarray(index)
+    if empty:
+        chosen = np.zeros((0,), np.int32)
+    elif not chosen.size:
+        raise ValueError(
+            f"the set of concepts of the layer {family.layer!r} is empty, so that no relevance would pass: "
+            "name a concept, or write .none() if that is meant"
+        )
+    return Condition(((family, Selection(_indices(family, chosen).reshape(1, -1))),))
+
+
+def select_each(family: Concepts, index: ArrayLike) -> Condition:
+    """See `Concepts.each`."""
+    chosen = _indices(family, np.asarray(index))
+    if chosen.ndim not in (1, 2) or not chosen.size:
+        raise ValueError(
+            f"each(index) takes the concepts of each example, of shape (batch,) or (batch, m), got "
+            f"{chosen.shape}"
+        )
+    return Condition(((family, Selection(chosen.reshape(len(chosen), -1))),))
+
+
+def weigh(family: Concepts, weights: ArrayLike) -> Condition:
+    """See `Concepts.weighted`."""
+    found = jnp.asarray(weights)
+    if found.ndim not in (1, 2):
+        raise ValueError(
+            f"weighted(weights) takes weights of shape (concepts,) or (batch, concepts), got {found.shape}"
+        )
+    return Condition(((family, Selection(jnp.atleast_2d(found), soft=True)),))
+
+
+def _indices(family: Concepts, index: np.ndarray) -> np.ndarray:
+    if not np.issubdtype(index.dtype, np.integer):
+        raise TypeError(
+            f"concepts of the layer {family.layer!r} are selected by integers, got {index.dtype}; "
+            "use .weighted(...) for weights"
+        )
+    return index.astype(np.int32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stacked:
+    """One family in K conditions.
+
+    Attributes:
+      family: the concepts.
+      values: (K, 1 or batch, m) indices, or (K, 1 or batch, concepts) weights.
+      present: (K,), whether a condition speaks of the family at all.
+      soft: whether `values` are weights.
+    """
+
+    family: Concepts
+    values: Any
+    present: Any
+    soft: bool = dataclasses.field(metadata={"static": True})
+
+    def mask(self, a: Array) -> Array:
+        """The factor of the relevance of the layer's output `a`, for one of the K conditions."""
+        count = self.family.count(a.shape)
+        if self.soft:
+            weights = self.values
+        else:
+            rows = jnp.arange(self.values.shape[0])[:, None]
+            weights = jnp.zeros((self.values.shape[0], count), a.dtype)
+            weights = weights.at[rows, self.values].set(1, mode="drop")
+            wrong = (self.values < 0) | ((self.values >= count) & (self.values != _NOWHERE))
+            weights = jnp.where(wrong.any(axis=-1, keepdims=True), jnp.nan, weights)
+        weights = self.family.per_example(weights.astype(a.dtype), a.ndim)
+        mask = self.family.spread(a, weights)
+        return jnp.where(self.present, mask, jnp.ones_like(mask))
+
+
+def stack(conditions: Sequence[Condition]) -> tuple[Stacked, ...]:
+    """K conditions as arrays, family by family.
+
+    Raises:
+      TypeError: if one of them is no condition.
+      ValueError: if there is none, or they are for batches of different sizes.
+    """
+    if isinstance(conditions, Condition):
+        raise TypeError("conditions must be a sequence, got one condition: write [condition]")
+    for condition in conditions:
+        if not isinstance(condition, Condition):
+            raise TypeError(
+                f"conditions must hold conditions such as channels[3], got {condition!r}"
+            )
+    if not len(conditions):
+        raise ValueError("conditions is empty: give at least one, such as [channels[3]]")
+    families: list[Concepts] = []
+    for family, _ in (part for condition in conditions for part in condition.parts):
+        if family not in families:
+            families.append(family)
+    return tuple(_stacked(family, conditions) for family in families)
+
+
+def _stacked(family: Concepts, conditions: Sequence[Condition]) -> Stacked:
+    found = [next((s for f, s in condition.parts if f == family), None) for condition in conditions]
+    held = [s for s in found if s is not None]
+    soft = any(s.soft for s in held)
+    if soft and not all(s.soft for s in held):
+        raise ValueError(
+            f"conditions on the layer {family.layer!r} mix indices and weights: write all of them with "
+            ".weighted(...), or explain them in two calls"
+        )
+    rows = sorted({s.values.shape[0] for s in held} - {1}) or [1]
+    if len(rows) > 1:
+        raise ValueError(
+            f"conditions on the layer {family.layer!r} are for batches of {rows[0]} and {rows[1]} examples"
+        )
+    width = max(s.values.shape[1] for s in held)
+    like = functools.partial(_padded, shape=(rows[0], width), soft=soft)
+    values = [like(None if s is None else s.values) for s in found]
+    merged = jnp.stack(values) if soft else np.stack(values)
+    return Stacked(family, jnp.asarray(merged), jnp.array([s is not None for s in found]), soft)
+
+
+def _padded(values: Any, shape: tuple[int, int], soft: bool) -> Any:
+    if soft:
+        if values is None:
+            return jnp.ones(shape)
+        if values.shape[1] != shape[1]:
+            raise ValueError(f"weights are given for {values.shape[1]} and for {shape[1]} concepts")
+        return jnp.broadcast_to(values, shape)
+    whole = np.full(shape, _NOWHERE, np.int32)
+    if values is not None:
+        whole[:, : values.shape[1]] = values
+    return whole
+
+
+def check(stacked: Stacked, shape: tuple[int, ...]) -> None:
+    """Checks conditions against the shape of their layer's output.
+
+    Raises:
+      IndexError: if a concept is out of range.
+      ValueError: if there is another number of concepts or examples.
+    """
+    family, count = stacked.family, stacked.family.count(shape)
+    rows = stacked.values.shape[1]
+    size = 1 if family.batch is None else shape[family.axis_of(family.batch, len(shape))]
+    if rows not in (1, size):
+        raise ValueError(
+            f"conditions on the layer {family.layer!r} are for {rows} examples, but the batch has {size}"
+        )
+    if stacked.soft:
+        if stacked.values.shape[-1] != count:
+            raise ValueError(
+                f"weights on the layer {family.layer!r} are for {stacked.values.shape[-1]} concepts, but it "
+                f"has {count}"
+            )
+        return
+    if _compat.is_traced(stacked.values):
+        return
+    values = np.asarray(stacked.values)
+    wrong = values[(values != _NOWHERE) & ((values < 0) | (values >= count))]
+    if wrong.size:
+        raise IndexError(
+            f"concept {wrong[0]} of the layer {family.layer!r} is out of range: it has {count} concepts, "
+            f"0 to {count - 1}"
+        )

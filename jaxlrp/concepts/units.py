@@ -1,0 +1,458 @@
+"""What a concept is: which units of a layer, or which directions in it, belong together."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxlrp._checks import check_count
+from jaxlrp.concepts.conditions import Condition, select, select_each, weigh
+from jaxlrp.numerics import off_zero, widen
+
+Axis = int | str
+
+_static = functools.partial(dataclasses.field, metadata={"static": True})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Concepts(abc.ABC):
+    """The concepts of one layer: how its output divides into shares, one for each concept.
+
+    The share of concept k in the value i of the output is `S_ki`, with `sum_k S_ki <= 1`. The relevance of
+    the concept is `sum_i S_ki R_i`, and a condition on it multiplies the relevance `R_i` by `S_ki`. For
+    channels, heads and tokens the shares are 0 or 1. Each family of concepts defines two functions, one the
+    transpose of the other: `spread` and `collect`.
+
+    `family[3]` is the condition on concept 3, `family[[3, 5]]` that on either of two.
+
+    Attributes:
+      layer: the path of the layer; see `print(lrp.plan(...))`.
+      batch: the axis of the output along which examples lie, by index or name; None if there is none.
+      dims: names of the axes of the output, in order, for `batch` and `axis` by name.
+    """
+
+    layer: str = _static()
+    batch: Axis | None = _static(default=0, kw_only=True)
+    dims: tuple[str, ...] | None = _static(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, str) or not self.layer:
+            raise TypeError(f"layer must be the path of a layer, a string, got {self.layer!r}")
+        if self.dims is not None:
+            object.__setattr__(self, "dims", tuple(self.dims))
+
+    @abc.abstractmethod
+    def count(self, shape: tuple[int, ...]) -> int:
+        """The number of concepts of a layer whose output has this shape."""
+
+    @abc.abstractmethod
+    def feature_axes(self, ndim: int) -> tuple[int, ...]:
+        """The axes of the layer's output along which its units divide into concepts."""
+
+    @abc.abstractmethod
+    def collect(self, a: Array, values: Array) -> Array:
+        """Adds up values of a layer's units by concept, at each position: `sum_i S_ki values_i`.
+
+        Args:
+          a: the output of the layer.
+          values: of the shape of `a`, such as its relevance.
+
+        Returns:
+          (batch, *positions, concepts); without the first axis if `batch` is None.
+        """
+
+    @abc.abstractmethod
+    def spread(self, a: Array, weights: Array) -> Array:
+        """The factor of the relevance of each unit, `sum_k weights_k S_ki`: the transpose of `collect`.
+
+        Args:
+          a: the output of the layer.
+          weights: one for each concept, broadcasting to what `collect` returns.
+
+        Returns:
+          An array that broadcasts to the shape of `a`.
+        """
+
+    def activations(self, a: Array) -> Array:
+        """How strongly each concept is present at each position: (batch, *positions, concepts).
+
+        The sum of the units of a concept; for a `Dictionary` its codes.
+        """
+        return self.collect(a, a)
+
+    def __getitem__(self, index: int | Sequence[int] | np.ndarray) -> Condition:
+        """The condition on one concept, or on either of several."""
+        return select(self, index)
+
+    def none(self) -> Condition:
+        """The condition on the empty set of concepts: no relevance passes the layer."""
+        return select(self, (), empty=True)
+
+    def weighted(self, weights: ArrayLike) -> Condition:
+        """A soft condition: relevance is multiplied by a weight for each concept.
+
+        Args:
+          weights: (concepts,), or (batch, concepts) for one condition per example.
+        """
+        return weigh(self, weights)
+
+    def each(self, index: ArrayLike) -> Condition:
+        """A condition of its own for each example.
+
+        Args:
+          index: (batch,) or (batch, m), the concept or concepts of each example.
+        """
+        return select_each(self, index)
+
+    def total(self, a: Array, values: Array) -> Array:
+        """`collect`, added up over positions: (batch, concepts)."""
+        found = widen(self.collect(a, values))
+        ahead = 0 if self.batch is None else 1
+        return found.sum(axis=tuple(range(ahead, found.ndim - 1)))
+
+    def per_example(self, weights: Array, ndim: int) -> Array:
+        """Weights (1 or batch, concepts) of the shape that `spread` takes for an output of `ndim` axes."""
+        if self.batch is None:
+            return weights[0]
+        positions = ndim - 1 - len(self.feature_axes(ndim))
+        return weights.reshape(len(weights), *(1,) * positions, -1)
+
+    def axis_of(self, axis: Axis, ndim: int) -> int:
+        """The index of an axis of the output, from 0.
+
+        Raises:
+          ValueError: if there is no such axis.
+        """
+        if self.dims is not None and len(self.dims) != ndim:
+            raise ValueError(
+                f"dims={self.dims} names {len(self.dims)} axes, but the output of the layer "
+                f"{self.layer!r} has {ndim}"
+            )
+        if isinstance(axis, str):
+            if self.dims is None or axis not in self.dims:
+                known = "dims was not given" if self.dims is None else f"dims={self.dims}"
+                raise ValueError(f"axis {axis!r} of the layer {self.layer!r} is not known: {known}")
+            return self.dims.index(axis)
+        if not -ndim <= axis < ndim:
+            raise ValueError(
+                f"axis={axis} is not an axis of the output of the layer {self.layer!r}, which has {ndim} axes"
+            )
+        return axis % ndim
+
+    def batch_axes(self, ndim: int) -> tuple[int, ...]:
+        """The axis of the batch, if there is one."""
+        return () if self.batch is None else (self.axis_of(self.batch, ndim),)
+
+
+class _Axes(Concepts):
+    """Concepts numbered by the index along some axes."""
+
+    def count(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape[i] for i in self.feature_axes(len(shape)))
+
+    def _order(self, ndim: int) -> tuple[int, ...]:
+        """The axes in the order batch, positions, concepts."""
+        first, last = self.batch_axes(ndim), self.feature_axes(ndim)
+        return (*first, *(i for i in range(ndim) if i not in {*first, *last}), *last)
+
+    def collect(self, a: Array, values: Array) -> Array:
+        moved = values.transpose(self._order(values.ndim))
+        return moved.reshape(*moved.shape[: values.ndim - len(self.feature_axes(values.ndim))], -1)
+
+    def spread(self, a: Array, weights: Array) -> Array:
+        order, axes = self._order(a.ndim), self.feature_axes(a.ndim)
+        ahead = a.ndim - len(axes)
+        weights = weights.reshape((1,) * (ahead + 1 - weights.ndim) + weights.shape)
+        whole = weights.reshape(*weights.shape[:-1], *(a.shape[i] for i in axes))
+        return whole.transpose(np.argsort(np.array(order)))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Channels(_Axes):
+    """The units along one axis, or several: each index is a concept, at all positions together.
+
+    Use it for channels of a convolution (`axis=-1`), features of a dense layer, and whatever else has an axis
+    of its own, such as the heads of `nn.MultiHeadDotProductAttention` (`axis=-2` of its value layer).
+
+    Attributes:
+      axis: the axis, by index or by its name in `dims`; a tuple of axes, whose flattened index
+        numbers the concepts.
+
+    Raises:
+      TypeError: if `layer` is not a string.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import concepts
+      >>> channels = concepts.Channels("conv", axis=-1)
+      >>> a = jnp.array([[[1.0, 2.0], [3.0, 4.0]]])  # one example, two positions, two channels
+      >>> channels.total(a, a).tolist()
+      [[4.0, 6.0]]
+    """
+
+    axis: Axis | tuple[Axis, ...] = _static()
+
+    def feature_axes(self, ndim: int) -> tuple[int, ...]:
+        """The axes of the concepts.
+
+        Raises:
+          ValueError: if one of them is that of the batch.
+        """
+        given = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        axes = tuple(self.axis_of(axis, ndim) for axis in given)
+        if len(set(axes)) < len(axes) or set(axes) & set(self.batch_axes(ndim)):
+            raise ValueError(
+                f"axis={self.axis!r} of the layer {self.layer!r} must name distinct axes other than that of "
+                f"the batch, batch={self.batch!r}; write batch=None if there is no batch"
+            )
+        return axes
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Units(_Axes):
+    """Every unit is a concept: each value of an example's output, numbered in row-major order."""
+
+    def feature_axes(self, ndim: int) -> tuple[int, ...]:
+        return tuple(i for i in range(ndim) if i not in self.batch_axes(ndim))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Heads(Concepts):
+    """Attention heads whose features lie side by side along one axis.
+
+    For layers that give (batch, tokens, heads * size). Where the heads have an axis of their own,
+    use `Channels`.
+
+    Attributes:
+      n_heads: number of heads, >= 1; it must divide the length of the axis.
+      axis: the axis of the features of all heads.
+
+    Raises:
+      TypeError, ValueError: if an argument is invalid.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import concepts
+      >>> a = jnp.array([[[1.0, 2.0, 3.0, 4.0]]])  # one example, one token, two heads of size two
+      >>> concepts.Heads("value", 2, axis=-1).total(a, a).tolist()
+      [[3.0, 7.0]]
+    """
+
+    n_heads: int = _static()
+    axis: Axis = _static()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("n_heads", self.n_heads)
+
+    @property
+    def _features(self) -> Channels:
+        return Channels(self.layer, self.axis, batch=self.batch, dims=self.dims)
+
+    def feature_axes(self, ndim: int) -> tuple[int, ...]:
+        return self._features.feature_axes(ndim)
+
+    def count(self, shape: tuple[int, ...]) -> int:
+        length = self._features.count(shape)
+        if length % self.n_heads:
+            raise ValueError(
+                f"n_heads={self.n_heads} does not divide axis {self.axis!r} of the layer {self.layer!r}, "
+                f"of length {length}"
+            )
+        return self.n_heads
+
+    def collect(self, a: Array, values: Array) -> Array:
+        found = self._features.collect(a, values)
+        return found.reshape(*found.shape[:-1], self.count(values.shape), -1).sum(axis=-1)
+
+    def spread(self, a: Array, weights: Array) -> Array:
+        size = self._features.count(a.shape) // self.count(a.shape)
+        return self._features.spread(a, jnp.repeat(weights, size, axis=-1))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dictionary(Concepts):
+    """Latents of a dictionary: a layer's output as `x = sum_k z_k D_k + rest`.
+
+    The dictionary is a virtual inspection layer: it reads the model and does not change it. With c = R / x
+    the relevance of latent k is `z_k <D_k, c>`, and that of the rest is `<x - sum_k z_k D_k, c>`: together
+    exactly the relevance of the layer, however the codes were computed.
+
+    Attributes:
+      encode: from activations (..., features) to codes (..., latents). It need not be linear or
+        differentiable: the encoder of a sparse autoencoder, `sklearn`'s coefficients as a constant, ...
+      decoder: (latents, features), the direction of each latent.
+      axis: the axis of the features.
+      groups: (latents,), integers from 0: the concept to which each latent belongs, so that a concept may
+        be a subspace. None: each latent is a concept.
+
+    Raises:
+      ValueError: if the decoder is not a matrix, or `groups` does not fit.
+
+    References:
+      Bricken et al. (2023), Towards Monosemanticity; Vielhaben et al. (2024),
+      https://doi.org/10.1016/j.patcog.2024.110309 (virtual inspection layers).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import concepts
+      >>> decoder = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+      >>> latents = concepts.Dictionary("mlp", lambda x: x[..., ::-1] * 0.5, decoder, axis=-1)
+      >>> x = jnp.array([[2.0, 4.0]])
+      >>> latents.total(x, x).tolist()  # z = (2, 1), R = x
+      [[2.0, 2.0]]
+    """
+
+    encode: Callable[[Any], Any] = _static()
+    decoder: ArrayLike
+    axis: Axis = _static()
+    groups: tuple[int, ...] | None = _static(default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not hasattr(self.decoder, "ndim"):
+            return  # a pytree that is being rebuilt
+        if self.decoder.ndim != 2:
+            raise ValueError(
+                f"decoder must have shape (latents, features), got {self.decoder.shape}"
+            )
+        if self.groups is not None:
+            groups = tuple(int(g) for g in self.groups)
+            if len(groups) != len(self.decoder) or set(groups) != set(range(max(groups) + 1)):
+                raise ValueError(
+                    f"groups must give each of the {len(self.decoder)} latents the number of its concept, "
+                    f"0 to the last without a gap, got {groups}"
+                )
+            object.__setattr__(self, "groups", groups)
+
+    @property
+    def _features(self) -> Channels:
+        return Channels(self.layer, self.axis, batch=self.batch, dims=self.dims)
+
+    def feature_axes(self, ndim: int) -> tuple[int, ...]:
+        return self._features.feature_axes(ndim)
+
+    def count(self, shape: tuple[int, ...]) -> int:
+        length, width = self._features.count(shape), jnp.shape(self.decoder)[1]
+        if length != width:
+            raise ValueError(
+                f"decoder has {width} features, but axis {self.axis!r} of the layer {self.layer!r} has "
+                f"{length}"
+            )
+        return jnp.shape(self.decoder)[0] if self.groups is None else max(self.groups) + 1
+
+    def codes(self, a: Array) -> Array:
+        """(batch, *positions, latents)
+
+        Raises:
+          ValueError: if `encode` returns another shape.
+        """
+        x = self._features.collect(a, a)
+        z = jnp.asarray(self.encode(x))
+        expected = (*x.shape[:-1], jnp.shape(self.decoder)[0])
+        if z.shape != expected:
+            raise ValueError(
+                f"encode must return codes of shape {expected}, one for each row of the decoder, got {z.shape}"
+            )
+        return jax.lax.stop_gradient(z).astype(a.dtype)
+
+    def collect(self, a: Array, values: Array) -> Array:
+        self.count(a.shape)
+        decoder = jnp.asarray(self.decoder, a.dtype)
+        cotangent = self._features.collect(a, values / off_zero(a))
+        found = self.codes(a) * (cotangent @ decoder.T)
+        return found if self.groups is None else found @ self._grouping(found.dtype)
+
+    def activations(self, a: Array) -> Array:
+        z = self.codes(a)
+        return z if self.groups is None else z @ self._grouping(z.dtype)
+
+    def spread(self, a: Array, weights: Array) -> Array:
+        self.count(a.shape)
+        if self.groups is not None:
+            weights = weights @ self._grouping(weights.dtype).T
+        decoder = jnp.asarray(self.decoder, a.dtype)
+        part = (self.codes(a) * weights.astype(a.dtype)) @ decoder
+        return self._features.spread(a, part) / off_zero(a)
+
+    def _grouping(self, dtype: Any) -> Array:
+        assert self.groups is not None
+        return jax.nn.one_hot(jnp.array(self.groups), max(self.groups) + 1, dtype=dtype)
+
+
+def directions(
+    layer: str,
+    vectors: ArrayLike,
+    axis: Axis,
+    *,
+    groups: Sequence[int] | None = None,
+    batch: Axis | None = 0,
+    dims: Sequence[str] | None = None,
+) -> Dictionary:
+    """Linear directions or subspaces as concepts: concept activation vectors, principal components.
+
+    Activations are decomposed by least squares, `z = x V^+`; what the directions do not span is the
+    residual. Directions need not be orthogonal, but must be linearly independent.
+
+    Args:
+      layer, axis, batch, dims: as in `Dictionary`.
+      vectors: (directions, features).
+      groups: the concept of each direction: all directions of one group are a subspace.
+
+    Returns:
+      A `Dictionary`.
+
+    Raises:
+      ValueError: if the vectors are not a matrix, or not linearly independent.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import concepts
+      >>> cavs = concepts.directions("mlp", jnp.array([[1.0, 1.0]]), axis=-1)
+      >>> x = jnp.array([[3.0, 1.0]])
+      >>> cavs.total(x, x).tolist()  # x = 2 (1, 1) + (1, -1), R = x
+      [[4.0]]
+    """
+    found = np.asarray(vectors)
+    if found.ndim != 2:
+        raise ValueError(f"vectors must have shape (directions, features), got {found.shape}")
+    rank = int(np.linalg.matrix_rank(found.astype(np.float64)))
+    if rank < len(found):
+        raise ValueError(
+            f"vectors must be linearly independent, but these {len(found)} span only {rank} dimensions: "
+            "leave out the redundant ones"
+        )
+    inverse = np.linalg.pinv(found.astype(np.float64)).astype(found.dtype)
+    return Dictionary(
+        layer,
+        _LeastSquares(inverse),
+        found,
+        axis,
+        groups=None if groups is None else tuple(groups),
+        batch=batch,
+        dims=None if dims is None else tuple(dims),
+    )
+
+
+class _LeastSquares:
+    """Codes of activations by a pseudo-inverse (features, latents)."""
+
+    def __init__(self, inverse: np.ndarray) -> None:
+        self._inverse = inverse
+
+    def __call__(self, x: Array) -> Array:
+        return x @ jnp.asarray(self._inverse, x.dtype)
