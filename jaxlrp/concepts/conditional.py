@@ -31,8 +31,8 @@ def conditional(
 
         R_(i<-j)(x|theta) = z_ij / z_j [j in theta_l, or l not in theta] R_j(x|theta)
 
-    All conditions share one forward pass; each costs one backward pass. For a layer that every path crosses,
-    the relevances of all concepts add up to the unconditioned one.
+    All conditions share one forward pass; each costs one backward pass. For a layer that every path
+    crosses, the relevances of all concepts add up to the unconditioned one.
 
     Args:
       explainer: the result of `jaxlrp.explain`. Its recorded layers are given back for each condition, as
@@ -104,11 +104,11 @@ def activation(condition: Condition) -> Any:
     if len(parts) != 1:
         raise ValueError(f"activation(condition) takes concepts of one layer, got {condition!r}")
     (part,) = parts
-    one = jax.tree.map(lambda a: a[0], (part.values, part.present))
+    values, present = part.values[0], part.present[0]
 
     def target(a: Array) -> Array:
         check(part, a.shape)
-        return a * Stacked(part.family, *one, part.soft).mask(a)
+        return a * Stacked(part.family, values, present, part.soft).mask(a)
 
     return target
 

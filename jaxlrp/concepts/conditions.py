@@ -246,8 +246,8 @@ def check(stacked: Stacked, shape: tuple[int, ...]) -> None:
     if stacked.soft:
         if stacked.values.shape[-1] != count:
             raise ValueError(
-                f"weights on the layer {family.layer!r} are for {stacked.values.shape[-1]} concepts, but it "
-                f"has {count}"
+                f"weights on the layer {family.layer!r} are for {stacked.values.shape[-1]} concepts, but "
+                f"it has {count}"
             )
         return
     if _compat.is_traced(stacked.values):

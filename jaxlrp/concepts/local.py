@@ -123,7 +123,7 @@ def _local(
         if not rule.linear_in_relevance and row.path in plan.upstream(layer):
             raise ValueError(
                 f"the rule {rule!r} of the layer {row.path!r} is not linear in relevance, so that the "
-                "relevance pass cannot be transposed: use another rule, or `conditional`, one concept at a time"
+                "relevance pass cannot be transposed: use another rule, or `conditional` for each concept"
             )
     pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, (layer,))
