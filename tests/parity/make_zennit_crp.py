@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from crp.attribution import CondAttribution
 from crp.concepts import ChannelConcept
+from make_zennit import build, short_name
 from zennit import composites
 
 import formula
-from make_zennit import build, short_name
 
 OUTPUT = Path(__file__).parent / "zennit_crp.npz"
 
