@@ -283,7 +283,7 @@ def test_named_axes_and_no_batch():
     dims = ("batch", "height", "width", "channel")
     named = concepts.Channels(LAST, axis="channel", batch="batch", dims=dims)
     pixels = concepts.Channels(LAST, axis=("height", "width"), batch="batch", dims=dims)
-    a = RNG.normal(size=(2, 3, 4, 5))
+    a = jnp.array(RNG.normal(size=(2, 3, 4, 5)))
     close(named.total(a, a), a.sum(axis=(1, 2)))
     close(pixels.total(a, a), a.sum(axis=3).reshape(2, 12))
     close(concepts.Units(LAST).total(a, a), a.reshape(2, -1))
@@ -392,7 +392,9 @@ def test_deleting_latents_by_relevance_changes_the_logit_faster_than_by_code():
 
 
 def flops(f, *args):
-    return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
+    cost = jax.jit(f).lower(*args).compile().cost_analysis()
+    assert cost is not None
+    return cost["flops"]
 
 
 def test_conditions_share_one_forward_pass():
@@ -512,7 +514,7 @@ def test_a_layer_in_a_loop_has_no_shares_that_add_up():
 
 def test_bad_families():
     with pytest.raises(TypeError, match="layer must be the path of a layer"):
-        concepts.Channels(3, axis=-1)
+        concepts.Channels(3, axis=-1)  # pyright: ignore
     with pytest.raises(ValueError, match="n_heads must be an integer >= 1"):
         concepts.Heads("l", 0, axis=-1)
     with pytest.raises(ValueError, match="linearly independent"):
@@ -530,6 +532,6 @@ def test_bad_families():
     with pytest.raises(ValueError, match="encode must return codes of shape"):
         concepts.scores(explain, wrong)(np.ones((1, 5)), target=0)
     with pytest.raises(TypeError, match=r"explainer must be the result of jaxlrp.explain\(...\)"):
-        concepts.scores(jax.jit(explain), concepts.Channels("relu", axis=-1))
+        concepts.scores(jax.jit(explain), concepts.Channels("relu", axis=-1))  # pyright: ignore
     with pytest.raises(ValueError, match="two families of one layer"):
         concepts.scores(explain, [concepts.Units("relu"), concepts.Channels("relu", axis=-1)])

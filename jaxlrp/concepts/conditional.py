@@ -241,7 +241,7 @@ class _Cut:
 
     def send(self, masks: Mapping[str, Array], kept: Sequence[str]) -> tuple[Any, dict[str, Array]]:
         """The relevance of the input, and at the layers `kept`, that passes all layers in `masks`."""
-        chain = [path for path in reversed(self.activations) if path in masks]
+        chain = [path for path in reversed(list(self.activations)) if path in masks]
         _check_chain(self.plan, chain)
         results = [self.whole]
         for layer in chain:

@@ -109,7 +109,7 @@ def select(family: Concepts, index: Any, empty: bool = False) -> Condition:
     return Condition(((family, Selection(chosen.reshape(1, -1))),))
 
 
-def select_each(family: Concepts, index: ArrayLike) -> Condition:
+def select_each(family: Concepts, index: Any) -> Condition:
     """See `Concepts.each`."""
     chosen = _indices(family, index)
     if chosen.ndim not in (1, 2) or not chosen.size:

@@ -105,7 +105,7 @@ class Concepts(abc.ABC):
         """
         return weigh(self, weights)
 
-    def each(self, index: ArrayLike) -> Condition:
+    def each(self, index: ArrayLike | Sequence[int] | Sequence[Sequence[int]]) -> Condition:
         """A condition of its own for each example.
 
         Args:
