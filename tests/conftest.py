@@ -39,10 +39,14 @@ def x64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def strict() -> Iterator[None]:
-    """Let no dtype change unasked, neither in the library nor in the functions of the test."""
-    with jax.numpy_dtype_promotion("strict"):
+@pytest.fixture(autouse=True)
+def _strict_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no dtype change unasked, neither in the library nor in the functions of the test.
+
+    A test or module whose own model promotes is marked `promotes`, with the reason.
+    """
+    how = "standard" if request.node.get_closest_marker("promotes") else "strict"
+    with jax.numpy_dtype_promotion(how):
         yield
 
 
