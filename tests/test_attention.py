@@ -12,6 +12,7 @@ from jax import lax
 
 import jaxlrp as lrp
 from jaxlrp import composites, rules
+
 from numeric import promoting
 
 T, D = 5, 4

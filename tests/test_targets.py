@@ -8,7 +8,6 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import targets
 
-
 Z = jnp.array([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]])
 explain = lrp.explain(lambda x: x)
 
