@@ -22,6 +22,7 @@ from jaxlrp.rules import (
     Gamma,
     Gradient,
     GuidedBackprop,
+    LookUp,
     Norm,
     Pass,
     Proportional,
@@ -33,11 +34,18 @@ from jaxlrp.rules import (
     ZPlus,
 )
 
-# What a layer gets when no entry speaks of it
+# What a layer gets when no entry matches it
 
 
-def default_rule(layer: Layer) -> Rule | None:
-    """The rule of a layer of which a composite says nothing; None where there is none to give."""
+def default_rule(layer: Layer, readout: str = "relevance") -> Rule | None:
+    """The rule of a layer for which a composite has none; None if its kind has no default.
+
+    Args:
+      layer: the layer.
+      readout: of the composite, "relevance" or "gradient".
+    """
+    if layer.kind == "embedding":
+        return LookUp(gradient=readout == "gradient")
     if layer.kind == "scale" and layer.form is not None and layer.form.after_normalizer:
         return LRP0()  # part of the normalizer: its bias takes a share, as any bias does
     return _DEFAULTS.get(layer.kind)
@@ -58,7 +66,6 @@ _DEFAULTS: dict[str, Rule] = {
     "normalizer": Detach(),
     "quotient": Detach(),
     "quantizer": Pass(),
-    "embedding": LRP0(),
 }
 
 

@@ -17,9 +17,10 @@ from jaxlrp.explanation.growth import Step, plan_warning
 from jaxlrp.explanation.patterns import matching
 from jaxlrp.explanation.unsupported import unsupported
 from jaxlrp.network.coverage import Coverage, cover
+from jaxlrp.network.discrete import is_discrete
 from jaxlrp.network.layers import Layer
 from jaxlrp.network.nodes import Network
-from jaxlrp.propagation.interpreter import Rules
+from jaxlrp.propagation.interpreter import PlannedRules
 from jaxlrp.rules import Rule
 
 
@@ -38,6 +39,7 @@ class Row:
     source: str = dataclasses.field(compare=False)
     loops: int = 0
     repeats: int = 1
+    read_by_integers: bool = False  # an embedding with no float before it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Plan:
             self, rules=tuple(chosen.get(path, rule) for path, rule in pairs)
         )
 
-    def rules_for(self, start: str | None = None) -> Rules:
+    def rules_for(self, start: str | None = None) -> PlannedRules:
         """The rules by path, as they are propagated; with a `start`, any unit may be given relevance.
 
         Args:
@@ -129,12 +131,12 @@ class Plan:
         feeds = [
             math.inf if row.loops else row.depth  # the next step of a loop hands it to all in it
             for row, rule in pairs
-            if row.kind not in rule.keeps_zero
+            if row.kind not in rule.keeps_zero and not row.read_by_integers
         ]
         floor = math.inf if start else max(feeds, default=0)
         of = {row.path: rule for row, rule in pairs}
         by_relevance = self.readout == "relevance"
-        return Rules(of, floor, self.readout, by_relevance and bool(feeds or start))
+        return PlannedRules(of, floor, by_relevance and bool(feeds or start))
 
     @property
     def warning(self) -> str:
@@ -174,7 +176,7 @@ def row_of(layer: Layer) -> Row:
     return Row(
         layer.path, layer.kind, layer.name, layer.module, layer.input_shapes, layer.output_shape,
         layer.absorbed, layer.depth, layer.source, layer.loops,
-        layer.repeats,
+        layer.repeats, layer.kind == "embedding" and all(is_discrete(a.dtype) for a in layer.input_avals),
     )  # fmt: skip
 
 
@@ -202,7 +204,7 @@ def make_plan(network: Network, composite: CompositeLike) -> Plan:
 
 
 def _rule(layer: Layer, composite: Composite) -> Rule:
-    rule = composite.find(layer) or default_rule(layer)
+    rule = composite.find(layer) or default_rule(layer, composite.readout)
     if rule is None:
         raise unsupported(layer)
     return rule

@@ -18,7 +18,16 @@ from jax import Array
 from jaxlrp._checks import check_at_least, check_one_of
 from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.numerics import Stabilizer, as_stabilizer, checked, positive, to_relevance
-from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, Stabilized, option, rule
+from jaxlrp.rules.base import (
+    ALL_KINDS,
+    Autodiff,
+    BoundLayer,
+    Rule,
+    Shares,
+    Stabilized,
+    option,
+    rule,
+)
 
 Zed = Callable[..., Array]
 
@@ -91,7 +100,7 @@ def kept_bias(option: str, bias: Array) -> Array:
 
 
 @rule
-class LRP0(Rule):
+class LRP0(Autodiff):
     r"""LRP-0: relevance shared by contribution. It is what autodiff does in gradient form.
 
     R_j = sum_k  x_j w_jk / z_k R_k,   z_k = sum_j x_j w_jk + b_k
@@ -102,12 +111,6 @@ class LRP0(Rule):
     References:
       Bach et al. (2015), eq. 56, https://doi.org/10.1371/journal.pone.0130140
     """
-
-    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
-
-    @property
-    def is_autodiff(self) -> bool:
-        return True
 
 
 @rule
