@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxlrp.composites import Composite
 from jaxlrp.composites.given import as_composite
 from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
-from jaxlrp.explanation.compiled import Programs
+from jaxlrp.explanation.compiled import Programs, key_of_value
 from jaxlrp.explanation.debug import check_finite
 from jaxlrp.explanation.ledger import Ledger, compute_ledger
 from jaxlrp.explanation.plan import CompositeLike, Plan, make_plan
@@ -229,6 +230,11 @@ def plan(
     return explainer.plan(*args, fun_kwargs=fun_kwargs, **kwargs)
 
 
+_LEDGERS = Programs(
+    holds_arrays=False
+)  # of the function `ledger`, whose explainers live for one call
+
+
 def ledger(
     fun: Function,
     composite: CompositeLike = None,
@@ -245,8 +251,10 @@ def ledger(
     """Where relevance is absorbed, layer by layer and between layers.
 
     Args:
-      fun, composite, argnums, has_aux, jit: as in `explain`. To compile once for several calls, make
-        an explainer and call its method `ledger`.
+      fun, composite, argnums, has_aux: as in `explain`.
+      jit: as in `explain`: compile a call with concrete arrays. The last 32 programs of functions that
+        read no arrays but their arguments are kept. For any other function, and for an NNX module, make
+        an explainer and call its method `ledger`: each call here compiles again.
       *args, **kwargs: arguments of `fun`.
       target: as in `explain`; without it the whole output is the initial relevance.
       zero_bias: count no bias in any layer: rules drop it, and a constant that is added passes
@@ -272,6 +280,12 @@ def ledger(
             "the composite, None for the default"
         )
     explainer = explain(fun, composite, argnums=argnums, has_aux=has_aux, jit=jit)
+    if explainer.model.state is None:
+        with contextlib.suppress(TypeError):
+            owner = key_of_value(
+                (explainer.model.call, explainer.composite, explainer.argnums, has_aux)
+            )
+            explainer = dataclasses.replace(explainer, _programs=_LEDGERS.of(owner))
     return explainer.ledger(
         *args, target=target, zero_bias=zero_bias, fun_kwargs=fun_kwargs, **kwargs
     )
