@@ -173,7 +173,7 @@ def test_names_of_arrays_lead_nowhere(out, name):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"chunk": -1}, {"chunk": "8"}, {"batch": 0}, {"composite": None}, {"spec": [[1]]},
+        {"chunk_size": -1}, {"chunk_size": "8"}, {"batch_size": 0}, {"composite": None}, {"spec": [[1]]},
         {"members": {"relevance": {"shape": [-4], "dtype": "float32", "dims": ["sample", "a"]}}},
         {"members": {"relevance": {"shape": [4], "dtype": "object", "dims": ["sample", "a"]}}},
         {"members": {"relevance": {"shape": [4], "dtype": "float32", "dims": []}}},
