@@ -70,7 +70,7 @@ def test_a_store_that_lost_its_manifest_takes_no_other_run(out):
     assert (summary.new, summary.samples, summary.repaired) == (20, 60, 0)
     check(out)
     held = [json.loads(text) for text in (kept, (out / "manifest.json").read_text())]
-    assert held[0]["chunk"] == held[1]["chunk"]
+    assert held[0]["chunk_size"] == held[1]["chunk_size"]
 
 
 def test_a_failure_under_another_model_counts_too(out):
