@@ -123,7 +123,10 @@ def test_resume_does_not_import_what_a_store_names(photos, out, capsys, monkeypa
         alter(out, command=asked)
     capsys.readouterr()
     assert main(["resume", "."]) == 2
-    assert "started with the model 'evil:load', which is code to run" in capsys.readouterr().err
+    assert (
+        "started with the model 'evil:load'. Resuming runs the code of this model"
+        in capsys.readouterr().err
+    )
     assert main(["resume", ".", "--model", "evil:load"]) == 2  # not even then
     monkeypatch.chdir(out.parent)
     assert main(["resume", "store", "--model", "store.evil:load"]) == 2

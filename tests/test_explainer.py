@@ -443,7 +443,7 @@ def test_start_and_condition_take_patterns():
     named = lrp.explain(network, start="dot_general")(X, target=0).relevance
     close(lrp.explain(network, start="rel*")(X, target=0).relevance, named)
     with pytest.raises(
-        ValueError, match=r"start must match one layer and matches 2: 'dot_general'"
+        ValueError, match=r"start must match one layer, but matches 2: 'dot_general'"
     ):
         lrp.explain(network, start="dot*")(X, target=0)
     with pytest.raises(ValueError, match="start matches no layer"):

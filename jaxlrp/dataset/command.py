@@ -249,8 +249,8 @@ def _resume(
         named = arguments.model or command["model"]
         if arguments.model is None and named not in known:
             raise ValueError(
-                f"{arguments.store!r} was started with the model {named!r}, which is code to run, and the "
-                f"store may come from anyone: if you trust this code, pass --model {named}"
+                f"{arguments.store!r} was started with the model {named!r}. Resuming runs the code of "
+                f"this model: if you trust it, pass --model {named}"
             )
         if named not in known:
             refuse_code_inside(store, named)

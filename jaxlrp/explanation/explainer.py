@@ -33,10 +33,10 @@ class Explainer(BaseExplainer):
     Attributes:
       model: the function that is explained, and the position of the explained argument.
       composite: which rule each layer gets, a `Composite` or a `Plan`.
-      record: paths or shell patterns of layers whose relevance and activation are given back.
+      record: paths or shell patterns of layers whose relevance and activation are returned.
       start: the layer at which relevance begins, None for the output.
-      parameters: positions of arguments whose own relevance is given back.
-      debug: whether values are checked.
+      parameters: positions of arguments whose own relevance is returned.
+      debug: whether all values are checked for NaN and infinity.
       jit: whether eager calls are compiled.
     """
 
@@ -73,7 +73,7 @@ class Explainer(BaseExplainer):
         return self._call("explain", self._explain, request, self.parameters)
 
     def plan(self, *args: Any, fun_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> Plan:
-        """What will happen: every layer of the function and its rule. See `jaxlrp.plan`."""
+        """Every layer of the function and its rule; computes nothing. See `jaxlrp.plan`."""
         given = Arguments(self.model, args, self.parameters)
         traced = trace(given, all_kwargs(kwargs, fun_kwargs))
         return make_plan(traced.network, self.composite)
@@ -137,10 +137,10 @@ def explain(
         are inputs of layers; all other values, other arguments included, are parameters. By default the
         first argument; for a Linen module and its `apply` the first after the variables.
       has_aux: whether `fun` returns (output, auxiliary).
-      record: paths or shell patterns of layers whose relevance and activation are given back.
+      record: paths or shell patterns of layers whose relevance and activation are returned.
       start: the path, or a pattern for it, of one layer at whose output relevance begins; `target`
         then refers to that output.
-      parameters: positions of arguments whose own relevance is given back, `R_w = w g_w`.
+      parameters: positions of arguments whose own relevance is returned, `R_w = w g_w`.
       debug: look for NaN and infinity in arguments, activations and relevances, and raise with the
         name of the first layer; report the gain of each layer, and warn where relevance grows a
         hundredfold. Not under `jit`.
@@ -202,7 +202,7 @@ def plan(
     fun_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Plan:
-    """What will happen: every layer of a function and its rule. Computes nothing.
+    """Every layer of a function and its rule. Computes nothing.
 
     Args:
       fun, composite, argnums, has_aux: as in `explain`.
@@ -257,8 +257,8 @@ def ledger(
         an explainer and call its method `ledger`: each call here compiles again.
       *args, **kwargs: arguments of `fun`.
       target: as in `explain`; without it the whole output is the initial relevance.
-      zero_bias: count no bias in any layer: rules drop it, and a constant that is added passes
-        relevance on. Then layers absorb by stabilizers and rules alone.
+      zero_bias: give biases and added constants no relevance. What layers then absorb is due to
+        stabilizers and rules alone.
       fun_kwargs: keyword arguments of `fun` whose names are used here.
 
     Returns:

@@ -94,11 +94,11 @@ class Plan:
         return tree
 
     def replace(self, changes: Mapping[str, Rule]) -> Plan:
-        """A plan with other rules for some layers; of several patterns, the first that fits decides.
+        """A plan with other rules for some layers; the first pattern that matches a layer wins.
 
         Args:
-          changes: from a path or a shell pattern to a rule. A pattern stands for those layers that
-            it matches and the rule applies to.
+          changes: from a path or a shell pattern to a rule. A pattern changes only the layers that
+            the rule applies to.
 
         Raises:
           KeyError: if a pattern matches no layer.
@@ -140,7 +140,7 @@ class Plan:
 
     @property
     def warning(self) -> str:
-        """Where relevance may grow without bound, and what to do; "" where nothing tells of it."""
+        """Where relevance may grow without bound, and what to do; "" if nowhere."""
         pairs = zip(self.rows, self.rules, strict=True)
         return plan_warning(Step(row.path, row.kind, rule, row.repeats) for row, rule in pairs)
 

@@ -55,8 +55,8 @@ class Pass(Rule):
         x = inputs[0]
         if not _broadcasts(x, z):
             raise ValueError(
-                f"Pass passes relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
-                f"into {z.shape}: give this layer another rule"
+                f"Pass passes relevance on unchanged, but {layer.layer.path!r} changes the shape "
+                f"{x.shape} to {z.shape}: give this layer another rule"
             )
         # the relevance first: s(z) / s(x) needs no g, and would be computed early and held till here
         relevance, kept = _arriving(layer, x, z, g)

@@ -105,7 +105,7 @@ class LRP0(Autodiff):
 
     R_j = sum_k  x_j w_jk / z_k R_k,   z_k = sum_j x_j w_jk + b_k
 
-    No division takes place, and none can fail. The bias keeps a share, so relevance is not
+    Nothing is divided, so no division by zero can occur. The bias keeps a share, so relevance is not
     conserved: sum(R_j) = sum(R_k (z_k - b_k) / z_k).
 
     References:
@@ -126,7 +126,7 @@ class Epsilon(LinearRule):
       epsilon: damping, >= 0, in the units of z, or a function that keeps z off zero. Zero is LRP-0,
         not finite where z is 0.
       bias: "absorb": the bias counts in z and keeps its share; "zero": it does not count. Without it
-        z may be far nearer to zero than epsilon is meant for, and relevances large.
+        z may come so close to zero that epsilon is too small and relevances explode.
 
     Raises:
       ValueError: if epsilon is a negative Python number (traced values are not checked).
