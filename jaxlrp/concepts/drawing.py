@@ -49,9 +49,7 @@ def dimmed(
     return np.round(255 * (pixels * light)[reference.window]).astype(np.uint8)
 
 
-def displayable(
-    example: np.ndarray, axes: tuple[int, ...], to_image: ToImage | None
-) -> np.ndarray:
+def displayable(example: np.ndarray, axes: tuple[int, ...], to_image: ToImage | None) -> np.ndarray:
     """An example as an image, (height, width, 3) in [0, 1]; its other axis is that of channels."""
     if to_image is not None:
         return photograph(np.asarray(to_image(example)), -1)
@@ -124,7 +122,7 @@ def _tokens(ax: Axes, reference: Reference, words: Words, width: float) -> None:
             family="monospace",
             fontsize=_POINTS,
             color="0" if kept else "0.55",
-            bbox={"facecolor": as_colormap("relevance")(0.5 + 0.5 * share),
+            bbox={"facecolor": as_colormap("relevance")(0.5 + 0.35 * share),
                   "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
         column += len(shown) + 1

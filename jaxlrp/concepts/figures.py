@@ -79,9 +79,10 @@ def cards(
     shown = {concept: list(found)[:n] for concept, found in references.items()}
     columns = max([1, *(len(found) for found in shown.values())])
     wide = 2.4 if words is not None else _INCHES
+    tall = 0.75 if words is not None and maps is None else _INCHES
     widths = [1.1] + [_INCHES] * (maps is not None) + [wide] * columns
     figure = NotebookFigure(
-        figsize=(sum(widths) + 0.1, len(shown) * (_INCHES + 0.08) + 0.35), layout="compressed"
+        figsize=(sum(widths) + 0.1, len(shown) * (tall + 0.08) + 0.35), layout="compressed"
     )
     spec = figure.add_gridspec(len(shown), len(widths), width_ratios=widths)
     limit = None
@@ -169,13 +170,12 @@ def atlas(
     opacity = np.einsum("r,rhw->hw", strength, parts)[..., None]
     tint = np.einsum("r,rhw,rc->hwc", strength, parts, films)
     canvas = np.clip(gray * (1 - opacity) + tint, 0, 1)
+    canvas[_borders(parts.argmax(axis=0))] += 0.35
 
     figure = NotebookFigure(figsize=(7.2, 4.6), layout="compressed")
     spec = figure.add_gridspec(max(len(kept), 1), 2, width_ratios=[4.6, 1.0])
     ax = figure.add_subplot(spec[:, 0])
-    ax.imshow(canvas)
-    ax.contour(parts.argmax(axis=0), levels=np.arange(len(parts)) + 0.5, colors="w",
-               linewidths=0.3, alpha=0.6)  # fmt: skip
+    ax.imshow(np.clip(canvas, 0, 1))
     ax.set(xticks=[], yticks=[], title=title or "")
     if references is None:
         handles = [Patch(color=colors[c], label=_name(names, c)) for c in kept]
@@ -187,7 +187,9 @@ def atlas(
         for reference in list(references.get(concept, ()))[:1]:
             draw(side, reference, to_image, None, 1.0)
         side.spines[:].set(linewidth=3, color=colors[concept], visible=True)
-        side.set_ylabel(_name(names, concept), rotation=0, ha="right", va="center", fontsize="small")
+        side.set_ylabel(
+            _name(names, concept), rotation=0, ha="right", va="center", fontsize="small"
+        )
     return figure
 
 
@@ -231,6 +233,8 @@ def graph(
     box = (min(0.95 / size[0], 0.85 * (1 - left) / widest), 0.95 / size[1])
     for a, b, weight in found.edges(data="weight"):
         (x, y), (u, v) = place[a], place[b]
+        parents = sorted(found.predecessors(b), key=place.__getitem__)
+        t = 0.3 + 0.45 * (parents.index(a) + 0.5) / len(parents)  # so that labels do not collide
         arrow = FancyArrowPatch(
             (x, y - box[1] / 2), (u, v + box[1] / 2), arrowstyle="-", mutation_scale=8,
             color=as_colormap("relevance")(_FOR if weight > 0 else _AGAINST), alpha=0.75,
@@ -239,7 +243,7 @@ def graph(
         )  # fmt: skip
         figure.add_artist(arrow)
         text = figure.text(
-            0.42 * x + 0.58 * u, 0.42 * (y - box[1] / 2) + 0.58 * (v + box[1] / 2),
+            (1 - t) * x + t * u, (1 - t) * (y - box[1] / 2) + t * (v + box[1] / 2),
             f"{100 * weight:+.1f} %", fontsize=6, ha="center", va="center", zorder=5,
         )  # fmt: skip
         text.set_path_effects([patheffects.withStroke(linewidth=1.5, foreground="w")])
@@ -320,11 +324,16 @@ def comparison(
         ax = figure.add_subplot(spec[i, len(widths) - 1])
         for k, (name, column) in enumerate(columns.items()):
             value = float(column[concept])
-            solid = {"color": cmap(_FOR if value > 0 else _AGAINST), "alpha": 1.0 if k == 0 else 0.55}
+            solid = {
+                "color": cmap(_FOR if value > 0 else _AGAINST),
+                "alpha": 1.0 if k == 0 else 0.55,
+            }
             ax.barh(-k, value, height=0.75, **solid)
             ax.text(max(value, 0.0) + 0.02 * limit, -k, f"{100 * value:+.1f} %  {name}",
                     va="center", fontsize="x-small")  # fmt: skip
-        ax.set(xlim=(1.05 * below, 1.6 * limit), ylim=(-len(columns) + 0.4, 0.6), xticks=[], yticks=[])
+        ax.set(
+            xlim=(1.05 * below, 1.6 * limit), ylim=(-len(columns) + 0.4, 0.6), xticks=[], yticks=[]
+        )
         ax.axvline(0, color="0.6", linewidth=0.5)
         ax.spines[:].set_visible(False)
     if title is not None:
@@ -359,6 +368,14 @@ def _rows(found: nx.DiGraph) -> dict[str, list[Any]]:
         rows[family] = sorted(nodes, key=mean)
         at |= {node: (i + 0.5) / len(nodes) for i, node in enumerate(rows[family])}
     return rows
+
+
+def _borders(labels: np.ndarray) -> np.ndarray:
+    """Where a label differs from the one to the right or below."""
+    found = np.zeros(labels.shape, bool)
+    found[:-1] |= labels[:-1] != labels[1:]
+    found[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    return found
 
 
 def _hues() -> list[tuple[float, float, float]]:
