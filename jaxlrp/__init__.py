@@ -7,6 +7,7 @@ from jaxlrp.explanation.attaching import attach
 from jaxlrp.explanation.explainer import Explainer, explain, ledger, plan
 from jaxlrp.explanation.ledger import Ledger
 from jaxlrp.explanation.plan import Plan
+from jaxlrp.explanation.pullback import Pullback
 from jaxlrp.explanation.result import Explanation, Record
 from jaxlrp.network.detect import KINDS
 from jaxlrp.network.layers import Layer
@@ -44,6 +45,7 @@ __all__ = [
     "Norm",
     "Pass",
     "Plan",
+    "Pullback",
     "Record",
     "TrainingModeError",
     "UnsupportedError",

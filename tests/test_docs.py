@@ -22,6 +22,7 @@ import jaxlrp
 from jaxlrp import (
     baselines,
     composites,
+    concepts,
     dataset,
     higher_order,
     inspection,
@@ -129,6 +130,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("baselines",), public(baselines)),
         (("inspection",), public(inspection)),
         (("higher_order",), public(higher_order)),
+        (("concepts",), public(concepts)),
         (("dataset",), public(dataset)),
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),

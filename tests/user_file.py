@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 import jaxlrp as lrp
+from jaxlrp import concepts
 from jaxlrp.rules import BoundLayer
 
 
@@ -88,6 +89,9 @@ def main() -> None:
     assert_type(found.gains, dict[str, float])
     assert_type(explain.plan(variables, x), lrp.Plan)
     assert_type(explain.ledger(variables, x, target=1), lrp.Ledger)
+    pullback = explain.vjp(variables, x, condition="hidden")
+    assert_type(pullback, lrp.Pullback)
+    assert_type(pullback(target=1, condition={"hidden": 0.5}), lrp.Explanation)
     for target in (
         jnp.array([0, 2]),
         lrp.targets.predicted,
@@ -109,6 +113,13 @@ def main() -> None:
     assert_type(ledger.warning, str)
 
     lrp.baselines.input_x_gradient(model.apply, argnums=1)(variables, x, target=1)
+    channels = concepts.Channels("hidden", axis=-1)
+    conditional = concepts.conditional(lrp.explain(model, composite))
+    found = conditional(variables, x, target=1, conditions=[channels[0] | channels[2]])
+    assert_type(found, lrp.Explanation)
+    local = concepts.local(lrp.explain(model, composite), channels)
+    assert_type(local(variables, x, target=1, regions=jnp.eye(2)), concepts.LocalRelevance)
+
     lrp.higher_order.pairs(lambda x: model.apply(variables, x), composite)(x[0], x[1])
     spectrum = lrp.inspection.DFT()
     lrp.inspection.inspect(model.apply, spectrum, composite, axis=-1, argnums=1)

@@ -1,4 +1,10 @@
-"""Concepts."""
+"""What a model uses: concepts in hidden layers, and where they are in the input.
+
+A heat map says where; concepts say what. A *concept* is a group of units of a layer: a channel, an
+attention head, a token, a direction, a latent of a dictionary. `scores` says how much each counts for a
+prediction, `conditional` where each is (concept relevance propagation), and `local` which concepts
+made a region relevant.
+"""
 
 from jaxlrp.concepts import regions
 from jaxlrp.concepts.conditional import activation, conditional
@@ -9,3 +15,20 @@ from jaxlrp.concepts.locate import locate
 from jaxlrp.concepts.references import Reference, crop_box, references
 from jaxlrp.concepts.scores import Scores, normalize, scores
 from jaxlrp.concepts.units import Channels, Concepts, Dictionary, Heads, Units, directions
+
+__all__ = [
+    "Channels",
+    "Concepts",
+    "Condition",
+    "Dictionary",
+    "Heads",
+    "LocalRelevance",
+    "Scores",
+    "Units",
+    "activation",
+    "conditional",
+    "directions",
+    "local",
+    "normalize",
+    "scores",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -31,8 +32,8 @@ def conditional(
 
         R_(i<-j)(x|theta) = z_ij / z_j [j in theta_l, or l not in theta] R_j(x|theta)
 
-    All conditions share one forward pass; each costs one backward pass. For a layer that every path crosses,
-    the relevances of all concepts add up to the unconditioned one.
+    All conditions share one forward pass; each costs one backward pass. For a layer that every path
+    crosses, the relevances of all concepts add up to the unconditioned one.
 
     Args:
       explainer: the result of `jaxlrp.explain`. Its recorded layers are given back for each condition, as
@@ -104,11 +105,11 @@ def activation(condition: Condition) -> Any:
     if len(parts) != 1:
         raise ValueError(f"activation(condition) takes concepts of one layer, got {condition!r}")
     (part,) = parts
-    one = jax.tree.map(lambda a: a[0], (part.values, part.present))
+    values, present = part.values[0], part.present[0]
 
     def target(a: Array) -> Array:
         check(part, a.shape)
-        return a * Stacked(part.family, *one, part.soft).mask(a)
+        return a * Stacked(part.family, values, present, part.soft).mask(a)
 
     return target
 
@@ -116,7 +117,7 @@ def activation(condition: Condition) -> Any:
 def _stacked(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The conditions of a call, as arrays."""
     given = _given(kwargs)
-    return {"stacked": (stack(given),), "order": jnp.arange(len(given)), "of": (len(given),)}
+    return {"stacked": (stack(given),), "order": jnp.arange(len(given)), "counts": (len(given),)}
 
 
 def _stacked_by_layers(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _stacked_by_layers(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {
         "stacked": tuple(stack([given[i] for i in found]) for found in groups.values()),
         "order": jnp.array(place),
-        "of": tuple(map(len, groups.values())),
+        "counts": tuple(map(len, groups.values())),
     }
 
 
@@ -153,81 +154,132 @@ def _layers(stacked: Sequence[tuple[Stacked, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.family.layer for parts in stacked for part in parts))
 
 
-def _masks(parts: tuple[Stacked, ...], activations: Mapping[str, Array]) -> dict[str, Array]:
+def _of_one(parts: tuple[Stacked, ...]) -> tuple[tuple[Array, Array], ...]:
+    """What differs between K conditions, with a leading axis K."""
+    return tuple((part.values, part.present) for part in parts)
+
+
+def _masks(
+    parts: tuple[Stacked, ...],
+    condition: tuple[tuple[Array, Array], ...],
+    activations: Mapping[str, Array],
+) -> dict[str, Array]:
     """The masks of one condition, by layer."""
     found: dict[str, Array] = {}
-    for part in parts:
+    for part, (values, present) in zip(parts, condition, strict=True):
         layer = part.family.layer
-        mask = part.mask(activations[layer])
+        mask = dataclasses.replace(part, values=values, present=present).mask(activations[layer])
         found[layer] = found[layer] * mask if layer in found else mask
     return found
 
 
 def _in_place(
     explainer: Explainer, chunk_size: int | None, args: tuple, kwargs: dict, target: Target,
-    *, stacked: Any, order: Array, of: tuple[int, ...],
+    *, stacked: Any, order: Array, counts: tuple[int, ...],
 ) -> tuple[Explanation, Shapes]:  # fmt: skip
-    (parts,), (count,) = stacked, of
+    (parts,), (count,) = stacked, counts
     layers = _layers(stacked)
     pullback = explainer.replace(record=(*explainer.record, *layers)).vjp(
         *args, condition=layers, fun_kwargs=kwargs
     )
     activations = at_layers(pullback, layers)
+    _check({"stacked": stacked}, activations)
     kept = _kept(explainer, pullback)
 
-    def one(parts: tuple[Stacked, ...]) -> tuple[Any, dict[str, Array]]:
-        result = pullback(target=target, condition=_masks(parts, activations))
+    def one(condition: Any) -> tuple[Any, dict[str, Array]]:
+        masks = _masks(parts, condition, activations)
+        result = pullback(target=target, condition=masks)
         return result.relevance, {path: result.records[path].relevance for path in kept}
 
-    relevance, records = over(one, parts, count, chunk_size)
+    relevance, records = over(one, _of_one(parts), count, chunk_size)
     return _explanation(pullback, relevance, records), (pullback.output, activations)
 
 
 def _cut(
     explainer: Explainer, chunk_size: int | None, args: tuple, kwargs: dict, target: Target,
-    *, stacked: Any, order: Array, of: tuple[int, ...],
+    *, stacked: Any, order: Array, counts: tuple[int, ...],
 ) -> tuple[Explanation, Shapes]:  # fmt: skip
     record = (*explainer.record, *_layers(stacked))
     pullback = explainer.replace(record=record).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, _layers(stacked))
-    kept = _kept(explainer, pullback)
+    _check({"stacked": stacked}, activations)
     stages = {
         layer: explainer.replace(record=record, start=layer).vjp(*args, fun_kwargs=kwargs)
         for layer in activations
     }
-    plan = explainer.plan(*args, fun_kwargs=kwargs)
-    whole = pullback(target=target)
+    cut = _Cut(
+        explainer.plan(*args, fun_kwargs=kwargs), activations, pullback(target=target), stages
+    )
+    kept = _kept(explainer, pullback)
 
-    def one(parts: tuple[Stacked, ...]) -> tuple[Any, dict[str, Array]]:
-        masks = _masks(parts, activations)
-        chain = [path for path in reversed(activations) if path in masks]
-        _check_chain(plan, chain)
-        results = [whole]
-        for layer in chain:
-            relevance = results[-1].records[layer].relevance * masks[layer]
-            results.append(stages[layer](target=relevance.astype(activations[layer].dtype)))
-        found = {}
-        for path in kept:
-            stage = _stage_of(plan, chain, path)
-            held = whole.records[path].relevance
-            found[path] = (
-                jnp.zeros_like(held) if stage is None else results[stage].records[path].relevance
-            )
-        return results[-1].relevance, found
+    def of(parts: tuple[Stacked, ...], count: int) -> Any:
+        def one(condition: Any) -> tuple[Any, dict[str, Array]]:
+            return cut.send(_masks(parts, condition, activations), kept)
 
-    groups = [over(one, parts, n, chunk_size) for parts, n in zip(stacked, of, strict=True)]
+        return over(one, _of_one(parts), count, chunk_size)
+
+    groups = [of(parts, count) for parts, count in zip(stacked, counts, strict=True)]
     relevance, records = jax.tree.map(lambda *found: jnp.concatenate(found)[order], *groups)
     return _explanation(pullback, relevance, records), (pullback.output, activations)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Cut:
+    """Relevance that is sent from one conditioned layer to the next.
+
+    Attributes:
+      plan: which layers feed which.
+      activations: the outputs of all conditioned layers, in the order of evaluation.
+      whole: the explanation without conditions.
+      stages: for each of these layers, the relevance that begins there.
+    """
+
+    plan: Plan
+    activations: Mapping[str, Array]
+    whole: Explanation
+    stages: Mapping[str, Pullback]
+
+    def send(self, masks: Mapping[str, Array], kept: Sequence[str]) -> tuple[Any, dict[str, Array]]:
+        """The relevance of the input, and at the layers `kept`, that passes all layers in `masks`."""
+        chain = [path for path in reversed(list(self.activations)) if path in masks]
+        _check_chain(self.plan, chain)
+        results = [self.whole]
+        for layer in chain:
+            relevance = results[-1].records[layer].relevance * masks[layer]
+            target = relevance.astype(self.activations[layer].dtype)
+            results.append(self.stages[layer](target=target))
+        found = {}
+        for path in kept:
+            stage = _stage_of(self.plan, chain, path)
+            blank = jnp.zeros_like(self.whole.records[path].relevance)
+            found[path] = blank if stage is None else results[stage].records[path].relevance
+        return results[-1].relevance, found
+
+
 def _check_chain(plan: Plan, chain: Sequence[str]) -> None:
     """Refuses layers that no path crosses one after the other."""
+    for layer in chain:
+        check_passed_once(plan, layer)
     for upper, lower in itertools.pairwise(chain):
         if lower not in plan.upstream(upper):
             raise ValueError(
                 f"with cut=True relevance must pass all layers of a condition, but no path leads from "
                 f"{upper!r} back to {lower!r}: give two conditions, or leave out cut"
             )
+
+
+def check_passed_once(plan: Plan, layer: str) -> None:
+    """Refuses a layer that feeds itself: relevance passes it many times, and would be counted as often.
+
+    Raises:
+      ValueError: naming the layer.
+    """
+    if layer in plan.upstream(layer):
+        raise ValueError(
+            f"the layer {layer!r} is in a loop whose steps feed each other, so that the same relevance "
+            "passes it in every step and its shares do not add up: use conditional(...) without cut, or a "
+            "layer before or after the loop"
+        )
 
 
 def _stage_of(plan: Plan, chain: Sequence[str], path: str) -> int | None:

@@ -86,32 +86,32 @@ class Selection:
         if self.soft or other.soft:
             raise ValueError("a | b takes indices: add the weights of soft conditions instead")
         rows = max(len(self.values), len(other.values))
-        both = [np.broadcast_to(s.values, (rows, s.values.shape[1])) for s in (self, other)]
-        return Selection(np.concatenate(both, axis=1))
+        both = [_padded(s.values, (rows, s.values.shape[1]), soft=False) for s in (self, other)]
+        return Selection(_array_module(both).concatenate(both, axis=1))
 
     def __str__(self) -> str:
         if self.soft:
             return f"weights {np.shape(self.values)}"
+        if _compat.is_traced(self.values):
+            return f"traced indices {self.values.shape}"
         rows = [sorted({int(i) for i in row if i != _NOWHERE}) for row in np.asarray(self.values)]
         return str(rows[0]) if len(rows) == 1 else f"each of {rows}"
 
 
 def select(family: Concepts, index: Any, empty: bool = False) -> Condition:
     """See `Concepts.__getitem__` and `Concepts.none`."""
-    chosen = np.asarray(index)
-    if empty:
-        chosen = np.zeros((0,), np.int32)
-    elif not chosen.size:
+    chosen = np.zeros((0,), np.int32) if empty else _indices(family, index)
+    if not chosen.size and not empty:
         raise ValueError(
             f"the set of concepts of the layer {family.layer!r} is empty, so that no relevance would pass: "
             "name a concept, or write .none() if that is meant"
         )
-    return Condition(((family, Selection(_indices(family, chosen).reshape(1, -1))),))
+    return Condition(((family, Selection(chosen.reshape(1, -1))),))
 
 
-def select_each(family: Concepts, index: ArrayLike) -> Condition:
+def select_each(family: Concepts, index: Any) -> Condition:
     """See `Concepts.each`."""
-    chosen = _indices(family, np.asarray(index))
+    chosen = _indices(family, index)
     if chosen.ndim not in (1, 2) or not chosen.size:
         raise ValueError(
             f"each(index) takes the concepts of each example, of shape (batch,) or (batch, m), got "
@@ -130,13 +130,15 @@ def weigh(family: Concepts, weights: ArrayLike) -> Condition:
     return Condition(((family, Selection(jnp.atleast_2d(found), soft=True)),))
 
 
-def _indices(family: Concepts, index: np.ndarray) -> np.ndarray:
-    if not np.issubdtype(index.dtype, np.integer):
+def _indices(family: Concepts, index: Any) -> Any:
+    """Indices as a NumPy array; those that are traced stay so."""
+    found = index if _compat.is_traced(index) else np.asarray(index)
+    if found.size and not np.issubdtype(found.dtype, np.integer):
         raise TypeError(
-            f"concepts of the layer {family.layer!r} are selected by integers, got {index.dtype}; "
+            f"concepts of the layer {family.layer!r} are selected by integers, got {found.dtype}; "
             "use .weighted(...) for weights"
         )
-    return index.astype(np.int32)
+    return found.astype(np.int32)
 
 
 @jax.tree_util.register_dataclass
@@ -212,21 +214,28 @@ def _stacked(family: Concepts, conditions: Sequence[Condition]) -> Stacked:
     width = max(s.values.shape[1] for s in held)
     like = functools.partial(_padded, shape=(rows[0], width), soft=soft)
     values = [like(None if s is None else s.values) for s in found]
-    merged = jnp.stack(values) if soft else np.stack(values)
-    return Stacked(family, jnp.asarray(merged), jnp.array([s is not None for s in found]), soft)
+    merged = jnp.asarray(_array_module(values).stack(values))
+    return Stacked(family, merged, jnp.array([s is not None for s in found]), soft)
+
+
+def _array_module(arrays: Sequence[Any]) -> Any:
+    """NumPy for arrays that are known, so that nothing is dispatched; `jax.numpy` for others."""
+    return np if all(isinstance(a, np.ndarray) for a in arrays) else jnp
 
 
 def _padded(values: Any, shape: tuple[int, int], soft: bool) -> Any:
+    """Weights or indices of one condition, (1 or batch, n), of the shape of all of them."""
     if soft:
         if values is None:
             return jnp.ones(shape)
         if values.shape[1] != shape[1]:
             raise ValueError(f"weights are given for {values.shape[1]} and for {shape[1]} concepts")
         return jnp.broadcast_to(values, shape)
-    whole = np.full(shape, _NOWHERE, np.int32)
-    if values is not None:
-        whole[:, : values.shape[1]] = values
-    return whole
+    if values is None:
+        return np.full(shape, _NOWHERE, np.int32)
+    xp = _array_module([values])
+    rest = xp.full((shape[0], shape[1] - values.shape[1]), _NOWHERE, xp.int32)
+    return xp.concatenate([xp.broadcast_to(values, (shape[0], values.shape[1])), rest], axis=1)
 
 
 def check(stacked: Stacked, shape: tuple[int, ...]) -> None:
@@ -246,8 +255,8 @@ def check(stacked: Stacked, shape: tuple[int, ...]) -> None:
     if stacked.soft:
         if stacked.values.shape[-1] != count:
             raise ValueError(
-                f"weights on the layer {family.layer!r} are for {stacked.values.shape[-1]} concepts, but it "
-                f"has {count}"
+                f"weights on the layer {family.layer!r} are for {stacked.values.shape[-1]} concepts, but "
+                f"it has {count}"
             )
         return
     if _compat.is_traced(stacked.values):

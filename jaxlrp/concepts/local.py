@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.conditional import at_layers, over
+from jaxlrp.concepts.conditional import at_layers, check_passed_once, over
 from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
+from jaxlrp.explanation.patterns import one
 from jaxlrp.numerics import widen
 from jaxlrp.targets import Target
 
@@ -119,11 +120,13 @@ def _local(
 ) -> tuple[LocalRelevance, Shapes]:  # fmt: skip
     layer = family.layer
     plan = explainer.plan(*args, fun_kwargs=kwargs)
+    upstream = plan.upstream(one("concepts.layer", layer, plan.paths))
+    check_passed_once(plan, layer)
     for row, rule in zip(plan.rows, plan.rules, strict=True):
-        if not rule.linear_in_relevance and row.path in plan.upstream(layer):
+        if not rule.linear_in_relevance and row.path in upstream:
             raise ValueError(
                 f"the rule {rule!r} of the layer {row.path!r} is not linear in relevance, so that the "
-                "relevance pass cannot be transposed: use another rule, or `conditional`, one concept at a time"
+                "relevance pass cannot be transposed: use another rule, or `conditional` for each concept"
             )
     pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, (layer,))
@@ -137,14 +140,14 @@ def _local(
     found, transposed = jax.vjp(back, relevance)
     whole = _checked(regions, found.shape, family)
 
-    def one(region: Array) -> tuple[Array, Array]:
+    def of(region: Array) -> tuple[Array, Array]:
         (back,) = transposed(jnp.broadcast_to(region, found.shape).astype(found.dtype))
         values = relevance * back.astype(relevance.dtype)
         by_concept = family.total(a, values)
         axes = tuple(i for i in range(a.ndim) if i not in family.batch_axes(a.ndim))
         return by_concept, widen(values).sum(axis=axes) - by_concept.sum(axis=-1)
 
-    by_concept, residual = over(one, whole, len(whole), chunk_size)
+    by_concept, residual = over(of, whole, len(whole), chunk_size)
     ahead = 0 if family.batch is None else 1  # the axis of the batch comes first
     result = LocalRelevance(jnp.moveaxis(by_concept, 0, ahead), jnp.moveaxis(residual, 0, ahead))
     return result, (pullback.output, activations)

@@ -29,7 +29,8 @@ class ConceptExplainer(BaseExplainer, Generic[T]):
       name: of the public function that made it.
       explainer: the explanation whose relevance is divided among concepts.
       compute: from (args, kwargs, target, **options) to the result and what `check` looks at.
-      prepare: from the keyword arguments of a call to the options of `compute`, which are removed from them.
+      prepare: from the keyword arguments of a call to the options of `compute`, which it
+        removes from them.
       check: of (options, shapes), see `Shapes`.
     """
 
@@ -113,7 +114,7 @@ def only_array(relevance: Any) -> Array:
     """
     if not hasattr(relevance, "shape"):
         raise TypeError(
-            "one array must be explained, but the explained argument has several: explain a function of one "
-            "of them, argnums=..."
+            "one array must be explained, but the explained argument has several: explain a function "
+            "of one of them"
         )
     return relevance

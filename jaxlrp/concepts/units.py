@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from jaxlrp.numerics import off_zero, widen
 
 Axis = int | str
 
-_static = functools.partial(dataclasses.field, metadata={"static": True})
+_STATIC = {"static": True}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,9 +40,9 @@ class Concepts(abc.ABC):
       dims: names of the axes of the output, in order, for `batch` and `axis` by name.
     """
 
-    layer: str = _static()
-    batch: Axis | None = _static(default=0, kw_only=True)
-    dims: tuple[str, ...] | None = _static(default=None, kw_only=True)
+    layer: str = dataclasses.field(metadata=_STATIC)
+    batch: Axis | None = dataclasses.field(default=0, kw_only=True, metadata=_STATIC)
+    dims: tuple[str, ...] | None = dataclasses.field(default=None, kw_only=True, metadata=_STATIC)
 
     def __post_init__(self) -> None:
         if not isinstance(self.layer, str) or not self.layer:
@@ -106,7 +105,7 @@ class Concepts(abc.ABC):
         """
         return weigh(self, weights)
 
-    def each(self, index: ArrayLike) -> Condition:
+    def each(self, index: ArrayLike | Sequence[int] | Sequence[Sequence[int]]) -> Condition:
         """A condition of its own for each example.
 
         Args:
@@ -145,7 +144,8 @@ class Concepts(abc.ABC):
             return self.dims.index(axis)
         if not -ndim <= axis < ndim:
             raise ValueError(
-                f"axis={axis} is not an axis of the output of the layer {self.layer!r}, which has {ndim} axes"
+                f"axis={axis} is not an axis of the output of the layer {self.layer!r}, which has "
+                f"{ndim} axes"
             )
         return axis % ndim
 
@@ -182,8 +182,8 @@ class _Axes(Concepts):
 class Channels(_Axes):
     """The units along one axis, or several: each index is a concept, at all positions together.
 
-    Use it for channels of a convolution (`axis=-1`), features of a dense layer, and whatever else has an axis
-    of its own, such as the heads of `nn.MultiHeadDotProductAttention` (`axis=-2` of its value layer).
+    Use it for channels of a convolution (`axis=-1`), features of a dense layer, and whatever else has an
+    axis of its own, such as the heads of `nn.MultiHeadDotProductAttention` (`axis=-2` of its value layer).
 
     Attributes:
       axis: the axis, by index or by its name in `dims`; a tuple of axes, whose flattened index
@@ -201,7 +201,7 @@ class Channels(_Axes):
       [[4.0, 6.0]]
     """
 
-    axis: Axis | tuple[Axis, ...] = _static()
+    axis: Axis | tuple[Axis, ...] = dataclasses.field(metadata=_STATIC)
 
     def feature_axes(self, ndim: int) -> tuple[int, ...]:
         """The axes of the concepts.
@@ -213,8 +213,8 @@ class Channels(_Axes):
         axes = tuple(self.axis_of(axis, ndim) for axis in given)
         if len(set(axes)) < len(axes) or set(axes) & set(self.batch_axes(ndim)):
             raise ValueError(
-                f"axis={self.axis!r} of the layer {self.layer!r} must name distinct axes other than that of "
-                f"the batch, batch={self.batch!r}; write batch=None if there is no batch"
+                f"axis={self.axis!r} of the layer {self.layer!r} must name distinct axes other than "
+                f"that of the batch, batch={self.batch!r}; write batch=None if there is no batch"
             )
         return axes
 
@@ -251,8 +251,8 @@ class Heads(Concepts):
       [[3.0, 7.0]]
     """
 
-    n_heads: int = _static()
-    axis: Axis = _static()
+    n_heads: int = dataclasses.field(metadata=_STATIC)
+    axis: Axis = dataclasses.field(metadata=_STATIC)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -317,24 +317,23 @@ class Dictionary(Concepts):
       [[2.0, 2.0]]
     """
 
-    encode: Callable[[Any], Any] = _static()
+    encode: Callable[[Any], Any] = dataclasses.field(metadata=_STATIC)
     decoder: ArrayLike
-    axis: Axis = _static()
-    groups: tuple[int, ...] | None = _static(default=None)
+    axis: Axis = dataclasses.field(metadata=_STATIC)
+    groups: tuple[int, ...] | None = dataclasses.field(default=None, metadata=_STATIC)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not hasattr(self.decoder, "ndim"):
+        if type(self.decoder) is object or self.decoder is None:
             return  # a pytree that is being rebuilt
-        if self.decoder.ndim != 2:
-            raise ValueError(
-                f"decoder must have shape (latents, features), got {self.decoder.shape}"
-            )
+        shape = jnp.shape(self.decoder)
+        if len(shape) != 2:
+            raise ValueError(f"decoder must have shape (latents, features), got {shape}")
         if self.groups is not None:
             groups = tuple(int(g) for g in self.groups)
-            if len(groups) != len(self.decoder) or set(groups) != set(range(max(groups) + 1)):
+            if len(groups) != shape[0] or set(groups) != set(range(max(groups) + 1)):
                 raise ValueError(
-                    f"groups must give each of the {len(self.decoder)} latents the number of its concept, "
+                    f"groups must give each of the {shape[0]} latents the number of its concept, "
                     f"0 to the last without a gap, got {groups}"
                 )
             object.__setattr__(self, "groups", groups)
@@ -366,7 +365,8 @@ class Dictionary(Concepts):
         expected = (*x.shape[:-1], jnp.shape(self.decoder)[0])
         if z.shape != expected:
             raise ValueError(
-                f"encode must return codes of shape {expected}, one for each row of the decoder, got {z.shape}"
+                f"encode must return codes of shape {expected}, one for each row of the decoder, got "
+                f"{z.shape}"
             )
         return jax.lax.stop_gradient(z).astype(a.dtype)
 

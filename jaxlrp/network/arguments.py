@@ -104,6 +104,10 @@ class Arguments:
             found.append(Template(tree, places, tuple(fixed)))
         return tuple(found)
 
+    def rebuilt(self, positions: Iterable[int], read: Mapping[int, Any]) -> tuple[Any, ...]:
+        """Some arguments with other arrays in place of their own, by index into `values`."""
+        return tuple(template.filled(read) for template in self.templates(positions))
+
     def labels(self) -> dict[int, str]:
         """What each value that is not explained is called: its place in its argument, or that's name."""
         names = self._names()

@@ -169,6 +169,24 @@ HIDDEN: dict[str, tuple[str, ...]] = {
 }
 
 
+# Conditions on channels, layer by layer from the output back to the input.
+CONDITIONS: dict[str, tuple[dict[str, tuple[int, ...]], ...]] = {
+    "vgg": (
+        {},
+        {"conv4": (0,)},
+        {"conv4": (1, 4)},
+        {"conv2": (3,)},
+        {"conv4": (4, 0), "conv2": (1, 2)},
+    ),
+    "resnet_nobn": (
+        {},
+        {"layer3.conv2": (2,)},
+        {"layer2.conv2": (1, 3)},
+        {"layer2.conv2": (5,), "layer1.conv1": (0, 2)},
+    ),
+}
+
+
 def wave(shape: tuple[int, ...], phase: float) -> Array:
     """The chirp sin(pi phi k^2 + phase), k = 1, 2, ... in C order, phi the golden ratio.
 
