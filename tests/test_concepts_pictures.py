@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch
 import jaxlrp as lrp
 from jaxlrp import concepts
 from jaxlrp.concepts import Channels, figures, regions
-from jaxlrp.concepts.figures import notable
+from jaxlrp.concepts.diagrams import notable
 
 SIZE = (8, 8, 3)
 
@@ -414,6 +414,19 @@ def test_graph_is_the_same_in_chunks(net):
     assert set(whole.edges) == set(parts.edges)
     for edge in whole.edges:
         assert parts.edges[edge]["weight"] == pytest.approx(whole.edges[edge]["weight"], rel=1e-4)
+
+
+def test_a_loop_is_refused():
+    def fun(x):
+        return jax.lax.fori_loop(0, 3, lambda i, h: jnp.tanh(h @ jnp.eye(3)), x).sum(-1)
+
+    explain, x = lrp.explain(fun), jnp.ones((1, 3))
+    (path,) = [p for p in explain.plan(x).paths if "tanh" in p]
+    units = Channels(path, -1)
+    with pytest.raises(ValueError, match="is in a loop whose steps feed each other"):
+        concepts.locate(explain, units)(x, concepts=[0])
+    with pytest.raises(ValueError, match="is in a loop whose steps feed each other"):
+        concepts.graph(explain, units)(x, node=(path, 0))
 
 
 def test_graph_refuses(net):

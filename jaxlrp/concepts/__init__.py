@@ -6,7 +6,7 @@ prediction, `conditional` where each is (concept relevance propagation), and `lo
 made a region relevant.
 """
 
-from jaxlrp.concepts import regions
+from jaxlrp.concepts import regions as regions
 from jaxlrp.concepts.conditional import activation, conditional
 from jaxlrp.concepts.conditions import Condition
 from jaxlrp.concepts.graph import graph
@@ -23,12 +23,17 @@ __all__ = [
     "Dictionary",
     "Heads",
     "LocalRelevance",
+    "Reference",
     "Scores",
     "Units",
     "activation",
     "conditional",
+    "crop_box",
     "directions",
+    "graph",
     "local",
+    "locate",
     "normalize",
+    "references",
     "scores",
 ]

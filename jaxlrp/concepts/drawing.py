@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,10 @@ from jaxlrp.plot.normalize import as_colormap, photograph
 ToImage = Callable[[np.ndarray], np.ndarray]
 Words = Callable[[np.ndarray], Sequence[str]]
 
+References = Mapping[Any, Sequence[Reference]]
+Names = Mapping[Any, str] | Callable[[Any], str] | None
+
+FOR, AGAINST = 0.93, 0.07  # places of the colors of relevance for and against in the color map
 _SHADE = 0.35  # brightness of what is dimmed
 _POINTS = 6.5  # size of tokens
 
@@ -127,3 +132,24 @@ def _tokens(ax: Axes, reference: Reference, words: Words, width: float) -> None:
         )  # fmt: skip
         column += len(shown) + 1
     ax.spines[:].set_visible(False)
+
+
+def name_of(names: Names, key: Any, default: str | None = None) -> str:
+    """The name of a concept or node, as matplotlib takes it."""
+    if names is not None:
+        found = names(key) if callable(names) else names.get(key)
+        if found is not None:
+            return str(found).replace("$", r"\$")
+    return default or f"concept {key}"
+
+
+def label(ax: Axes, name: str, share: float | None, most: float) -> None:
+    """The name of a concept, and its share as a number and a bar."""
+    ax.axis("off")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    ax.text(0, 0.62, name, fontsize="small", va="center", wrap=True)
+    if share is None:
+        return
+    ax.text(0, 0.4, f"{100 * share:+.1f} %", fontsize="small", va="center", color="0.3")
+    color = as_colormap("relevance")(FOR if share > 0 else AGAINST)
+    ax.barh(0.22, 0.9 * abs(share) / most, height=0.08, color=color)
