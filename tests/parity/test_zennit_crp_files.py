@@ -8,13 +8,14 @@ import pytest
 
 import jaxlrp as lrp
 from jaxlrp import composites, concepts
+from jaxlrp.concepts.opened import By
 
 import formula
 import networks
 
 GOLDENS = np.load(pathlib.Path(__file__).with_name("zennit_crp_files.npz"))
 LAYERS = ("conv2", "conv4")
-WAYS = [
+WAYS: list[tuple[By, bool]] = [
     ("relevance", True),
     ("activation", True),
     ("relevance_max", False),
