@@ -2,22 +2,22 @@
 
     python examples/concepts_images.py [--data FOLDER] [--output DIR] [--quick]
 
-The stamps of the drawing program Tux Paint are labelled pictures with an alpha channel: an exact mask of the
-object. EfficientNet-Lite0 sees each on a white square of 1.15 times its longer side. Concepts are the channels
-of two layers that every path crosses: `block_11/relu6` (672, on 14 x 14 positions) and the top layer `relu6:1`
-(1280, on 7 x 7).
+The stamps of the drawing program Tux Paint are labelled pictures with an alpha channel: an exact mask of
+the object. EfficientNet-Lite0 sees each on a white square of 1.15 times its longer side. Concepts are the
+channels of two layers that every path crosses: `block_11/relu6` (672, on 14 x 14 positions) and the top
+layer `relu6:1` (1280, on 7 x 7).
 
-Two stamps of different classes that the network recognizes alone are put side by side; a composite counts if
-the classes of both still reach a probability of .04. The logit of each is explained, twice per composite:
+Two stamps of different classes that the network recognizes alone are put side by side; a composite counts
+if the classes of both still reach a probability of .04. The logit of each is explained:
 
-  1. `concepts.conditional`: the maps of the three most relevant channels of each layer, for this class. How much
-     of the positive relevance is in the object, and how much of that in the two objects is in the right one?
-     Compared with the activation maps of the same channels, enlarged; with all relevance of the logit;
-     with occlusion; and with a map that is the same everywhere.
-  2. `concepts.local`: which channels made the pixels of the object relevant (reverse search)? What a channel
-     stands for is seen in its reference pictures: the eight of all other stamps in which it is the most
-     relevant (RelMax), or the most active (ActMax) for channels that are found by their activation in the
-     object. How many of the references are from the same folder, such as "animals", as the object?
+  1. `concepts.conditional`: the maps of the three most relevant channels of each layer, for this class.
+     How much of the positive relevance is in the object, and how much of that in the two objects is in
+     the right one? Compared with the activation maps of the same channels, enlarged; with all
+     relevance of the logit; with occlusion; and with a map that is the same everywhere.
+  2. `concepts.local`: which channels made the pixels of the object relevant (reverse search)? What a
+     channel stands for is seen in its reference pictures: the eight of all other stamps in which it is
+     the most relevant (RelMax), or the most active (ActMax) for channels that are found by their activation
+     in the object. How many of the references are from the same folder, such as "animals", as the object?
 
 The stamps are in a Debian package (161 MB, GPL-2). It is unpacked, not installed, which needs no root:
 
@@ -42,7 +42,6 @@ import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from photographs import CLASSES, photograph
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -52,6 +51,7 @@ import jaxlrp as lrp
 from jaxlrp import baselines, composites, concepts, plot
 from jaxlrp.pretrained import Pretrained, efficientnet_lite0
 from jaxlrp.pretrained.efficientnet_lite import SIZE, normalize
+from photographs import CLASSES, photograph
 
 STAMPS = pathlib.Path("/usr/share/tuxpaint/stamps")
 MARGIN = 1.15
@@ -140,7 +140,8 @@ def read(folder: pathlib.Path, labels: Sequence[str], quick: bool) -> list[Stamp
     for path in track(paths, description="stamps"):
         sentence = path.with_suffix(".txt").read_text("utf8", errors="replace").splitlines()[0]
         rgba = np.asarray(Image.open(path).convert("RGBA"))
-        stamps.append(Stamp(path.stem, path.relative_to(folder).parts[0], rgba, _named(sentence, known)))  # fmt: skip
+        matched = _named(sentence, known)
+        stamps.append(Stamp(path.stem, path.relative_to(folder).parts[0], rgba, matched))
     return stamps
 
 
@@ -313,7 +314,10 @@ def references(
         scores = network.scores(network.net.variables, x, target=targets[rows])
         found.append(
             {
-                name: {"relevance": np.asarray(s.normalized), "activation": np.asarray(s.activation)}
+                name: {
+                    "relevance": np.asarray(s.normalized),
+                    "activation": np.asarray(s.activation),
+                }
                 for name, s in scores.items()
             }
         )
@@ -472,9 +476,12 @@ def main() -> int:
         console.print(f"figure: {path}")
 
     for layer in families:
-        ours, theirs = (shares[f"{layer}, {kind}"][:, 1].mean() for kind in ("conditional", "activation"))  # fmt: skip
+        kinds = (f"{layer}, conditional", f"{layer}, activation")
+        ours, theirs = (shares[kind][:, 1].mean() for kind in kinds)
         if ours < theirs:
-            console.print(f"FAILED: {layer}: {ours:.3f} in the right object, activations {theirs:.3f}")
+            console.print(
+                f"FAILED: {layer}: {ours:.3f} in the right object, activations {theirs:.3f}"
+            )
             return 1
     return 0
 

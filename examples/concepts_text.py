@@ -7,17 +7,18 @@ positive from negative ones, as in text_sentiment.py. Each head is a concept: th
 `block_*/dot_general:1`, (batch, heads, features, tokens), where the outputs of all heads of a block are
 before they are mixed. Three questions:
 
-  1. How much does a head count? Its relevance is compared with what happens to the logit without it. The head
-     is removed (its output is zero) or replaced by its mean output over training snippets. Rank correlation
-     over the 72 heads, of the mean magnitude over snippets; and with signs, over the heads of one snippet,
-     averaged over snippets. Other scores that one might read from the network: gradient times output (Michel
-     et al., 2019, https://doi.org/10.48550/arXiv.1905.10650), the norm of the output, the largest attention
-     weight ("confidence": Voita et al., 2019, https://doi.org/10.18653/v1/P19-1580), and the attention to
-     words with a human rating. The last three have no sign.
+  1. How much does a head count? Its relevance is compared with what happens to the logit without it: the
+     head is removed (its output is zero) or replaced by its mean output over training snippets. Rank
+     correlation over the 72 heads, of the mean magnitude over snippets; and with signs, over the heads of
+     one snippet, averaged over snippets. Other scores that one might read from the network: gradient times
+     output (Michel et al., 2019, https://doi.org/10.48550/arXiv.1905.10650), the norm of the output, the
+     largest attention weight ("confidence": Voita et al., 2019, https://doi.org/10.18653/v1/P19-1580),
+     and the attention to words with a human rating. The last three have no sign. No method is better
+     at predicting the removal of a single head than the gradient, which is made for small changes.
   2. Which heads carry sentiment words? `concepts.local` gives the relevance of all heads in regions of the
      input at once; the regions are the positive and the negative words of VADER's lexicon (Hutto and
-     Gilbert, 2014, https://doi.org/10.1609/icwsm.v8i1.14550), which the network has not seen. A head carries
-     sentiment if its relevance is positive in positive words and negative in negative ones.
+     Gilbert, 2014, https://doi.org/10.1609/icwsm.v8i1.14550), which the network has not seen. A head
+     carries sentiment if its relevance is positive in positive words and negative in negative ones.
   3. What does such a head see? `concepts.conditional` gives token maps: relevance that passed the head.
 
 Heads are chosen on training snippets, and all numbers are of held-out ones. Snippets have at most 32 word
@@ -35,7 +36,7 @@ import argparse
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,6 +49,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
+
+import jaxlrp as lrp
+from jaxlrp import composites, concepts
+from jaxlrp.pretrained import Pretrained, minilm
 from text_sentiment import (
     COLUMNS,
     FONT_SIZE,
@@ -67,10 +72,6 @@ from text_sentiment import (
     words_of,
     write,
 )
-
-import jaxlrp as lrp
-from jaxlrp import composites, concepts
-from jaxlrp.pretrained import Pretrained, minilm
 
 BLOCKS, HEADS, FEATURES = 6, 12, 384  # of MiniLM; features of all heads of a block
 LENGTH, BATCH = 32, 32
@@ -137,7 +138,9 @@ def with_heads(f: Callable, keep: Array, instead: Array, *args: Any) -> Array:
       instead: (blocks, features), what takes the place of a head.
     """
 
-    def intercept(call: Callable, inputs: tuple, kwargs: dict, context: nn.module.InterceptorContext):
+    def intercept(
+        call: Callable, inputs: tuple, kwargs: dict, context: nn.module.InterceptorContext
+    ):
         if context.module.name != "merge":
             return call(*inputs, **kwargs)
         block = int(context.module.path[0].removeprefix("block_"))
@@ -165,9 +168,6 @@ def gradient_score(f: Callable, variables: Any, ids: Array, mask: Array) -> Arra
     ones = jnp.ones((len(ids), BLOCKS, HEADS))
     total = jax.grad(lambda keep: with_heads(f, keep, zero, variables, ids, mask).sum())
     return total(ones).reshape(len(ids), -1)
-
-
-
 
 
 def inside(net: Pretrained, variables: Any, ids: Array, mask: Array) -> tuple[Array, Array]:
@@ -216,10 +216,12 @@ def mean_outputs(net: Pretrained, some: Snippets) -> np.ndarray:
     return found.reshape(BLOCKS, -1)
 
 
-def all_scores(net: Pretrained, f: Callable, some: Snippets) -> dict[str, np.ndarray]:
-    """Scores of each head by name, (N, blocks * heads)."""
+def all_scores(
+    net: Pretrained, f: Callable, some: Snippets, named: Mapping[str, lrp.Composite]
+) -> dict[str, np.ndarray]:
+    """Scores of each head by name, (N, blocks * heads); relevance by each of the composites."""
     found = {}
-    for name, composite in COMPOSITES.items():
+    for name, composite in named.items():
         count = concepts.scores(lrp.explain(f, composite, argnums=1), FAMILIES)
 
         def relevance(ids: np.ndarray, mask: np.ndarray, count: Callable = count) -> np.ndarray:
@@ -238,8 +240,10 @@ def rank(a: np.ndarray, b: np.ndarray) -> float:
 
 def ranks(score: np.ndarray, effect: np.ndarray) -> tuple[float, float]:
     """Rank correlations of scores and effects, (N, heads): of mean magnitudes, and within a snippet."""
-    within = [rank(*pair) for pair in zip(score, effect, strict=True)]
-    return rank(np.abs(score).mean(0), np.abs(effect).mean(0)), float(np.mean(within))
+    within = np.nan  # a score without sign
+    if (score < 0).any():
+        within = np.mean([rank(*pair) for pair in zip(score, effect, strict=True)])
+    return rank(np.abs(score).mean(0), np.abs(effect).mean(0)), float(within)
 
 
 def compare(
@@ -257,17 +261,20 @@ def compare(
         cells = []
         for effect in effects.values():
             overall, within = ranks(score, effect)
-            cells += [f"{overall:.3f}", f"{within:.3f}" if (score < 0).any() else ""]
+            cells += [f"{overall:.3f}", "" if np.isnan(within) else f"{within:.3f}"]
             reached.setdefault(name, overall)
         table.add_row(name, *cells)
     return table, reached
 
 
-def carried(net: Pretrained, explain: lrp.Explainer, some: Snippets) -> np.ndarray:
-    """Relevance of all heads in positive, negative and other words, (N, 3, blocks * heads)."""
+def carried(net: Pretrained, methods: Sequence[Callable], some: Snippets) -> np.ndarray:
+    """Relevance of all heads in positive, negative and other words, (N, 3, blocks * heads).
+
+    Args:
+      methods: `concepts.local` of the heads of each block.
+    """
     rating = some.rating
     regions = np.stack([rating > 0, rating < 0, rating == 0], axis=1)  # (N, 3, T)
-    methods = [concepts.local(explain, family) for family in FAMILIES]
 
     def one(ids: np.ndarray, mask: np.ndarray, regions: np.ndarray) -> np.ndarray:
         places = regions.swapaxes(0, 1)
@@ -277,9 +284,7 @@ def carried(net: Pretrained, explain: lrp.Explainer, some: Snippets) -> np.ndarr
     return by_batch(one, some.ids, some.mask, regions)
 
 
-def maps(
-    net: Pretrained, explain: lrp.Explainer, heads: np.ndarray, some: Snippets
-) -> np.ndarray:
+def maps(net: Pretrained, explain: lrp.Explainer, heads: np.ndarray, some: Snippets) -> np.ndarray:
     """Token maps of heads: the relevance that passed each, (heads, N, T)."""
     method = concepts.conditional(explain, cut=True)
     conditions = [FAMILIES[head // HEADS][int(head % HEADS)] for head in heads]
@@ -291,7 +296,7 @@ def maps(
 
 
 def label(head: int) -> str:
-    return f"block {head // HEADS}, head {head % HEADS}"
+    return f"block {head // HEADS} head {head % HEADS}"
 
 
 def describe(
@@ -299,12 +304,15 @@ def describe(
 ) -> Table:
     """A table of heads: what their maps, (heads, N, T), have in sentiment words.
 
+    "same sign" is how often the relevance of a rated word has the sign of its rating, and "fall" how much
+    the logit of the true class falls without the head.
+
     Args:
       relevance: (N, 3, all heads), in positive, negative and other words.
       effect: (N, all heads), the fall of the logit without a head.
     """
     table = Table(title="Heads chosen on training snippets, on held-out ones")
-    for column in ("head", "positive words", "negative words", "other", "same sign", "fall"):
+    for column in ("head", "in positive", "in negative", "in other", "same sign", "fall"):
         table.add_column(column, justify="left" if column == "head" else "right")
     ratings = np.array([word.rating for sentence in some.words for word in sentence])
     for head, found in zip(heads, of_map, strict=True):
@@ -327,10 +335,11 @@ def picture_of_heads(found: Mapping[str, np.ndarray], effect: np.ndarray) -> Fig
         mean = np.abs(score).mean(0)
         axes[0, i].imshow(mean.reshape(BLOCKS, HEADS), cmap="magma")
         axes[0, i].set(title=name, xlabel="head", ylabel="block" if i == 0 else "")
+        if i == 0:
+            continue
         axes[1, i].scatter(mean, far, s=14, c=np.arange(len(mean)) // HEADS, cmap="viridis")
         axes[1, i].set(xlabel=name, xlim=(0, None), ylim=(0, None))
-        if i:
-            axes[1, i].set_title(f"rank correlation {rank(mean, far):.2f}", fontsize=10)
+        axes[1, i].set_title(f"rank correlation {rank(mean, far):.2f}", fontsize=10)
     axes[1, 0].set_axis_off()
     axes[1, 1].set_ylabel("effect of removing the head (bright: upper blocks)")
     return figure
@@ -385,15 +394,17 @@ def main() -> int:
         name: by_batch(compiled(net, functools.partial(without, f, jnp.array(output))), some.ids, some.mask)
         for name, output in instead.items()
     }  # fmt: skip
-    found = all_scores(net, f, some)
+    named = {OURS: COMPOSITES[OURS]} if arguments.quick else COMPOSITES
+    found = all_scores(net, f, some, named)
     table, reached = compare(found, effects)
     console.print(table)
 
     explain = lrp.explain(f, COMPOSITES[OURS], argnums=1)
-    positive, negative, _ = carried(net, explain, seen).mean(0)
+    methods = [concepts.local(explain, family) for family in FAMILIES]
+    positive, negative, _ = carried(net, methods, seen).mean(0)
     chosen = np.argsort(-(positive - negative))[:CHOSEN]
     of_map = maps(net, explain, chosen, some)
-    held_out = carried(net, explain, some)
+    held_out = carried(net, methods, some)
     console.print(describe(chosen, held_out, effects["removed"], some, of_map))
     total = by_batch(lambda *a: explain(net.variables, *a).relevance, some.ids, some.mask)
     ratings = np.array([word.rating for sentence in some.words for word in sentence])
