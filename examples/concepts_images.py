@@ -183,7 +183,9 @@ def side_by_side(one: Stamp, other: Stamp) -> tuple[np.ndarray, np.ndarray]:
 class Network:
     """EfficientNet-Lite0 and the methods that explain it, each compiled once."""
 
-    def __init__(self, net: Pretrained, families: Mapping[str, concepts.Concepts]) -> None:
+    def __init__(
+        self, net: Pretrained, families: Mapping[str, concepts.Concepts], stride: int
+    ) -> None:
         self.net, self.families = net, families
         apply, white = net.model.apply, float(normalize(np.array(255)))
         # The composite that image_classification.py finds best, on other pictures.
@@ -191,7 +193,7 @@ class Network:
         self.scores = concepts.scores(explain, families)
         self.conditional = concepts.conditional(explain.replace(record=tuple(families)))
         self.local = {name: concepts.local(explain, family) for name, family in families.items()}
-        self.occlusion = baselines.occlusion(apply, window=WINDOW, stride=STRIDE, value=white)
+        self.occlusion = baselines.occlusion(apply, window=WINDOW, stride=stride, value=white)
         self._predict = jax.jit(apply)
 
     def probability(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -445,7 +447,7 @@ def main() -> int:
     console = Console()
     net = efficientnet_lite0()
     families = dict(list(FAMILIES.items())[: 1 if arguments.quick else None])
-    network = Network(net, families)
+    network = Network(net, families, WINDOW if arguments.quick else STRIDE)
     stamps = read(arguments.data, net.labels, arguments.quick)
     given = compose(network, stamps, 1 if arguments.quick else 24)
 

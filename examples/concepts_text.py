@@ -153,11 +153,12 @@ def with_heads(f: Callable, keep: Array, instead: Array, *args: Any) -> Array:
 
 def without(f: Callable, instead: Array, variables: Any, ids: Array, mask: Array) -> Array:
     """How much the logit falls without each head, (N, blocks * heads)."""
+    whole = f(variables, ids, mask)
 
     def fall(head: Array) -> Array:
         keep = jnp.ones((BLOCKS, HEADS)).ravel().at[head].set(0).reshape(BLOCKS, HEADS)
         keep = jnp.broadcast_to(keep, (len(ids), BLOCKS, HEADS))
-        return f(variables, ids, mask) - with_heads(f, keep, instead, variables, ids, mask)
+        return whole - with_heads(f, keep, instead, variables, ids, mask)
 
     return lax.map(fall, jnp.arange(BLOCKS * HEADS)).T
 
@@ -271,7 +272,7 @@ def carried(net: Pretrained, methods: Sequence[Callable], some: Snippets) -> np.
     """Relevance of all heads in positive, negative and other words, (N, 3, blocks * heads).
 
     Args:
-      methods: `concepts.local` of the heads of each block.
+      methods: `concepts.local` of the heads of each of the upper blocks; lower ones get zero.
     """
     rating = some.rating
     regions = np.stack([rating > 0, rating < 0, rating == 0], axis=1)  # (N, 3, T)
@@ -281,7 +282,8 @@ def carried(net: Pretrained, methods: Sequence[Callable], some: Snippets) -> np.
         found = [m(net.variables, ids, mask, regions=places).relevance for m in methods]
         return np.concatenate(found, axis=-1)
 
-    return by_batch(one, some.ids, some.mask, regions)
+    found = by_batch(one, some.ids, some.mask, regions)
+    return np.pad(found, ((0, 0), (0, 0), (BLOCKS * HEADS - found.shape[-1], 0)))
 
 
 def maps(net: Pretrained, explain: lrp.Explainer, heads: np.ndarray, some: Snippets) -> np.ndarray:
@@ -368,7 +370,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(f"{SDIST}.tar.gz"))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("examples/output"))
-    parser.add_argument("--quick", action="store_true", help="few snippets")
+    parser.add_argument(
+        "--quick", action="store_true", help="few snippets; two blocks for questions 2 and 3"
+    )
     arguments = parser.parse_args()
     console = Console()
     data = read(arguments.data)
@@ -377,7 +381,7 @@ def main() -> int:
 
     order = np.random.default_rng(0).permutation(len(data.good))
     train, test = np.split(order, [int(0.8 * len(order))])
-    fitted = train[:600] if arguments.quick else train
+    fitted = train[:300] if arguments.quick else train
     ids, mask, _ = net.preprocess(data.snippets[fitted])
     embeddings = in_batches(compiled(net, net.model.apply), ids, mask)
     head = LogisticRegression(max_iter=1000).fit(embeddings, data.good[fitted])
@@ -400,7 +404,8 @@ def main() -> int:
     console.print(table)
 
     explain = lrp.explain(f, COMPOSITES[OURS], argnums=1)
-    methods = [concepts.local(explain, family) for family in FAMILIES]
+    asked = FAMILIES[-2:] if arguments.quick else FAMILIES
+    methods = [concepts.local(explain, family) for family in asked]
     positive, negative, _ = carried(net, methods, seen).mean(0)
     chosen = np.argsort(-(positive - negative))[:CHOSEN]
     of_map = maps(net, explain, chosen, some)
