@@ -54,7 +54,7 @@ def collect(
       explainer: the result of `jaxlrp.explain`.
       families: the concepts of a layer, such as `Channels(layer, axis)`; or several of those: a list, or a
         dictionary by name.
-      source, output, args, prepare, batch_size, limit, progress, read, compute, store: as in
+      source, output, args, preprocess, batch_size, limit, progress, read, compute, store: as in
         `jaxlrp.dataset.attribute_dataset`.
       target: what is explained for each sample, one target each; if it is a class, it is the class of the
         sample. None: the target from the source, or the output itself if it is one number. Otherwise a
