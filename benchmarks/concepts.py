@@ -1,4 +1,4 @@
-"""Concepts: what K conditions cost, and all concepts at once against one conditional pass for each.
+"""Concepts: what K conditions cost, all concepts at once against one pass for each, scores of a data set.
 
 python benchmarks/concepts.py [--torch-python PATH] [--size 64] [--layer conv10] [--regions 50]
 
@@ -21,7 +21,7 @@ import numpy as np
 
 import jaxlrp as lrp
 from against_zennit import difference
-from jaxlrp import composites, concepts
+from jaxlrp import composites, concepts, dataset
 from models import Case, case, flatten
 from speed import build, cores, interleave, machine, markdown, number, parser
 from torch_python import check_torch_python
@@ -115,6 +115,29 @@ def measure(
     return found
 
 
+def over_data(case: Case, family: concepts.Channels, count: int, repeats: int) -> dict[str, float]:
+    """Samples a second of plain attribution of a data set, and of collecting the scores of concepts."""
+    explain = lrp.explain(case.module.apply, composites.epsilon_plus())
+    shape = (count, *case.x.shape[1:])
+    source = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    options: dict[str, Any] = {
+        "args": (case.variables,),
+        "target": int(case.target[0]),
+        "batch_size": min(8, count),
+        "progress": "none",
+    }
+    runs = {
+        "attribute": lambda out: dataset.attribute_dataset(explain, source, out, **options),
+        "collect": lambda out: concepts.collect(explain, family, source, out, **options),
+    }
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            with tempfile.TemporaryDirectory() as folder:
+                found[name].append(run(Path(folder, "out")).throughput)
+    return {name: float(np.median(values)) for name, values in found.items()}
+
+
 def stripes(size: int, count: int) -> np.ndarray:
     """Regions: blocks of rows and columns, (count, size, size, 1)."""
     side = int(np.ceil(np.sqrt(count)))
@@ -167,6 +190,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     of_model = case(args.model, size, 1, tiny=args.quick)
     result |= measure(of_model, args.layer, k, n_regions, repeats, python)
     print(f"\n{table(result, k, n_regions)}")
+    family = concepts.Channels(args.layer, axis=-1)
+    result["data"] = over_data(of_model, family, 8 if args.quick else 96, 1 if args.quick else 3)
+    ratio = result["data"]["attribute"] / result["data"]["collect"]
+    print(
+        f"\nover a data set: attribution {result['data']['attribute']:.1f} samples/s, scores of all "
+        f"concepts {result['data']['collect']:.1f}: {ratio:.2f} of the time"
+    )
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     return result

@@ -103,7 +103,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "run":
         # slow enough to be killed on the way
-        collect(options.out, prepare=lambda x: (time.sleep(0.005), x)[1],
+        collect(options.out, preprocess=lambda x: (time.sleep(0.005), x)[1],
                 read=dataset.ReadOptions(workers=1))  # fmt: skip
     else:
         kill(options.out, options.kills, options.seed)
