@@ -1,0 +1,149 @@
+"""Where a concept is in a sample: the conditional pass from the concept to the input."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxlrp import _compat
+from jaxlrp._checks import check_one_of
+from jaxlrp.concepts.conditional import at_layers
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
+from jaxlrp.concepts.units import Concepts
+from jaxlrp.explanation.explainer import Explainer
+from jaxlrp.targets import Target
+
+ORDERS = ("relevance", "relevance_max", "activation", "activation_max")
+"""By what samples are ranked, as in `Scores`; and thus what is sent to the input to locate a concept."""
+
+
+def locate(
+    explainer: Explainer, concepts: Concepts, *, by: str = "relevance"
+) -> ConceptExplainer[Array]:
+    r"""Where one concept of each sample is: relevance of the input from that concept alone.
+
+        R_p = back(S_c R^l),   or   back(S_c a^l) for activations
+
+    where `back` sends relevance of the layer to the input and S_c is the share of the concept in each unit.
+    It is `conditional(explainer, cut=True)` with a concept for each example of the batch.
+
+    Args:
+      explainer: the result of `jaxlrp.explain`.
+      concepts: the concepts of a layer, with an axis of the batch. The first axis of the explained
+        argument must be that of the batch, too.
+      by: what begins at the layer. "relevance": the relevance of all units of the concept, for the target.
+        "relevance_max": that of the position with the largest relevance alone. "activation" and
+        "activation_max": the same with activations, whatever the output of the model is.
+
+    Returns:
+      A function `(*args, target=None, concepts, **kwargs) -> relevance` of the shape of the explained
+      argument (of tokens, one number each). `concepts` is (batch,), integers: the concept of each example.
+
+    Raises:
+      TypeError, ValueError, IndexError: naming the argument that is wrong, and how to fix it.
+
+    References:
+      Achtibat et al. (2023), https://doi.org/10.1038/s42256-023-00711-8
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxlrp as lrp
+      >>> from jaxlrp import concepts
+      >>> w, v = jnp.array([[2.0, -1.0], [1.0, 3.0]]), jnp.array([[1.0], [2.0]])
+      >>> explain = lrp.explain(lambda x: jax.nn.relu(x @ w) @ v)
+      >>> locate = concepts.locate(explain, concepts.Channels("relu", axis=-1))
+      >>> x = jnp.array([[1.0, 2.0], [1.0, 2.0]])
+      >>> jnp.rint(locate(x, concepts=[0, 1])).astype(int).tolist()
+      [[2, 2], [-2, 12]]
+    """
+    held = check_explainer(explainer)
+    if not isinstance(concepts, Concepts):
+        raise TypeError(
+            f"concepts must be a family such as Channels(layer, axis), got {concepts!r}"
+        )
+    if concepts.batch is None:
+        raise ValueError("concepts must have an axis of the batch, got batch=None")
+    check_one_of("by", by, ORDERS)
+    compute = functools.partial(_locate, held, concepts, by)
+    check = functools.partial(_check, concepts)
+    return ConceptExplainer("locate", held, compute, _options, check)
+
+
+def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if "concepts" not in kwargs:
+        raise TypeError("concepts is missing: pass concepts=[...], the concept of each example")
+    chosen = kwargs.pop("concepts")
+    if not _compat.is_traced(chosen):
+        chosen = np.asarray(chosen)
+    if chosen.ndim != 1 or not chosen.size or not jnp.issubdtype(chosen.dtype, jnp.integer):
+        raise ValueError(
+            f"concepts must be integers of shape (batch,), one for each example, got {chosen.dtype} of "
+            f"shape {chosen.shape}"
+        )
+    return {"concepts": jnp.asarray(chosen, jnp.int32)}
+
+
+def _check(family: Concepts, options: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    shape, chosen = shapes[family.layer].shape, options["concepts"]
+    count, size = family.count(shape), shape[family.batch_axes(len(shape))[0]]
+    if chosen.shape != (size,):
+        raise ValueError(
+            f"concepts must name one concept for each of {size} examples, got {chosen.shape[0]}"
+        )
+    if _compat.is_traced(chosen):
+        return
+    wrong = np.asarray(chosen)[(np.asarray(chosen) < 0) | (np.asarray(chosen) >= count)]
+    if wrong.size:
+        raise IndexError(
+            f"concept {wrong[0]} of the layer {family.layer!r} is out of range: it has {count} concepts, "
+            f"0 to {count - 1}"
+        )
+
+
+def _locate(
+    explainer: Explainer, family: Concepts, by: str,
+    args: tuple, kwargs: dict, target: Target, *, concepts: Array,
+) -> tuple[Array, Shapes]:  # fmt: skip
+    layer = family.layer
+    stage = explainer.replace(record=(layer,), start=layer).vjp(*args, fun_kwargs=kwargs)
+    activations = at_layers(stage, (layer,))
+    _check(family, {"concepts": concepts}, activations)
+    a = begun = activations[layer]
+    if by.startswith("relevance"):
+        pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
+        begun = pullback(target=target).records[layer].relevance
+    count = family.count(a.shape)
+    values = family.collect(a, begun) if by.startswith("relevance") else family.activations(a)
+    chosen = jax.nn.one_hot(concepts, count, dtype=a.dtype)
+    weights = chosen.reshape(len(concepts), *(1,) * (values.ndim - 2), count)
+    if by.endswith("_max"):
+        weights = weights * _largest(values, concepts, a.dtype)
+    relevance = (begun * family.spread(a, weights)).astype(a.dtype)
+    found = only_array(stage(target=relevance).relevance)
+    return found, (stage.output, activations)
+
+
+def _largest(values: Array, concepts: Array, dtype: Any) -> Array:
+    """1 at the position where each example's concept is largest, the first of equal ones; else 0."""
+    index = concepts.reshape(-1, *(1,) * (values.ndim - 1))
+    of = jnp.take_along_axis(values, index, axis=-1)
+    flat = of.reshape(len(of), -1)
+    return jax.nn.one_hot(jnp.argmax(flat, axis=-1), flat.shape[-1], dtype=dtype).reshape(of.shape)
+
+
+def each_of(chosen: ArrayLike) -> np.ndarray:
+    """Concepts as a list of integers.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    found = np.atleast_1d(np.asarray(chosen))
+    if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"concepts must be integers, at least one, got {chosen!r}")
+    return found

@@ -1,0 +1,214 @@
+"""Regions of the input, for `jaxlrp.concepts.local`: tiles, superpixels, intervals, tokens, masks.
+
+Each function returns (regions, *shape of one example), where axes that no region divides have length 1. All
+but `masks` return booleans that divide the input: each value belongs to exactly one region.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxlrp._checks import check_count
+
+
+def grid(shape: Sequence[int], size: int | Sequence[int | None]) -> np.ndarray:
+    """Tiles.
+
+    Args:
+      shape: of one example, without the batch.
+      size: of a tile along each axis; None for an axis that is not divided, such as that of channels. An
+        integer for all axes. Where it does not divide an axis, the last tile is smaller.
+
+    Returns:
+      Booleans (tiles, *shape), tiles in row-major order.
+
+    Raises:
+      ValueError: if there is not one size for each axis, or one is less than 1.
+
+    Example:
+      >>> from jaxlrp.concepts import regions
+      >>> regions.grid((4, 4, 3), (2, 2, None)).shape
+      (4, 4, 4, 1)
+    """
+    lengths = [check_count("shape", n) for n in shape]
+    sizes = [size] * len(lengths) if size is None or isinstance(size, int) else list(size)
+    if len(sizes) != len(lengths) or not lengths:
+        raise ValueError(
+            f"size must give one size, or None, for each of the {len(lengths)} axes of shape={tuple(shape)}, "
+            f"got {size!r}"
+        )
+    pieces = []
+    for length, tile in zip(lengths, sizes, strict=True):
+        tile = length if tile is None else min(check_count("size", tile), length)
+        labels = np.arange(length) // tile
+        pieces.append([labels == i for i in range(math.ceil(length / tile))])
+    lengths = [n if len(found) > 1 else 1 for n, found in zip(lengths, pieces, strict=True)]
+    tiles = np.zeros((math.prod(map(len, pieces)), *lengths), bool)
+    for tile, parts in zip(tiles, itertools.product(*pieces), strict=True):
+        parts = [part[:n] for part, n in zip(parts, lengths, strict=True)]
+        tile[np.ix_(*parts)] = True
+    return tiles
+
+
+def intervals(length: int, size: int) -> np.ndarray:
+    """Intervals of a signal of one axis; write `intervals(...)[..., None]` if channels follow it.
+
+    Args:
+      length: samples of the signal, >= 1.
+      size: samples of an interval, >= 1; the last may be shorter.
+
+    Returns:
+      Booleans (intervals, length).
+
+    Raises:
+      ValueError: if an argument is less than 1.
+
+    Example:
+      >>> from jaxlrp.concepts import regions
+      >>> regions.intervals(5, 2).astype(int).tolist()
+      [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
+    """
+    length, size = check_count("length", length), check_count("size", size)
+    return np.arange(length) // size == np.arange(math.ceil(length / size))[:, None]
+
+
+def tokens(length: int) -> np.ndarray:
+    """Each token on its own; write `tokens(...)[..., None]` if embeddings are explained.
+
+    Args:
+      length: number of tokens, >= 1.
+
+    Returns:
+      Booleans (length, length).
+
+    Raises:
+      ValueError: if `length` is less than 1.
+    """
+    return np.eye(check_count("length", length), dtype=bool)
+
+
+def segments(labels: ArrayLike) -> np.ndarray:
+    """The parts of a segmentation, one for each label.
+
+    Args:
+      labels: integers of the shape of one example, up to axes of length 1.
+
+    Returns:
+      Booleans (distinct labels, *shape of labels), in the order of the labels.
+
+    Raises:
+      TypeError: if labels are not integers.
+      ValueError: if there are none.
+
+    Example:
+      >>> from jaxlrp.concepts import regions
+      >>> regions.segments([[0, 7], [7, 7]]).astype(int).tolist()
+      [[[1, 0], [0, 0]], [[0, 1], [1, 1]]]
+    """
+    found = np.asarray(labels)
+    if not np.issubdtype(found.dtype, np.integer):
+        raise TypeError(
+            f"labels must be integers, got {found.dtype}; for masks use regions.masks(...)"
+        )
+    if not found.ndim or not found.size:
+        raise ValueError(f"labels must have at least one axis and one value, got {found.shape}")
+    return found == np.unique(found).reshape(-1, *(1,) * found.ndim)
+
+
+def superpixels(
+    image: ArrayLike, n_segments: int, *, channel_axis: int | None = -1, compactness: float = 10.0
+) -> np.ndarray:
+    """Superpixels: connected parts of an image of similar color, by SLIC.
+
+    Args:
+      image: (height, width, channels), or volumes with one more axis; any real units, such as
+        the preprocessed input: colors are scaled to [0, 1] first.
+      n_segments: how many, >= 1; the number that is found may differ.
+      channel_axis: the axis of the channels, -1 for the last; None if the image has none.
+      compactness: how much nearness counts beside color, > 0.
+
+    Returns:
+      Booleans (superpixels, height, width, 1), with length 1 along the axis of the channels.
+
+    Raises:
+      ImportError: without scikit-image.
+      ValueError: if an argument is invalid.
+
+    References:
+      Achanta et al. (2012), https://doi.org/10.1109/TPAMI.2012.120
+    """
+    from jaxlrp.concepts.extras import need
+
+    values = np.asarray(image, np.float64)
+    check_count("n_segments", n_segments)
+    positions = values.ndim - (channel_axis is not None)
+    if positions not in (2, 3):
+        raise ValueError(
+            f"image must have two or three axes besides that of the channels, channel_axis={channel_axis}, "
+            f"got shape {values.shape}; choose one image of a batch, and channel_axis=None where there are "
+            "no channels"
+        )
+    if not compactness > 0:
+        raise ValueError(f"compactness must be > 0, got {compactness}")
+    if not np.isfinite(values).all():
+        raise ValueError("image must be finite")
+    spread = values.max() - values.min()
+    values = (values - values.min()) / (spread or 1.0)
+    labels = need("skimage.segmentation", "regions.superpixels").slic(
+        values, n_segments=n_segments, compactness=compactness, channel_axis=channel_axis
+    )
+    if channel_axis is not None:
+        labels = np.expand_dims(labels, channel_axis % values.ndim)
+    return segments(labels)
+
+
+def masks(array: ArrayLike | Sequence[ArrayLike], *, rest: bool = False) -> np.ndarray:
+    """Masks of your own, such as those of objects.
+
+    Args:
+      array: (regions, *shape of one example), booleans or weights such as an alpha channel; or a list of
+        masks. They may overlap. Axes of length 1 are broadcast, so for images with channels write
+        `mask[..., None]`.
+      rest: whether to add a last region with what the masks leave, `1 - sum`.
+
+    Returns:
+      The masks as booleans or floats, one region each.
+
+    Raises:
+      TypeError: if masks are neither booleans nor floats.
+      ValueError: if they are not finite, or overlap with `rest=True`.
+
+    Example:
+      >>> from jaxlrp.concepts import regions
+      >>> regions.masks([[True, False, False]], rest=True).tolist()
+      [[True, False, False], [False, True, True]]
+    """
+    found = np.asarray(array)
+    boolean = found.dtype == bool
+    if not boolean and not np.issubdtype(found.dtype, np.floating):
+        raise TypeError(
+            f"masks must be booleans or floats, got {found.dtype}: write mask > 0, or "
+            "regions.segments(labels) for a segmentation"
+        )
+    if found.ndim < 2 or not len(found):
+        raise ValueError(
+            f"masks must have shape (regions, *shape of one example), got {found.shape}; write [mask] for "
+            "a single one"
+        )
+    if not boolean and not np.isfinite(found).all():
+        raise ValueError("masks must be finite")
+    if not rest:
+        return found
+    covered = found.sum(axis=0, dtype=None if not boolean else np.int64)
+    if covered.max() > 1 + 1e-6:
+        where = tuple(int(i) for i in np.argwhere(covered > 1 + 1e-6)[0])
+        raise ValueError(
+            f"with rest=True masks must not add up to more than 1, but they do at {where}: {covered[where]}"
+        )
+    left = covered == 0 if boolean else (1 - covered).astype(found.dtype)
+    return np.concatenate([found, left[None]])
