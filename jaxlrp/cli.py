@@ -3,7 +3,7 @@
 jaxlrp explain photo.jpg -o heatmap.png
 jaxlrp plan --composite epsilon_plus
 jaxlrp attribute photos/ -o relevance.zarr
-jaxlrp concepts photos/ --layer block_10 -o report/
+jaxlrp concepts photos/ --layer block_10/add -o report/
 """
 
 from __future__ import annotations
