@@ -7,14 +7,19 @@ made a region relevant.
 """
 
 from jaxlrp.concepts import regions
+from jaxlrp.concepts.collect import collect
 from jaxlrp.concepts.conditional import activation, conditional
 from jaxlrp.concepts.conditions import Condition
 from jaxlrp.concepts.graph import graph
 from jaxlrp.concepts.local import LocalRelevance, local
 from jaxlrp.concepts.locate import locate
+from jaxlrp.concepts.opened import LazyScores, StoredScores, open_scores
 from jaxlrp.concepts.references import Reference, crop_box, references
 from jaxlrp.concepts.scores import Scores, normalize, scores
+from jaxlrp.concepts.statistics import Moments, Statistics
+from jaxlrp.concepts.topk import TopK
 from jaxlrp.concepts.units import Channels, Concepts, Dictionary, Heads, Units, directions
+from jaxlrp.concepts.zennit_files import read_zennit, write_zennit
 
 __all__ = [
     "Channels",
@@ -22,13 +27,22 @@ __all__ = [
     "Condition",
     "Dictionary",
     "Heads",
+    "LazyScores",
     "LocalRelevance",
+    "Moments",
     "Scores",
+    "Statistics",
+    "StoredScores",
+    "TopK",
     "Units",
     "activation",
+    "collect",
     "conditional",
     "directions",
     "local",
     "normalize",
+    "open_scores",
+    "read_zennit",
     "scores",
+    "write_zennit",
 ]

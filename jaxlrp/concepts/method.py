@@ -51,6 +51,16 @@ class ConceptExplainer(BaseExplainer, Generic[T]):
         """Whether eager calls are compiled."""
         return self.explainer.jit
 
+    @property
+    def underlying(self) -> Explainer:
+        """The explanation whose relevance is divided among concepts."""
+        return self.explainer
+
+    @property
+    def conserves(self) -> bool:
+        """No: what it gives back is not the relevance of the input."""
+        return False
+
     def __repr__(self) -> str:
         return f"concepts.{self.name}({self.explainer!r})"
 

@@ -104,7 +104,7 @@ def scores(explainer: Explainer, concepts: Families) -> ConceptExplainer[Any]:
     """
     held = check_explainer(explainer)
     single = isinstance(concepts, Concepts)
-    compute = functools.partial(_scores, held, by_name(concepts), single)
+    compute = functools.partial(compute_scores, held, by_name(concepts), single)
     return ConceptExplainer("scores", held, compute, no_options, _count)
 
 
@@ -137,10 +137,11 @@ def by_name(concepts: Families) -> dict[str, Concepts]:
     return found
 
 
-def _scores(
+def compute_scores(
     explainer: Explainer, families: dict[str, Concepts], single: bool,
     args: tuple, kwargs: dict, target: Target,
 ) -> tuple[Any, Shapes]:  # fmt: skip
+    """`scores` inside a program, with what is checked of it."""
     layers = tuple(family.layer for family in families.values())
     pullback = explainer.replace(record=layers).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, layers)

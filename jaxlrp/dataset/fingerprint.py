@@ -94,9 +94,10 @@ def of_call(call: Call, batch: Spec, given: Parameters) -> dict[str, dict[str, s
 
 
 def _explainer(call: Call) -> Explainer | None:
-    """What `jaxlrp.explain` made, None for any other function."""
+    """What `jaxlrp.explain` made, itself or inside another explainer; None for any other function."""
     found = find_explainer(call.explain)
-    return found[0] if found is not None and isinstance(found[0], Explainer) else None
+    known = None if found is None else found[0].underlying
+    return known if isinstance(known, Explainer) else None
 
 
 def _begun(planned: Plan, start: str | None) -> str:

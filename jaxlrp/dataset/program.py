@@ -28,7 +28,6 @@ from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.policy import Conditions, Policy
 from jaxlrp.dataset.reading import Spec
 from jaxlrp.explanation.base import find_explainer
-from jaxlrp.explanation.explainer import Explainer
 
 _TRIED = (2, 3)  # samples per device of two traces, by which the axis of the batch is found
 
@@ -98,9 +97,7 @@ def call(explain: Any, args: tuple[Any, ...]) -> Call:
             f"explainer has argnums={position}, so args must hold the {position} arguments before the "
             f"explained one, such as args=(variables,); got {len(args)}"
         )
-    known = found[0] if found is not None and isinstance(found[0], Explainer) else None
-    readout = known.composite.readout if known else "relevance"
-    conserves = readout == "relevance" and (known is None or known.start is None)
+    conserves = found is None or found[0].conserves
     return Call(explain, tuple(args), kwargs, position, conserves)
 
 
@@ -176,11 +173,10 @@ class Program:
             "_finite_input": numeric_checks.all_finite(jax.tree.leaves(x)),
             "_finite": numeric_checks.all_finite([found[name] for name in relevances + outputs]),
         }
-        if any(stored[name].dtype != found[name].dtype for name in relevances):
-            checked["_fits"] = numeric_checks.all_finite([stored[name] for name in relevances])
-            errors = [
-                numeric_checks.rounding_error(found[name], stored[name]) for name in relevances
-            ]
+        rounded = [name for name in relevances if stored[name].dtype != found[name].dtype]
+        if rounded:
+            checked["_fits"] = numeric_checks.all_finite([stored[name] for name in rounded])
+            errors = [numeric_checks.rounding_error(found[name], stored[name]) for name in rounded]
             checked["_error"] = jnp.max(jnp.stack(errors), axis=0)
         return stored | checked
 

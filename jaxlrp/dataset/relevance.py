@@ -64,6 +64,15 @@ class LazyArray:
         block = self._read(self._rows[first])
         return block[(slice(None), *rest)] if rest else block
 
+    def take(self, order: np.ndarray) -> LazyArray:
+        """The same array with some of its rows, in another order, still on disk.
+
+        Args:
+          order: (rows,), indices of samples.
+        """
+        member = Member(self.shape[1:], self.dtype.name, self.dims)
+        return LazyArray(self._name, self._array, self._rows[order], member, self._chunk)
+
     def __iter__(self) -> Iterator[np.ndarray]:
         for start in range(0, len(self), self._chunk):
             yield from self[start : start + self._chunk]

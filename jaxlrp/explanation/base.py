@@ -65,6 +65,16 @@ class BaseExplainer(abc.ABC):
         return self.model.has_aux
 
     @property
+    def underlying(self) -> BaseExplainer | None:
+        """The result of `jaxlrp.explain` on which this builds, itself if it is one; None for a baseline."""
+        return None
+
+    @property
+    def conserves(self) -> bool:
+        """Whether the relevance that is given back should add up to that of the output."""
+        return True
+
+    @property
     def __name__(self) -> str:
         return f"explain_{self.model.name}"
 

@@ -49,6 +49,16 @@ class Explainer(BaseExplainer):
     jit: bool = True
     _programs: Programs = dataclasses.field(default_factory=Programs)
 
+    @property
+    def underlying(self) -> Explainer:
+        """This explainer."""
+        return self
+
+    @property
+    def conserves(self) -> bool:
+        """Whether it begins at the output and reads relevance rather than gradients."""
+        return self.start is None and self.composite.readout == "relevance"
+
     def __repr__(self) -> str:
         rules = "an edited plan" if isinstance(self.composite, Plan) else self.composite.name
         shown = [self.model.name, rules or "a composite", f"argnums={self.argnums}"]

@@ -1,0 +1,309 @@
+"""Reading the scores of a data set: the largest of each concept, and statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxlrp._checks import check_count
+from jaxlrp.concepts.scores import Scores
+from jaxlrp.concepts.statistics import Moments, Statistics, normalized_on_host
+from jaxlrp.concepts.topk import TopK, empty
+from jaxlrp.dataset.errors import StoreError
+from jaxlrp.dataset.members import TARGET
+from jaxlrp.dataset.relevance import LazyArray, Relevance, open_relevance
+from jaxlrp.dataset.source import Id
+from jaxlrp.errors import near
+
+By = Literal["relevance", "relevance_max", "activation", "activation_max"]
+
+_POSITIONS = {
+    "relevance": "position",
+    "relevance_max": "position",
+    "activation": "activation_position",
+    "activation_max": "activation_position",
+}
+_NAMES = tuple(f.name for f in dataclasses.fields(Scores))
+_BLOCK = 2**25  # bytes that are read at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LazyScores:
+    """The scores of one family of concepts on disk: lazy arrays with the names and shapes of `Scores`.
+
+    `held[10:20]` is a `Scores` of NumPy arrays.
+    """
+
+    relevance: LazyArray
+    relevance_max: LazyArray
+    position: LazyArray
+    activation: LazyArray
+    activation_max: LazyArray
+    activation_position: LazyArray
+    residual: LazyArray
+
+    def __len__(self) -> int:
+        return len(self.relevance)
+
+    def __getitem__(self, key: Any) -> Scores:
+        return Scores(**{name: getattr(self, name)[key] for name in _NAMES})
+
+    @property
+    def concepts(self) -> int:
+        """How many concepts there are."""
+        return self.relevance.shape[-1]
+
+
+class StoredScores(Mapping[str, LazyScores]):
+    """The scores of a data set: a mapping from names of families of concepts to `LazyScores`.
+
+    Rows are in the order of the ids of the samples, whatever the order in which they were computed: the
+    same samples give the same rows, however often a run was interrupted and on however many devices or
+    hosts it ran. For a source that is an array, a row is the index in it, unless samples failed.
+
+    The name of a family has "." for "/", but either may be given.
+
+    Attributes:
+      path: the folder of the store.
+      ids: the id of each row.
+      targets: (samples,), integers, the class of each sample that was explained; None if no class was.
+      classes: the number of classes; None without `targets`.
+      failed: the reason for each sample without scores, by id.
+    """
+
+    def __init__(self, opened: Relevance) -> None:
+        self.path = opened.path
+        self.failed = opened.failed
+        ids = opened.ids
+        order = sorted(range(len(ids)), key=lambda row: (isinstance(ids[row], str), ids[row]))
+        self.ids: Sequence[Id] = [ids[row] for row in order]
+        self._opened, self._order = opened, np.array(order, np.intp)
+        self._names = _families(opened)
+        self.targets, self.classes = self._classes()
+
+    def _classes(self) -> tuple[np.ndarray | None, int | None]:
+        held = self._opened.get("target")
+        if held is None or held.ndim != 1:
+            return None, None
+        found = held[:].astype(np.int64)[self._order]
+        output = self._opened.get("output")
+        known = output.shape[1] if output is not None and output.ndim == 2 else 0
+        return found, max(known, int(found.max(initial=-1)) + 1)
+
+    def __getitem__(self, name: str) -> LazyScores:
+        held = self._arrays(name)
+        return LazyScores(**{key: array.take(self._order) for key, array in held.items()})
+
+    def _arrays(self, name: str) -> dict[str, LazyArray]:
+        """The arrays of a family, with rows in the order in which they lie on disk."""
+        found = name.replace("/", ".") if isinstance(name, str) else name
+        if found not in self._names:
+            raise KeyError(f"there are no concepts {name!r}: {near(str(name), self._names)}")
+        return {key: self._opened[f"relevance.{found}.{key}"] for key in _NAMES}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        lines = [f"<scores of concepts for {len(self.ids)} samples in {str(self.path)!r}>"]
+        lines += [f"  {name}: {self[name].concepts} concepts" for name in self]
+        return "\n".join(lines)
+
+    def top(
+        self,
+        name: str,
+        k: int = 40,
+        by: By = "relevance",
+        *,
+        normalized: bool = True,
+        per_class: bool | Sequence[int] = False,
+    ) -> TopK:
+        """The k samples with the largest score of each concept: relevance or activation maximization.
+
+        Scores are read in blocks of at most 32 MiB, so memory does not grow with the data set.
+
+        Args:
+          name: of the family of concepts.
+          k: how many samples are kept for each concept, >= 1, at most as many as there are.
+          by: which of the `Scores`.
+          normalized: whether each score is divided by the sum of magnitudes of the sample's scores of all
+            concepts; see `normalize`.
+          per_class: True for the samples of each class, or a list of classes.
+
+        Returns:
+          A `TopK` of NumPy arrays (concepts, k), or (classes, concepts, k). The same scores give the same
+          bits, however samples were divided among chunks, runs and hosts. A class with fewer samples than
+          k has empty places.
+
+        Raises:
+          KeyError: if there are no such concepts.
+          TypeError, ValueError: if there are fewer than k samples, a class has none, or an argument is
+            invalid.
+        """
+        check_count("k", k)
+        if by not in _POSITIONS:
+            raise ValueError(f"by must be one of {', '.join(map(repr, _POSITIONS))}, got {by!r}")
+        arrays = self._arrays(name)
+        if k > len(self.ids):
+            raise ValueError(
+                f"k={k} samples are asked for, but the store has {len(self.ids)}: use a smaller k, or "
+                "collect more samples"
+            )
+        groups = self._groups(per_class)
+        values, positions = arrays[by], arrays[_POSITIONS[by]]
+        dtype = np.float64 if values.dtype == np.float64 else np.float32
+        shape = values.shape[1:] if groups is None else (len(groups), values.shape[1])
+        state = empty(shape, k, dtype)
+        for rows, found, where in self._blocks(values, positions):
+            scores = normalized_on_host(found) if normalized else found
+            scores = scores.astype(dtype, copy=False)
+            for place, chosen in self._chosen(groups, rows):
+                more = TopK.of(scores[chosen], rows[chosen], k, positions=where[chosen])
+                _set(state, place, state[place].merge(more))
+        return state
+
+    def statistics(self, name: str, *, per_class: bool | Sequence[int] = True) -> Statistics:
+        """Mean and variance of relevance, activation and normalized relevance of each concept.
+
+        Args:
+          name: of the family of concepts.
+          per_class: True for each class, a list of classes, or False for all samples together.
+
+        Returns:
+          `Statistics` with arrays (classes, concepts), or (concepts,). Runs that divided the data in other
+          ways agree up to rounding in float64.
+
+        Raises:
+          KeyError: if there are no such concepts.
+          TypeError, ValueError: if `per_class` is invalid, or a class has no samples.
+        """
+        arrays = self._arrays(name)
+        groups = self._groups(per_class)
+        count = arrays["relevance"].shape[1]
+        shape = (count,) if groups is None else (len(groups), count)
+        state = Statistics(*(_nothing(shape) for _ in dataclasses.fields(Statistics)))
+        for rows, relevance, active in self._blocks(arrays["relevance"], arrays["activation"]):
+            for place, chosen in self._chosen(groups, rows):
+                more = Statistics.of(relevance[chosen], active[chosen])
+                _set(state, place, jax.tree.map(lambda a, i=place: a[i], state).merge(more))
+        return state
+
+    def _groups(self, per_class: bool | Sequence[int]) -> list[int] | None:
+        """The classes that are kept apart; None for all samples together.
+
+        Raises:
+          TypeError, ValueError: if a class has no samples, or classes are not known.
+        """
+        if per_class is False:
+            return None
+        if self.targets is None or self.classes is None:
+            raise ValueError(
+                "per_class needs one class for each sample, but no class was explained: give targets with "
+                "the source, or target=jaxlrp.targets.predicted, and collect into another folder; or "
+                "write per_class=False"
+            )
+        if per_class is True:
+            return list(range(self.classes))
+        if isinstance(per_class, (str, int)) or not all(
+            isinstance(c, (int, np.integer)) and not isinstance(c, bool) for c in per_class
+        ):
+            raise TypeError(
+                f"per_class must be True, False or a list of classes, got {per_class!r}"
+            )
+        there = np.unique(self.targets)
+        for c in per_class:
+            if c not in there:
+                shown = ", ".join(map(str, there[:10])) + (", ..." if len(there) > 10 else "")
+                raise ValueError(
+                    f"no sample has the class {c}; the classes with samples are {shown}"
+                )
+        if len(set(per_class)) < len(per_class) or not len(per_class):
+            raise ValueError(
+                f"per_class must name each class once, at least one, got {per_class!r}"
+            )
+        return [int(c) for c in per_class]
+
+    def _chosen(
+        self, groups: list[int] | None, rows: np.ndarray
+    ) -> Iterator[tuple[Any, np.ndarray]]:
+        """(place in the state, the samples that belong there) of a block."""
+        if groups is None:
+            yield ..., np.arange(len(rows))
+            return
+        assert self.targets is not None
+        classes = self.targets[rows]
+        there = set(classes.tolist())
+        for place, c in enumerate(groups):
+            if c in there:
+                yield place, np.flatnonzero(classes == c)
+
+    def _blocks(self, *arrays: LazyArray) -> Iterator[tuple[np.ndarray, ...]]:
+        """(rows, values of each array), in the order in which samples lie on disk."""
+        rows = np.empty(len(self._order), np.int64)
+        rows[self._order] = np.arange(len(self._order))
+        each = sum(a.dtype.itemsize * max(a.shape[1], 1) for a in arrays)
+        size, chunk = max(_BLOCK // each, 1), self._opened.manifest.chunk
+        size = max(size // chunk, 1) * chunk
+        for begin in range(0, len(rows), size):
+            part = slice(begin, begin + size)
+            yield rows[part], *(a[part] for a in arrays)
+
+
+def _families(opened: Relevance) -> tuple[str, ...]:
+    """The names of the families of concepts in a store.
+
+    Raises:
+      StoreError: if it has other contents.
+    """
+    ends = f".{_NAMES[0]}"
+    names = tuple(
+        found.removeprefix("relevance.").removesuffix(ends)
+        for found in opened
+        if found.startswith("relevance.") and found.endswith(ends)
+    )
+    parts = {f"relevance.{name}.{key}" for name in names for key in _NAMES}
+    if not names or not parts <= set(opened):
+        raise StoreError(
+            f"the store {str(opened.path)!r} holds relevance of inputs, not scores of concepts: open it "
+            "with jaxlrp.dataset.open_relevance, or make one with jaxlrp.concepts.collect"
+        )
+    if TARGET in opened[f"relevance.{names[0]}{ends}"].dims:
+        raise StoreError(
+            f"the store {str(opened.path)!r} has several targets for each sample: read it with "
+            "jaxlrp.dataset.open_relevance, or collect with one target for each sample"
+        )
+    return names
+
+
+def _nothing(shape: tuple[int, ...]) -> Moments:
+    return Moments(np.zeros(shape[:-1], np.int64), np.zeros(shape), np.zeros(shape))
+
+
+def _set(state: Any, place: Any, part: Any) -> None:
+    """Replaces a part of a state of NumPy arrays."""
+    for whole, new in zip(jax.tree.leaves(state), jax.tree.leaves(part), strict=True):
+        whole[place] = new
+
+
+def open_scores(path: str | os.PathLike[str]) -> StoredScores:
+    """Opens the scores that `collect` stored, even while a run is writing to the store.
+
+    Args:
+      path: the folder of the store.
+
+    Returns:
+      A mapping from names of families to lazy arrays, with `.top` and `.statistics`.
+
+    Raises:
+      StoreError: if the folder is not a store, or holds other relevance.
+      DamagedError: if the store cannot be read.
+    """
+    return StoredScores(open_relevance(path))
