@@ -21,7 +21,7 @@ X = RNG.normal(size=(5, 4))
 EXACT = C.by_kind("dense", lrp.LRP0())
 
 
-pytestmark = pytest.mark.usefixtures("x64", "strict")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def check(fun: Any, composite: Any = None, x: Any = X, **options: Any) -> lrp.Ledger:

@@ -13,6 +13,8 @@ from jax import lax
 import jaxlrp as lrp
 from jaxlrp import composites, rules
 
+from numeric import promoting
+
 T, D = 5, 4
 
 
@@ -23,7 +25,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-W = [normal(D, D, seed=i) for i in range(4)]
+W = [np.random.default_rng(i).normal(size=(D, D)) for i in range(4)]  # NumPy's stay float64
 CAUSAL = np.tril(np.ones((T, T), bool))
 
 
@@ -53,7 +55,8 @@ def added_mask(x: jax.Array) -> jax.Array:
 def with_bias(x: jax.Array) -> jax.Array:
     """Linear biases of distance, as ALiBi has them."""
     q, k, v = (x @ w for w in W[:3])
-    distance = jnp.abs(jnp.arange(T)[:, None] - jnp.arange(T))
+    position = jnp.arange(T, dtype=x.dtype)
+    distance = jnp.abs(position[:, None] - position)
     return jax.nn.softmax(q @ k.T - 0.3 * distance) @ v
 
 
@@ -94,11 +97,14 @@ def talking_heads(x: jax.Array) -> jax.Array:
     return jnp.einsum("hts,shd->thd", p, v).reshape(T, D)
 
 
+# `jax.nn.dot_product_attention` computes its scores in float32, and promotes implicitly.
+@promoting
 def library(x: jax.Array) -> jax.Array:
     q, k, v = (heads(x @ w)[None] for w in W[:3])
     return jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(T, D)
 
 
+@promoting
 def grouped(x: jax.Array) -> jax.Array:
     q, k, v = heads(x @ W[0])[None], heads(x @ W[1])[None, :, :1], heads(x @ W[2])[None, :, :1]
     return jax.nn.dot_product_attention(q, k, v).reshape(T, D)
@@ -115,16 +121,20 @@ def linen_module(x: jax.Array) -> jax.Array:
     return model.apply(model.init(jax.random.key(0), x, x), x, x)
 
 
-MULTI_HEAD = nnx.MultiHeadAttention(2, D, decode=False, deterministic=True, rngs=nnx.Rngs(0))
+with jax.enable_x64(True):
+    MULTI_HEAD = nnx.MultiHeadAttention(
+        2, D, decode=False, deterministic=True, param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+    )
 
 
+@promoting
 def nnx_module(x: jax.Array) -> jax.Array:
     return MULTI_HEAD(x[None])[0]
 
 
 def rotated(x: jax.Array) -> jax.Array:
     """Each pair of features turned by an angle that grows with the position."""
-    angle = jnp.arange(T)[:, None] * jnp.array([1.0, 0.1])
+    angle = jnp.arange(T, dtype=x.dtype)[:, None] * jnp.array([1.0, 0.1])
     a, b = x[:, 0::2], x[:, 1::2]
     turned = a * jnp.cos(angle) - b * jnp.sin(angle), a * jnp.sin(angle) + b * jnp.cos(angle)
     return jnp.stack(turned, axis=-1).reshape(T, D)
@@ -135,6 +145,7 @@ def rotary(x: jax.Array) -> jax.Array:
     return jax.nn.softmax(rotated(q) @ rotated(k).T) @ v
 
 
+@promoting
 def windowed(x: jax.Array) -> jax.Array:
     q, k, v = (heads(x @ w)[None] for w in W[:3])
     return jax.nn.dot_product_attention(q, k, v, local_window_size=(1, 0)).reshape(T, D)

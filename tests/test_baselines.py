@@ -22,7 +22,7 @@ from numeric import close
 KEY = jax.random.key(7)
 
 
-pytestmark = pytest.mark.usefixtures("x64", "strict")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def array(*values: Any) -> jax.Array:

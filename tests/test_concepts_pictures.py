@@ -4,13 +4,17 @@ import types
 
 import jax
 import jax.numpy as jnp
+import networkx
 import numpy as np
 import pytest
 from flax import linen as nn
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import FancyArrowPatch
 
 import jaxlrp as lrp
 from jaxlrp import concepts
-from jaxlrp.concepts import Channels, regions
+from jaxlrp.concepts import Channels, figures, regions
+from jaxlrp.concepts.diagrams import notable
 
 SIZE = (8, 8, 3)
 
@@ -39,6 +43,11 @@ STEM, INNER, SUM = Channels("relu", -1), Channels("relu:1", -1), Channels("relu:
 LAYERS = {"stem": STEM, "inner": INNER, "sum": SUM}
 
 
+def rendered(figure):
+    """Draws a figure, so that whatever is wrong with it comes out."""
+    FigureCanvasAgg(figure).draw()
+
+
 # --- regions --------------------------------------------------------------------------------------
 
 
@@ -59,7 +68,7 @@ def picture():
         (regions.superpixels(picture()[..., 0], 5, channel_axis=None), (None, 24, 30)),
         (regions.superpixels(picture().transpose(2, 0, 1), 12, channel_axis=0), (None, 1, 24, 30)),
         (
-            regions.masks([[True, False, False, False], [0, 0, 1, 0] == np.ones(4)], rest=True),
+            regions.masks([[True, False, False, False], [False, False, True, False]], rest=True),
             (3, 4),
         ),
     ],
@@ -165,6 +174,27 @@ def test_locate_from_one_unit_and_from_activations(net, by):
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "family",
+    [
+        concepts.Heads("tanh", 2, axis=-1),
+        concepts.directions(
+            "tanh", np.linalg.qr(np.arange(36.0).reshape(6, 6) % 7)[0][:3], axis=-1
+        ),
+    ],
+)
+def test_locate_takes_heads_and_directions(family):
+    w, v = jax.random.normal(jax.random.key(0), (2, 6, 6))
+    x = jax.random.normal(jax.random.key(1), (3, 4, 6))
+    explain = lrp.explain(lambda x: (jnp.tanh(x @ w) @ v).sum((1, 2)))
+    of = np.array([1, 0, 1])
+    found = concepts.locate(explain, family)(x, concepts=of)
+    want = concepts.conditional(explain)(x, conditions=[family.each(of)]).relevance[0]
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
+    one = np.abs(concepts.locate(explain, family, by="relevance_max")(x, concepts=of)).sum(-1)
+    np.testing.assert_array_equal((one > 1e-6).sum(axis=1), 1)  # one token of each example
+
+
 def test_a_box_keeps_its_last_row_and_column():
     heat = np.zeros((6, 7))
     heat[2, 3] = heat[4, 6] = 1.0
@@ -250,6 +280,21 @@ def test_references_of_tokens_are_spans():
     assert found[0][0].box == ((0, 6),)
     assert found[1][0].spans == [(0, 1), (2, 3)]
     np.testing.assert_array_equal(found[1][0].crop, [9, 2, 9, 3])
+
+
+def test_references_take_further_inputs_of_each_sample():
+    explain = lrp.explain(
+        lambda w, x, mask: jax.nn.relu((x * mask[..., None]).sum(axis=1) @ w).sum(-1), argnums=1
+    )
+    x = np.arange(1.0, 25.0, dtype=np.float32).reshape(2, 4, 3)
+    mask = np.array([[1, 1, 0, 0], [0, 0, 1, 0]], np.float32)
+    top = types.SimpleNamespace(rows=np.array([[0, 1]]), values=np.ones((1, 2)))
+    found = concepts.references(
+        explain, Channels("relu", -1), top, lambda rows: (x[rows], mask[rows]),
+        axes=(0,), args=(jnp.ones((3, 1)),), progress="none", batch_size=3,
+    )  # fmt: skip
+    assert [r.box for r in found[0]] == [((0, 2),), ((2, 3),)]
+    np.testing.assert_array_equal(found[0][1].example, x[1])
 
 
 @pytest.mark.parametrize(
@@ -371,6 +416,19 @@ def test_graph_is_the_same_in_chunks(net):
         assert parts.edges[edge]["weight"] == pytest.approx(whole.edges[edge]["weight"], rel=1e-4)
 
 
+def test_a_loop_is_refused():
+    def fun(x):
+        return jax.lax.fori_loop(0, 3, lambda i, h: jnp.tanh(h @ jnp.eye(3)), x).sum(-1)
+
+    explain, x = lrp.explain(fun), jnp.ones((1, 3))
+    (path,) = [p for p in explain.plan(x).paths if "tanh" in p]
+    units = Channels(path, -1)
+    with pytest.raises(ValueError, match="is in a loop whose steps feed each other"):
+        concepts.locate(explain, units)(x, concepts=[0])
+    with pytest.raises(ValueError, match="is in a loop whose steps feed each other"):
+        concepts.graph(explain, units)(x, node=(path, 0))
+
+
 def test_graph_refuses(net):
     explain, x = net
     grow = concepts.graph(explain, LAYERS)
@@ -386,3 +444,142 @@ def test_graph_refuses(net):
         concepts.graph(explain, LAYERS, width=(0,))
     with pytest.raises(ValueError, match="width is empty"):
         concepts.graph(explain, LAYERS, width=())
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def reference(example, relevance, axes, **options):
+    heat = np.asarray(relevance, float)
+    return concepts.Reference(
+        3,
+        0,
+        1.0,
+        np.asarray(example),
+        heat,
+        heat,
+        axes,
+        concepts.crop_box(heat, **options),
+        heat > 0.2,
+    )
+
+
+def image_reference():
+    heat = np.zeros((6, 6))
+    heat[1:4, 2:6] = 1.0
+    heat[1, 2] = 0.15  # inside the box, but dimmed
+    return reference(np.full((6, 6, 3), 0.8), heat, (0, 1))
+
+
+def texts(figure):
+    return [t.get_text() for ax in figure.axes for t in ax.texts]
+
+
+def test_a_crop_is_dimmed_where_the_concept_is_not():
+    found = figures.dimmed(image_reference(), shade=0.5)
+    assert found.shape == (3, 4, 3)
+    assert found[0, 0].tolist() == [102] * 3
+    assert found[2, 3].tolist() == [204] * 3
+    moved = reference(np.full((3, 6, 6), 0.8), image_reference().heat, (1, 2))
+    np.testing.assert_array_equal(figures.dimmed(moved, shade=0.5), found)
+    with pytest.raises(ValueError, match=r"must keep height and width, \(6, 6\), got \(2, 2\)"):
+        figures.dimmed(image_reference(), to_image=lambda example: example[:2, :2])
+
+
+def test_cards_show_shares_maps_and_references():
+    one = image_reference()
+    maps = {3: one.heat, 7: -one.heat}
+    figure = figures.cards(
+        {3: [one, one], 7: [one]}, maps=maps, shares={3: 0.25, 7: -0.1}, image=one.example,
+        names={7: "a $ sign"}, n=1,
+    )  # fmt: skip
+    rendered(figure)
+    assert texts(figure) == ["concept 3", "+25.0 %", r"a \$ sign", "-10.0 %"]
+    pictures = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    assert len(pictures) == 4  # a map and one reference in each row
+    np.testing.assert_array_equal(pictures[1], figures.dimmed(one))
+    blue, red = pictures[2][3, 3], pictures[0][3, 3]
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
+    with pytest.raises(ValueError, match=r"has none for \[7\]"):
+        figures.cards({3: [one], 7: [one]}, maps={3: one.heat})
+    with pytest.raises(ValueError, match="references is empty"):
+        figures.cards({})
+
+
+def test_cards_of_signals_and_tokens():
+    heat = np.array([0, 0, 1.0, 0.5, 0, 1, 0, 0])
+    signal = reference(np.arange(16.0).reshape(8, 2), heat, (0,), context=1)
+    figure = figures.cards({3: [signal]})
+    rendered(figure)
+    lines = figure.axes[1].lines
+    assert [line.get_xdata().tolist() for line in lines] == [[1, 2, 3, 4, 5, 6]] * 2
+    np.testing.assert_array_equal(lines[1].get_ydata(), signal.example[1:7, 1])
+    spans = [p.get_extents().intervalx for p in figure.axes[1].patches]
+    assert len(spans) == 2
+    words = reference(np.arange(8), heat, (0,), context=1)
+    figure = figures.cards({3: [words]}, words=lambda ids: [f"w{i}" for i in ids])
+    rendered(figure)
+    assert texts(figure)[1:] == ["w1", "w2", "w3", "w4", "w5", "w6"]
+    with pytest.raises(ValueError, match="a string for each of 6 tokens, got 1"):
+        figures.cards({3: [words]}, words=lambda ids: ["w"])
+
+
+def test_atlas_colors_regions_by_their_most_relevant_concept():
+    parts = regions.grid((8, 8, 3), (4, 4, None))
+    relevance = np.zeros((1, 4, 5))
+    relevance[0, 0, 2], relevance[0, 1, 4], relevance[0, 2, 2] = 1.0, 0.7, 0.5
+    relevance[0, 3] = -1.0  # nothing speaks for it: gray
+    found = concepts.LocalRelevance(relevance, np.zeros((1, 4)))
+    figure = figures.atlas(found, parts, np.full((8, 8, 3), 0.5), names={4: "eyes"})
+    rendered(figure)
+    (ax,) = figure.axes
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["concept 2", "eyes"]
+    canvas = ax.images[0].get_array()
+    blue, orange, gray = canvas[1, 1], canvas[1, 5], canvas[6, 6]
+    assert blue.argmax() == 2
+    assert orange.argmax() == 0
+    np.testing.assert_allclose(gray, 0.5, atol=1e-6)
+    np.testing.assert_array_less(np.ptp(canvas[5, 1]), np.ptp(blue))  # weaker, so paler
+    figure = figures.atlas(
+        found, parts, np.full((8, 8, 3), 0.5), references={2: [image_reference()]}
+    )
+    assert len([a for a in figure.axes if a.images]) == 2
+    with pytest.raises(ValueError, match=r"regions must have shape \(4, 8, 8\)"):
+        figures.atlas(found, parts[:2], np.full((8, 8, 3), 0.5))
+
+
+def test_graph_is_drawn_family_by_family():
+    found = networkx.DiGraph()
+    found.add_weighted_edges_from([
+        (("top", 1), ("low", 5), 0.2), (("top", 1), ("mid", 2), -0.5), (("mid", 2), ("low", 5), 1.0)
+    ])  # fmt: skip
+    figure = figures.graph(found, references={("mid", 2): [image_reference()]}, title="graph")
+    rendered(figure)
+    height = {ax.get_title() or ax.texts[0].get_text(): ax.get_position().y0 for ax in figure.axes}
+    assert height["1"] > height["2"] > height["5"]
+    labels = {t.get_text() for t in figure.texts}
+    assert {"top", "mid", "low", "+20.0 %", "-50.0 %", "+100.0 %"} <= labels
+    widths = sorted(p.get_linewidth() for p in figure.findobj(FancyArrowPatch))
+    assert widths == pytest.approx([0.4 + 12 * w for w in (0.2, 0.5, 1.0)])
+    with pytest.raises(ValueError, match="the graph is empty"):
+        figures.graph(networkx.DiGraph())
+
+
+def test_comparison_shows_what_counts_and_what_differs():
+    # By hand: the largest magnitudes are in concepts 4 and 0; of the rest 2 differs most.
+    sample = np.array([0.1, 0.2, 0.0, 0.05, 0.5])
+    prototype = np.array([0.3, 0.2, 0.25, 0.05, 0.1])
+    assert notable(sample, prototype, 2, 1) == [4, 0, 2]
+    figure = figures.comparison(
+        sample, {"class": prototype}, n=2, n_different=1, references={0: [image_reference()]}
+    )
+    rendered(figure)
+    assert texts(figure) == [
+        "concept 4", "+50.0 %  sample", "+10.0 %  class", "concept 0", "+10.0 %  sample",
+        "+30.0 %  class", "concept 2", "+0.0 %  sample", "+25.0 %  class",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="prototypes must hold at least one"):
+        figures.comparison(sample, {})
+    with pytest.raises(ValueError, match="prototypes must hold at least one"):
+        figures.comparison(sample, {"class": prototype[:3]})

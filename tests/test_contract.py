@@ -16,7 +16,7 @@ import jaxlrp as lrp
 from jaxlrp import composites as C
 from jaxlrp import rules as R
 
-from numeric import close
+from numeric import close, promoting
 
 RTOL = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 2e-2}
 
@@ -179,9 +179,20 @@ CASES = [
     Case(R.BetaSmooth(), "activation", relu, conserves=False, readout="gradient"),
 ]
 
-by_case = pytest.mark.parametrize(
-    "case", CASES, ids=[f"{case.kind}-{case.rule!r}" for case in CASES]
-)
+
+def _by_case() -> list[Any]:
+    """All cases; slow is what has no rule and no kind of layer that an earlier case has not."""
+    met: set[Any] = set()
+    params = []
+    for case in CASES:
+        new = {type(case.rule), case.kind} - met
+        marks = [] if new else [pytest.mark.slow]
+        params.append(pytest.param(case, marks=marks, id=f"{case.kind}-{case.rule!r}"))
+        met |= new
+    return params
+
+
+by_case = pytest.mark.parametrize("case", _by_case())
 
 
 def composite(case: Case, rule: R.Rule | None = None) -> lrp.Composite:
@@ -369,7 +380,7 @@ def test_balance(rule: R.Rule, absorbed: Callable) -> None:
 
 
 @by_case
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_zero_input_is_finite(case: Case, dtype: str) -> None:
     if isinstance(case.rule, lrp.LRP0) or case.readout == "gradient":
         pytest.skip("LRP-0 is not defined where z is 0, and gradients divide nothing")
@@ -457,6 +468,7 @@ class Net(nn.Module):
     bias: bool = True
 
     @nn.compact
+    @promoting  # Flax's BatchNorm and pooling promote implicitly
     def __call__(self, x: jax.Array) -> jax.Array:
         conv = functools.partial(nn.Conv, use_bias=self.bias, param_dtype=x.dtype)
         norm = functools.partial(

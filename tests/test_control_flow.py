@@ -183,7 +183,7 @@ def test_a_loop_without_bounds_says_what_to_write(loop: str) -> None:
     def net(n: Any, x: jax.Array) -> jax.Array:
         if loop == "fori":
             return lax.fori_loop(0, n, lambda i, h: 2 * h, x)
-        return lax.while_loop(lambda h: h.sum() < n, lambda h: 2 * h, x)
+        return lax.while_loop(lambda h: h.sum() < n.astype(h.dtype), lambda h: 2 * h, x)
 
     with pytest.raises(
         lrp.UnsupportedError, match=r"explain `while` .*use `lax.scan` or a"
@@ -195,7 +195,7 @@ def test_a_loop_without_bounds_says_what_to_write(loop: str) -> None:
 def test_a_loop_off_the_way_is_no_error() -> None:
     def net(x: jax.Array) -> jax.Array:
         n = lax.while_loop(lambda n: n < 5, lambda n: n + 1, jnp.argmax(x))
-        return x * n
+        return x * n.astype(x.dtype)
 
     close(explained(net, X, target=X).relevance, X)
 

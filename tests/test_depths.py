@@ -17,8 +17,6 @@ from jaxlrp.network.arguments import Arguments
 from jaxlrp.network.model import model_of
 from jaxlrp.network.trace import trace
 
-pytestmark = pytest.mark.usefixtures("strict")
-
 RNG = np.random.default_rng(0)
 N = 3  # steps of every loop
 WS = jnp.asarray(RNG.normal(size=(N, 4, 4)))

@@ -104,7 +104,7 @@ def test_selected_and_stacked_tokens_get_what_is_theirs():
         lambda i: i + 3 - 3,
         lambda i: (i * 16 + 5) // 16,
         lambda i: jnp.clip(i, 0, 6),
-        lambda i: (i + jnp.arange(N) * 7) % 7,
+        lambda i: (i + jnp.arange(N, dtype=i.dtype) * 7) % 7,
         lambda i: i ^ 0,
         lambda i: jnp.where(i < 0, i + 7, i),
         lambda i: jnp.asarray([0, 1, 2, 3, 4, 5, 6])[i],
@@ -118,8 +118,10 @@ def test_arithmetic_on_codes_renames_them(code):
     "embed",
     [
         lambda i: jax.nn.one_hot(i, 7) @ TABLE,
-        lambda i: (i[..., None] == jnp.arange(7)).astype(float) @ TABLE,
-        lambda i: jnp.where((i[..., None] == jnp.arange(7))[..., None], TABLE, 0).sum(-2),
+        lambda i: (i[..., None] == jnp.arange(7, dtype=i.dtype)).astype(float) @ TABLE,
+        lambda i: jnp.where(
+            (i[..., None] == jnp.arange(7, dtype=i.dtype))[..., None], TABLE, 0
+        ).sum(-2),
         lambda i: jax.vmap(jax.vmap(lambda t: lax.dynamic_index_in_dim(TABLE, t, keepdims=False)))(
             i
         ),
@@ -167,7 +169,7 @@ def test_a_cast_to_an_index_is_an_embedding_of_that_column():
         lambda x: jnp.round(x * 4) / 4,
         lambda x: jnp.round(x * 4).astype(jnp.int8).astype(float) / 4,
         lambda x: jnp.floor(x * 4 + 0.5) / 4,
-        lambda x: jnp.clip(jnp.round(x * 4), -128, 127).astype(jnp.int8) * 0.25,
+        lambda x: jnp.clip(jnp.round(x * 4), -128, 127).astype(jnp.int8).astype(float) * 0.25,
     ],
 )
 def test_rounding_is_followed_as_identity(quantize):
@@ -201,7 +203,7 @@ def test_images_of_bytes_that_are_flipped_before_they_are_cast():
     x = jnp.asarray(RNG.integers(0, 255, (2, 4, 4)), jnp.uint8)
     w = jnp.asarray(RNG.normal(size=(4, 4)))
     for f in (lambda x: x[..., ::-1] / 255, lambda x: (x / 255)[..., ::-1]):
-        found = relevance(lambda x: (f(x) * w).sum((1, 2)), x)  # noqa: B023
+        found = relevance(lambda x: (f(x).astype(w.dtype) * w).sum((1, 2)), x)  # noqa: B023
         close(
             found, np.asarray(x) / 255 * np.asarray(w)[:, ::-1], rtol=1e-6
         )  # bytes / 255: float32
@@ -234,7 +236,7 @@ def test_a_mask_of_tokens_is_a_constant():
         keep = (i > 2)[..., None]
         return pooled(jnp.where(keep, TABLE[i], 0))
 
-    close(relevance(masked, IDS), (EMBEDDED * W).sum(-1) * (np.asarray(IDS) > 2))
+    close(relevance(masked, IDS), (EMBEDDED * W).sum(-1) * np.asarray(IDS > 2, float))
 
 
 def test_straight_through_constants_are_in_the_ledger():
@@ -254,7 +256,7 @@ def test_a_factor_that_carries_no_relevance_is_a_constant():
     y = jnp.asarray([2.0, 0.5, -1.0])
     f = lambda y: (y * lax.stop_gradient(jax.nn.softmax(y))).sum()  # noqa: E731
     close(relevance(f, y), y * jax.nn.softmax(y))
-    g = lambda y: (y * (y > 0)).sum()  # noqa: E731
+    g = lambda y: (y * (y > 0).astype(y.dtype)).sum()  # noqa: E731
     close(relevance(g, y), jnp.maximum(y, 0))
 
 

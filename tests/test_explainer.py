@@ -24,7 +24,7 @@ EXPECTED = lrp.explain(lambda x: jax.nn.relu(x @ W) @ V, jit=False)(X, target=1)
 
 
 def network(x):
-    return jax.nn.relu(x @ W) @ V
+    return jax.nn.relu(x @ W.astype(x.dtype)) @ V.astype(x.dtype)
 
 
 def of_parameters(w, x):
@@ -166,6 +166,7 @@ def test_eager_calls_are_compiled_once_for_each_kind_of_input():
     assert len(traces) == 7
 
 
+@pytest.mark.promotes("a number of another type makes another program")
 def test_functions_written_down_again_are_one_program():
     fun, traces = counted()
     explain = lrp.explain(fun)
@@ -213,7 +214,7 @@ def test_static_arguments_are_told_apart(linen):
     evaluated = explain(variables, X, target=0, train=False).output
     close(explain(variables, X, target=0, train=True).output, 2 * evaluated)
     close(explain(variables, X, False, target=0).output, evaluated)
-    modes = lrp.explain(lambda x, mode, scale: x * (scale if mode == "scaled" else 1))
+    modes = lrp.explain(lambda x, mode, scale: x * (float(scale) if mode == "scaled" else 1))
     close(modes(X, "scaled", 1.0, target=0).output, X)
     close(modes(X, "scaled", True, target=0).output, X)
     close(modes(X, "plain", 3.0, target=0).output, X)

@@ -11,7 +11,6 @@ import jaxlrp as lrp
 from jaxlrp import composites as C
 
 # numbers.md, case 17 (RelevancePropagation.jl): two dense layers, linear
-pytestmark = pytest.mark.usefixtures("strict")
 
 W1, B1 = jnp.array([[1.0, 3.0], [4.0, 2.0]]), jnp.array([0.0, 1.0])
 W2, B2 = jnp.array([[2.0, 4.0], [3.0, 1.0]]), jnp.array([1.0, 2.0])

@@ -13,6 +13,8 @@ from jax.experimental import io_callback
 import jaxlrp as lrp
 from jaxlrp import composites as C
 
+from numeric import promoting
+
 RNG = np.random.default_rng(0)
 W = jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32)
 X = jnp.asarray(RNG.normal(size=(2, 3)), jnp.float32)
@@ -149,10 +151,10 @@ def test_noise_that_is_added_is_no_dropout(noise):
     "drop",
     [
         lambda m, keep: jnp.where(keep, m / 0.5, 0),
-        lambda m, keep: m * keep / 0.5,
+        promoting(lambda m, keep: m * keep / 0.5),  # a user's masks are booleans
         lambda m, keep: m * (keep.astype(m.dtype) / 0.5),
         lambda m, keep: lax.select(keep, m, jnp.zeros_like(m)),
-        lambda m, keep: m * keep[:, :1],
+        promoting(lambda m, keep: m * keep[:, :1]),
     ],
 )
 def test_masks_drawn_at_random_are_dropout(drop):

@@ -11,6 +11,8 @@ from flax import linen as nn
 import jaxlrp as lrp
 from jaxlrp import composites, higher_order
 
+from selection import one_in
+
 N, D = 4, 3
 EDGES = np.eye(N) + np.diag(np.ones(N - 1), 1) + np.diag(np.ones(N - 1), -1)  # a path, with loops
 
@@ -73,7 +75,7 @@ def by_the_formula():
 
 
 @pytest.mark.parametrize("net", [gcn, by_segments])
-@pytest.mark.parametrize("chunk", [1, 7, 64])
+@pytest.mark.parametrize("chunk", one_in(3, [7, 1, 64]))
 def test_walks_are_those_of_the_formula(net, chunk):
     exact = composites.by_kind("dense", lrp.LRP0())
     explain = higher_order.walks(net, LAYERS, exact, chunk=chunk)
@@ -102,8 +104,8 @@ def test_walks_under_jit_of_a_linen_module_with_targets():
         @nn.compact
         def __call__(self, x):
             for _ in range(2):
-                x = nn.relu(nn.Dense(D)(EDGES @ x))
-            return nn.Dense(2)(x.sum(axis=0))
+                x = nn.relu(nn.Dense(D, param_dtype=x.dtype)(EDGES @ x))
+            return nn.Dense(2, param_dtype=x.dtype)(x.sum(axis=0))
 
     model = GCN()
     variables = model.init(jax.random.key(0), X)
@@ -318,7 +320,7 @@ def found_by(find, x):
 
 
 @pytest.mark.parametrize("by", ORDER)
-@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("bounded", one_in(2, [True, False]))
 def test_a_wide_search_finds_the_most_relevant_walks(by, bounded):
     fun, x, layers, every = deep()
     composite = COMPOSITES["gamma"]
@@ -377,7 +379,7 @@ def test_without_negative_shares_few_ends_are_enough():
 # --- subgraphs ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", COMPOSITES)
+@pytest.mark.parametrize("name", one_in(3, COMPOSITES))
 def test_a_subgraph_has_all_walks_inside(name):
     composite = COMPOSITES[name]
     every = np.array(list(itertools.product(range(N), *[range(-1, N)] * 3)))

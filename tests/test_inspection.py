@@ -31,7 +31,7 @@ from jaxlrp.inspection import (
 
 import dense_transforms as dense
 
-pytestmark = pytest.mark.usefixtures("x64", "strict")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 X = np.array([1, -2, 3, 0.5, -1.5, 2.5, -0.5, 4])

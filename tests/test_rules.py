@@ -21,7 +21,7 @@ from numeric import close
 LINEAR = ("dense", "conv", "scale", "shift")
 
 
-pytestmark = pytest.mark.usefixtures("x64", "strict")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def dense(w: Any, b: Any) -> Callable[[jax.Array], jax.Array]:

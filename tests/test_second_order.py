@@ -18,6 +18,8 @@ from jaxlrp import composites as C
 from jaxlrp import rules as R
 from test_contract import CASES, Case, composite, inputs, network
 
+from selection import one_in
+
 pytestmark = pytest.mark.usefixtures("x64")
 
 
@@ -304,7 +306,7 @@ def moves(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", one_in(2, PROBLEMS))
 def test_gradient_of_an_explanation(name: str) -> None:
     problem = PROBLEMS[name]()
     as_arrays = lambda tree: jax.tree.map(jnp.asarray, tree)  # noqa: E731

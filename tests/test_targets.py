@@ -8,8 +8,6 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import targets
 
-pytestmark = pytest.mark.usefixtures("strict")
-
 Z = jnp.array([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]])
 explain = lrp.explain(lambda x: x)
 

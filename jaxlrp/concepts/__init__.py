@@ -15,6 +15,7 @@ from jaxlrp.concepts.local import LocalRelevance, local
 from jaxlrp.concepts.locate import locate
 from jaxlrp.concepts.opened import LazyScores, StoredScores, open_scores
 from jaxlrp.concepts.references import Reference, crop_box, references
+from jaxlrp.concepts.report import Size, report
 from jaxlrp.concepts.scores import Scores, normalize, scores
 from jaxlrp.concepts.statistics import Moments, Statistics
 from jaxlrp.concepts.topk import TopK
@@ -30,7 +31,9 @@ __all__ = [
     "LazyScores",
     "LocalRelevance",
     "Moments",
+    "Reference",
     "Scores",
+    "Size",
     "Statistics",
     "StoredScores",
     "TopK",
@@ -38,11 +41,16 @@ __all__ = [
     "activation",
     "collect",
     "conditional",
+    "crop_box",
     "directions",
+    "graph",
     "local",
+    "locate",
     "normalize",
     "open_scores",
     "read_zennit",
+    "references",
+    "report",
     "scores",
     "write_zennit",
 ]

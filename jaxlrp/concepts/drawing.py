@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,10 @@ from jaxlrp.plot.normalize import as_colormap, photograph
 ToImage = Callable[[np.ndarray], np.ndarray]
 Words = Callable[[np.ndarray], Sequence[str]]
 
+References = Mapping[Any, Sequence[Reference]]
+Names = Mapping[Any, str] | Callable[[Any], str] | None
+
+FOR, AGAINST = 0.93, 0.07  # places of the colors of relevance for and against in the color map
 _SHADE = 0.35  # brightness of what is dimmed
 _POINTS = 6.5  # size of tokens
 
@@ -49,9 +54,7 @@ def dimmed(
     return np.round(255 * (pixels * light)[reference.window]).astype(np.uint8)
 
 
-def displayable(
-    example: np.ndarray, axes: tuple[int, ...], to_image: ToImage | None
-) -> np.ndarray:
+def displayable(example: np.ndarray, axes: tuple[int, ...], to_image: ToImage | None) -> np.ndarray:
     """An example as an image, (height, width, 3) in [0, 1]; its other axis is that of channels."""
     if to_image is not None:
         return photograph(np.asarray(to_image(example)), -1)
@@ -124,8 +127,29 @@ def _tokens(ax: Axes, reference: Reference, words: Words, width: float) -> None:
             family="monospace",
             fontsize=_POINTS,
             color="0" if kept else "0.55",
-            bbox={"facecolor": as_colormap("relevance")(0.5 + 0.5 * share),
+            bbox={"facecolor": as_colormap("relevance")(0.5 + 0.35 * share),
                   "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
         column += len(shown) + 1
     ax.spines[:].set_visible(False)
+
+
+def name_of(names: Names, key: Any, default: str | None = None) -> str:
+    """The name of a concept or node, as matplotlib takes it."""
+    if names is not None:
+        found = names(key) if callable(names) else names.get(key)
+        if found is not None:
+            return str(found).replace("$", r"\$")
+    return default or f"concept {key}"
+
+
+def label(ax: Axes, name: str, share: float | None, most: float) -> None:
+    """The name of a concept, and its share as a number and a bar."""
+    ax.axis("off")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    ax.text(0, 0.62, name, fontsize="small", va="center", wrap=True)
+    if share is None:
+        return
+    ax.text(0, 0.4, f"{100 * share:+.1f} %", fontsize="small", va="center", color="0.3")
+    color = as_colormap("relevance")(FOR if share > 0 else AGAINST)
+    ax.barh(0.22, 0.9 * abs(share) / most, height=0.08, color=color)

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.conditional import at_layers, over
+from jaxlrp.concepts.conditional import at_layers, check_passed_once, over
 from jaxlrp.concepts.extras import need
 from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
 from jaxlrp.concepts.scores import Families, by_name, normalize
@@ -55,10 +55,11 @@ def graph(
       chunk_size: conditions whose backward passes run together, >= 1; None for all of a layer and level.
 
     Returns:
-      A function `(*args, target=None, node, **kwargs) -> networkx.DiGraph` of a batch of one example. `node`
-      is (name, concept), the concept from which the graph goes down. Nodes of the graph are such pairs,
-      with `layer`, `concept`, `level`, and `relevance`, the share of the concept in its layer for
-      the target alone. Edges lead down and have `weight`, see above, and `relevance` in units of the output.
+      A function `(*args, target=None, node, **kwargs) -> networkx.DiGraph` of a batch of one example.
+      `node` is (name, concept), the concept from which the graph goes down. Nodes of the graph are such
+      pairs, with `layer`, `concept`, `level`, and `relevance`, the share of the concept in its layer for
+      the target alone. Edges lead down and have `weight`, see above, and `relevance` in units of the
+      output.
 
     Raises:
       ImportError: without networkx.
@@ -216,10 +217,11 @@ def _at_output(
     target: Target,
 ) -> tuple[Any, dict[str, Array], dict[str, Array]]:
     """The output; activations and relevance of the layers, for the target alone."""
-    layers = _layers(families)
+    layers, plan = _layers(families), explainer.plan(*args, fun_kwargs=kwargs)
     pullback = explainer.replace(record=layers).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, layers)
     for family in families.values():
+        check_passed_once(plan, family.layer)
         shape = activations[family.layer].shape
         size = [shape[axis] for axis in family.batch_axes(len(shape))]
         if size not in ([], [1]):

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxlrp import _compat
 from jaxlrp._checks import check_one_of
-from jaxlrp.concepts.conditional import at_layers
+from jaxlrp.concepts.conditional import at_layers, check_passed_once
 from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
@@ -111,6 +111,7 @@ def _locate(
     args: tuple, kwargs: dict, target: Target, *, concepts: Array,
 ) -> tuple[Array, Shapes]:  # fmt: skip
     layer = family.layer
+    check_passed_once(explainer.plan(*args, fun_kwargs=kwargs), layer)
     stage = explainer.replace(record=(layer,), start=layer).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(stage, (layer,))
     _check(family, {"concepts": concepts}, activations)

@@ -148,8 +148,8 @@ def references(
     rows, values = np.asarray(top.rows), np.asarray(top.values)
     if rows.ndim != 2 or rows.shape != values.shape:
         raise ValueError(
-            f"top must hold rows and values of shape (concepts, k), got {rows.shape} and {values.shape}; of "
-            "one by class choose a class first: jax.tree.map(lambda a: a[y], top)"
+            f"top must hold rows and values of shape (concepts, k), got {rows.shape} and {values.shape}; "
+            "of one by class choose a class first: jax.tree.map(lambda a: a[y], top)"
         )
     check_count("n", n), check_count("batch_size", batch_size)
     chosen = np.arange(len(rows)) if of is None else each_of(of)

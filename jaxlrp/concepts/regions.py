@@ -39,8 +39,8 @@ def grid(shape: Sequence[int], size: int | Sequence[int | None]) -> np.ndarray:
     sizes = [size] * len(lengths) if size is None or isinstance(size, int) else list(size)
     if len(sizes) != len(lengths) or not lengths:
         raise ValueError(
-            f"size must give one size, or None, for each of the {len(lengths)} axes of shape={tuple(shape)}, "
-            f"got {size!r}"
+            f"size must give one size, or None, for each of the {len(lengths)} axes of "
+            f"shape={tuple(shape)}, got {size!r}"
         )
     pieces = []
     for length, tile in zip(lengths, sizes, strict=True):

@@ -118,7 +118,7 @@ def _to_ends(
         return tuple(part * ends[v] * starts.count(v) for v in ends)
     (reached,) = ends.values()  # a predicate, or what is held equal with several numbers
     fitted = summed_to(reached, relevance) if reached.ndim else jnp.sum(relevance)
-    return (fitted * (reached > 0),)
+    return (fitted * (reached > 0).astype(fitted.dtype),)
 
 
 def _split(relevance: Array, reached: Array) -> Array:

@@ -12,6 +12,7 @@ from jaxlrp import composites as C
 
 import formula
 import networks
+from selection import one_in
 
 GOLDENS = np.load(pathlib.Path(__file__).with_name("zennit.npz"))
 
@@ -66,7 +67,7 @@ def assert_close(actual, expected, rtol):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * scale)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", one_in(2, ["float64", "float32"]))
 @pytest.mark.parametrize(("name", "key"), keys("composite"))
 def test_composite(name, key, dtype):
     with jax.enable_x64(True):

@@ -23,6 +23,7 @@ from zoo.registry import EAGER, KNOWN, KNOWN_TWINS, SINGLE, ZOO
 from zoo.twins import TWINS
 
 from numeric import close
+from selection import one_in
 
 RTOL = 1e-9  # float64, through some thirty layers and divisions by values near zero
 TARGET = 1  # an index along the last axis of the output, for every example and position
@@ -143,12 +144,14 @@ def check_ledger(case: Case) -> None:
 CHECKS: dict[str, Callable[[Case], None]] = {
     "plan": check_plan,
     "output": check_output,
+    "layers": check_layers,
+    "ledger": check_ledger,
+}
+VARIATIONS: dict[str, Callable[[Case], None]] = {
     "finite": check_finite,
     "jit": check_jit,
     "singles": check_singles,
     "derivative": check_derivative,
-    "layers": check_layers,
-    "ledger": check_ledger,
 }
 IMPRECISE = ("layers", "ledger")  # not asked of bfloat16
 
@@ -176,17 +179,30 @@ def judge(found: dict[str, str], known: dict[str, str]) -> None:
         pytest.xfail("; ".join(sorted(set(known.values()))))
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_default(name: str) -> None:
+def check_default(name: str, functions: dict[str, Callable[[Case], None]]) -> None:
     entry = ZOO[name]
     case = Case(name)
     checks = {
         check: functools.partial(function, case)
-        for check, function in CHECKS.items()
+        for check, function in functions.items()
         if (entry.precise or check not in IMPRECISE) and (check != "jit" or name in EAGER)
     }
     known = {check: why for check, why in KNOWN.get(name, {}).items() if check in checks}
     judge(failures(checks), known)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_default(name: str) -> None:
+    """The plan names each layer, the output is unchanged, and the ledger accounts for everything."""
+    check_default(name, CHECKS)
+
+
+@pytest.mark.parametrize("name", one_in(5, ZOO))
+def test_default_varied(name: str) -> None:
+    """Finite, compiled or not; a batch is its examples; the explanation has a derivative."""
+    if "plan" in KNOWN.get(name, {}):
+        pytest.skip("it has no plan")
+    check_default(name, VARIATIONS)
 
 
 def pure(fun: Any) -> Callable:
@@ -204,9 +220,8 @@ def presets(entry: Entry) -> dict[str, lrp.Composite]:
 
 
 def _by_turns() -> list[Any]:
-    """Half of them take a minute of a processor: the other half is slow, as in `test_product.py`."""
-    marks = ([], [pytest.mark.slow])
-    return [pytest.param(name, marks=marks[i // 2 % 2]) for i, name in enumerate(ZOO)]
+    """One in five in the default run: AttnLRP and CP-LRP by turns."""
+    return one_in(5, ZOO)
 
 
 @pytest.mark.parametrize("name", _by_turns())
