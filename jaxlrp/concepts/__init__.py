@@ -15,7 +15,7 @@ from jaxlrp.concepts.local import LocalRelevance, local
 from jaxlrp.concepts.locate import locate
 from jaxlrp.concepts.opened import LazyScores, StoredScores, open_scores
 from jaxlrp.concepts.references import Reference, crop_box, references
-from jaxlrp.concepts.report import Size, report
+from jaxlrp.concepts.report import ReportSize, report
 from jaxlrp.concepts.scores import Scores, normalize, scores
 from jaxlrp.concepts.statistics import Moments, Statistics
 from jaxlrp.concepts.topk import TopK
@@ -32,8 +32,8 @@ __all__ = [
     "LocalRelevance",
     "Moments",
     "Reference",
+    "ReportSize",
     "Scores",
-    "Size",
     "Statistics",
     "StoredScores",
     "TopK",
@@ -50,6 +50,7 @@ __all__ = [
     "open_scores",
     "read_zennit",
     "references",
+    "regions",
     "report",
     "scores",
     "write_zennit",

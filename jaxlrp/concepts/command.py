@@ -29,8 +29,8 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     """
     parser = commands.add_parser(
         "concepts", help="report which concepts of a layer a model uses on a data set of images",
-        description="Stores the relevance of every channel of a layer for every image, and writes a report: what "
-        "the model sees, what it uses for each class, which samples are odd, which concepts are alike. "
+        description="Stores the relevance of every channel of a layer for every image, and writes a report: "
+        "what the model sees, what it uses for each class, which samples are odd, which concepts are alike. "
         "Run the same command again to continue after an interruption, or after images were added.",
     )  # fmt: skip
     parser.add_argument(
@@ -39,8 +39,8 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     parser.add_argument("--layer", required=True, help="the layer, as `jaxlrp plan` names it")
     parser.add_argument(
         "--axis", type=int, default=-1,
-        help="the axis of the layer's output that holds its channels, which are the concepts; the models of this "
-        "package are channels-last, hence -1 by default",
+        help="the axis of the layer's output that holds its channels, which are the concepts; the models of "
+        "this package are channels-last, hence -1 by default",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", dest="folder", required=True,
@@ -73,7 +73,8 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     net = model(arguments.model)
     if net.to_image is None:
         raise ValueError(
-            f"the inputs of the model {arguments.model!r} are not images: call jaxlrp.concepts.report from Python"
+            f"the inputs of the model {arguments.model!r} are not images: call jaxlrp.concepts.report from "
+            "Python"
         )
     source = shared.open_source(arguments.source)
     if not isinstance(source, Indexed):
@@ -91,13 +92,17 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     family = concepts.Channels(arguments.layer, arguments.axis)
     folder = pathlib.Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    summary = concepts.collect(
-        explain, family, source, folder / "scores", args=(net.variables,), target=target,
-        prepare=prepare if images else None, batch_size=arguments.batch_size, limit=arguments.limit,
-        progress=arguments.progress, read=ReadOptions(workers=arguments.workers),
-        compute=ComputeOptions(memory_fraction=arguments.memory_fraction),
-        store=StoreOptions(verify=arguments.verify, retry_failed=arguments.retry_failed),
-    )  # fmt: skip
+    try:
+        summary = concepts.collect(
+            explain, family, source, folder / "scores", args=(net.variables,), target=target,
+            prepare=prepare if images else None, batch_size=arguments.batch_size, limit=arguments.limit,
+            progress=arguments.progress, read=ReadOptions(workers=arguments.workers),
+            compute=ComputeOptions(memory_fraction=arguments.memory_fraction),
+            store=StoreOptions(verify=arguments.verify, retry_failed=arguments.retry_failed),
+        )  # fmt: skip
+    except ValueError as error:  # in the words of the command
+        named = str(error).replace(f"record={arguments.layer!r}", f"--layer {arguments.layer}")
+        raise ValueError(named) from error
     print(printable(str(summary)))
     scores = concepts.open_scores(folder / "scores")
     written = concepts.report(

@@ -21,8 +21,8 @@ class Odd:
       row: of the sample.
       group: the index of its class.
       distance: see `distances`.
-      differ: (concept, its normalized relevance in the sample, mean of the other samples of the class), those
-        that differ most first.
+      differ: (concept, its normalized relevance in the sample, mean of the other samples of the class),
+        those that differ most first.
     """
 
     row: int
@@ -45,16 +45,16 @@ def choose(means: ArrayLike, counts: ArrayLike, per_class: int, most: int) -> li
       positive is chosen for that class.
     """
     held = np.asarray(means)
-    ranked = [[c for c in order if row[c] > 0] for row, order in zip(held, best(held), strict=True)]
+    ranked = [[c for c in best(row) if row[c] > 0] for row in held]
     rounds = itertools.zip_longest(*(found[:per_class] for found in ranked))
     found = list(dict.fromkeys(c for one in rounds for c in one if c is not None))[:most]
     overall = np.average(held, axis=0, weights=np.asarray(counts))
     return sorted(found, key=lambda c: (-overall[c], c))
 
 
-def best(values: np.ndarray) -> list[list[int]]:
-    """The indices of each row, the largest value first; of equal values the first."""
-    return np.argsort(-values, axis=-1, kind="stable").tolist()
+def best(values: np.ndarray) -> list[int]:
+    """The indices of values (n,), the largest first; of equal values the first."""
+    return np.argsort(-values, kind="stable").tolist()
 
 
 def distances(
@@ -118,9 +118,9 @@ def profiles(
         part = normalized[:, list(shown)].astype(np.float64)
         gram += part.T @ part
         far = distances(normalized, groups[rows], means, counts)
-        for i in np.argsort(-far, kind="stable")[:n_odd].tolist():
+        for i in best(far)[:n_odd]:
             if np.isfinite(far[i]):
-                found = _odd(int(rows[i]), groups, far[i], normalized[i], means, counts, n_differ)
+                found = _odd(int(rows[i]), groups, float(far[i]), normalized[i], means, counts, n_differ)
                 odd.append(found)
         odd = sorted(odd, key=lambda found: (-found.distance, found.row))[:n_odd]
     length = np.sqrt(np.diag(gram))

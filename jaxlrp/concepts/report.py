@@ -15,7 +15,7 @@ from jaxlrp._checks import check_count
 from jaxlrp.concepts import findings
 from jaxlrp.concepts.opened import StoredScores
 from jaxlrp.concepts.references import Reference, references
-from jaxlrp.concepts.report_page import Card, ClassRow, Contents, OddRow, render
+from jaxlrp.concepts.report_page import Card, ClassRow, Contents, OddRow, percent, render
 from jaxlrp.concepts.statistics import normalized_on_host
 from jaxlrp.concepts.topk import TopK
 from jaxlrp.concepts.units import Concepts
@@ -29,7 +29,7 @@ _USES = 3  # classes that are named on a card
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
+class ReportSize:
     """How much a report shows.
 
     Attributes:
@@ -69,15 +69,15 @@ def report(
     embed: Embed | None = None,
     embed_text: EmbedText | None = None,
     search_words: Sequence[str] = (),
-    size: Size | None = None,
+    size: ReportSize | None = None,
     batch_size: int = 16,
     progress: str = "auto",
     title: str | None = None,
 ) -> Path:
     """Writes what a model uses as one self-contained HTML file.
 
-    It answers, in this order: what does the model see (a card for each concept, with its share of relevance,
-    where it is in a sample, and its reference samples); what does it use for each class; which samples are
+    It answers, in this order: what does the model see (a card for each concept, with its share of
+    relevance, where it is in a sample, and its reference samples); what does it use for each class; which samples are
     odd; which concepts are alike. A text field filters the cards by the names of classes and, with `embed`
     and `embed_text`, orders them by similarity to the words of a list. The file needs no network.
 
@@ -86,8 +86,8 @@ def report(
       explainer: with which the scores were collected.
       concepts: the concepts of one layer.
       scores: the result of `open_scores`.
-      fetch: from rows of `scores`, an array of integers, to the batch of their inputs; or the inputs themselves,
-        (samples, *shape). See `references`.
+      fetch: from rows of `scores`, an array of integers, to the batch of their inputs; or the inputs
+        themselves, (samples, *shape). See `references`.
       axes: the axes of one example, without the batch, along which concepts are located: (0, 1) for images
         (height, width, channels).
       name: of the concepts in `scores`; None for their layer.
@@ -98,7 +98,8 @@ def report(
         vectors (crops, d). With it concepts are alike if their references are, else if they are relevant
         for the same samples.
       embed_text: from words to vectors (words, d) in the same space.
-      search_words: the words to which similarity is computed. A page has no model, so others cannot be ranked.
+      search_words: the words to which similarity is computed. A page has no model, so others cannot be
+        ranked.
       size: how much is shown.
       batch_size: samples that are located together, >= 1.
       progress: "bar", "log", "none" or "auto", as in `attribute_dataset`.
@@ -128,7 +129,7 @@ def report(
     """
     from jaxlrp.concepts import report_pictures
 
-    size, name = size or Size(), concepts.layer if name is None else name
+    size, name = size or ReportSize(), concepts.layer if name is None else name
     _check_search(embed, embed_text, search_words)
     groups, classes = _groups(scores)
     found = _means(scores, name, classes)
@@ -147,7 +148,7 @@ def report(
     )
     pictures = report_pictures.Pictures(explainer, give, tuple(args), tuple(axes), to_image, words)
     called = _called(labels, classes)
-    largest = np.argsort(-found.counts, kind="stable")[: size.classes].tolist()
+    largest = findings.best(found.counts)[: size.classes]
     cosine, by = pass_.cosine, f"their normalized relevance over {len(scores.ids)} samples"
     similarity = None
     if embed is not None:
@@ -246,7 +247,7 @@ def _blocks(scores: StoredScores, name: str) -> Iterator[tuple[np.ndarray, np.nd
 
 
 def _leading(means: np.ndarray, n: int) -> list[tuple[int, float]]:
-    order = findings.best(means[None])[0][:n]
+    order = findings.best(means)[:n]
     return [(c, float(means[c])) for c in order if means[c] > 0]
 
 
@@ -262,7 +263,7 @@ def _card(
         float(found.overall[concept]),
         uses,
         [pictures.whole(r, f"{scores.ids[r.row]}") for r in held[:1] if len(r.axes) == 2],
-        [pictures.crop(r, f"{scores.ids[r.row]} ({r.value:+.1%})") for r in held],
+        [pictures.crop(r, f"{scores.ids[r.row]} ({percent(r.value)})") for r in held],
         list(dict.fromkeys(names)),
     )
 
@@ -273,8 +274,8 @@ def _facts(scores: StoredScores, name: str, found: _Means, shown: list[int]) -> 
     covered = np.abs(found.overall[shown]).sum() / max(np.abs(found.overall).sum(), 1e-12)
     return [
         f"Layer {name}: {found.means.shape[1]} concepts, {len(scores.ids)} samples{classes}{failed}.",
-        f"Shown are the {len(shown)} concepts that count most for the classes: they have {covered:.1%} of all "
-        "mean relevance. What a concept stands for is for you to judge: look at its references, and "
+        f"Shown are the {len(shown)} concepts that count most for the classes: they have {covered:.1%} of "
+        "all mean relevance. What a concept stands for is for you to judge: look at its references, and "
         "change that part of an input to be sure.",
     ]
 
@@ -286,8 +287,8 @@ def _check_search(embed: Any, embed_text: Any, search_words: Sequence[str]) -> N
         embed is None or embed_text is None or not search_words
     ):
         raise ValueError(
-            "a search by similarity takes embed, embed_text and search_words together: two functions into "
-            "one space, and the words that the page knows"
+            "a search by similarity takes embed, embed_text and search_words together: two functions "
+            "into one space, and the words that the page knows"
         )
 
 

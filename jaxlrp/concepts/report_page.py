@@ -23,7 +23,7 @@ _STYLE = """
 .row { display: flex; flex-wrap: wrap; gap: .5rem; align-items: flex-end; }
 figure { margin: 0; } figcaption { font-size: .75rem; color: #555; max-width: 12rem;
   overflow-wrap: anywhere; }
-.row img { height: 8rem; max-width: 14rem; width: auto; object-fit: contain; }
+.row img { height: 8rem; max-width: 11rem; width: auto; object-fit: contain; }
 .uses img { height: 4rem; }
 .bar { display: inline-block; height: .6rem; background: #b31318; }
 .less { background: #1354bc; }
@@ -157,7 +157,7 @@ def render(contents: Contents) -> str:
 
 def percent(share: float) -> str:
     """A share with its sign."""
-    return f"{100 * share:+.1f} %"
+    return f"{share:+.1%}"
 
 
 def _search(contents: Contents) -> list[str]:
@@ -181,8 +181,8 @@ def _search(contents: Contents) -> list[str]:
             text(
                 "p",
                 f"A listed word ({len(contents.words)}) orders the cards by the similarity of their "
-                "references to it, computed when the report was made; anything else is looked for in the names of "
-                "classes.",
+                "references to it, computed when the report was made; anything else is looked for in the "
+                "names of classes.",
             )
         )
     return parts
@@ -225,8 +225,8 @@ def _classes(contents: Contents) -> list[str]:
     parts = [
         text(
             "p",
-            "The concepts with the largest mean normalized relevance: the relevance of a concept divided by the "
-            "sum of the magnitudes of all concepts of the layer, averaged over the samples of the class.",
+            "The concepts with the largest mean normalized relevance: the relevance of a concept divided by "
+            "the sum of the magnitudes of all concepts of the layer, averaged over the samples of the class.",
         )
     ]
     for row in contents.classes:
@@ -235,14 +235,16 @@ def _classes(contents: Contents) -> list[str]:
         parts += [_reference(contents, c, f"concept {c}: {percent(s)}") for c, s in row.top]
         parts.append("</div>" if row.top else "no concept has positive relevance</div>")
     if contents.more_classes:
-        parts.append(text("p", f"{contents.more_classes} classes with fewer samples are not shown."))
+        parts.append(
+            text("p", f"{contents.more_classes} classes with fewer samples are not shown.")
+        )
     return parts
 
 
 def _odd(contents: Contents) -> list[str]:
     rule = (
-        "The samples that lie farthest from their class: the Euclidean distance of their normalized relevance "
-        "from the mean of the other samples of the class. Classes of fewer than three samples are left out."
+        "The samples that lie farthest from their class: the Euclidean distance of their normalized "
+        "relevance from the mean of the other samples of the class. Classes of fewer than three samples are left out."
     )
     if not contents.odd:
         return [text("p", rule), text("p", "No class has three samples.")]

@@ -55,7 +55,7 @@ class Pictures:
         return self._crop(reference, _SMALL)
 
     def pixels(self, reference: Reference) -> np.ndarray:
-        """The crop for an embedding: uint8 (height, width, 3), not dimmed; a part of an example otherwise."""
+        """The crop for an embedding: uint8 (height, width, 3), not dimmed; else a part of an example."""
         if len(reference.axes) != 2:
             return reference.crop
         photo = displayable(reference.example, reference.axes, self.to_image)

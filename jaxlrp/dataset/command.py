@@ -166,7 +166,9 @@ def open_source(path: str) -> Source:
         raise ValueError(f"{path!r}: {error}") from error
 
 
-def check_model(net: Any, source: Source, prepare: Any, command: dict[str, Any], target: Any) -> bool:
+def check_model(
+    net: Any, source: Source, prepare: Any, command: dict[str, Any], target: Any
+) -> bool:
     """Whether a source holds images, which the model must preprocess.
 
     Raises:
