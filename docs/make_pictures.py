@@ -93,6 +93,11 @@ def thicken(x: jax.Array) -> jax.Array:
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), "SAME")
 
 
+def posterize(x: jax.Array) -> jax.Array:
+    """Each color looked up in a table of eight, as in an image with a palette."""
+    return jnp.linspace(-1.0, 1.0, 8)[jnp.clip(4 * (x + 1), 0, 7).astype(int)]
+
+
 def plain_panels() -> dict[str, tuple[Panel, ...]]:
     """Each rule whose page shows a picture, wherever the rule applies."""
     found = {}
@@ -141,6 +146,7 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
             Panel("excitation backpropagation", composites.excitation_backprop()),
         ),
         "WinnerTakesAll": (Panel("WinnerTakesAll", composites.default(), thicken),),
+        "LookUp": (Panel("LookUp", composites.default(), posterize),),
         "Uniform": (
             Panel("Uniform", above(product(rules.Uniform())), gate),
             Panel("SignalTakesAll", above(product(rules.SignalTakesAll())), gate),

@@ -145,7 +145,8 @@ def explain_all(
     """Writes the relevance of all images for their labels to disk."""
     explainer = lrp.explain(model.apply, COMPOSITE)
     summary = dataset.attribute_dataset(
-        explainer, dataset.arrays(x, y), store, args=(variables,), prepare=lambda x: as_input(x[None])[0],
+        explainer, dataset.arrays(x, y), store, args=(variables,),
+        preprocess=lambda x: as_input(x[None])[0],
         batch_size=250, progress="log",
         store=dataset.StoreOptions(dims=("height", "width", "channel")),
     )  # fmt: skip

@@ -38,7 +38,7 @@ def attribute(folder: Path, output: Path, limit: int | None = None) -> dataset.S
         folder,
         output,
         args=(net.variables,),
-        prepare=lambda image: net.preprocess(image)[0],
+        preprocess=lambda image: net.preprocess(image)[0],
         target=dataset.Top(2),
         batch_size=2,
         limit=limit,

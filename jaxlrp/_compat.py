@@ -185,8 +185,8 @@ def cotangent_of(value: Array, primal: Any) -> Array:
     sharding = type_of(primal).sharding
     if sharding.spec.reduced:
         raise NotImplementedError(
-            f"a layer reads a value of sharding {sharding.spec}, whose cotangent is unreduced: leave "
-            "`reduced=` out of its PartitionSpec in what is explained"
+            f"a layer reads a value with sharding {sharding.spec}, whose cotangent would be unreduced: "
+            "remove `reduced=` from the PartitionSpec of that value in the explained function"
         )
     return resharded(value, sharding)
 

@@ -133,7 +133,9 @@ def _by_parts(output: Any, target: Any, readout: str) -> Any:
             "explain a function that returns the one output you mean"
         ) from None
     if all(part is None for part in given):
-        raise ValueError("target is None at every part of the output: relevance must begin at one")
+        raise ValueError(
+            "target is None for every part of the output: give at least one part a target"
+        )
     parts, tree = jax.tree_util.tree_flatten_with_path(output)
     found = []
     for (path, z), part in zip(parts, given, strict=True):

@@ -23,6 +23,7 @@ import numpy as np
 import jaxlrp as lrp
 from dataset_runs import network, samples, weights
 from jaxlrp import concepts, dataset
+from jaxlrp.concepts.opened import By
 from jaxlrp.dataset import journal
 
 SAMPLES = 120
@@ -31,7 +32,7 @@ FAMILIES = {
     "hidden": concepts.Channels("relu", axis=-1),
     "pairs": concepts.Heads("relu", 8, axis=-1),
 }
-WAYS = [
+WAYS: list[tuple[By, bool]] = [
     ("relevance", True),
     ("relevance_max", False),
     ("activation", False),

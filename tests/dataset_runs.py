@@ -170,7 +170,7 @@ def main() -> None:
     if options.twice:
         changes["source"] = Twice(options.samples)
     if options.pause:
-        changes["prepare"] = lambda x: (time.sleep(options.pause), x)[1]
+        changes["preprocess"] = lambda x: (time.sleep(options.pause), x)[1]
         changes["workers"] = 1
     summary = attribute(options.out, options.samples, **changes)
     assert summary.traces <= 1

@@ -74,7 +74,7 @@ def test_gradient_is_the_frozen_one():
 
 def test_integrated_gradients_are_the_frozen_ones():
     # Zennit 1.0.0, n_iter=20: points at t = 1/20, ..., 1. Its sum misses f(x) - f(0) = 8.07572721.
-    result = B.integrated_gradients(frozen, steps=20, method="right")(PICTURE, target=0)
+    result = B.integrated_gradients(frozen, n_steps=20, method="right")(PICTURE, target=0)
     assert abs(result.relevance.sum() - 8.09969048) < 2e-8
     expected = [0.82234955, 0.11446479, 0.28827878, 0.78492778]
     close(result.relevance[0, 0, 0], expected, rtol=2e-8)
@@ -110,13 +110,13 @@ def smooth_network(x: jax.Array) -> jax.Array:
 METHODS: dict[str, Callable[..., Any]] = {
     "gradient": B.gradient,
     "input_x_gradient": B.input_x_gradient,
-    "smooth_grad": functools.partial(B.smooth_grad, samples=5, chunk=2),
+    "smooth_grad": functools.partial(B.smooth_grad, n_samples=5, batch_size=2),
     "smooth_grad times_input": functools.partial(
-        B.smooth_grad, samples=3, chunk=2, times_input=True
+        B.smooth_grad, n_samples=3, batch_size=2, times_input=True
     ),
-    "integrated_gradients": functools.partial(B.integrated_gradients, steps=5, chunk=2),
-    "smooth_taylor": functools.partial(B.smooth_taylor, samples=5, chunk=2),
-    "occlusion": functools.partial(B.occlusion, window=(3, 2), stride=(2, 2), chunk=4),
+    "integrated_gradients": functools.partial(B.integrated_gradients, n_steps=5, batch_size=2),
+    "smooth_taylor": functools.partial(B.smooth_taylor, n_samples=5, batch_size=2),
+    "occlusion": functools.partial(B.occlusion, window=(3, 2), stride=(2, 2), batch_size=4),
     "grad_cam": functools.partial(B.grad_cam, layer="conv_general_dilated"),
 }
 SAMPLED = ("smooth_grad", "smooth_grad times_input", "smooth_taylor")
@@ -307,38 +307,38 @@ def temporary_bytes(explain: Callable[..., Any], name: str) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def counted(name: str, count: int, chunk: int) -> Callable[..., Any]:
-    """A method that evaluates `count` points, `chunk` of them at once."""
+def counted(name: str, count: int, batch_size: int) -> Callable[..., Any]:
+    """A method that evaluates `count` points, `batch_size` of them at once."""
     if name == "occlusion":
         window = {16: 8, 256: 2}[count]
-        return B.occlusion(smooth_network, window=window, chunk=chunk)
-    option = "steps" if name == "integrated_gradients" else "samples"
-    return getattr(B, name)(smooth_network, chunk=chunk, **{option: count})
+        return B.occlusion(smooth_network, window=window, batch_size=batch_size)
+    option = "n_steps" if name == "integrated_gradients" else "n_samples"
+    return getattr(B, name)(smooth_network, batch_size=batch_size, **{option: count})
 
 
 @pytest.mark.parametrize("name", CHUNKED)
-def test_memory_is_that_of_a_chunk(name: str):
+def test_memory_is_that_of_a_batch(name: str):
     few, many, wide = (
-        temporary_bytes(counted(name, count, chunk), name)
-        for count, chunk in [(16, 2), (256, 2), (256, 32)]
+        temporary_bytes(counted(name, count, batch_size), name)
+        for count, batch_size in [(16, 2), (256, 2), (256, 32)]
     )
     # Sixteen times the points: 16 more bytes for each, their index and weight, and no more.
     assert many <= few + 16 * 240, (few, many)
-    # And the measure measures: with sixteen times the chunk there is far more.
+    # And the measure measures: with sixteen times the batch there is far more.
     assert wide > 8 * few, (few, wide)
 
 
 @pytest.mark.parametrize("name", CHUNKED)
-def test_chunks_do_not_change_the_result(name: str):
+def test_batches_do_not_change_the_result(name: str):
     x = np.kron(IMAGES, np.ones((1, 2, 2, 1)))[:, :8, :8]
     results = [
-        jax.jit(counted(name, 16, chunk))(x, target=LABELS, **keyed(name)).relevance
-        for chunk in (5, 100)
+        jax.jit(counted(name, 16, batch_size))(x, target=LABELS, **keyed(name)).relevance
+        for batch_size in (5, 100)
     ]
     close(results[1], results[0], rtol=1e-12)
 
 
-def test_what_fills_the_last_chunk_counts_for_nothing():
+def test_what_fills_the_last_batch_counts_for_nothing():
     # Three rounds of four are twelve terms, two of them too many: they must not be evaluated
     # beyond the last, where a term may not be finite.
     def term(i: jax.Array) -> dict[str, jax.Array]:
@@ -399,7 +399,7 @@ def test_input_x_gradient_is_lrp_0_of_a_relu_network():
 
 def test_targets_are_settled_at_the_input():
     # f = (x, 1 - x). At x = 2 class 0 is predicted; below x = 1/2 it would be class 1.
-    explain = B.integrated_gradients(lambda x: jnp.concatenate([x, 1 - x], axis=-1), steps=8)
+    explain = B.integrated_gradients(lambda x: jnp.concatenate([x, 1 - x], axis=-1), n_steps=8)
     result = explain(array([2.0]), target=lrp.targets.predicted)
     close(result.relevance, [[2.0]], rtol=1e-14)
     # c = 5 f(x) = (10, -5): s(x) - s(0) = 10 (2 - 0) - 5 (-1 - 1) = 30.
@@ -417,7 +417,7 @@ def test_a_pytree_and_several_arguments():
     z = array([7.0])
     result = B.input_x_gradient(function)(inputs, z)  # b: 5 (2 * 5 + 7)
     assert jax.tree.map(lambda r: r.tolist(), result.relevance) == {"a": [[6, -4]], "b": [[85]]}
-    both = B.integrated_gradients(function, argnums=(0, 1), steps=3)(inputs, z)
+    both = B.integrated_gradients(function, argnums=(0, 1), n_steps=3)(inputs, z)
     # b^2 + z b on the line from zero: b (b + z / 2) = 42.5 and z b / 2 = 17.5.
     close(both.relevance[0]["a"], [[6, -4]])
     close(both.relevance[0]["b"], [[42.5]])
@@ -440,7 +440,7 @@ def test_complex_arguments():
     times = B.input_x_gradient(power)(z).relevance
     assert times.dtype == jnp.float64
     close(times, [50, 10])
-    close(B.integrated_gradients(power, steps=2)(z).relevance, [25, 5])
+    close(B.integrated_gradients(power, n_steps=2)(z).relevance, [25, 5])
     # s = 3 Re z - 2 Im z is linear over the reals: each z brings its own value, of either sign.
     linear = B.input_x_gradient(lambda z: (3 * jnp.real(z) - 2 * jnp.imag(z)).sum())
     close(linear(z).relevance, [1, 7])
@@ -455,7 +455,7 @@ def test_integrated_gradients_of_powers():
     def function(x: jax.Array) -> jax.Array:
         return (x**4).sum()
 
-    explain = B.integrated_gradients(function, steps=2, baseline=array(1.0, -1.0, 0.0))
+    explain = B.integrated_gradients(function, n_steps=2, baseline=array(1.0, -1.0, 0.0))
     close(explain(array(2.0, 3.0, 0.5)).relevance, [15, 80, 0.0625], rtol=1e-13)
 
 
@@ -469,7 +469,7 @@ def test_integrated_gradients_of_powers():
     ],
 )
 def test_integrated_gradients_where_the_points_lie(method: Any, steps: int, expected: float):
-    explain = B.integrated_gradients(lambda x: (x**2).sum(), steps=steps, method=method)
+    explain = B.integrated_gradients(lambda x: (x**2).sum(), n_steps=steps, method=method)
     close(explain(array(3.0)).relevance, [expected], rtol=1e-14)
 
 
@@ -480,7 +480,7 @@ def test_integrated_gradients_where_the_points_lie(method: Any, steps: int, expe
 )
 def test_integrated_gradients_are_complete(baseline: Any):
     # This network has no kinks: the error is 1e-11 with 8 points, and rounding with 16.
-    explain = jax.jit(B.integrated_gradients(smooth_network, steps=16, baseline=baseline))
+    explain = jax.jit(B.integrated_gradients(smooth_network, n_steps=16, baseline=baseline))
     relevance = explain(IMAGES, target=LABELS).relevance
     from_ = jnp.asarray(np.broadcast_to(baseline, IMAGES.shape))
     difference = smooth_network(jnp.asarray(IMAGES)) - smooth_network(from_)
@@ -490,7 +490,7 @@ def test_integrated_gradients_are_complete(baseline: Any):
 def test_integrated_gradients_in_bfloat16_add_up_in_float32():
     # 2048 terms of 3 / 2048, one by one: a sum in bfloat16 would not grow beyond one half.
     explain = B.integrated_gradients(
-        lambda x: (3 * x).sum(), steps=2048, method="midpoint", chunk=1
+        lambda x: (3 * x).sum(), n_steps=2048, method="midpoint", batch_size=1
     )
     assert explain(jnp.ones(2, jnp.bfloat16)).relevance.tolist() == [3.0, 3.0]
 
@@ -501,11 +501,11 @@ def test_integrated_gradients_in_bfloat16_add_up_in_float32():
 @pytest.mark.parametrize("samples", [1, 5, 32])
 def test_smooth_grad_of_a_linear_function_is_its_weights(samples: int):
     w = np.array([[2.0, -1.0], [1.0, 3.0], [0.5, 7.0]])
-    explain = B.smooth_grad(lambda x: x @ w, samples=samples, chunk=4)
+    explain = B.smooth_grad(lambda x: x @ w, n_samples=samples, batch_size=4)
     x = array([1.0, 2.0, 4.0], [0.0, -5.0, 3.0])
     expected = [[-1.0, 3.0, 7.0], [2.0, 1.0, 0.5]]
     close(explain(x, target=jnp.array([1, 0]), key=KEY).relevance, expected, rtol=1e-15)
-    explain = B.smooth_grad(lambda x: x @ w, samples=samples, chunk=4, times_input=True)
+    explain = B.smooth_grad(lambda x: x @ w, n_samples=samples, batch_size=4, times_input=True)
     expected = [[-1.0, 6.0, 28.0], [0.0, -5.0, 1.5]]
     close(explain(x, target=jnp.array([1, 0]), key=KEY).relevance, expected, rtol=1e-15)
 
@@ -519,13 +519,15 @@ def test_noise_is_a_fraction_of_the_range_of_each_example():
     # Ranges 4, 40 and 0; noise 0.1; the mean of 4 copies has half the deviation. The deviation of
     # 5000 numbers is known to 1 %; five of its standard errors are allowed.
     x = np.stack([np.linspace(-1, 3, 5000), np.linspace(10, 50, 5000), np.full(5000, 6.0)])
-    relevance = B.smooth_grad(half_square, samples=4, noise=0.1)(jnp.asarray(x), key=KEY).relevance
+    relevance = B.smooth_grad(half_square, n_samples=4, noise=0.1)(
+        jnp.asarray(x), key=KEY
+    ).relevance
     deviation = np.asarray(relevance - x).std(axis=1)
     np.testing.assert_allclose(deviation[:2], [0.2, 2.0], rtol=0.05)
     assert abs(np.asarray(relevance - x)[0].mean()) < 5 * 0.2 / np.sqrt(5000)
     np.testing.assert_allclose(relevance[2], x[2], rtol=1e-14)
     # As one example its range is 51: -1 to 50.
-    alone = B.smooth_grad(lambda x: (x**2).sum() / 2, samples=4, noise=0.1, batch_axis=None)
+    alone = B.smooth_grad(lambda x: (x**2).sum() / 2, n_samples=4, noise=0.1, batch_axis=None)
     deviation = np.asarray(alone(jnp.asarray(x), key=KEY).relevance - x).std()
     np.testing.assert_allclose(deviation, 2.55, rtol=0.03)
 
@@ -534,7 +536,7 @@ def test_smooth_grad_smooths():
     # s = x^3: E[3 (x + sigma e)^2] = 3 x^2 + 3 sigma^2, with sigma = 0.5 * 2. Of 20000 samples, the
     # standard error at x = 1 is sqrt(36 + 18) / sqrt(20000) = 0.052: five of them.
     explain = B.smooth_grad(
-        lambda x: (x**3).sum(), samples=20000, noise=0.5, chunk=2000, batch_axis=None
+        lambda x: (x**3).sum(), n_samples=20000, noise=0.5, batch_size=2000, batch_axis=None
     )
     relevance = explain(array(-1.0, 0.0, 1.0), key=KEY).relevance
     np.testing.assert_allclose(relevance, [6.0, 3.0, 6.0], atol=0.26)
@@ -542,7 +544,7 @@ def test_smooth_grad_smooths():
 
 @pytest.mark.parametrize("noise", [0.0, 0, np.float32(0.0)])
 def test_without_noise_smooth_grad_is_the_gradient(noise: Any):
-    smoothed = B.smooth_grad(smooth_network, samples=3, noise=noise)(IMAGES, target=1, key=KEY)
+    smoothed = B.smooth_grad(smooth_network, n_samples=3, noise=noise)(IMAGES, target=1, key=KEY)
     exact = B.gradient(smooth_network)(IMAGES, target=1)
     close(smoothed.relevance, exact.relevance, rtol=1e-13)
 
@@ -551,9 +553,9 @@ def test_smooth_taylor_of_a_linear_function():
     # R = (x - mean z) w, and SmoothGrad of x^2 / 2 tells the mean z of the same key.
     w = np.linspace(-2.0, 3.0, 7)
     x = jnp.asarray(np.sin(np.arange(14.0)).reshape(2, 7))
-    mean = B.smooth_grad(half_square, samples=6)(x, key=KEY).relevance
+    mean = B.smooth_grad(half_square, n_samples=6)(x, key=KEY).relevance
     assert float(jnp.abs(x - mean).max()) > 0.01
-    explain = B.smooth_taylor(lambda x: x @ w[:, None], samples=6)
+    explain = B.smooth_taylor(lambda x: x @ w[:, None], n_samples=6)
     result = explain(x, key=KEY)
     close(result.relevance, np.asarray(x - mean) * w, rtol=1e-12)
     # ... which sums to s(x) - mean s(z).
@@ -566,7 +568,7 @@ def test_smooth_taylor_of_a_quadratic_function():
     # standard errors of 40000 samples are 0.52.
     a = np.array([1.0, -2.0])
     explain = B.smooth_taylor(
-        lambda x: (a * x**2).sum() / 2, samples=40000, noise=0.2, chunk=4000, batch_axis=None
+        lambda x: (a * x**2).sum() / 2, n_samples=40000, noise=0.2, batch_size=4000, batch_axis=None
     )
     relevance = explain(array(10.0, 0.0), key=KEY).relevance
     np.testing.assert_allclose(relevance, [-4.0, 8.0], atol=0.52)
@@ -593,7 +595,7 @@ def test_keys(name: str):
 
 
 def test_legacy_keys():
-    explain = B.smooth_grad(half_square, samples=2)
+    explain = B.smooth_grad(half_square, n_samples=2)
     x = jnp.asarray(np.sin(np.arange(6.0)).reshape(2, 3))
     for key, legacy in [
         (jax.random.key(1), jax.random.PRNGKey(1)),
@@ -608,7 +610,7 @@ def test_noise_differs_between_samples_and_between_arrays():
     # Mean of 64 independent copies: an eighth of the deviation, not all of it.
     x = {"a": jnp.linspace(0.0, 1.0, 4000)[None], "b": jnp.linspace(0.0, 1.0, 4000)[None]}
     explain = B.smooth_grad(
-        lambda x: half_square(x["a"]) + half_square(x["b"]), samples=64, noise=1.0
+        lambda x: half_square(x["a"]) + half_square(x["b"]), n_samples=64, noise=1.0
     )
     relevance = explain(x, key=KEY).relevance
     a, b = (np.asarray(relevance[name] - x[name]).ravel() for name in "ab")
@@ -623,8 +625,8 @@ def test_the_batch_axis_may_be_any():
     x = np.sin(np.arange(12.0)).reshape(4, 3)
     weights = np.cos(np.arange(12.0)).reshape(4, 3)
     keys = jax.random.split(KEY, 3)
-    across = B.smooth_taylor(function, batch_axis=1, samples=3)
-    along = B.smooth_taylor(lambda x: function(x.T).T, batch_axis=0, samples=3)
+    across = B.smooth_taylor(function, batch_axis=1, n_samples=3)
+    along = B.smooth_taylor(lambda x: function(x.T).T, batch_axis=0, n_samples=3)
     close(
         across(x, target=weights, key=keys).relevance.T,
         along(x.T, target=weights.T, key=keys).relevance,
@@ -640,10 +642,10 @@ def test_the_batch_axis_may_be_any():
         ({}, 3, TypeError, r"key must be a key of jax.random, such as jax.random.key\(0\), got 3"),
         ({}, np.zeros(3), TypeError, r"key must be a key of jax.random"),
         ({}, "two", ValueError, r"one key, or 3 of them, one per example; got keys of shape \(2,\)"),
-        ({"samples": 0}, KEY, ValueError, r"samples must be an integer >= 1, got 0"),
-        ({"samples": 2.0}, KEY, ValueError, r"samples must be an integer >= 1, got 2\.0"),
-        ({"samples": True}, KEY, ValueError, r"samples must be an integer >= 1, got True"),
-        ({"chunk": 0}, KEY, ValueError, r"chunk must be an integer >= 1, got 0"),
+        ({"n_samples": 0}, KEY, ValueError, r"n_samples must be an integer >= 1, got 0"),
+        ({"n_samples": 2.0}, KEY, ValueError, r"n_samples must be an integer >= 1, got 2\.0"),
+        ({"n_samples": True}, KEY, ValueError, r"n_samples must be an integer >= 1, got True"),
+        ({"batch_size": 0}, KEY, ValueError, r"batch_size must be an integer >= 1, got 0"),
         ({"noise": -0.1}, KEY, ValueError, r"noise must be >= 0, got -0\.1"),
         ({"noise": float("nan")}, KEY, ValueError, r"noise must be >= 0, got nan"),
         ({"batch_axis": -1}, KEY, TypeError, r"batch_axis must be an integer >= 0 or None, got -1"),
@@ -687,8 +689,8 @@ def test_complex_numbers_have_no_range(name: str):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"steps": 0}, r"steps must be an integer >= 1, got 0"),
-        ({"chunk": 1.5}, r"chunk must be an integer >= 1, got 1\.5"),
+        ({"n_steps": 0}, r"n_steps must be an integer >= 1, got 0"),
+        ({"batch_size": 1.5}, r"batch_size must be an integer >= 1, got 1\.5"),
         ({"method": "left"}, r"'gauss-legendre', 'midpoint' or 'right', got 'left'"),
         ({"baseline": np.zeros(3)}, r"baseline of shape \(3,\) does not broadcast to .* \(3, 6,"),
         ({"baseline": np.zeros((1, 3, 6, 5, 2))}, r"baseline of shape \(1, 3, 6, 5, 2\) does not"),
@@ -725,7 +727,7 @@ def test_occlusion_window_by_window(mode: Any, window: Any, stride: Any, rows: A
         s = np.asarray(score(x)) if mode == "keep" else np.asarray(score(IMAGES) - score(x))
         total[here] += s[:, None, None]
         count[here[1:]] += 1
-    options = {"window": window, "stride": stride, "value": value, "mode": mode, "chunk": 4}
+    options = {"window": window, "stride": stride, "value": value, "mode": mode, "batch_size": 4}
     relevance = jax.jit(B.occlusion(smooth_network, **options))(IMAGES, target=LABELS).relevance
     close(relevance, np.repeat((total / count)[..., None], 2, axis=-1))
 
@@ -782,7 +784,7 @@ def pair(x: Any) -> Any:
         ({"window": 2, "axes": (1, 1)}, ValueError, r"axes=\(1, 1\) must be distinct axes"),
         ({"window": 2, "axes": ()}, ValueError, r"axes=\(\) must be distinct axes"),
         ({"window": 2, "axes": (0, 1)}, ValueError, r"other than its batch_axis=0"),
-        ({"window": 2, "chunk": 0}, ValueError, r"chunk must be an integer >= 1, got 0"),
+        ({"window": 2, "batch_size": 0}, ValueError, r"batch_size must be an integer >= 1, got 0"),
         ({"window": 2, "mode": "hide"}, ValueError, r"mode must be 'remove' or 'keep', got 'hide'"),
         ({"window": 2, "argnums": (0,)}, TypeError, r"explains one argument, got argnums=\(0,\)"),
         ({"window": 2, "value": np.zeros(3)}, ValueError, r"value of shape \(3,\) does not"),

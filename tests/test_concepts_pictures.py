@@ -267,6 +267,22 @@ def test_references_are_cropped_to_what_was_planted():
     np.testing.assert_allclose(one.relevance[4:7, 2:5], 3.0, rtol=1e-5)
 
 
+def test_each_reference_is_located_for_the_class_of_its_own_row(net):
+    explain, x = net
+    targets = np.array([0, 1, 2, 2, 1, 0])
+    top = types.SimpleNamespace(rows=np.array([[5, 2], [1, 3]]), values=np.ones((2, 2)))
+    found = concepts.references(
+        explain, INNER, top, x, axes=(0, 1), targets=targets, progress="none", batch_size=6
+    )
+    locate = concepts.locate(explain, INNER)
+    for concept in (0, 1):
+        want = locate(x, target=targets, concepts=np.full(len(x), concept))
+        for reference in found[concept]:
+            np.testing.assert_allclose(
+                reference.relevance, want[reference.row].sum(axis=-1), rtol=1e-4, atol=1e-7
+            )
+
+
 def test_references_of_tokens_are_spans():
     table = jnp.zeros((11, 2)).at[7, 0].set(2.0).at[9, 1].set(1.0)
     ids = np.array([[1, 7, 3, 9, 7, 2], [9, 2, 9, 3, 1, 4]], np.int32)

@@ -381,7 +381,9 @@ def images(folder):
 def test_a_folder_of_images(out, tmp_path):
     images(tmp_path / "photos")
     source = dataset.images(tmp_path / "photos", labels=lambda name: int(name.startswith("cat/")))
-    summary = attribute(out, source=source, prepare=lambda image: image.mean(-1).astype(np.float32))
+    summary = attribute(
+        out, source=source, preprocess=lambda image: image.mean(-1).astype(np.float32)
+    )
     opened = dataset.open_relevance(out)
     assert opened.ids == ["b.png", "cat/a.png"]
     assert opened["label"][:].tolist() == [0, 1]
@@ -414,8 +416,8 @@ def test_pixels_of_unknown_range_fail_with_a_reason(out, tmp_path, mode):
     gradient(mode).save(tmp_path / "a.tif")
     Image.new("RGB", (6, 4)).save(tmp_path / "b.png")
     source = dataset.images(tmp_path, labels=lambda _: 0)
-    prepare = lambda image: image[:, :3, 0].astype(np.float32)  # noqa: E731
-    failed = attribute(out, source=source, prepare=prepare).failed
+    preprocess = lambda image: image[:, :3, 0].astype(np.float32)  # noqa: E731
+    failed = attribute(out, source=source, preprocess=preprocess).failed
     assert failed["a.tif"].startswith(
         f"ValueError: the range of pixel values is unknown for mode '{mode}'"
     )
@@ -425,7 +427,9 @@ def test_bytes_are_explained_like_the_floats_that_they_are(out, tmp_path):
     x, labels = samples(20)
     pixels = (40 * np.abs(x)).astype(np.uint8)
     attribute(out, source=(pixels, labels))
-    attribute(tmp_path / "floats", source=(pixels, labels), prepare=lambda a: a.astype(np.float32))
+    attribute(
+        tmp_path / "floats", source=(pixels, labels), preprocess=lambda a: a.astype(np.float32)
+    )
     np.testing.assert_allclose(by_id(out), by_id(tmp_path / "floats"), rtol=1e-5, atol=1e-6)
 
 
@@ -448,8 +452,8 @@ def test_broken_samples_at_the_start_are_skipped(out, tmp_path):
         (tmp_path / f"{i:03}.png").write_bytes(b"not an image")
     Image.new("RGB", (3, 4), "red").save(tmp_path / "photo.png")
     source = dataset.images(tmp_path, labels=lambda _: 0)
-    prepare = lambda image: image[..., 0].astype(np.float32)  # noqa: E731
-    summary = attribute(tmp_path / "pictures", source=source, prepare=prepare)
+    preprocess = lambda image: image[..., 0].astype(np.float32)  # noqa: E731
+    summary = attribute(tmp_path / "pictures", source=source, preprocess=preprocess)
     assert (summary.samples, len(summary.failed)) == (1, 40)
     items = (Broken()[i] if i >= 50 else None for i in range(60))  # None: filtered by grain
     assert attribute(tmp_path / "filtered", source=Broken(), limit=55).samples == 5
@@ -720,11 +724,11 @@ def test_threads_keep_the_order(out):
     x, labels = samples(40)
     import time
 
-    def prepare(a):
+    def preprocess(a):
         time.sleep(0.002 * float(abs(a[0, 0]) % 1))
         return a
 
-    attribute(out, source=(x, labels), prepare=prepare, workers=4)
+    attribute(out, source=(x, labels), preprocess=preprocess, workers=4)
     assert dataset.open_relevance(out).ids == list(range(40))
 
 

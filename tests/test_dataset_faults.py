@@ -173,7 +173,7 @@ def test_a_damaged_manifest_is_found(out):
     attribute(out)
     path = out / "manifest.json"
     text = path.read_text()
-    path.write_text(text.replace('"chunk": 8', '"chunk": 9'))
+    path.write_text(text.replace('"chunk_size": 8', '"chunk_size": 9'))
     with pytest.raises(dataset.DamagedError, match=r"manifest\.json' is damaged: its checksum"):
         dataset.open_relevance(out)
 
@@ -343,7 +343,7 @@ def test_two_runs_in_threads(out):
         return x
 
     started, ended = threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: met.append(attribute(out, 20, prepare=slow)))
+    thread = threading.Thread(target=lambda: met.append(attribute(out, 20, preprocess=slow)))
     thread.start()
     assert started.wait(60)
     with pytest.raises(dataset.StoreLockedError):

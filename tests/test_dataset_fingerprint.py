@@ -42,7 +42,7 @@ OTHERS = {
     "a length": (before(repeated(2.0, 2)), before(repeated(2.0, 3))),
     "a body": (before(repeated(2.0, 2)), before(repeated(3.0, 2))),
     "a baseline's steps": tuple(
-        baselines.integrated_gradients(network, argnums=1, steps=n) for n in (4, 2)
+        baselines.integrated_gradients(network, argnums=1, n_steps=n) for n in (4, 2)
     ),
     "a stabilizer": tuple(
         lrp.explain(network, lrp.composites.epsilon_plus(epsilon=stabilizer), argnums=1)

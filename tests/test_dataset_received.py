@@ -70,7 +70,7 @@ def test_a_store_that_lost_its_manifest_takes_no_other_run(out):
     assert (summary.new, summary.samples, summary.repaired) == (20, 60, 0)
     check(out)
     held = [json.loads(text) for text in (kept, (out / "manifest.json").read_text())]
-    assert held[0]["chunk"] == held[1]["chunk"]
+    assert held[0]["chunk_size"] == held[1]["chunk_size"]
 
 
 def test_a_failure_under_another_model_counts_too(out):
@@ -123,7 +123,10 @@ def test_resume_does_not_import_what_a_store_names(photos, out, capsys, monkeypa
         alter(out, command=asked)
     capsys.readouterr()
     assert main(["resume", "."]) == 2
-    assert "started with the model 'evil:load', which is code to run" in capsys.readouterr().err
+    assert (
+        "started with the model 'evil:load'. Resuming runs the code of this model"
+        in capsys.readouterr().err
+    )
     assert main(["resume", ".", "--model", "evil:load"]) == 2  # not even then
     monkeypatch.chdir(out.parent)
     assert main(["resume", "store", "--model", "store.evil:load"]) == 2
@@ -173,7 +176,7 @@ def test_names_of_arrays_lead_nowhere(out, name):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"chunk": -1}, {"chunk": "8"}, {"batch": 0}, {"composite": None}, {"spec": [[1]]},
+        {"chunk_size": -1}, {"chunk_size": "8"}, {"batch_size": 0}, {"composite": None}, {"spec": [[1]]},
         {"members": {"relevance": {"shape": [-4], "dtype": "float32", "dims": ["sample", "a"]}}},
         {"members": {"relevance": {"shape": [4], "dtype": "object", "dims": ["sample", "a"]}}},
         {"members": {"relevance": {"shape": [4], "dtype": "float32", "dims": []}}},

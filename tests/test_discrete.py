@@ -134,6 +134,26 @@ def test_lookups_of_every_spelling(embed):
     close(found, (EMBEDDED * W).sum(-1))
 
 
+def test_the_plan_shows_the_rule_that_runs():
+    f = lambda i: pooled(TABLE[i])  # noqa: E731
+    assert lrp.plan(f, None, IDS)["gather"] == lrp.rules.LookUp()
+    assert lrp.plan(f, lrp.LRP0(), IDS)["gather"] == lrp.rules.LookUp()
+    assert lrp.plan(f, C.gradient(), IDS)["gather"] == lrp.rules.LookUp(gradient=True)
+    with pytest.raises(ValueError, match=r"LRP0\(\) applies to .* but the path pattern 'gather'"):
+        lrp.plan(f, C.by_path("gather", lrp.LRP0()), IDS)
+    edited = lrp.plan(f, None, IDS).replace({"gather": lrp.rules.LookUp(gradient=True)})
+    cotangents = np.asarray(W).sum(
+        -1
+    )  # in place of relevance, so that its readout multiplies by the ids
+    close(relevance(f, IDS, composite=edited), IDS * cotangents)
+
+
+def test_a_category_of_zero_gets_the_relevance_of_what_it_looks_up():
+    """Also where the category is scaled before the cast."""
+    table, categories = jnp.arange(1.0, 10.0), jnp.asarray([0.0, 1.0, 2.0])
+    close(relevance(lambda x: table[(x * 2.0).astype(int)].sum(), categories), [1.0, 3.0, 5.0])
+
+
 def test_counts_of_tokens_belong_to_the_tokens():
     w = TABLE[:, 0]
     f = lambda i: jnp.zeros(7).at[i].add(1.0) @ w  # noqa: E731

@@ -166,6 +166,84 @@ def test_eager_calls_are_compiled_once_for_each_kind_of_input():
     assert len(traces) == 7
 
 
+class Traces:
+    """Counts calls. Unlike a list it has a hash, so that a function which reads it stays one function."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+
+
+def test_ledgers_are_compiled_once():
+    traces = Traces()
+
+    def fun(w, x, scale=1.0):
+        traces()
+        return scale * (x @ w)
+
+    def total(composite, target, **kwargs):
+        found = lrp.ledger(fun, composite, W, X, argnums=1, target=target, **kwargs)
+        close(found.output, kwargs.get("scale", 1.0) * (X @ W)[:, target].sum())
+
+    for target in (0, 1):
+        total(None, target)
+        total(lrp.Epsilon(0.1), target)
+    assert traces.count == 2
+    total(None, 0, scale=2.0)
+    total(lrp.Epsilon(0.2), 0)
+    lrp.ledger(fun, None, W, X)
+    assert traces.count == 5
+    for _ in range(2):
+        total(None, 0, jit=False)
+        lrp.explain(fun, argnums=1, jit=False).ledger(W, X, target=1)
+    assert traces.count == 9
+
+
+def test_ledgers_of_a_linen_model_are_compiled_once():
+    traces = Traces()
+
+    class Counted(nn.Module):
+        features: int
+
+        @nn.compact
+        def __call__(self, x):
+            traces()
+            return nn.Dense(self.features, use_bias=False)(x)
+
+    variables = {"params": {"Dense_0": {"kernel": W[:, :2]}}}
+    for factor in (1, 2):  # of the variables, which are arguments
+        scaled = jax.tree.map(lambda w: factor * w, variables)  # noqa: B023
+        found = lrp.ledger(Counted(2), None, scaled, X, target=0)
+        close(found.output, factor * (X @ W)[:, 0].sum())
+        lrp.ledger(Counted(2).apply, None, scaled, X, target=1)
+    assert traces.count == 1
+
+
+def test_ledgers_see_what_a_function_captured_and_was_changed():
+    """No program is kept of a function that reads arrays or a dictionary."""
+    held = {"w": W, "factor": 1.0}
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+
+    def fun(x):
+        return held["factor"] * (x @ held["w"])
+
+    for factor in (1.0, 2.0):
+        held["factor"] = factor
+        close(lrp.ledger(fun, None, X).output, factor * (X @ W).sum())
+        model.kernel[...] = factor * W[:, :2]
+        close(lrp.ledger(model, None, X).output, factor * (X @ W[:, :2]).sum())
+
+    class Dense:  # which has a hash, unlike the dictionary
+        def __call__(self, x):
+            return x @ self.w
+
+    dense = Dense()
+    for dense.w in (W, 2 * W):
+        close(lrp.ledger(dense, None, X).output, (X @ dense.w).sum())
+
+
 @pytest.mark.promotes("a number of another type makes another program")
 def test_functions_written_down_again_are_one_program():
     fun, traces = counted()
@@ -366,7 +444,7 @@ def test_start_and_condition_take_patterns():
     named = lrp.explain(network, start="dot_general")(X, target=0).relevance
     close(lrp.explain(network, start="rel*")(X, target=0).relevance, named)
     with pytest.raises(
-        ValueError, match=r"start must match one layer and matches 2: 'dot_general'"
+        ValueError, match=r"start must match one layer, but matches 2: 'dot_general'"
     ):
         lrp.explain(network, start="dot*")(X, target=0)
     with pytest.raises(ValueError, match="start matches no layer"):

@@ -274,7 +274,7 @@ ERRORS = {
     "integers": (
         lambda: lrp.explain(lambda x: x)(jnp.arange(3)),
         TypeError,
-        r"output has dtype int32: relevance begins at a floating-point output",
+        r"output has dtype int32: relevance needs a floating-point output",
     ),
     "independent": (
         lambda: lrp.explain(lambda x: jnp.ones(2))(X),
@@ -316,7 +316,7 @@ def test_debug_names_the_first_layer():
     with pytest.raises(lrp.NonFiniteError, match=r"output of layer 'first/w' is the first"):
         explain(large, X, target=0)
     zero = C.by_kind("dense", lrp.Epsilon(0.0))
-    with pytest.raises(lrp.NonFiniteError, match=r"made by the first layer, 'w'"):
+    with pytest.raises(lrp.NonFiniteError, match=r"first appears at the input of layer 'w'"):
         lrp.explain(lambda w, x: x @ w, zero, argnums=1, debug=True)(W1 * 0, X, target=0)
     with pytest.raises(TypeError, match="cannot run under jit"):
         jax.jit(explain, static_argnames="target")(PARAMS, X, target=0)

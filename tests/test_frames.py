@@ -97,7 +97,7 @@ def test_calls_that_hold_a_program_are_looked_into(name):
 
 def test_an_exported_function_cannot_be_looked_into():
     exported = jax.export.export(jax.jit(jnp.tanh))(X)
-    with pytest.raises(lrp.UnsupportedError, match="explain the function before its export"):
+    with pytest.raises(lrp.UnsupportedError, match="explain the original function"):
         relevance(lambda x: exported.call(x) @ W, X)
 
 

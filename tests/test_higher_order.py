@@ -75,10 +75,10 @@ def by_the_formula():
 
 
 @pytest.mark.parametrize("net", [gcn, by_segments])
-@pytest.mark.parametrize("chunk", one_in(3, [7, 1, 64]))
-def test_walks_are_those_of_the_formula(net, chunk):
+@pytest.mark.parametrize("batch_size", one_in(3, [7, 1, 64]))
+def test_walks_are_those_of_the_formula(net, batch_size):
     exact = composites.by_kind("dense", lrp.LRP0())
-    explain = higher_order.walks(net, LAYERS, exact, chunk=chunk)
+    explain = higher_order.walks(net, LAYERS, exact, batch_size=batch_size)
     found = explain(X, walks=every_walk()).reshape(N, N, N)
     np.testing.assert_allclose(found, by_the_formula(), rtol=1e-9, atol=1e-12)
 
@@ -153,7 +153,10 @@ def test_walks_along_edges():
             lambda: higher_order.walks(gcn, LAYERS, argnums=(0, 1)),
             r"got \(0, 1\); explain one argument, or pass from_input=False",
         ),
-        (lambda: higher_order.walks(gcn, LAYERS, chunk=0), "chunk must be an integer >= 1, got 0"),
+        (
+            lambda: higher_order.walks(gcn, LAYERS, batch_size=0),
+            "batch_size must be an integer >= 1, got 0",
+        ),
         (lambda: higher_order.top_walks(gcn, LAYERS, k=0), "k must be an integer >= 1, got 0"),
         (lambda: higher_order.top_walks(gcn, LAYERS, beam=0), "beam must be an integer >= 1"),
         (lambda: higher_order.top_walks(gcn, LAYERS, by="size"), "by must be .*got 'size'"),
@@ -177,7 +180,7 @@ def test_walks_along_edges():
         ),
         (lambda: higher_order.walks_along(np.ones((2, 3)), 1), "edges must be a square matrix"),
         (lambda: higher_order.walks_along(EDGES, 0), "length >= 1"),
-        (lambda: higher_order.walks_along(EDGES, 9, most=10), "more than most=10"),
+        (lambda: higher_order.walks_along(EDGES, 9, max_walks=10), "more than max_walks=10"),
     ],
 )
 def test_refusals(call, message):
@@ -434,7 +437,7 @@ def test_pairs_are_products_of_relevances():
 def test_pairs_sum_to_the_similarity():
     """Without biases nothing is absorbed."""
     a, b = X[0], X[1]
-    found = higher_order.pairs(embed, composites.all_epsilon(0.0), chunk=2)(a, b)
+    found = higher_order.pairs(embed, composites.all_epsilon(0.0), batch_size=2)(a, b)
     np.testing.assert_allclose(found.sum(), embed(a) @ embed(b), rtol=1e-9)
     np.testing.assert_allclose(found.T, higher_order.pairs(embed)(b, a), rtol=1e-5)
 

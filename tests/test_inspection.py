@@ -501,7 +501,7 @@ def test_baselines_are_read_in_another_domain():
     x = jnp.asarray(noise(2, 24))
     for method in (
         baselines.input_x_gradient(model),
-        baselines.integrated_gradients(model, steps=4),
+        baselines.integrated_gradients(model, n_steps=4),
         baselines.occlusion(model, window=3, axes=(1,)),
     ):
         found = inspect(method, DFT(), axis=-1)(x, target=1)

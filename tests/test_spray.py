@@ -13,7 +13,8 @@ from scipy import linalg, sparse
 
 import jaxlrp as lrp
 from jaxlrp import spray
-from jaxlrp.spray import clusters, preprocess
+from jaxlrp.spray import clusters
+from jaxlrp.spray.features import length
 from jaxlrp.spray.seeds import named
 
 sklearn_cluster = pytest.importorskip("sklearn.cluster", reason="scikit-learn (extra: spray)")
@@ -944,4 +945,4 @@ def test_prepared_batches_are_finite_whatever_fills_the_last():
     """Rows that fill the last batch are zeros, which must not disturb a division of one's own."""
     found = spray.features(np.ones((3, 2)), lambda r: r / r.sum(1, keepdims=True), batch_size=2)
     np.testing.assert_array_equal(found, 0.5)
-    assert preprocess.length(np.ones((3, 2))) == 3
+    assert length(np.ones((3, 2))) == 3

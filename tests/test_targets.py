@@ -140,7 +140,7 @@ def test_parts_in_the_ledger():
             ValueError,
             r"Predicted\(\) is a target for one array, but the output is",
         ),
-        ((None, None), ValueError, r"target is None at every part of the output"),
+        ((None, None), ValueError, r"target is None for every part of the output"),
         (None, TypeError, r"target is missing: the output is \('float32\[2, 3\]"),
     ],
 )

@@ -10,7 +10,7 @@ where c is one at the target and zero elsewhere: a class index selects the value
 array shaped like the output gives c itself. A target that depends on the output, such as
 `targets.predicted`, is evaluated at x and held fixed while x is varied.
 
-Methods that sample or take steps work in chunks: `chunk` evaluations are in memory at
+Methods that sample or take steps work in batches: `batch_size` evaluations are in memory at
 once, whatever their total. All methods work with `jit` and `vmap`. The model is used as it is: a model in
 training mode is explained in training mode, without an error.
 
@@ -19,9 +19,9 @@ method               evaluations    relevance sums to
 ==================== ============== ====================================================
 gradient             1              nothing in particular
 input_x_gradient     1              s(x), if f is piecewise linear without biases
-smooth_grad          samples        nothing in particular
-integrated_gradients steps          s(x) - s(baseline), up to quadrature error
-smooth_taylor        samples        s(x) - mean s(x'), if f is linear
+smooth_grad          n_samples      nothing in particular
+integrated_gradients n_steps        s(x) - s(baseline), up to quadrature error
+smooth_taylor        n_samples      s(x) - mean s(x'), if f is linear
 occlusion            windows        nothing in particular
 grad_cam             1              nothing in particular; never negative
 ==================== ============== ====================================================

@@ -112,10 +112,10 @@ def input_x_gradient(
 def integrated_gradients(
     fun: Function,
     *,
-    steps: int = 32,
+    n_steps: int = 32,
     baseline: Any = 0.0,
     method: Literal["gauss-legendre", "midpoint", "right"] = "gauss-legendre",
-    chunk: int = 8,
+    batch_size: int = 8,
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
     jit: bool = True,
@@ -132,11 +132,11 @@ def integrated_gradients(
 
     Args:
       fun, argnums, has_aux, jit: as in `gradient`.
-      steps: n, number of points on the path, >= 1.
+      n_steps: n, number of points on the path, >= 1.
       baseline: b, the reference: "why s(x), rather than s(b)?" A number, an array
         that broadcasts to the explained argument, or a pytree of these. In units of x.
       method: positions of the points: "gauss-legendre", "midpoint" or "right".
-      chunk: number of points to evaluate at once, >= 1. Only affects memory and speed.
+      batch_size: number of points to evaluate at once, >= 1. Only affects memory and speed.
 
     Returns:
       As in `gradient`.
@@ -150,13 +150,13 @@ def integrated_gradients(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxlrp import baselines
-      >>> explain = baselines.integrated_gradients(lambda x: (x**3).sum(), steps=4, baseline=1.0)
+      >>> explain = baselines.integrated_gradients(lambda x: (x**3).sum(), n_steps=4, baseline=1.0)
       >>> explain(jnp.array([2.0, 3.0])).relevance.round(4).tolist()
       [7.0, 26.0]
     """
     model = model_of(fun, argnums, has_aux)
-    positions, weights = _quadrature(method, check_count("steps", steps))
-    check_count("chunk", chunk)
+    positions, weights = _quadrature(method, check_count("n_steps", n_steps))
+    check_count("batch_size", batch_size)
 
     def compute(args: tuple, kwargs: dict, target: Target) -> Explanation:
         problem = prepare(model, args, kwargs, jnp.inexact)
@@ -172,7 +172,7 @@ def integrated_gradients(
 
             return jax.tree.map(between, x, b, way)
 
-        mean = weighted_sum(lambda i: problem.gradient(point(i), c), weights, chunk)
+        mean = weighted_sum(lambda i: problem.gradient(point(i), c), weights, batch_size)
         return problem.explanation(output, jax.tree.map(times, way, mean), aux)
 
     return Method("integrated_gradients", model, compute, jit=jit)

@@ -23,9 +23,9 @@ from jaxlrp.targets import Target
 def smooth_grad(
     fun: Function,
     *,
-    samples: int = 32,
+    n_samples: int = 32,
     noise: float | Array = 0.15,
-    chunk: int = 8,
+    batch_size: int = 8,
     times_input: bool = False,
     batch_axis: int | None = 0,
     argnums: int | Sequence[int] | None = None,
@@ -42,10 +42,10 @@ def smooth_grad(
 
     Args:
       fun, argnums, has_aux, jit: as in `gradient`; the explained argument is real.
-      samples: n, >= 1. The standard error decreases with its square root.
+      n_samples: n, >= 1. The standard error decreases with its square root.
       noise: standard deviation of the noise as a fraction of the range of the example, >= 0,
         dimensionless. Zero: the plain gradient.
-      chunk: number of copies to evaluate at once, >= 1. Only affects memory and speed.
+      batch_size: number of copies to evaluate at once, >= 1. Only affects memory and speed.
       times_input: whether to multiply the average by x.
       batch_axis: the axis of the examples in the explained argument and in the output; None for a
         single example.
@@ -67,7 +67,7 @@ def smooth_grad(
       >>> import jax, jax.numpy as jnp
       >>> from jaxlrp import baselines
       >>> w = jnp.array([[2.0, -1.0], [1.0, 3.0]])
-      >>> explain = baselines.smooth_grad(lambda x: x @ w, samples=8, batch_axis=None)
+      >>> explain = baselines.smooth_grad(lambda x: x @ w, n_samples=8, batch_axis=None)
       >>> explain(jnp.array([1.0, 2.0]), target=1, key=jax.random.key(0)).relevance.tolist()
       [-1.0, 3.0]
     """
@@ -79,16 +79,26 @@ def smooth_grad(
         return jax.tree.map(times, x, mean) if times_input else mean
 
     return _sampled(
-        "smooth_grad", fun, term, finish, samples, noise, chunk, batch_axis, argnums, has_aux, jit
+        "smooth_grad",
+        fun,
+        term,
+        finish,
+        n_samples,
+        noise,
+        batch_size,
+        batch_axis,
+        argnums,
+        has_aux,
+        jit,
     )
 
 
 def smooth_taylor(
     fun: Function,
     *,
-    samples: int = 32,
+    n_samples: int = 32,
     noise: float | Array = 0.15,
-    chunk: int = 8,
+    batch_size: int = 8,
     batch_axis: int | None = 0,
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
@@ -103,7 +113,7 @@ def smooth_taylor(
     the sum is exact, and it is only noise around zero.
 
     Args:
-      fun, samples, noise, chunk, batch_axis, argnums, has_aux, jit: as in `smooth_grad`. With zero
+      fun, n_samples, noise, batch_size, batch_axis, argnums, has_aux, jit: as in `smooth_grad`. With zero
         noise, relevance is zero.
 
     Returns:
@@ -119,7 +129,7 @@ def smooth_taylor(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from jaxlrp import baselines
-      >>> explain = baselines.smooth_taylor(lambda x: (x**2).sum(), samples=1000, noise=0.1,
+      >>> explain = baselines.smooth_taylor(lambda x: (x**2).sum(), n_samples=1000, noise=0.1,
       ...                                   batch_axis=None)
       >>> x = jnp.array([0.0, 10.0])  # expected: -2 sigma^2 = -2 of both
       >>> jnp.allclose(explain(x, key=jax.random.key(0)).relevance, -2.0, atol=2.0).tolist()
@@ -133,7 +143,17 @@ def smooth_taylor(
         return mean
 
     return _sampled(
-        "smooth_taylor", fun, term, finish, samples, noise, chunk, batch_axis, argnums, has_aux, jit
+        "smooth_taylor",
+        fun,
+        term,
+        finish,
+        n_samples,
+        noise,
+        batch_size,
+        batch_axis,
+        argnums,
+        has_aux,
+        jit,
     )
 
 
@@ -142,9 +162,9 @@ def _sampled(
     fun: Function,
     term: Callable[[Any, Any, Any], Any],
     finish: Callable[[Any, Any], Any],
-    samples: int,
+    n_samples: int,
     noise: float | Array,
-    chunk: int,
+    batch_size: int,
     batch_axis: int | None,
     argnums: int | Sequence[int] | None,
     has_aux: bool,
@@ -152,8 +172,8 @@ def _sampled(
 ) -> Method:
     """`finish(x, mean of term(x, z, gradient at z))` over noisy copies z of x."""
     model = model_of(fun, argnums, has_aux)
-    check_count("samples", samples)
-    check_count("chunk", chunk)
+    check_count("n_samples", n_samples)
+    check_count("batch_size", batch_size)
     if isinstance(noise, (int, float)) and not noise >= 0:
         raise ValueError(f"noise must be >= 0, got {noise!r}")
 
@@ -166,7 +186,7 @@ def _sampled(
             z = draw(i)
             return term(problem.values, z, problem.gradient(z, c))
 
-        mean = weighted_sum(one, np.full(samples, 1 / samples), chunk)
+        mean = weighted_sum(one, np.full(n_samples, 1 / n_samples), batch_size)
         return problem.explanation(output, finish(problem.values, mean), aux)
 
     return Method(name, model, compute, ("key",), jit)

@@ -28,7 +28,7 @@ def occlusion(
     value: Any = 0.0,
     axes: Sequence[int] = (1, 2),
     mode: Literal["remove", "keep"] = "remove",
-    chunk: int = 16,
+    batch_size: int = 16,
     batch_axis: int | None = 0,
     argnums: int | None = None,
     has_aux: bool = False,
@@ -55,7 +55,7 @@ def occlusion(
         tokens (batch, length).
       mode: "remove" hides the window; "keep" hides everything else, and the score itself is the relevance.
         The two agree, up to s(value), only if f is linear.
-      chunk: number of windows to evaluate at once, >= 1. Only affects memory and speed.
+      batch_size: number of windows to evaluate at once, >= 1. Only affects memory and speed.
       batch_axis: the axis of the examples in the explained argument and in the output. All examples have
         the same windows but separate scores; None for a single example.
       argnums: the position of the explained argument: one array, of any dtype.
@@ -79,7 +79,7 @@ def occlusion(
       [[2.0, 1.5, 1.0]]
     """
     model = model_of(fun, argnums, has_aux)
-    check_count("chunk", chunk)
+    check_count("batch_size", batch_size)
     if not model.single:
         raise TypeError(f"occlusion explains one argument, got argnums={argnums!r}")
     if mode not in ("remove", "keep"):
@@ -113,7 +113,7 @@ def occlusion(
             left = score(jnp.where(hidden, hider, x))
             return jnp.where(inside, whole - left if mode == "remove" else left, 0)
 
-        total = weighted_sum(term, np.ones(len(starts)), chunk)
+        total = weighted_sum(term, np.ones(len(starts)), batch_size)
         counts = jnp.asarray(_counts(x.shape, slid, sizes, starts), total.dtype)
         relevance = jnp.broadcast_to(total / counts, x.shape)
         if not jnp.issubdtype(x.dtype, jnp.inexact):

@@ -138,21 +138,21 @@ def times(a: Array, g: Array) -> Array:
     return jnp.real(product) if jnp.iscomplexobj(product) else product
 
 
-def weighted_sum(term: Callable[[Array], Any], weights: Any, chunk: int) -> Any:
-    """`sum_i weights[i] term(i)`, computed in chunks of terms.
+def weighted_sum(term: Callable[[Array], Any], weights: Any, batch_size: int) -> Any:
+    """`sum_i weights[i] term(i)`, computed in batches of terms.
 
     Args:
-      term: function from an index to a pytree of arrays. It is `vmap`ped over a chunk of indices.
+      term: function from an index to a pytree of arrays. It is `vmap`ped over a batch of indices.
       weights: (n,), real.
-      chunk: maximum number of terms to compute at once.
+      batch_size: maximum number of terms to compute at once.
 
     Returns:
-      The sum, in float32 or wider. Terms that pad the last chunk have weight zero,
+      The sum, in float32 or wider. Terms that pad the last batch have weight zero,
       and repeat a real term, so that they cannot produce NaN.
     """
     weights = np.asarray(weights)
     n = len(weights)
-    rounds = -(-n // chunk)
+    rounds = -(-n // batch_size)
     size = -(-n // rounds)
     index = np.minimum(np.arange(rounds * size), n - 1).astype(np.int32).reshape(rounds, size)
     weights = np.pad(weights, (0, rounds * size - n)).reshape(rounds, size)

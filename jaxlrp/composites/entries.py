@@ -2,7 +2,7 @@
 
 A composite is a value: a tuple of entries, of which the first that fits a layer decides. An entry
 fits where its condition holds and its rule applies to that kind of layer, so `by_path("head/*", Flat())`
-speaks of the linear layers below `head` and leaves the activations there to later entries.
+applies to the linear layers below `head` and leaves the activations there to later entries.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ class Chosen:
 
 @dataclasses.dataclass(frozen=True)
 class Composite:
-    """Entries, the first match wins. Add two to put one before the other.
+    """Which rule each layer gets: entries, of which the first match wins. `a + b` tries a before b.
 
     Attributes:
       entries: in order.
       readout: "relevance", or "gradient" for methods that propagate gradients.
-      name: for tables.
+      name: what tables call it.
     """
 
     entries: tuple[Entry, ...]
@@ -72,7 +72,7 @@ class Composite:
         return Composite(self.entries + other.entries, readout, name)
 
     def find(self, layer: Layer) -> Rule | None:
-        """The rule for a layer, None where no entry fits."""
+        """The rule for a layer; None if no entry matches."""
         return next((rule for _, rule in self._matches(layer)), None)
 
     def _matches(self, layer: Layer) -> Iterator[tuple[Entry, Rule]]:

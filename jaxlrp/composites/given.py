@@ -27,7 +27,7 @@ def as_composite(given: Composite | Rule | RuleChooser | None) -> Composite:
         return Composite((Entry(Anything(), given),), name=repr(given))
     if isinstance(given, type) or any(given is preset for preset in PRESETS.values()):
         name = getattr(given, "__name__", "")
-        raise TypeError(f"composite is {name}, which is not called: write {name}(...)")
+        raise TypeError(f"composite is {name} itself, which must be called: write {name}(...)")
     if callable(given):
         return Composite((Entry(Anything(), Chosen(given)),), name=getattr(given, "__name__", ""))
     raise TypeError(

@@ -22,6 +22,7 @@ from jaxlrp.rules import (
     Gamma,
     Gradient,
     GuidedBackprop,
+    LookUp,
     Norm,
     Pass,
     Proportional,
@@ -33,11 +34,18 @@ from jaxlrp.rules import (
     ZPlus,
 )
 
-# What a layer gets when no entry speaks of it
+# What a layer gets when no entry matches it
 
 
-def default_rule(layer: Layer) -> Rule | None:
-    """The rule of a layer of which a composite says nothing; None where there is none to give."""
+def default_rule(layer: Layer, readout: str = "relevance") -> Rule | None:
+    """The rule of a layer for which a composite has none; None if its kind has no default.
+
+    Args:
+      layer: the layer.
+      readout: of the composite, "relevance" or "gradient".
+    """
+    if layer.kind == "embedding":
+        return LookUp(gradient=readout == "gradient")
     if layer.kind == "scale" and layer.form is not None and layer.form.after_normalizer:
         return LRP0()  # part of the normalizer: its bias takes a share, as any bias does
     return _DEFAULTS.get(layer.kind)
@@ -58,7 +66,6 @@ _DEFAULTS: dict[str, Rule] = {
     "normalizer": Detach(),
     "quotient": Detach(),
     "quantizer": Pass(),
-    "embedding": LRP0(),
 }
 
 
@@ -158,8 +165,8 @@ def attnlrp(
     """AttnLRP, for transformers: every product of two values gives half of its relevance to each.
 
     The softmax is expanded to first order, which is its own derivative; activations pass relevance on;
-    the denominators of LayerNorm and its kin are held fixed. Where `default()` gives all of a gated
-    product to the signal, here the gate gets half.
+    the denominators of LayerNorm and similar normalizers are held fixed. In a gated
+    product the gate gets half, where `default()` gives all to the signal.
 
     Args:
       epsilon: of dense layers and convolutions that have no gamma.
@@ -205,20 +212,20 @@ def cp_lrp(
 def recurrent(gates: str = "all", *, epsilon: Stabilizer = 1e-3, bias: str = "absorb") -> Composite:
     """LRP for recurrent networks: LRP-all, or LRP-half or LRP-prop, with epsilon in every sum.
 
-    A cell computes what its input says and what its state says in layers of their own and adds them:
-    where they cancel, the relevance of both grows without bound, step after step, unless that sum is
-    stabilized as a dense layer is.
+    A cell computes a term from its input and a term from its state in two layers and adds them.
+    Where the terms cancel, the relevance of both grows from step to step without bound, unless this sum
+    has a stabilizer, too.
 
     Args:
-      gates: who takes the relevance of a gated product. "all": the signal alone (LRP-all); "half":
+      gates: how the relevance of a gated product is shared. "all": the signal alone (LRP-all); "half":
         signal and gate take half each (LRP-half); "prop": each in proportion to its magnitude
         (LRP-prop).
       epsilon: of dense layers, convolutions and sums, in the units of a pre-activation. The papers
-        have 0.001; more damps more, and absorbs more.
+        use 0.001; a larger epsilon damps more and absorbs more.
       bias: "absorb" or "zero".
 
     Raises:
-      ValueError: if there is no such way to share.
+      ValueError: if `gates` is none of these.
 
     References:
       Arras et al. (2017), https://doi.org/10.18653/v1/W17-5221; Arras et al. (2019),
@@ -242,7 +249,7 @@ _GATES: dict[str, Rule] = {"all": SignalTakesAll(), "half": Uniform(), "prop": P
 
 
 def excitation_backprop(*, stabilizer: Stabilizer = 1e-6, bias: str = "absorb") -> Composite:
-    """z+ everywhere; activations and BatchNorm apart multiply relevance by their derivative.
+    """z+ everywhere; activations and standalone BatchNorms multiply relevance by their derivative.
 
     References:
       Zhang et al. (2018), https://doi.org/10.1007/s11263-017-1059-x
@@ -262,29 +269,30 @@ def _gradients(relu_rule: Rule | None, name: str) -> Composite:
 
 
 def gradient() -> Composite:
-    """The plain gradient; reads out g, no relevance."""
+    """The plain gradient; returns the gradient, not relevance."""
     return _gradients(None, "gradient")
 
 
 def guided_backprop() -> Composite:
-    """Guided backpropagation: ReLUs let positive gradients pass; reads out the gradient."""
+    """Guided backpropagation: ReLUs pass only positive gradients; returns the gradient."""
     return _gradients(GuidedBackprop(), "guided_backprop")
 
 
 def deconvnet() -> Composite:
-    """The deconvolution network; reads out what it propagates, no relevance."""
+    """The deconvolution network (DeconvNet); returns what it propagates, which is not relevance."""
     return _gradients(DeconvNet(), "deconvnet")
 
 
 def beta_smooth(beta: float | Array = 10.0) -> Composite:
-    """ReLUs have the gradient of a softplus; reads out the gradient."""
+    """ReLUs get the gradient of a softplus; returns the gradient."""
     return _gradients(BetaSmooth(beta), "beta_smooth")
 
 
 def default() -> Composite:
-    """What a user who names no composite gets: `Gamma(0.25)` in convolutions, `Epsilon` in dense layers.
+    """The composite used if none is given.
 
-    It asks for no knowledge of the input's range, and conserves relevance up to the biases.
+    `Gamma(0.25)` in convolutions, `Epsilon(1e-6)` in dense layers. It does not need the
+    range of the input, and conserves relevance except for what biases absorb.
     """
     return dataclasses.replace(
         composite(by_kind("conv", Gamma(0.25)), by_kind("dense", Epsilon(1e-6))), name="default"

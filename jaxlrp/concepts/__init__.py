@@ -6,7 +6,7 @@ prediction, `conditional` where each is (concept relevance propagation), and `lo
 made a region relevant.
 """
 
-from jaxlrp.concepts import regions
+from jaxlrp.concepts import regions as regions
 from jaxlrp.concepts.collect import collect
 from jaxlrp.concepts.conditional import activation, conditional
 from jaxlrp.concepts.conditions import Condition
@@ -50,7 +50,6 @@ __all__ = [
     "open_scores",
     "read_zennit",
     "references",
-    "regions",
     "report",
     "scores",
     "write_zennit",

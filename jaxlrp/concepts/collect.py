@@ -33,7 +33,7 @@ def collect(
     *,
     args: Sequence[Any] = (),
     target: Given | Target | None = None,
-    prepare: Callable[[Any], Any] | None = None,
+    preprocess: Callable[[Any], Any] | None = None,
     batch_size: int | None = None,
     limit: int | None = None,
     progress: str = "auto",
@@ -54,7 +54,7 @@ def collect(
       explainer: the result of `jaxlrp.explain`.
       families: the concepts of a layer, such as `Channels(layer, axis)`; or several of those: a list, or a
         dictionary by name.
-      source, output, args, prepare, batch_size, limit, progress, read, compute, store: as in
+      source, output, args, preprocess, batch_size, limit, progress, read, compute, store: as in
         `jaxlrp.dataset.attribute_dataset`.
       target: what is explained for each sample, one target each; if it is a class, it is the class of the
         sample. None: the target from the source, or the output itself if it is one number. Otherwise a
@@ -93,7 +93,7 @@ def collect(
             "several targets, into a folder of its own"
         )
     return attribute_dataset(
-        collecting(held, families), source, output, args=args, target=target, prepare=prepare,
+        collecting(held, families), source, output, args=args, target=target, preprocess=preprocess,
         batch_size=batch_size, limit=limit, progress=progress, read=read, compute=compute, store=store,
     )  # fmt: skip
 

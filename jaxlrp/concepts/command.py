@@ -30,8 +30,8 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     parser = commands.add_parser(
         "concepts", help="report which concepts of a layer a model uses on a data set of images",
         description="Stores the relevance of every channel of a layer for every image, and writes a report: "
-        "what the model sees, what it uses for each class, which samples are odd, which concepts are alike. "
-        "Run the same command again to continue after an interruption, or after images were added.",
+        "what the model sees, what it uses for each class, which samples are odd, and which concepts are "
+        "alike. Run the same command again to continue after an interruption, or after images were added.",
     )  # fmt: skip
     parser.add_argument(
         "source", help=f"a folder of images, or a file of type {', '.join(READERS)}"
@@ -39,8 +39,8 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     parser.add_argument("--layer", required=True, help="the layer, as `jaxlrp plan` names it")
     parser.add_argument(
         "--axis", type=int, default=-1,
-        help="the axis of the layer's output that holds its channels, which are the concepts; the models of "
-        "this package are channels-last, hence -1 by default",
+        help="the axis of the layer's output that holds its channels, which are the concepts; the models "
+        "of this package are channels-last, hence -1 by default",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", dest="folder", required=True,
@@ -83,11 +83,11 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
             "an .npy, .npz or .h5 file"
         )
 
-    def prepare(image: np.ndarray) -> np.ndarray:
+    def preprocess(image: np.ndarray) -> np.ndarray:
         return np.asarray(net.preprocess(image))[0]
 
     named = {"source": arguments.source, "model": arguments.model, "target": arguments.target}
-    images = shared.check_model(net, source, prepare, named, target)
+    images = shared.check_model(net, source, preprocess, named, target)
     explain = lrp.explain(net.model.apply, composite(arguments.composite, net), argnums=1)
     family = concepts.Channels(arguments.layer, arguments.axis)
     folder = pathlib.Path(arguments.folder)
@@ -95,7 +95,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     try:
         summary = concepts.collect(
             explain, family, source, folder / "scores", args=(net.variables,), target=target,
-            prepare=prepare if images else None, batch_size=arguments.batch_size, limit=arguments.limit,
+            preprocess=preprocess if images else None, batch_size=arguments.batch_size, limit=arguments.limit,
             progress=arguments.progress, read=ReadOptions(workers=arguments.workers),
             compute=ComputeOptions(memory_fraction=arguments.memory_fraction),
             store=StoreOptions(verify=arguments.verify, retry_failed=arguments.retry_failed),
@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     scores = concepts.open_scores(folder / "scores")
     written = concepts.report(
         folder / "index.html", explain, family, scores,
-        _fetch(source, scores.ids, prepare if images else None), axes=(0, 1),
+        _fetch(source, scores.ids, preprocess if images else None), axes=(0, 1),
         args=(net.variables,), labels=net.labels, to_image=net.to_image,
         batch_size=arguments.batch_size or 16, progress=arguments.progress,
         title=f"Concepts of {arguments.layer} in {arguments.model}",
@@ -116,7 +116,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
 
 
 def _fetch(
-    source: Indexed, ids: Any, prepare: Callable[[Any], Any] | None
+    source: Indexed, ids: Any, preprocess: Callable[[Any], Any] | None
 ) -> Callable[[np.ndarray], np.ndarray]:
     """From rows of the scores to the inputs of the model."""
     places: dict[Id, int] = {name: i for i, name in enumerate(source.ids)}
@@ -130,6 +130,6 @@ def _fetch(
             )
         found = source.fetch([places[ids[row]] for row in rows])
         inputs = [sample.input for sample in found]
-        return np.stack(inputs if prepare is None else [prepare(image) for image in inputs])
+        return np.stack(inputs if preprocess is None else [preprocess(image) for image in inputs])
 
     return fetch

@@ -24,7 +24,7 @@ from jaxlrp.concepts.drawing import (
     name_of,
 )
 from jaxlrp.concepts.extras import need
-from jaxlrp.plot.image import NotebookFigure
+from jaxlrp.plot.figures import NotebookFigure
 from jaxlrp.plot.normalize import as_colormap, as_real
 
 if TYPE_CHECKING:

@@ -120,7 +120,9 @@ def profiles(
         far = distances(normalized, groups[rows], means, counts)
         for i in best(far)[:n_odd]:
             if np.isfinite(far[i]):
-                found = _odd(int(rows[i]), groups, float(far[i]), normalized[i], means, counts, n_differ)
+                found = _odd(
+                    int(rows[i]), groups, float(far[i]), normalized[i], means, counts, n_differ
+                )
                 odd.append(found)
         odd = sorted(odd, key=lambda found: (-found.distance, found.row))[:n_odd]
     length = np.sqrt(np.diag(gram))

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from jaxlrp import _compat
 from jaxlrp._checks import check_one_of
@@ -136,15 +135,3 @@ def _largest(values: Array, concepts: Array, dtype: Any) -> Array:
     of = jnp.take_along_axis(values, index, axis=-1)
     flat = of.reshape(len(of), -1)
     return jax.nn.one_hot(jnp.argmax(flat, axis=-1), flat.shape[-1], dtype=dtype).reshape(of.shape)
-
-
-def each_of(chosen: ArrayLike) -> np.ndarray:
-    """Concepts as a list of integers.
-
-    Raises:
-      ValueError: if there is none.
-    """
-    found = np.atleast_1d(np.asarray(chosen))
-    if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"concepts must be integers, at least one, got {chosen!r}")
-    return found

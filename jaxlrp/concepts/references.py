@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.locate import each_of, locate
+from jaxlrp.concepts.locate import locate
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
 
@@ -21,8 +21,10 @@ Box = tuple[tuple[int, int], ...]
 class Ranked(Protocol):
     """Top samples of each concept: rows (concepts, k) of a data set, -1 where there is none, and values."""
 
-    rows: Any
-    values: Any
+    @property
+    def rows(self) -> Any: ...
+    @property
+    def values(self) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,8 +153,9 @@ def references(
             f"top must hold rows and values of shape (concepts, k), got {rows.shape} and {values.shape}; "
             "of one by class choose a class first: jax.tree.map(lambda a: a[y], top)"
         )
-    check_count("n", n), check_count("batch_size", batch_size)
-    chosen = np.arange(len(rows)) if of is None else each_of(of)
+    check_count("n", n)
+    check_count("batch_size", batch_size)
+    chosen = np.arange(len(rows)) if of is None else _each_of(of)
     if ((chosen < 0) | (chosen >= len(rows))).any():
         raise IndexError(f"of must name concepts 0 to {len(rows) - 1}, got {chosen.tolist()}")
     pairs = [(c, r, v) for c in chosen.tolist() for r, v in
@@ -169,6 +172,18 @@ def references(
         found[concept].append(
             Reference(concept, row, value, example, summed, heat, places, box, mask)
         )
+    return found
+
+
+def _each_of(chosen: ArrayLike) -> np.ndarray:
+    """Concepts as a list of integers.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    found = np.atleast_1d(np.asarray(chosen))
+    if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"of must be concepts, integers, at least one, got {chosen!r}")
     return found
 
 

@@ -77,9 +77,10 @@ def report(
     """Writes what a model uses as one self-contained HTML file.
 
     It answers, in this order: what does the model see (a card for each concept, with its share of
-    relevance, where it is in a sample, and its reference samples); what does it use for each class; which samples are
-    odd; which concepts are alike. A text field filters the cards by the names of classes and, with `embed`
-    and `embed_text`, orders them by similarity to the words of a list. The file needs no network.
+    relevance, where it is in a sample, and its reference samples); what does it use for each class; which
+    samples are odd; which concepts are alike. A text field filters the cards by the names of classes and,
+    with `embed` and `embed_text`, orders them by similarity to the words of a list. The file needs no
+    network.
 
     Args:
       path: the file; an existing file is replaced.

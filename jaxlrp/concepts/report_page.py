@@ -225,8 +225,8 @@ def _classes(contents: Contents) -> list[str]:
     parts = [
         text(
             "p",
-            "The concepts with the largest mean normalized relevance: the relevance of a concept divided by "
-            "the sum of the magnitudes of all concepts of the layer, averaged over the samples of the class.",
+            "The concepts with the largest mean normalized relevance: the relevance of a concept divided "
+            "by the sum of magnitudes of all concepts of the layer, averaged over samples of the class.",
         )
     ]
     for row in contents.classes:
@@ -244,7 +244,8 @@ def _classes(contents: Contents) -> list[str]:
 def _odd(contents: Contents) -> list[str]:
     rule = (
         "The samples that lie farthest from their class: the Euclidean distance of their normalized "
-        "relevance from the mean of the other samples of the class. Classes of fewer than three samples are left out."
+        "relevance from the mean of the other samples of the class. Classes of fewer than three "
+        "samples are left out."
     )
     if not contents.odd:
         return [text("p", rule), text("p", "No class has three samples.")]

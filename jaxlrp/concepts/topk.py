@@ -64,25 +64,25 @@ class TopK:
         """
         check_count("k", k)
         xp = _namespace(scores, rows, positions)
-        scores, rows = xp.asarray(scores), xp.asarray(rows)
-        if scores.ndim != 2 or rows.shape != scores.shape[:1]:
+        z, numbers = xp.asarray(scores), xp.asarray(rows)
+        if z.ndim != 2 or numbers.shape != z.shape[:1]:
             raise ValueError(
-                f"scores must have shape (samples, concepts) and rows (samples,), got {scores.shape} and "
-                f"{rows.shape}"
+                f"scores must have shape (samples, concepts) and rows (samples,), got {z.shape} and "
+                f"{numbers.shape}"
             )
-        where = xp.zeros(scores.shape, np.int32) if positions is None else xp.asarray(positions)
-        if where.shape != scores.shape:
+        where = xp.zeros(z.shape, np.int32) if positions is None else xp.asarray(positions)
+        if where.shape != z.shape:
             raise ValueError(
-                f"positions must have the shape of scores, {scores.shape}, got {where.shape}"
+                f"positions must have the shape of scores, {z.shape}, got {where.shape}"
             )
-        if not xp.issubdtype(scores.dtype, xp.floating) or scores.dtype.itemsize < 4:
-            scores = scores.astype(np.float32)
-        order = xp.argsort(rows, stable=True)
-        rows, where = rows[order], where[order].T
-        scores = xp.where(rows[:, None] < 0, xp.nan, scores[order]).astype(scores.dtype).T
+        if not jnp.issubdtype(z.dtype, jnp.floating) or z.dtype.itemsize < 4:
+            z = z.astype(np.float32)
+        order = xp.argsort(numbers, stable=True)
+        numbers, where = numbers[order], where[order].T
+        z = xp.where(numbers[:, None] < 0, xp.nan, z[order]).astype(z.dtype).T
         # a stable sort keeps the rows of equal scores in order, and puts NaN last
-        best = xp.argsort(-scores, axis=-1, stable=True)[:, :k]
-        found = (xp.take_along_axis(scores, best, -1), rows[best])
+        best = xp.argsort(-z, axis=-1, stable=True)[:, :k]
+        found = (xp.take_along_axis(z, best, -1), numbers[best])
         return _padded(xp, *found, xp.take_along_axis(where, best, -1), k)
 
     @property

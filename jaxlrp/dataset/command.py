@@ -88,7 +88,10 @@ def add_options(command: argparse.ArgumentParser) -> Any:
     )  # fmt: skip
     reading = command.add_argument_group("reading")
     reading.add_argument(
-        "--workers", type=int, default=ReadOptions().workers, help="threads that read and prepare"
+        "--workers",
+        type=int,
+        default=ReadOptions().workers,
+        help="threads that read and preprocess",
     )
     computing = command.add_argument_group("computing")
     computing.add_argument(
@@ -131,10 +134,10 @@ def _attribute(
     chosen = composite(command["composite"], net)
     source = open_source(command["source"])
 
-    def prepare(image: np.ndarray) -> np.ndarray:
+    def preprocess(image: np.ndarray) -> np.ndarray:
         return np.asarray(net.preprocess(image))[0]
 
-    images = check_model(net, source, prepare, command, target)
+    images = check_model(net, source, preprocess, command, target)
     summary = runner.attribute(
         explainer=lrp.explain(net.model.apply, chosen, argnums=1),
         source=source,
@@ -142,7 +145,7 @@ def _attribute(
         args=(net.variables,),
         target=target,
         conditions=None,
-        prepare=prepare if images else None,
+        preprocess=preprocess if images else None,
         batch_size=arguments.batch_size,
         limit=command["limit"],
         progress=arguments.progress,
@@ -167,7 +170,7 @@ def open_source(path: str) -> Source:
 
 
 def check_model(
-    net: Any, source: Source, prepare: Any, command: dict[str, Any], target: Any
+    net: Any, source: Source, preprocess: Any, command: dict[str, Any], target: Any
 ) -> bool:
     """Whether a source holds images, which the model must preprocess.
 
@@ -179,7 +182,7 @@ def check_model(
         spec, _ = reading.usual(source, None, None)
         images = _is_image(spec.input)
     if images:
-        spec, _ = reading.usual(source, prepare, None)
+        spec, _ = reading.usual(source, preprocess, None)
     inputs, extra = jax.tree.map(
         lambda s: jax.ShapeDtypeStruct((1, *s.shape), s.dtype), (spec.input, spec.extra)
     )
@@ -248,8 +251,8 @@ def _resume(
         named = arguments.model or command["model"]
         if arguments.model is None and named not in known:
             raise ValueError(
-                f"{arguments.store!r} was started with the model {named!r}, which is code to run, and the "
-                f"store may come from anyone: if you trust this code, pass --model {named}"
+                f"{arguments.store!r} was started with the model {named!r}. Resuming runs the code of "
+                f"this model: if you trust it, pass --model {named}"
             )
         if named not in known:
             refuse_code_inside(store, named)

@@ -1,6 +1,6 @@
 """Checks on a few samples that the source is the one from which the store was computed.
 
-Each run notes marks of some samples: hashes of their data, before `prepare`. A later run compares those
+Each run notes marks of some samples: hashes of their data, before `preprocess`. A later run compares those
 that are in the store. Samples that failed are not compared, since they may have been fixed.
 """
 

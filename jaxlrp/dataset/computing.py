@@ -43,11 +43,11 @@ def start_run(request: Request, held: Manifest, planned: Program, state: State) 
     with full_disk_as_error(request.output):
         lines = Journal(request.output, jax.process_index(), state.run + 1)
         lines.append(
-            "run", versions=manifest.versions(), batch=held.batch, processes=jax.process_count(),
-            store=held.identity, rows=held.chunk,
+            "run", versions=manifest.versions(), batch=held.batch_size, processes=jax.process_count(),
+            store=held.identity, rows=held.chunk_size,
         )  # fmt: skip
     free = store.free_chunks(state, placement.part, placement.parts)
-    writer = Writer(request.output, held.members, held.chunk, free, lines, held.identity)
+    writer = Writer(request.output, held.members, held.chunk_size, free, lines, held.identity)
     total = None
     if not isinstance(request.source, Stream):
         done = len(state.ids) + (0 if request.store.retry_failed else len(state.failed))
@@ -66,13 +66,13 @@ def compute(run: Run) -> float:
     part = (
         Part(0, 1, 1)
         if request.read.sharded
-        else Part(placement.part, placement.parts, run.manifest.chunk)
+        else Part(placement.part, placement.parts, run.manifest.chunk_size)
     )
     samples = fetch(
-        request.source, skip=done.__contains__, part=part, prepare=request.prepare,
+        request.source, skip=done.__contains__, part=part, preprocess=request.preprocess,
         covered=Range(request.limit, run.state.pending, run.state.limit), workers=request.read.workers,
     )  # fmt: skip
-    size = run.manifest.batch
+    size = run.manifest.batch_size
     batches = Prefetch(reading.batches(samples, run.manifest.spec, size, run.program.classes), 2)
     background: Background[Any] = Background(lambda item: _write(run, item), 2)
     began = time.monotonic()
@@ -119,7 +119,7 @@ def _next_batch(
 
 def _compiled(run: Run) -> Any:
     began = time.monotonic()
-    compiled = run.program.compile(run.manifest.batch)
+    compiled = run.program.compile(run.manifest.batch_size)
     run.compile_seconds = time.monotonic() - began
     return compiled
 
@@ -127,7 +127,7 @@ def _compiled(run: Run) -> Any:
 def _padding(run: Run) -> Any:
     """A batch without samples, for a process that has none left while others have."""
     return jax.tree.map(
-        lambda s: np.zeros((run.manifest.batch, *s.shape), s.dtype), tuple(run.manifest.spec)
+        lambda s: np.zeros((run.manifest.batch_size, *s.shape), s.dtype), tuple(run.manifest.spec)
     )
 
 

@@ -1,4 +1,4 @@
-"""Samples of a source that are left for this process, fetched and prepared in threads, in order."""
+"""Samples of a source that are left for this process, fetched and preprocessed in threads, in order."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Range:
 
 
 _Skip = Callable[[Id], bool]
-_Prepare = Callable[[Any], Any] | None
+_Preprocess = Callable[[Any], Any] | None
 _Task = Callable[[], list[Sample | Failure]]
 
 
@@ -61,7 +61,7 @@ def fetch(
     *,
     skip: _Skip,
     part: Part,
-    prepare: _Prepare = None,
+    preprocess: _Preprocess = None,
     covered: Range = Range(),
     workers: int = 4,
 ) -> Iterator[Sample | Failure]:
@@ -71,18 +71,18 @@ def fetch(
       source: where they come from.
       skip: from an id to whether the sample is already done.
       part: this process's share.
-      prepare: from an input of the source to an input of the model, both without the batch axis.
+      preprocess: from an input of the source to an input of the model, both without the batch axis.
       covered: which samples of the source the run covers.
-      workers: number of threads that fetch and prepare, >= 1.
+      workers: number of threads that fetch and preprocess, >= 1.
     """
     if isinstance(source, Indexed):
-        tasks = _indexed_tasks(source, skip, part, prepare, covered)
+        tasks = _indexed_tasks(source, skip, part, preprocess, covered)
     elif isinstance(source, Elements):
-        tasks = _element_tasks(source.items, part, prepare, covered)
+        tasks = _element_tasks(source.items, part, preprocess, covered)
     else:
-        tasks = _stream_tasks(source.items, skip, part, prepare, covered)
+        tasks = _stream_tasks(source.items, skip, part, preprocess, covered)
     slow = (
-        prepare is not None
+        preprocess is not None
         or isinstance(source, Elements)
         or (isinstance(source, Indexed) and source.slow)
     )
@@ -92,26 +92,30 @@ def fetch(
 
 
 def _indexed_tasks(
-    source: Indexed, skip: _Skip, part: Part, prepare: _Prepare, covered: Range
+    source: Indexed, skip: _Skip, part: Part, preprocess: _Preprocess, covered: Range
 ) -> Iterator[_Task]:
     numbered = enumerate(source.ids[: covered.end])
     left = (i for i, name in numbered if covered.has(i, name) and not skip(name))
     mine = (i for n, i in enumerate(left) if part.has(n))
-    size = 1 if source.slow or prepare is not None else _BLOCK
+    size = 1 if source.slow or preprocess is not None else _BLOCK
     while block := list(itertools.islice(mine, size)):
-        yield lambda block=block: _fetch_block(source, block, prepare)
+        yield lambda block=block: _fetch_block(source, block, preprocess)
 
 
-def _fetch_block(source: Indexed, block: list[int], prepare: _Prepare) -> list[Sample | Failure]:
+def _fetch_block(
+    source: Indexed, block: list[int], preprocess: _Preprocess
+) -> list[Sample | Failure]:
     try:
-        return [_prepared(sample, prepare) for sample in source.fetch(block)]
+        return [_preprocessed(sample, preprocess) for sample in source.fetch(block)]
     except Exception as error:  # whatever a decoder raises fails the sample, not the run
         if len(block) == 1:
             return [Failure(source.ids[block[0]], _reason(error))]
-        return [found for i in block for found in _fetch_block(source, [i], prepare)]
+        return [found for i in block for found in _fetch_block(source, [i], preprocess)]
 
 
-def _element_tasks(items: Any, part: Part, prepare: _Prepare, covered: Range) -> Iterator[_Task]:
+def _element_tasks(
+    items: Any, part: Part, preprocess: _Preprocess, covered: Range
+) -> Iterator[_Task]:
     repeated = _repeated(items)
 
     def fetch_one(position: int) -> list[Sample | Failure]:
@@ -125,7 +129,7 @@ def _element_tasks(items: Any, part: Part, prepare: _Prepare, covered: Range) ->
             found = _element(item, position)
         if not covered.has(position, found.id):
             return []
-        return [_duplicate(found) if position in repeated else _prepared(found, prepare)]
+        return [_duplicate(found) if position in repeated else _preprocessed(found, preprocess)]
 
     for position in range(min(len(items), covered.end or len(items))):
         if part.has(position):
@@ -166,7 +170,7 @@ def _duplicate(found: Sample | Failure) -> Failure:
 
 
 def _stream_tasks(
-    items: Iterable[Any], skip: _Skip, part: Part, prepare: _Prepare, covered: Range
+    items: Iterable[Any], skip: _Skip, part: Part, preprocess: _Preprocess, covered: Range
 ) -> Iterator[_Task]:
     seen: set[Id] = set()
     left = 0
@@ -182,7 +186,7 @@ def _stream_tasks(
             seen.add(found.id)
         left += 1
         if part.has(left - 1):
-            yield lambda found=found: [_prepared(found, prepare)]
+            yield lambda found=found: [_preprocessed(found, preprocess)]
 
 
 def _element(item: Any, position: int) -> Sample | Failure:
@@ -192,13 +196,13 @@ def _element(item: Any, position: int) -> Sample | Failure:
         return Failure(None, _reason(error), position=position)
 
 
-def _prepared(found: Sample | Failure, prepare: _Prepare) -> Sample | Failure:
-    if prepare is None or isinstance(found, Failure):
+def _preprocessed(found: Sample | Failure, preprocess: _Preprocess) -> Sample | Failure:
+    if preprocess is None or isinstance(found, Failure):
         return found
     try:
-        return found._replace(input=prepare(found.input))
+        return found._replace(input=preprocess(found.input))
     except Exception as error:
-        return Failure(found.id, f"prepare: {_reason(error)}")
+        return Failure(found.id, f"preprocess: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:

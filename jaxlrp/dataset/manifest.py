@@ -24,11 +24,11 @@ from jaxlrp.dataset.reading import Spec
 
 FILE = "manifest.json"
 _FORMAT = "jaxlrp relevance"
-_VERSION = 2
+_VERSION = 3
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "tensorstore")
 
 _DESCRIBED = ("composite", "plan", "model", "target", "conditions")
-_LABELS = {"target": "target policy", "chunk": "chunk_size", "condition_names": "condition names"}
+_LABELS = {"target": "target policy", "condition_names": "condition names"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Manifest:
       composite, plan, model, target, conditions, program: text and digest of each.
       spec: shapes and dtypes of a sample's input, target and further arguments.
       dtype: dtype in which relevance is stored, None if it is the computed one.
-      chunk: samples per chunk.
-      batch: samples per batch, of one process.
+      chunk_size: samples per chunk.
+      batch_size: samples per batch, of one process.
       members: the arrays of the store, by name.
       condition_names: names along the condition axis.
       source: short description of the source.
@@ -57,8 +57,8 @@ class Manifest:
     program: Mapping[str, str]
     spec: Spec
     dtype: str | None
-    chunk: int
-    batch: int
+    chunk_size: int
+    batch_size: int
     members: Mapping[str, Member]
     condition_names: tuple[str, ...]
     source: str
@@ -72,7 +72,7 @@ class Manifest:
         held = [
             *(getattr(self, key)["digest"] for key in (*_DESCRIBED, "program")),
             *(_tree(part) for part in self.spec),
-            self.dtype, self.chunk, list(self.condition_names),
+            self.dtype, self.chunk_size, list(self.condition_names),
             {name: [list(m.shape), m.dtype, list(m.dims)] for name, m in self.members.items()},
         ]  # fmt: skip
         return _checksum(held)
@@ -97,7 +97,7 @@ class Manifest:
             for key in _DESCRIBED
             if getattr(self, key)["digest"] != getattr(now, key)["digest"]
         ]
-        for key in ("dtype", "chunk", "condition_names", "spec", "members"):
+        for key in ("dtype", "chunk_size", "condition_names", "spec", "members"):
             mine, other = getattr(self, key), getattr(now, key)
             if mine != other and not (
                 key == "members" and differ
@@ -193,7 +193,7 @@ def _manifest(held: dict[str, Any]) -> Manifest:
         words = held[name]
         if not all(isinstance(words[part], str) for part in ("text", "digest")):
             raise ValueError(f"{name} must have a text and a digest")
-    for name in ("chunk", "batch"):
+    for name in ("chunk_size", "batch_size"):
         if type(held[name]) is not int or not 0 < held[name] < 2**40:
             raise ValueError(f"{name} must be an integer >= 1, got {held[name]!r}")
     if not isinstance(held["source"], str) or not isinstance(held["created"], str):

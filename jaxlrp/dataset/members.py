@@ -105,8 +105,7 @@ def record_name(path: str, taken: Mapping[str, Any]) -> str:
     name = f"record.{path.replace('/', '.')}"
     if name in taken:
         raise UnsupportedError(
-            f"two recorded layers would be stored as {name!r}, one of them is {path!r}: record only one "
-            "of them"
+            f"{path!r} and another recorded layer would both be stored as {name!r}: record only one of them"
         )
     return name
 

@@ -82,7 +82,9 @@ def open_store(request: Request) -> tuple[Manifest, Program, Source, int]:
     if (request.output / manifest.FILE).exists():
         held = manifest.read(request.output)
         planned = make_program(request, held.spec)
-        now = make_manifest(request, planned, request.store.chunk_size or held.chunk, held.batch)
+        now = make_manifest(
+            request, planned, request.store.chunk_size or held.chunk_size, held.batch_size
+        )
         held.check_same(now, request.output)
     else:
         held, planned, source = _make(request, state)
@@ -101,19 +103,19 @@ def open_store(request: Request) -> tuple[Manifest, Program, Source, int]:
 
 def _make(request: Request, state: State) -> tuple[Manifest, Program, Source]:
     """Creates a store, or only the manifest if it was lost and the journal confirms it."""
-    spec, source = reading.usual(request.source, request.prepare, request.limit)
+    spec, source = reading.usual(request.source, request.preprocess, request.limit)
     planned = make_program(request, spec)
-    batch = choose_batch(request, planned)
+    batch_size = choose_batch_size(request, planned)
     before = next((line["rows"] for line in reversed(state.runs) if "rows" in line), None)
-    chunk = request.store.chunk_size or before or _chunk(planned, batch)
-    held = make_manifest(request, planned, chunk, batch)
+    chunk_size = request.store.chunk_size or before or _chunk_size(planned, batch_size)
+    held = make_manifest(request, planned, chunk_size, batch_size)
     if state.computed:
         _check_identity(request.output, held, state)
     length = 0 if isinstance(source, Stream) else len(source)
-    rows = max(min(length, request.limit or length), store.length_of(state, chunk))
+    rows = max(min(length, request.limit or length), store.length_of(state, chunk_size))
     safe_files.refuse_links(request.output, held.members)
     with full_disk_as_error(request.output):
-        zarr_arrays.create(request.output, held.members, held.chunk, rows)
+        zarr_arrays.create(request.output, held.members, held.chunk_size, rows)
         held.write(request.output)
     return held, planned, source
 
@@ -176,8 +178,8 @@ def make_program(request: Request, spec: Spec) -> Program:
     return planned
 
 
-def make_manifest(request: Request, planned: Program, chunk: int, batch: int) -> Manifest:
-    """The manifest of a run with `chunk` samples per chunk and `batch` per batch."""
+def make_manifest(request: Request, planned: Program, chunk_size: int, batch_size: int) -> Manifest:
+    """The manifest of a run with so many samples per chunk and per batch."""
     named = request.conditions or {}
     parts = fingerprint.of_call(
         request.call, request.placement.structs(1, planned.spec), request.arguments
@@ -191,8 +193,8 @@ def make_manifest(request: Request, planned: Program, chunk: int, batch: int) ->
         program=fingerprint.of_program(planned),
         spec=planned.spec,
         dtype=request.store.dtype,
-        chunk=chunk,
-        batch=batch,
+        chunk_size=chunk_size,
+        batch_size=batch_size,
         members=planned.members,
         condition_names=tuple(named),
         source=request.source.text,
@@ -200,7 +202,7 @@ def make_manifest(request: Request, planned: Program, chunk: int, batch: int) ->
     )
 
 
-def choose_batch(request: Request, planned: Program) -> int:
+def choose_batch_size(request: Request, planned: Program) -> int:
     """Samples per batch: `batch_size` rounded up to a multiple of the devices, else as many as fit."""
     step = request.placement.shards
     if request.batch_size is not None:
@@ -216,10 +218,10 @@ def choose_batch(request: Request, planned: Program) -> int:
     return memory.choose(probe, free, fixed, step=step, fraction=request.compute.memory_fraction)
 
 
-def _chunk(planned: Program, batch: int) -> int:
+def _chunk_size(planned: Program, batch_size: int) -> int:
     """The default number of samples per chunk."""
     sizes = [
         math.prod(member.shape) * jnp.dtype(member.dtype).itemsize
         for member in planned.members.values()
     ]
-    return max(1, min(batch, _CHUNK_BYTES // max(*sizes, 1)))
+    return max(1, min(batch_size, _CHUNK_BYTES // max(*sizes, 1)))

@@ -19,7 +19,7 @@ class ReadOptions:
     """How samples are read.
 
     Attributes:
-      workers: number of threads that fetch and prepare samples, >= 1.
+      workers: number of threads that fetch and preprocess samples, >= 1.
       sharded: True if the source already gives each process its own samples, as a `grain` loader can;
         ids must then be unique across processes. False: every process gets the whole source and
         reads its share.

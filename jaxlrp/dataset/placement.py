@@ -176,8 +176,8 @@ def _spanning(mesh: Mesh, names: tuple[str, ...], process: int) -> Placement:
     groups = sorted({tuple(sorted(found)) for found in rows.values()})
     if sum(map(len, groups)) != whole or len(set(map(len, groups))) != 1:
         raise ValueError(
-            "the mesh gives two processes different but overlapping samples: order its devices so that "
-            "batch_axes split whole processes"
+            "the mesh splits the batch so that the samples of two processes overlap in part: order its "
+            "devices so that, along batch_axes, those of one process lie next to each other"
         )
     mine = tuple(sorted(rows[process]))
     writer = min(p for p, found in rows.items() if tuple(sorted(found)) == mine)

@@ -40,7 +40,7 @@ class HostBatch(NamedTuple):
 
 
 def usual(
-    source: Source, prepare: Callable[[Any], Any] | None, limit: int | None
+    source: Source, preprocess: Callable[[Any], Any] | None, limit: int | None
 ) -> tuple[Spec, Source]:
     """The shape that most of the first samples have, and the source, from its start.
 
@@ -59,7 +59,8 @@ def usual(
     specs: list[Spec] = []
     reason = ""
     samples = fetch(
-        source, skip=lambda _: False, part=Part(0, 1, 1), prepare=prepare, covered=Range(limit), workers=1
+        source, skip=lambda _: False, part=Part(0, 1, 1), preprocess=preprocess,
+        covered=Range(limit), workers=1
     )  # fmt: skip
     for tried, found in enumerate(samples, 1):
         if isinstance(found, Failure):

@@ -28,8 +28,10 @@ class LazyArray:
       dims: name of each axis, "sample" first.
     """
 
-    def __init__(self, name: str, array: Any, rows: np.ndarray, member: Member, chunk: int) -> None:
-        self._name, self._array, self._rows, self._chunk = name, array, rows, chunk
+    def __init__(
+        self, name: str, array: Any, rows: np.ndarray, member: Member, chunk_size: int
+    ) -> None:
+        self._name, self._array, self._rows, self._chunk_size = name, array, rows, chunk_size
         self.shape: tuple[int, ...] = (len(rows), *member.shape)
         self.dtype: np.dtype = np.dtype(array.dtype.numpy_dtype)
         self.dims = member.dims
@@ -74,8 +76,8 @@ class LazyArray:
         return LazyArray(self._name, self._array, self._rows[order], member, self._chunk)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for start in range(0, len(self), self._chunk):
-            yield from self[start : start + self._chunk]
+        for start in range(0, len(self), self._chunk_size):
+            yield from self[start : start + self._chunk_size]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -132,11 +134,11 @@ class Relevance(Mapping[str, LazyArray]):
         if self.manifest.dtype is not None:
             self.error = max((line["error"] for line in state.chunks.values()), default=0.0)
         self._ids = state.ids
-        rows, chunk = state.rows(self.manifest.chunk), self.manifest.chunk
+        rows, chunk_size = state.rows(self.manifest.chunk_size), self.manifest.chunk_size
         length = int(rows[-1]) + 1 if len(rows) else 0
         self._arrays = {
             name: LazyArray(
-                name, open_array(path, name, member, length, chunk), rows, member, chunk
+                name, open_array(path, name, member, length, chunk_size), rows, member, chunk_size
             )
             for name, member in self.manifest.members.items()
         }

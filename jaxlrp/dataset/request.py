@@ -35,7 +35,7 @@ class Request:
     output: Path
     target: Any
     conditions: policy.Conditions | None
-    prepare: Callable[[Any], Any] | None
+    preprocess: Callable[[Any], Any] | None
     batch_size: int | None
     limit: int | None
     progress: str
@@ -55,7 +55,7 @@ def make_request(
     args: Sequence[Any],
     target: Any,
     conditions: Any,
-    prepare: Callable[[Any], Any] | None,
+    preprocess: Callable[[Any], Any] | None,
     batch_size: int | None,
     limit: int | None,
     progress: str,
@@ -95,7 +95,7 @@ def make_request(
         output=Path(output),
         target=target,
         conditions=policy.conditions(conditions),
-        prepare=prepare,
+        preprocess=preprocess,
         batch_size=batch_size,
         limit=limit,
         progress=progress,

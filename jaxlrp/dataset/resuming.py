@@ -25,7 +25,7 @@ def last_command(store: pathlib.Path) -> dict[str, Any] | None:
         return None
     if not lines.command(last):
         raise DamagedError(
-            f"the arguments of the command line that are noted in {str(store)!r} are invalid: repeat the "
+            f"the command-line arguments recorded in {str(store)!r} are invalid: repeat the "
             "original `jaxlrp attribute` command, which resumes the run"
         )
     found = {

@@ -18,7 +18,7 @@ from jaxlrp.dataset.computing import Run, start_run
 from jaxlrp.dataset.computing import compute as compute_all
 from jaxlrp.dataset.durable import Lock, full_disk_as_error
 from jaxlrp.dataset.errors import DamagedError
-from jaxlrp.dataset.opening import choose_batch, lock, make_manifest, make_program, open_store
+from jaxlrp.dataset.opening import choose_batch_size, lock, make_manifest, make_program, open_store
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.placement import together
 from jaxlrp.dataset.policy import Given, Top
@@ -42,7 +42,7 @@ def attribute_dataset(
     conditions: Sequence[Mapping[str, ArrayLike]]
     | Mapping[str, Mapping[str, ArrayLike]]
     | None = None,
-    prepare: Callable[[Any], Any] | None = None,
+    preprocess: Callable[[Any], Any] | None = None,
     batch_size: int | None = None,
     limit: int | None = None,
     progress: str = "auto",
@@ -73,7 +73,7 @@ def attribute_dataset(
         several explanations.
       conditions: a list of conditions, or a dictionary from names to conditions, to explain each sample
         under each of them; see `jaxlrp.explain`.
-      prepare: from an input of the source to an input of the model, both without the batch axis. It
+      preprocess: from an input of the source to an input of the model, both without the batch axis. It
         runs on the host, in threads.
       batch_size: samples per batch, of one process, >= 1; rounded up to a multiple of the devices. None
         estimates from the memory that the compiled program needs.
@@ -96,7 +96,7 @@ def attribute_dataset(
         longer has them or they fail now. They are listed as failed; all others are in the store.
       DifferentRunError: if the store was made with a different model, composite, target policy,
         conditions or dtype, or if the source has different data for a sample in the store. A few
-        samples of the source are compared, before `prepare`.
+        samples of the source are compared, before `preprocess`.
       StoreError: if the folder is neither a store nor empty, or contains symbolic links.
       StoreLockedError: if another run is writing to the store.
       StoreFullError: if the disk is full. What was committed is safe.
@@ -117,7 +117,7 @@ def attribute_dataset(
     """
     return attribute(
         explainer=explainer, source=source, output=output, args=args, target=target,
-        conditions=conditions, prepare=prepare, batch_size=batch_size, limit=limit, progress=progress,
+        conditions=conditions, preprocess=preprocess, batch_size=batch_size, limit=limit, progress=progress,
         read=read, compute=compute, store=store, command=None,
     )  # fmt: skip
 
@@ -146,10 +146,10 @@ def _run(request: Request) -> Summary:
                 held_lock = Lock(request.output, shared=True)
                 held = manifest.read(request.output)
                 planned = make_program(request, held.spec)
-                now = make_manifest(request, planned, held.chunk, held.batch)
+                now = make_manifest(request, planned, held.chunk_size, held.batch_size)
                 held.check_same(now, request.output)
             if request.batch_size is not None:  # it may differ from that of earlier runs
-                held = dataclasses.replace(held, batch=choose_batch(request, planned))
+                held = dataclasses.replace(held, batch_size=choose_batch_size(request, planned))
             state = journal.state(request.output)
         with together("starting the run"):
             run = start_run(dataclasses.replace(request, source=source), held, planned, state)
@@ -174,7 +174,7 @@ def _end(run: Run) -> None:
     output, held = run.request.output, run.manifest
     _note_losses(run)
     state = journal.state(output)
-    store.finish(output, held.members, held.chunk, state)
+    store.finish(output, held.members, held.chunk_size, state)
     _append(run, [("end", {"chunks": len(state.chunks)})])
 
 
@@ -238,7 +238,7 @@ def _summary(run: Run, computing: float, damaged: int, seconds: float) -> Summar
         throughput=new / computing if computing > 0 else 0.0,
         residual=residual,
         error=opened.error,
-        batch_size=run.manifest.batch,
+        batch_size=run.manifest.batch_size,
         devices=run.request.placement.mesh.size,
         traces=run.program.traces,
         compilations=run.program.compilations,

@@ -66,7 +66,7 @@ class Writer:
     Args:
       path: the store.
       members: its arrays, by name.
-      chunk: rows per chunk.
+      chunk_size: rows per chunk.
       free: numbers of the chunks that this process may write, ascending.
       journal: the journal of this process.
       identity: of the store, see `Manifest.identity`.
@@ -76,16 +76,16 @@ class Writer:
         self,
         path: Path,
         members: Mapping[str, Member],
-        chunk: int,
+        chunk_size: int,
         free: Iterator[int],
         journal: Journal,
         identity: str,
     ) -> None:
         ts = need("tensorstore", "writing a store")
         self.tally = Tally()
-        self._path, self._members, self._chunk = path, members, chunk
+        self._path, self._members, self._chunk_size = path, members, chunk_size
         self._free, self._journal, self._identity = free, journal, identity
-        self._encoders = {name: Encoder(member, chunk) for name, member in members.items()}
+        self._encoders = {name: Encoder(member, chunk_size) for name, member in members.items()}
         with full_disk_as_error(path):
             self._files = ts.KvStore.open({"driver": "file", "path": f"{path}/"}).result()
         self._ids: list[Id] = []
@@ -98,8 +98,8 @@ class Writer:
         self._error = max(self._error, error)
         for name, parts in self._held.items():
             parts.append(rows[name])
-        while len(self._ids) >= self._chunk:
-            self._commit(self._chunk)
+        while len(self._ids) >= self._chunk_size:
+            self._commit(self._chunk_size)
 
     def fail(self, failure: Failure) -> None:
         """Notes a sample that has no relevance."""
@@ -164,27 +164,27 @@ def free_chunks(state: State, part: int, parts: int) -> Iterator[int]:
     return itertools.islice(numbers, part, None, parts)
 
 
-def finish(path: Path, members: Mapping[str, Member], chunk: int, state: State) -> None:
+def finish(path: Path, members: Mapping[str, Member], chunk_size: int, state: State) -> None:
     """Sets the length of the arrays to what was stored, and removes files without a journal line."""
-    set_metadata(path, members, chunk, state)
+    set_metadata(path, members, chunk_size, state)
     for orphan in [*orphans(path, members, state), *_unfinished(path)]:
         with contextlib.suppress(OSError):  # files that cannot be removed are harmless
             orphan.unlink(missing_ok=True)
 
 
-def set_metadata(path: Path, members: Mapping[str, Member], chunk: int, state: State) -> None:
+def set_metadata(path: Path, members: Mapping[str, Member], chunk_size: int, state: State) -> None:
     """Rewrites the metadata of the group and of all arrays."""
-    length = length_of(state, chunk)
+    length = length_of(state, chunk_size)
     with full_disk_as_error(path):
         if not zarr_arrays.group_holds(path):
             zarr_arrays.set_group(path)
         for name, member in members.items():
-            zarr_arrays.set_rows(path, name, member, chunk, length)
+            zarr_arrays.set_rows(path, name, member, chunk_size, length)
 
 
-def length_of(state: State, chunk: int) -> int:
+def length_of(state: State, chunk_size: int) -> int:
     """Number of rows of the arrays, up to the last one that holds a sample."""
-    rows = state.rows(chunk)
+    rows = state.rows(chunk_size)
     return int(rows[-1]) + 1 if len(rows) else 0
 
 

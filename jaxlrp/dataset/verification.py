@@ -120,7 +120,7 @@ def _accept_losses(folder: Path, held: Manifest, found: Report) -> None:
     """Rewrites altered metadata, and notes that missing lines are known. Needs the lock."""
     state = journal.state(folder)
     if found.metadata or found.lost or found.broken:
-        store.set_metadata(folder, held.members, held.chunk, state)
+        store.set_metadata(folder, held.members, held.chunk_size, state)
     if found.lost or found.broken:
         lines = Journal(folder, 0, state.run + 1)
         try:
@@ -160,13 +160,13 @@ def _metadata(
 ) -> tuple[str, ...]:
     # During a run, and after a kill, arrays may be longer or shorter than what is stored.
     known = state.ended and not damaged and not state.missing
-    rows = store.length_of(state, held.chunk) if known else None
+    rows = store.length_of(state, held.chunk_size) if known else None
     return (
         *(() if zarr_arrays.group_holds(folder) else (zarr_arrays.GROUP,)),
         *(
             name
             for name, member in held.members.items()
-            if not zarr_arrays.metadata_hold(folder, name, member, held.chunk, rows)
+            if not zarr_arrays.metadata_hold(folder, name, member, held.chunk_size, rows)
         ),
     )
 
@@ -197,8 +197,8 @@ def _wrong(
 ) -> str | None:
     if line.get("store", held.identity) != held.identity:
         return "it belongs to a different manifest: another model, composite or target policy"
-    if len(line["ids"]) > held.chunk:
-        return f"it lists {len(line['ids'])} samples, a chunk has {held.chunk} rows"
+    if len(line["ids"]) > held.chunk_size:
+        return f"it lists {len(line['ids'])} samples, a chunk has {held.chunk_size} rows"
     if set(line["files"]) != set(held.members):
         other = sorted(set(line["files"]) ^ set(held.members))
         return f"{other[0]}: the journal and the manifest list different arrays"

@@ -24,15 +24,15 @@ _GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 _LEVEL = 1  # of Zstandard: faster than any disk, and nearly as small as higher levels
 
 
-def metadata(member: Member, rows: int, chunk: int) -> dict[str, Any]:
-    """The Zarr v3 metadata of a member with `rows` rows, `chunk` of them per chunk."""
+def metadata(member: Member, rows: int, chunk_size: int) -> dict[str, Any]:
+    """The Zarr v3 metadata of a member with `rows` rows, `chunk_size` of them per chunk."""
     floating = "float" in member.dtype
     return {
         "shape": [rows, *member.shape],
         "data_type": member.dtype,
         "chunk_grid": {
             "name": "regular",
-            "configuration": {"chunk_shape": [chunk, *(max(n, 1) for n in member.shape)]},
+            "configuration": {"chunk_shape": [chunk_size, *(max(n, 1) for n in member.shape)]},
         },
         "fill_value": "NaN" if floating else False if member.dtype == "bool" else 0,
         "codecs": [
@@ -48,13 +48,13 @@ def _wide(dtype: str) -> bool:
     return dtype not in ("bool", "int8", "uint8")
 
 
-def open_array(path: Path, name: str, member: Member, rows: int, chunk: int) -> Any:
+def open_array(path: Path, name: str, member: Member, rows: int, chunk_size: int) -> Any:
     """Opens a member for reading, with the length given by the journal, whatever its own metadata say."""
     ts = need("tensorstore", "reading a store")
     spec = {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": f"{path / name}/"},
-        "metadata": metadata(member, rows, chunk),
+        "metadata": metadata(member, rows, chunk_size),
         "fill_missing_data_reads": False,  # a missing file is damage, not NaN
     }
     return ts.open(spec, open=True, read=True, assume_metadata=True).result()
@@ -65,12 +65,12 @@ def files(name: str, member: Member, chunk: int) -> str:
     return "/".join([name, "c", str(chunk), *("0" for _ in member.shape)])
 
 
-def create(path: Path, members: Mapping[str, Member], chunk: int, rows: int) -> None:
+def create(path: Path, members: Mapping[str, Member], chunk_size: int, rows: int) -> None:
     """Creates the group and its empty arrays. Idempotent."""
     set_group(path)
     for name, member in members.items():
         (path / name).mkdir(exist_ok=True)
-        set_rows(path, name, member, chunk, rows)
+        set_rows(path, name, member, chunk_size, rows)
 
 
 def set_group(path: Path) -> None:
@@ -87,7 +87,7 @@ def group_holds(path: Path) -> bool:
         return False
 
 
-def set_rows(path: Path, name: str, member: Member, chunk: int, rows: int) -> None:
+def set_rows(path: Path, name: str, member: Member, chunk_size: int, rows: int) -> None:
     """Writes a member's metadata with `rows` rows, in the form that tensorstore writes."""
     ts = need("tensorstore", "writing a store")
     safe_files.clear(path, path / name / METADATA)
@@ -95,7 +95,7 @@ def set_rows(path: Path, name: str, member: Member, chunk: int, rows: int) -> No
         {
             "driver": "zarr3",
             "kvstore": {"driver": "memory"},
-            "metadata": metadata(member, rows, chunk),
+            "metadata": metadata(member, rows, chunk_size),
         },
         create=True,
         context=ts.Context(),
@@ -104,7 +104,7 @@ def set_rows(path: Path, name: str, member: Member, chunk: int, rows: int) -> No
     kvstore.write(METADATA, memory.kvstore[METADATA]).result()
 
 
-def metadata_hold(path: Path, name: str, member: Member, chunk: int, rows: int | None) -> bool:
+def metadata_hold(path: Path, name: str, member: Member, chunk_size: int, rows: int | None) -> bool:
     """Whether a member's metadata are intact, and declare `rows` rows if that number is given."""
     try:
         found = json.loads(safe_files.read(path / name / METADATA))
@@ -112,7 +112,7 @@ def metadata_hold(path: Path, name: str, member: Member, chunk: int, rows: int |
             return False
         return all(
             found[key] == value
-            for key, value in metadata(member, found["shape"][0], chunk).items()
+            for key, value in metadata(member, found["shape"][0], chunk_size).items()
             if key != "codecs"
         ) and [c["name"] for c in found["codecs"]] == ["bytes", "zstd", "crc32c"]
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
@@ -120,15 +120,15 @@ def metadata_hold(path: Path, name: str, member: Member, chunk: int, rows: int |
 
 
 class Encoder:
-    """Encodes chunks of one member: from rows (<= chunk, ...) to the bytes of a file."""
+    """Encodes chunks of one member: from rows (<= chunk_size, ...) to the bytes of a file."""
 
-    def __init__(self, member: Member, chunk: int) -> None:
+    def __init__(self, member: Member, chunk_size: int) -> None:
         ts = need("tensorstore", "writing a store")
-        self._shape = (chunk, *member.shape)
+        self._shape = (chunk_size, *member.shape)
         spec = {
             "driver": "zarr3",
             "kvstore": {"driver": "memory"},
-            "metadata": metadata(member, chunk, chunk),
+            "metadata": metadata(member, chunk_size, chunk_size),
             "store_data_equal_to_fill_value": True,
         }
         self._array = ts.open(spec, create=True, context=ts.Context()).result()

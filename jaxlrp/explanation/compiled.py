@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import functools
 import threading
@@ -32,15 +33,27 @@ class Programs:
     and for each of JAX's settings. Arrays are its arguments. So are arrays that the function closes
     over, which would otherwise be copied into each program; as with `jax.jit`, the function is traced
     once for each program, and later changes of other captured state are not seen.
+
+    Args:
+      limit: how many programs are held.
+      holds_arrays: whether programs of functions that close over arrays are held, and with them the arrays.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = LIMIT, *, holds_arrays: bool = True) -> None:
         self._limit = limit
+        self._holds_arrays = holds_arrays
+        self._owner: Hashable = None
         self._held: collections.OrderedDict[Hashable, _Program] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def of(self, owner: Hashable) -> Programs:
+        """The same programs, of which `run` uses those of this owner."""
+        view = copy.copy(self)
+        view._owner = owner
+        return view
 
     def run(
         self,
@@ -62,7 +75,7 @@ class Programs:
         """
         leaves, tree = jax.tree.flatten(inputs)
         try:
-            key = (what, tree, tuple(map(_key, leaves)), _compat.trace_context())
+            key = (self._owner, what, tree, tuple(map(_key, leaves)), _compat.trace_context())
             hash(key)
         except TypeError:
             return fun(inputs)[0]
@@ -73,15 +86,19 @@ class Programs:
         if program is None:
             program = _trace(fun, leaves, tree)
             check(program.shapes)
-            with self._lock:
-                self._held[key] = program
-                while len(self._held) > self._limit:
-                    self._held.popitem(last=False)
+            if self._holds_arrays or not program.constants:
+                self._hold(key, program)
         else:
             check(program.shapes)
         if program.run is None:
             return fun(inputs)[0]
         return program([leaf for leaf in leaves if _compat.is_array(leaf)])
+
+    def _hold(self, key: Hashable, program: _Program) -> None:
+        with self._lock:
+            self._held[key] = program
+            while len(self._held) > self._limit:
+                self._held.popitem(last=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,31 +173,70 @@ class _Same:
         return id(self._value)
 
 
-def _static(value: Any, depth: int = 0) -> Hashable:
+def key_of_value(value: Any) -> Hashable:
+    """A key that is equal for equal values, functions and frozen dataclasses among them.
+
+    Raises:
+      TypeError: if something in it has no hash, or a function reads what has none, such as an array or a
+        dictionary, which may be another one at the next call.
+    """
+    key = _static(value, strict=True)
+    hash(key)
+    return key
+
+
+def _static(value: Any, depth: int = 0, strict: bool = False) -> Hashable:
     """A key that is equal for equal values: `1`, `1.0` and `True` are not, two like functions are.
 
     A function that is written down in a loop is a new object in each iteration, but the same program.
+
+    Args:
+      value: any.
+      depth: how many functions read each other on the way to it.
+      strict: raise `TypeError` for a function that reads what has no hash, which otherwise is equal to
+        itself alone.
     """
-    inner = functools.partial(_static, depth=depth + 1)
+    inner = functools.partial(_static, depth=depth, strict=strict)
     if isinstance(value, (bool, int, float, complex)):
         return type(value), repr(value)
-    if depth > 8:  # a function that closes over itself
-        return _Same(value)
     if type(value) is tuple:
         return tuple, tuple(map(inner, value))
     if isinstance(value, functools.partial):
         return type(value), inner((value.func, value.args, *value.keywords.items()))
+    if _is_frozen(value):
+        fields = (getattr(value, field.name) for field in dataclasses.fields(value))
+        return type(value), inner(tuple(fields))
+    if strict and isinstance(value, types.MethodType):
+        return type(value), inner(value.__self__), value.__func__
     if isinstance(value, types.FunctionType):
         try:
-            closed = tuple(cell.cell_contents for cell in value.__closure__ or ())
-            held = (value.__defaults__, *(value.__kwdefaults__ or {}).items())
-            used = tuple(_globals_of(value.__code__, value.__globals__))
-            parts = (value.__code__, inner(held), inner(closed), inner(used))
+            if depth > 8:
+                raise TypeError(f"{value!r} reads itself")
+            parts = value.__code__, _static(_read_by(value), depth + 1, strict)
             hash(parts)
-        except (TypeError, ValueError):  # it reads an array, or a variable without a value yet
+        except (TypeError, ValueError) as error:  # an array, or a variable without a value yet
+            if strict:
+                raise TypeError(str(error)) from error
             return _Same(value)
         return parts
     return type(value), value
+
+
+def _is_frozen(value: Any) -> bool:
+    """Whether a value is a frozen dataclass that compares by its fields."""
+    options = getattr(type(value), "__dataclass_params__", None)
+    return options is not None and options.frozen and options.eq
+
+
+def _read_by(function: types.FunctionType) -> tuple[Any, ...]:
+    """The defaults of a function, what it closes over, and the global variables that it reads.
+
+    Raises:
+      ValueError: if one of these has no value yet.
+    """
+    defaults = (function.__defaults__, *(function.__kwdefaults__ or {}).items())
+    closed = tuple(cell.cell_contents for cell in function.__closure__ or ())
+    return defaults, closed, tuple(_globals_of(function.__code__, function.__globals__))
 
 
 def _globals_of(code: types.CodeType, known: dict[str, Any]) -> Iterator[Any]:

@@ -61,7 +61,7 @@ def check_finite(
     if not all(map(_is_finite, jax.tree.leaves(result.relevance))):
         raise NonFiniteError(
             "the relevance of the explained argument holds NaN or infinity, but that of every layer's "
-            f"output is finite: it is made by the first layer, {paths[0]!r} with {plan[paths[0]]!r}"
+            f"output is finite: it first appears at the input of layer {paths[0]!r} with {plan[paths[0]]!r}"
         )
     initial = targets.initial(begun, target, plan.readout)
     sizes = jax.tree.map(lambda z, g: float(jnp.abs(to_relevance(z, g)).sum()), begun, initial)

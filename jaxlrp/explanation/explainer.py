@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxlrp.composites import Composite
 from jaxlrp.composites.given import as_composite
 from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
-from jaxlrp.explanation.compiled import Programs
+from jaxlrp.explanation.compiled import Programs, key_of_value
 from jaxlrp.explanation.debug import check_finite
 from jaxlrp.explanation.ledger import Ledger, compute_ledger
 from jaxlrp.explanation.plan import CompositeLike, Plan, make_plan
@@ -33,10 +34,10 @@ class Explainer(BaseExplainer):
     Attributes:
       model: the function that is explained, and the position of the explained argument.
       composite: which rule each layer gets, a `Composite` or a `Plan`.
-      record: paths or shell patterns of layers whose relevance and activation are given back.
+      record: paths or shell patterns of layers whose relevance and activation are returned.
       start: the layer at which relevance begins, None for the output.
-      parameters: positions of arguments whose own relevance is given back.
-      debug: whether values are checked.
+      parameters: positions of arguments whose own relevance is returned.
+      debug: whether all values are checked for NaN and infinity.
       jit: whether eager calls are compiled.
     """
 
@@ -124,7 +125,7 @@ class Explainer(BaseExplainer):
         return self._call("vjp", self._vjp, request, self.parameters)
 
     def plan(self, *args: Any, fun_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> Plan:
-        """What will happen: every layer of the function and its rule. See `jaxlrp.plan`."""
+        """Every layer of the function and its rule; computes nothing. See `jaxlrp.plan`."""
         given = Arguments(self.model, args, self.parameters)
         traced = trace(given, all_kwargs(kwargs, fun_kwargs))
         return make_plan(traced.network, self.composite)
@@ -196,10 +197,10 @@ def explain(
         are inputs of layers; all other values, other arguments included, are parameters. By default the
         first argument; for a Linen module and its `apply` the first after the variables.
       has_aux: whether `fun` returns (output, auxiliary).
-      record: paths or shell patterns of layers whose relevance and activation are given back.
+      record: paths or shell patterns of layers whose relevance and activation are returned.
       start: the path, or a pattern for it, of one layer at whose output relevance begins; `target`
         then refers to that output.
-      parameters: positions of arguments whose own relevance is given back, `R_w = w g_w`.
+      parameters: positions of arguments whose own relevance is returned, `R_w = w g_w`.
       debug: look for NaN and infinity in arguments, activations and relevances, and raise with the
         name of the first layer; report the gain of each layer, and warn where relevance grows a
         hundredfold. Not under `jit`.
@@ -261,7 +262,7 @@ def plan(
     fun_kwargs: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Plan:
-    """What will happen: every layer of a function and its rule. Computes nothing.
+    """Every layer of a function and its rule. Computes nothing.
 
     Args:
       fun, composite, argnums, has_aux: as in `explain`.
@@ -289,6 +290,11 @@ def plan(
     return explainer.plan(*args, fun_kwargs=fun_kwargs, **kwargs)
 
 
+_LEDGERS = Programs(
+    holds_arrays=False
+)  # of the function `ledger`, whose explainers live for one call
+
+
 def ledger(
     fun: Function,
     composite: CompositeLike = None,
@@ -305,12 +311,14 @@ def ledger(
     """Where relevance is absorbed, layer by layer and between layers.
 
     Args:
-      fun, composite, argnums, has_aux, jit: as in `explain`. To compile once for several calls, make
-        an explainer and call its method `ledger`.
+      fun, composite, argnums, has_aux: as in `explain`.
+      jit: as in `explain`: compile a call with concrete arrays. The last 32 programs of functions that
+        read no arrays but their arguments are kept. For any other function, and for an NNX module, make
+        an explainer and call its method `ledger`: each call here compiles again.
       *args, **kwargs: arguments of `fun`.
       target: as in `explain`; without it the whole output is the initial relevance.
-      zero_bias: count no bias in any layer: rules drop it, and a constant that is added passes
-        relevance on. Then layers absorb by stabilizers and rules alone.
+      zero_bias: give biases and added constants no relevance. What layers then absorb is due to
+        stabilizers and rules alone.
       fun_kwargs: keyword arguments of `fun` whose names are used here.
 
     Returns:
@@ -332,6 +340,12 @@ def ledger(
             "the composite, None for the default"
         )
     explainer = explain(fun, composite, argnums=argnums, has_aux=has_aux, jit=jit)
+    if explainer.model.state is None:
+        with contextlib.suppress(TypeError):
+            owner = key_of_value(
+                (explainer.model.call, explainer.composite, explainer.argnums, has_aux)
+            )
+            explainer = dataclasses.replace(explainer, _programs=_LEDGERS.of(owner))
     return explainer.ledger(
         *args, target=target, zero_bias=zero_bias, fun_kwargs=fun_kwargs, **kwargs
     )

@@ -35,10 +35,10 @@ class LedgerRow:
 
     Attributes:
       received: the relevance of its output.
-      passed: what it sent to its inputs.
+      passed: the relevance that it sent to its inputs.
       bias: what its bias kept, or constants that it joins to what depends on the input.
       stabilizer: what its stabilizer kept.
-      rule: the rest: what the rule itself made or lost, such as z+ where nothing is positive.
+      rule: the rest: what the rule itself created or lost, such as z+ if no contribution is positive.
       magnitude: the sum of |R| over its output; of a layer in a scan, of the step where it is greatest.
       kind: of the layer, see `jaxlrp.KINDS`, or what else it is: "softmax", "constant",
         "carry", "stopped", "autodiff".
@@ -68,8 +68,8 @@ class Ledger:
     """Relevance from the output to the input; `print` it.
 
     Attributes:
-      output: the relevance that the output began with, a sum over everything.
-      input: the relevance that arrived at the explained argument.
+      output: the initial relevance of the output, in total.
+      input: the relevance that arrived at the explained argument, in total.
       magnitude: the sum of |R| over the output.
       rows: by path, in the order of evaluation: layers, and what keeps relevance between them.
       cuts: the operations whose results are constants although they read the input, each with its path
@@ -84,22 +84,22 @@ class Ledger:
 
     @property
     def absorbed(self) -> Array:
-        """What all rows together kept."""
+        """The relevance that all rows kept, in total."""
         return _sum([e.received - e.passed for e in self.rows.values()])
 
     @property
     def elsewhere(self) -> Array:
-        """What no row accounts for: the rounding of floats."""
+        """The relevance that no row accounts for: rounding errors."""
         return self.output - self.input - self.absorbed
 
     @property
     def gains(self) -> dict[str, Array]:
-        """By path, the sum of |R| at its output in units of that at the output of the function."""
+        """By path, the sum of |R| that the row received, divided by that of the output."""
         return {path: e.magnitude / self.magnitude for path, e in self.rows.items()}
 
     @property
     def warning(self) -> str:
-        """Where relevance grew beyond `LIMIT` times its start, and what to do; "" where it did not."""
+        """Where relevance grew a hundredfold, and what to do; "" if nowhere."""
         gains = {path: float(gain) for path, gain in reversed(self.gains.items())}
         return growth_warning(gains)
 

@@ -38,7 +38,7 @@ def one(what: str, pattern: str, paths: Sequence[str]) -> str:
     found = some(what, pattern, paths)
     if len(found) > 1:
         listed = ", ".join(map(repr, found[:5])) + (", ..." if len(found) > 5 else "")
-        raise ValueError(f"{what} must match one layer and matches {len(found)}: {listed}")
+        raise ValueError(f"{what} must match one layer, but matches {len(found)}: {listed}")
     return found[0]
 
 

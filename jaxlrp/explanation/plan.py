@@ -17,10 +17,11 @@ from jaxlrp.explanation.growth import Step, plan_warning
 from jaxlrp.explanation.patterns import matching
 from jaxlrp.explanation.unsupported import unsupported
 from jaxlrp.network.coverage import Coverage, cover
+from jaxlrp.network.discrete import is_discrete
 from jaxlrp.network.layers import Layer
 from jaxlrp.network.nodes import Network
 from jaxlrp.network.wiring import before_each
-from jaxlrp.propagation.interpreter import Rules
+from jaxlrp.propagation.interpreter import PlannedRules
 from jaxlrp.rules import Rule
 
 
@@ -44,6 +45,7 @@ class Row:
     loops: int = 0
     repeats: int = 1
     before: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    read_by_integers: bool = False  # an embedding with no float before it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +100,11 @@ class Plan:
         return tree
 
     def replace(self, changes: Mapping[str, Rule]) -> Plan:
-        """A plan with other rules for some layers; of several patterns, the first that fits decides.
+        """A plan with other rules for some layers; the first pattern that matches a layer wins.
 
         Args:
-          changes: from a path or a shell pattern to a rule. A pattern stands for those layers that
-            it matches and the rule applies to.
+          changes: from a path or a shell pattern to a rule. A pattern changes only the layers that
+            the rule applies to.
 
         Raises:
           KeyError: if a pattern matches no layer.
@@ -142,7 +144,7 @@ class Plan:
                 left += before[now]
         return frozenset(found)
 
-    def rules_for(self, start: str | None = None) -> Rules:
+    def rules_for(self, start: str | None = None) -> PlannedRules:
         """The rules by path, as they are propagated; with a `start`, any unit may be given relevance.
 
         Args:
@@ -152,16 +154,16 @@ class Plan:
         feeds = [
             math.inf if row.loops else row.depth  # the next step of a loop hands it to all in it
             for row, rule in pairs
-            if row.kind not in rule.keeps_zero
+            if row.kind not in rule.keeps_zero and not row.read_by_integers
         ]
         floor = math.inf if start else max(feeds, default=0)
         of = {row.path: rule for row, rule in pairs}
         by_relevance = self.readout == "relevance"
-        return Rules(of, floor, self.readout, by_relevance and bool(feeds or start))
+        return PlannedRules(of, floor, by_relevance and bool(feeds or start))
 
     @property
     def warning(self) -> str:
-        """Where relevance may grow without bound, and what to do; "" where nothing tells of it."""
+        """Where relevance may grow without bound, and what to do; "" if nowhere."""
         pairs = zip(self.rows, self.rules, strict=True)
         return plan_warning(Step(row.path, row.kind, rule, row.repeats) for row, rule in pairs)
 
@@ -198,6 +200,7 @@ def row_of(layer: Layer, before: tuple[str, ...] = ()) -> Row:
         layer.path, layer.kind, layer.name, layer.module, layer.input_shapes, layer.output_shape,
         layer.absorbed, layer.depth, layer.source, layer.loops,
         layer.repeats, before,
+        layer.kind == "embedding" and all(is_discrete(a.dtype) for a in layer.input_avals),
     )  # fmt: skip
 
 
@@ -227,7 +230,7 @@ def make_plan(network: Network, composite: CompositeLike) -> Plan:
 
 
 def _rule(layer: Layer, composite: Composite) -> Rule:
-    rule = composite.find(layer) or default_rule(layer)
+    rule = composite.find(layer) or default_rule(layer, composite.readout)
     if rule is None:
         raise unsupported(layer)
     return rule

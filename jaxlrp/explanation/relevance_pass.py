@@ -111,7 +111,7 @@ class RelevancePass:
         if outputs and not floats:
             dtypes = sorted({str(network.graph.avals[v].dtype) for v in outputs})
             raise TypeError(
-                f"the output has dtype {', '.join(dtypes)}: relevance begins at a floating-point output; "
+                f"the output has dtype {', '.join(dtypes)}: relevance needs a floating-point output; "
                 "explain the function that gives scores, or cast the output, f(x).astype('float32')"
             )
         cuts = cuts_before(network.structure.dependence, outputs)
@@ -121,10 +121,10 @@ class RelevancePass:
             raise ValueError(
                 f"the output depends on {what} only through operations that carry no relevance: {listed}. "
                 "Comparisons, positions of maxima, casts to booleans and `stop_gradient` are constants: "
-                "explain the function of what comes after them, or replace them by a smooth function"
+                "explain the part of the function after them, or replace them by a smooth function"
             )
         raise ValueError(
-            f"the output does not depend on {what}: name the argument that holds the input"
+            f"the output does not depend on {what}: pass argnums= of the argument that holds the input"
         )
 
     def _matching(self, what: str, patterns: Iterable[str]) -> list[str]:
@@ -142,7 +142,8 @@ class RelevancePass:
             if row.kind in ("dense", "conv") and not rule.splits_parameters:
                 raise ValueError(
                     f"parameters={given.parameters} asks for the relevance of parameters, which the "
-                    f"rule {rule!r} at {row.path!r} does not define"
+                    f"rule {rule!r} at {row.path!r} does not define: give this layer "
+                    "another rule, such as Epsilon()"
                 )
         dtypes = {n: jnp.result_type(given.values[n]) for n in given.indices(given.parameters)}
         return [n for n, dtype in dtypes.items() if jnp.issubdtype(dtype, jnp.inexact)]

@@ -26,7 +26,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What an explanation gives. A pytree.
+    """The result of an explanation. A pytree.
 
     Attributes:
       output: of the function.

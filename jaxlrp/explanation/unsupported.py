@@ -35,15 +35,12 @@ def _hint(layer: Layer) -> str:
     if why := P.REFUSED.get(layer.ops[0].primitive):
         return f"{why} "
     if layer.name.startswith("call_exported"):
-        return (
-            "It is an exported function, which cannot be looked into: explain the function before its "
-            "export. "
-        )
+        return "It is an exported function, which hides its operations: explain the original function. "
     if layer.name.startswith(_KERNELS):
         return (
-            "It is a kernel whose inside no trace shows: while you explain, choose the implementation "
-            "in JAX operations, such as `jax.nn.dot_product_attention(..., implementation='xla')` or "
-            "`flax.linen.dot_product_attention`. "
+            "It is a kernel, and a trace does not show its operations: while you explain, choose an "
+            "implementation in JAX operations, such as `jax.nn.dot_product_attention(..., "
+            "implementation='xla')` or `flax.linen.dot_product_attention`. "
         )
     return ""
 

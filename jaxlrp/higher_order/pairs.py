@@ -20,7 +20,7 @@ def pairs(
     composite: CompositeLike = None,
     *,
     pool: Callable[[Array], Array] | None = None,
-    chunk: int = 32,
+    batch_size: int = 32,
 ) -> Callable[[Array, Array], Array]:
     r"""Explains which pairs of features make two inputs similar (BiLRP), a second-order explanation.
 
@@ -34,7 +34,7 @@ def pairs(
       composite: the rules; `composites.default()` if None.
       pool: function from relevance in the shape of the input to a smaller array, such as sums over patches.
         The size of the result is the product of two pooled sizes.
-      chunk: number of outputs to explain at once, >= 1. Only affects memory and speed.
+      batch_size: number of outputs to explain at once, >= 1. Only affects memory and speed.
 
     Returns:
       A function from two inputs (x, x') to R, (*shape of pooled x, *shape of pooled x').
@@ -60,7 +60,7 @@ def pairs(
             found = explained(x, target=alone).relevance
             return widen(found if pool is None else pool(found))
 
-        return lax.map(of_output, jnp.arange(size), batch_size=min(chunk, size))
+        return lax.map(of_output, jnp.arange(size), batch_size=min(batch_size, size))
 
     def of_pair(x: Array, other: Array) -> Array:
         a, b = each(jnp.asarray(x)), each(jnp.asarray(other))

@@ -54,7 +54,7 @@ class Stages:
     explainers: tuple[Explainer, ...]
     node_axis: int
     from_input: bool
-    chunk: int
+    batch_size: int
 
     @property
     def model(self) -> Model:
@@ -138,7 +138,7 @@ class Stages:
             target = jnp.moveaxis(alone.reshape(shape[axis], *behind), 0, axis)
             return read(self._send(layer, args, kwargs, target))
 
-        return lax.map(one, (nodes, relevance), batch_size=self.chunk)
+        return lax.map(one, (nodes, relevance), batch_size=self.batch_size)
 
     def _send(self, start: int, args: tuple, kwargs: dict, target: Target) -> Arrived:
         """Relevance that arrives from a layer, or from the output if `start` is the number of layers."""
@@ -167,7 +167,7 @@ def stages_of(
     node_axis: int,
     argnums: int | Sequence[int] | None,
     from_input: bool,
-    chunk: int,
+    batch_size: int,
 ) -> Stages:
     """Checks the arguments that do not depend on a call of the function.
 
@@ -185,5 +185,5 @@ def stages_of(
             f"argnums must be one integer, because a walk begins at a node of one argument, got "
             f"{argnums!r}; explain one argument, or pass from_input=False to begin walks at a layer"
         )
-    check_count("chunk", chunk)
-    return Stages(tuple(layers), explainers, node_axis, from_input, chunk)
+    check_count("batch_size", batch_size)
+    return Stages(tuple(layers), explainers, node_axis, from_input, batch_size)

@@ -25,7 +25,7 @@ def subgraph(
     node_axis: int = 0,
     argnums: int | Sequence[int] | None = None,
     from_input: bool = True,
-    chunk: int = 32,
+    batch_size: int = 32,
 ) -> Callable[..., Array]:
     r"""Relevance of a set of nodes: the total of all walks that never leave it.
 
@@ -36,7 +36,7 @@ def subgraph(
     outside of S lose their relevance at each layer, all at once.
 
     Args:
-      fun, layers, composite, node_axis, argnums, from_input, chunk: as in `walks`. Relevance that goes
+      fun, layers, composite, node_axis, argnums, from_input, batch_size: as in `walks`. Relevance that goes
         around a layer is kept, because it does not leave S at any of the given layers.
 
     Returns:
@@ -58,7 +58,7 @@ def subgraph(
       >>> jnp.rint(found).astype(int).tolist()
       [8, 17]
     """
-    stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, chunk)
+    stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, batch_size)
     explained = stages.explainers[-1]
 
     def of_sets(*args: Any, nodes: Any, target: Target = None, **kwargs: Any) -> Array:
@@ -79,7 +79,7 @@ def subgraph(
 
         single = inside[0].ndim == 1
         stacked = [jnp.atleast_2d(jnp.asarray(mask, jnp.float32)) for mask in inside]
-        found = lax.map(one, stacked, batch_size=chunk)
+        found = lax.map(one, stacked, batch_size=batch_size)
         return found[0] if single else found
 
     return of_sets

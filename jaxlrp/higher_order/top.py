@@ -65,7 +65,7 @@ def top_walks(
     node_axis: int = 0,
     argnums: int | Sequence[int] | None = None,
     from_input: bool = True,
-    chunk: int = 32,
+    batch_size: int = 32,
 ) -> Callable[..., TopWalks]:
     r"""The k most relevant walks through a graph network, in polynomial time.
 
@@ -88,7 +88,7 @@ def top_walks(
     always suffices (R is the relevance of the output, R_k that of the k-th walk).
 
     Args:
-      fun, layers, composite, node_axis, argnums, from_input, chunk: as in `walks`.
+      fun, layers, composite, node_axis, argnums, from_input, batch_size: as in `walks`.
       k: number of walks, >= 1.
       by: "magnitude", or "positive" or "negative" for the most relevant ones for and against.
       beam: number of suffixes kept at each layer, >= 1. More take longer and never find fewer walks.
@@ -114,7 +114,7 @@ def top_walks(
       >>> found.walks[0].tolist(), round(found.relevance[0].item())
       ([1, 1, 1], 8)
     """
-    stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, chunk)
+    stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, batch_size)
     k, beam = check_count("k", k), check_count("beam", beam)
     check_one_of("by", by, tuple(_ORDERS))
 

@@ -25,7 +25,7 @@ def walks(
     node_axis: int = 0,
     argnums: int | Sequence[int] | None = None,
     from_input: bool = True,
-    chunk: int = 32,
+    batch_size: int = 32,
 ) -> Callable[..., Array]:
     r"""Relevance of walks through a graph network: which chain of nodes carried it (GNN-LRP).
 
@@ -46,7 +46,7 @@ def walks(
       from_input: whether a walk begins at a node of the explained argument. False: it begins at a
         layer, and includes all relevance that continues from there to the explained arguments. There may
         then be several arguments, of any shapes.
-      chunk: number of simultaneous backward passes, >= 1. Only affects memory and speed.
+      batch_size: number of simultaneous backward passes, >= 1. Only affects memory and speed.
 
     Returns:
       A function `(*args, walks, target=None, **kwargs) -> (M,)`: relevance of each walk, summed over
@@ -68,7 +68,7 @@ def walks(
       >>> jnp.rint(found).astype(int).tolist()
       [1, 0]
     """
-    stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, chunk)
+    stages = stages_of(fun, layers, composite, node_axis, argnums, from_input, batch_size)
 
     def of_walks(*args: Any, walks: ArrayLike, target: Target = None, **kwargs: Any) -> Array:
         given = np.asarray(walks)
@@ -137,14 +137,14 @@ def _check_walks(given: np.ndarray, nodes: list[int], from_input: bool) -> None:
             )
 
 
-def walks_along(edges: ArrayLike, length: int, *, most: int = 1_000_000) -> np.ndarray:
+def walks_along(edges: ArrayLike, length: int, *, max_walks: int = 1_000_000) -> np.ndarray:
     """All walks of a given length along the edges of a graph.
 
     Args:
       edges: (N, N), nonzero where a step from a node (row) to a node (column) is possible. Graph
         networks that keep a node's own features have a nonzero diagonal.
       length: number of steps, >= 1.
-      most: maximum number of walks.
+      max_walks: maximum number of walks.
 
     Returns:
       Integers (M, length + 1), in lexicographic order.
@@ -164,8 +164,8 @@ def walks_along(edges: ArrayLike, length: int, *, most: int = 1_000_000) -> np.n
     count = np.ones(len(possible))
     for _ in range(length):
         count = possible @ count
-    if count.sum() > most:
-        raise ValueError(f"there are {count.sum():.3g} walks, more than most={most}")
+    if count.sum() > max_walks:
+        raise ValueError(f"there are {count.sum():.3g} walks, more than max_walks={max_walks}")
     found = np.arange(len(possible))[:, None]
     for _ in range(length):
         walk, step = np.nonzero(possible[found[:, -1]])

@@ -7,11 +7,13 @@ and LRP-0 propagates relevance through that layer.
 
 from jaxlrp.inspection.aggregate import per_band, per_channel, per_segment
 from jaxlrp.inspection.bands import EEG, Bands
+from jaxlrp.inspection.chain import Chain
 from jaxlrp.inspection.fourier import DCT, DFT, DFT2
 from jaxlrp.inspection.layer import Inspection, decompose, inspect
+from jaxlrp.inspection.matrices import PCA, Matrix
 from jaxlrp.inspection.stdft import STDFT
 from jaxlrp.inspection.streaming import stream, windows
-from jaxlrp.inspection.transform import PCA, Chain, Functions, Matrix, Segments, Transform
+from jaxlrp.inspection.transform import Functions, Segments, Transform
 from jaxlrp.inspection.wavelets import Wavelet
 
 __all__ = [

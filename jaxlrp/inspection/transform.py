@@ -1,4 +1,4 @@
-"""Linear transforms, from which virtual inspection layers are made."""
+"""What a linear transform of an inspection layer is; transforms by functions, and into segments."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import ArrayLike
 
-from jaxlrp import _compat
 from jaxlrp._checks import check_count
 
 
@@ -80,104 +78,6 @@ class Transform:
           TypeError: if the transform has no time axis.
         """
         raise TypeError(f"{type(self).__name__} has no time axis, only: {self.axes}")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class Matrix(Transform):
-    """A transform defined by your own matrix.
-
-    z = T x,   x ~ S z
-
-    Attributes:
-      analysis: T, (K, N).
-      synthesis: S, (N, K); None for the pseudo-inverse of T, which minimizes the residual.
-
-    Raises:
-      ValueError: if the shapes do not match.
-
-    Example:
-      >>> import numpy as np
-      >>> Matrix(np.array([[1.0, 1.0], [1.0, -1.0]])).forward(jnp.array([3.0, 1.0])).tolist()
-      [4.0, 2.0]
-    """
-
-    analysis: Any
-    synthesis: Any = None
-
-    def __post_init__(self) -> None:
-        if not hasattr(self.analysis, "shape"):
-            return  # a pytree that is being rebuilt without arrays
-        k, n = _two_axes("analysis", self.analysis)
-        if self.synthesis is None:
-            object.__setattr__(self, "synthesis", np.linalg.pinv(_concrete(self.analysis)))
-        elif np.shape(self.synthesis) != (n, k):
-            raise ValueError(
-                f"synthesis must have shape {(n, k)}, that of analysis transposed, got "
-                f"{np.shape(self.synthesis)}"
-            )
-
-    def forward(self, x: Array) -> Array:
-        _check_length(self, x.shape[-1], jnp.shape(self.analysis)[1])
-        return x @ _like(self.analysis, x).T
-
-    def inverse(self, z: Array, lengths: tuple[int, ...]) -> Array:
-        return z @ _like(self.synthesis, z).T
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class PCA(Transform):
-    """Principal components: z = V (x - mean), x ~ mean + V^T z.
-
-    Relevance of the mean is returned as offset, and of what the components miss as residual.
-
-    Attributes:
-      components: V, (K, N), orthonormal rows.
-      mean: (N,), in the units of x.
-
-    Example:
-      >>> import numpy as np
-      >>> waves = np.random.default_rng(0).normal(size=(50, 8))
-      >>> PCA.fit(waves, 3).components.shape
-      (3, 8)
-    """
-
-    axes: ClassVar[tuple[str, ...]] = ("component",)
-
-    components: Any
-    mean: Any
-
-    @classmethod
-    def fit(cls, signals: ArrayLike, n_components: int | None = None) -> PCA:
-        """The leading components of a set of signals.
-
-        Args:
-          signals: (M, N), one per row.
-          n_components: K, the number of components, between 1 and min(M, N); None for all.
-
-        Raises:
-          ValueError: if `signals` or `n_components` is invalid.
-        """
-        data = np.asarray(signals, np.float64)
-        _two_axes("signals", data)
-        most = min(data.shape)
-        if n_components is not None and not 1 <= n_components <= most:
-            raise ValueError(f"n_components must be between 1 and {most}, got {n_components!r}")
-        mean = data.mean(axis=0)
-        _, _, components = np.linalg.svd(data - mean, full_matrices=False)
-        return cls(components[:n_components], mean)
-
-    def offset(self, lengths: tuple[int, ...]) -> Array:
-        _check_length(self, lengths[0], jnp.shape(self.mean)[0])
-        return jnp.asarray(self.mean)
-
-    def forward(self, x: Array) -> Array:
-        _check_length(self, x.shape[-1], self.components.shape[1])
-        return x @ _like(self.components, x).T
-
-    def inverse(self, z: Array, lengths: tuple[int, ...]) -> Array:
-        return z @ _like(self.components, z)
 
 
 @jax.tree_util.register_static
@@ -248,97 +148,6 @@ class Segments(Transform):
         return (np.arange(-(-n // self.length)) + 0.5) * self.length / sample_rate
 
 
-@jax.tree_util.register_pytree_node_class
-@dataclasses.dataclass(frozen=True, eq=False, init=False)
-class Chain(Transform):
-    """Several transforms in sequence: each reads the last output axes of the previous one.
-
-    Attributes:
-      parts: the transforms in order, at least one.
-
-    Example:
-      >>> from jaxlrp.inspection import DFT
-      >>> Chain(Segments(4), DFT()).forward(jnp.ones(8)).shape
-      (2, 3)
-    """
-
-    parts: tuple[Transform, ...]
-
-    def __init__(self, *parts: Transform) -> None:
-        if not parts:
-            raise ValueError("a Chain needs at least one transform")
-        object.__setattr__(self, "parts", parts)
-
-    def tree_flatten(self) -> tuple[tuple[Transform, ...], None]:
-        return self.parts, None
-
-    @classmethod
-    def tree_unflatten(cls, _: None, parts: tuple[Transform, ...]) -> Chain:
-        return cls(*parts)
-
-    @property
-    def axes(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        names: tuple[str, ...] = ()
-        for part in self.parts:
-            names = names[: max(len(names) - part.reads, 0)] + part.axes
-        return names
-
-    @property
-    def reads(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.parts[0].reads
-
-    def offset(self, lengths: tuple[int, ...]) -> Array | None:
-        for part, shape in self._read(lengths)[1:]:
-            if part.offset(shape) is not None:
-                raise ValueError(
-                    f"only the first transform of a chain may have an offset, not {part!r}"
-                )
-        return self.parts[0].offset(lengths)
-
-    def forward(self, x: Array) -> Array:
-        for part in self.parts:
-            x = part.forward(x)
-        return x
-
-    def inverse(self, z: Array, lengths: tuple[int, ...]) -> Array:
-        for part, shape in reversed(self._read(lengths)):
-            z = part.inverse(z, shape)
-        return z
-
-    def pool(self, relevance: Array) -> Array:
-        # If a part summed values that a later part still splits, the detail of the later one would be lost.
-        for part in self.parts[:-1]:
-            if pools(part):
-                raise ValueError(
-                    f"only the last transform of a chain may sum relevance, not {part!r}"
-                )
-        return self.parts[-1].pool(relevance)
-
-    def _read(self, lengths: tuple[int, ...]) -> list[tuple[Transform, tuple[int, ...]]]:
-        """Each part with the lengths of its input axes."""
-        found = []
-        x = jax.ShapeDtypeStruct(lengths, jnp.float32)
-        for part in self.parts:
-            found.append((part, x.shape[len(x.shape) - part.reads :]))
-            x = jax.eval_shape(part.forward, x)
-        return found
-
-    def _first(self, name: str, n: int) -> tuple[Transform, int]:
-        for part, shape in self._read((n,) * self.reads):
-            if name in part.axes and name in self.axes:
-                return part, shape[-1]
-        raise TypeError(f"{self!r} has no axis {name!r}, only: {self.axes}")
-
-    def frequencies(self, n: int, sample_rate: float) -> np.ndarray:
-        part, length = self._first("frequency", n)
-        return part.frequencies(length, sample_rate)
-
-    def times(self, n: int, sample_rate: float) -> np.ndarray:
-        name = "segment" if "segment" in self.axes else "frame"
-        part, length = self._first(name, n)
-        return part.times(length, sample_rate)
-
-
 def pools(transform: Transform) -> bool:
     """Whether a transform sums relevance."""
     return type(transform).pool is not Transform.pool
@@ -348,36 +157,6 @@ def check_rate(sample_rate: float) -> None:
     """Checks that a sample rate is finite and positive."""
     if not 0.0 < sample_rate < math.inf:
         raise ValueError(f"sample_rate must be positive and finite, in hertz, got {sample_rate!r}")
-
-
-def _check_length(transform: Transform, got: int, expected: int) -> None:
-    if got != expected:
-        raise ValueError(
-            f"{type(transform).__name__} is for signals of {expected} samples, got {got} along "
-            "the axis; check axis=, or cut the signal into windows"
-        )
-
-
-def _two_axes(name: str, value: Any) -> tuple[int, int]:
-    if np.ndim(value) != 2:
-        raise ValueError(f"{name} must be a matrix, got shape {np.shape(value)}")
-    return np.shape(value)  # pyright: ignore[reportReturnType]
-
-
-def _concrete(matrix: Any) -> np.ndarray:
-    if _compat.is_traced(matrix):
-        raise ValueError(
-            "synthesis must be given if analysis is traced: there is no pseudo-inverse then"
-        )
-    return np.asarray(matrix, np.float64)
-
-
-def _like(matrix: Any, x: Array) -> Array:
-    """A matrix in the precision of x."""
-    matrix = jnp.asarray(matrix)
-    if jnp.iscomplexobj(x) or not jnp.iscomplexobj(matrix):
-        return matrix.astype(x.dtype)
-    return matrix.astype(jnp.result_type(x.dtype, jnp.complex64))
 
 
 def check_signal(x: Any) -> None:

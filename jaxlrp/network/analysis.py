@@ -24,7 +24,8 @@ from jaxlrp.network.dependence import (
 from jaxlrp.network.dominators import dominators
 from jaxlrp.network.graph import Graph, Op, Value
 from jaxlrp.network.intervals import ANY, Bounds, intervals
-from jaxlrp.network.softmax import Mixture, softmaxes
+from jaxlrp.network.mixtures import Mixture
+from jaxlrp.network.softmax import softmaxes
 
 __all__ = ["ANY", "Bounds", "Edge", "Structure", "analyze", "is_inexact"]
 

@@ -191,8 +191,8 @@ def linear(op: Op, values: list[Any], results: list[Any], deltas: Deltas) -> Del
         ]
         return as_floats(op, operands)
     raise UnsupportedError(
-        f"`{p}` takes integers that carry relevance {where('', op.source)}, and it is not known how "
-        "relevance flows through it there: cast them to floats before, x.astype('float32')"
+        f"`{p}` {where('', op.source)} reads integers that carry relevance, and jaxlrp does not know how "
+        "relevance flows through it: cast them to floats first, x.astype('float32')"
     )
 
 

@@ -80,14 +80,15 @@ class Layer:
       steps: what computes it: operations, or whole calls.
       ops: the operations, one by one.
       input_avals, output_aval: shape and dtype of the inputs and of the output.
-      depth: how many dense layers and convolutions lie between it and the input, on the longest path. In a
-        scan it is that of the last step.
-      height: the same between it and the output; in a scan that of the first step.
+      depth: how many dense layers and convolutions lie between it and the input, on the longest path; in a
+        scan, in the last step.
+      height: the same between it and the output; in a scan, in the first step.
       loops: how many scans there are around it.
-      repeats: how many steps those of them take that read a part of the explained input in each.
+      repeats: how often it runs in those of these scans that read a part of the explained input in
+        each step.
       nonnegative: whether its input is known to be >= 0.
       rectified: whether its output is read by a ReLU alone, so that no relevance arrives where z < 0.
-      detail: what is particular to its kind, see `Detail`.
+      detail: what only its kind has, see `Detail`.
     """
 
     kind: str
@@ -140,7 +141,7 @@ class Layer:
 
     @property
     def form(self) -> LinearForm | None:
-        """The linear form of a linear layer; None of others."""
+        """The linear form of a linear layer; None for other layers."""
         return self.detail if isinstance(self.detail, LinearForm) else None
 
     @property
@@ -163,7 +164,7 @@ class Layer:
         return f"Layer({self.kind} {self.path!r}: {self.input_shapes} -> {self.output_shape})"
 
     def detail_as(self, of: type[D]) -> D:
-        """The detail, where the kind of the layer has one of this class.
+        """The detail, which must be of this class.
 
         Raises:
           TypeError: if it has none.

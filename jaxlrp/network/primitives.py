@@ -221,14 +221,14 @@ _REFUSED = {
         "cholesky", "eig", "eigh", "hessenberg", "householder_product", "lu", "qr", "schur", "svd",
         "tridiagonal",
     ),
-    "A maximum over devices has no derivative in JAX: take it of `lax.stop_gradient(x)`, or gather "
-    "the values and take the maximum of them.": ("pmax", "pmin"),
-    "It moves data between devices as the input says.": ("ragged_all_to_all",),
-    "It reduces by a function that the library does not know.": ("reduce", "reduce_window"),
+    "A maximum over devices has no derivative in JAX: apply it to `lax.stop_gradient(x)`, or gather "
+    "the values and take their maximum.": ("pmax", "pmin"),
+    "Which device gets which value depends on the input.": ("ragged_all_to_all",),
+    "It reduces with a custom function.": ("reduce", "reduce_window"),
     "It belongs to the derivative of a maximum over windows: explain the function, not its "
     "derivative.": ("select_and_gather_add", "select_and_scatter", "select_and_scatter_add"),
     "It reads or writes a mutable array: write a function of values.": ("get", "swap"),
-    "It is a stage of JAX's own derivatives, which no traced function holds.": (
+    "It is internal to JAX's derivatives: explain the function, not its derivative.": (
         "custom_lin", "dce_sink", "stage",
     ),
 }  # fmt: skip

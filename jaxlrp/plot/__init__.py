@@ -19,7 +19,8 @@ except ImportError as error:
         'install the extra: pip install "jaxlrp[plot]"'
     ) from error
 
-from jaxlrp.plot.image import grid, heatmap, overlay, to_rgb
+from jaxlrp.plot.grid import grid
+from jaxlrp.plot.image import heatmap, overlay, to_rgb
 from jaxlrp.plot.normalize import normalize
 from jaxlrp.plot.panel import panel
 from jaxlrp.plot.signal import signal

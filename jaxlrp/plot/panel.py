@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
-from jaxlrp.plot.image import add_colorbar, new_axes
+from jaxlrp.plot.figures import add_colorbar, new_axes
 from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 
 

@@ -9,7 +9,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from jaxlrp.plot.image import NotebookFigure, add_colorbar, root_figure
+from jaxlrp.plot.figures import NotebookFigure, add_colorbar, root_figure
 from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 
 _WIDTHS = (1.2, 3.2)  # points: at zero relevance, at the limit

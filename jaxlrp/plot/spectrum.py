@@ -6,7 +6,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Colormap, Normalize
 from numpy.typing import ArrayLike
 
-from jaxlrp.plot.image import add_colorbar, new_axes
+from jaxlrp.plot.figures import add_colorbar, new_axes
 from jaxlrp.plot.normalize import as_colormap, as_real, blend, symmetric_limit
 
 _DECIBELS = 40.0  # from black to white in a spectrogram

@@ -20,28 +20,25 @@ from jaxlrp.network.nodes import Account, Body, Booked, Network, Plain, Renamed
 from jaxlrp.propagation import layer_vjp, ledger_rows
 from jaxlrp.propagation.taps import PASSED, RECEIVED, book, mask, tap
 from jaxlrp.rules import Rule
-from jaxlrp.rules.lookup import LookUp
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Rules:
+class PlannedRules:
     """The rules of a plan.
 
     Attributes:
       of: by path.
       floor: at this depth and below it no unit that is zero gets relevance from above.
-      readout: of the plan, "relevance" or "gradient".
       feeds: whether units that are zero may get relevance at all.
     """
 
     of: Mapping[str, Rule]
     floor: float = dataclasses.field(metadata={"static": True})
-    readout: str = dataclasses.field(default="relevance", metadata={"static": True})
     feeds: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
-def interpret(network: Network, rules: Rules, inputs: Sequence[Any], taps: Taps) -> Result:
+def interpret(network: Network, rules: PlannedRules, inputs: Sequence[Any], taps: Taps) -> Result:
     """Evaluates a network.
 
     Args:
@@ -119,10 +116,10 @@ def _pass_zeros(node: Plain, env: Env) -> None:
     env[out] = layer_vjp.passed(env[node.scaled], env[out])
 
 
-def _layer(layer: Layer, rules: Rules, inputs: tuple, env: Env, taps: Taps, rectified: bool) -> Any:
+def _layer(
+    layer: Layer, rules: PlannedRules, inputs: tuple, env: Env, taps: Taps, rectified: bool
+) -> Any:
     rule, ledger = rules.of[layer.path], taps.ledger.get(layer.path)
-    if layer.kind == "embedding" and rule.is_autodiff:
-        rule = LookUp(gradient=rules.readout == "gradient")
     layer = rule.explained_layer(layer)
     operands = tuple(raw(env[v]) for v in layer.operands)
     if layer.kind == "unsupported" and not rule.is_autodiff and len(layer.ops[0].outputs) > 1:
@@ -151,7 +148,7 @@ def _by_autodiff(layer: Layer, inputs: tuple, operands: tuple, env: Env) -> Any:
     return layer.forward(inputs, operands)
 
 
-def _rectified(network: Network, rules: Rules) -> set[int]:
+def _rectified(network: Network, rules: PlannedRules) -> set[int]:
     """Outputs that a ReLU alone reads, whose rule gives no relevance to values below zero."""
     relus = {
         node.inputs[0]
@@ -169,7 +166,7 @@ def _rectified(network: Network, rules: Rules) -> set[int]:
     }
 
 
-def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Recorded:
+def _body(node: Body, rules: PlannedRules, env: Env, taps: Taps) -> Recorded:
     op, flow = node.op, CONTROL_FLOW[node.op.primitive]
     inputs = [env[v] for v in op.inputs]
     ahead = len(inputs) - len(flow.operands(op))  # what chooses a branch carries no relevance
@@ -180,7 +177,7 @@ def _body(node: Body, rules: Rules, env: Env, taps: Taps) -> Recorded:
             begun = lifted(jnp.asarray(raw(inputs[i])))
             inputs[i] = book(begun, account, RECEIVED)
 
-    def run(i: int, rules: Rules, inputs: list[Any], taps: Taps) -> Result:
+    def run(i: int, rules: PlannedRules, inputs: list[Any], taps: Taps) -> Result:
         return interpret(node.bodies[i], rules, inputs, taps)
 
     carrying = _carrying(node)

@@ -12,6 +12,7 @@ from jaxlrp.rules.elementwise import (
 )
 from jaxlrp.rules.inputs import Flat, WSquare, ZBox
 from jaxlrp.rules.linear import LRP0, Epsilon, Gamma
+from jaxlrp.rules.lookup import LookUp
 from jaxlrp.rules.normalizers import Detach, LocalTaylor
 from jaxlrp.rules.pooling import Norm, WinnerTakesAll
 from jaxlrp.rules.products import Proportional, SignalTakesAll, Uniform
@@ -32,6 +33,7 @@ __all__ = [
     "Gradient",
     "GuidedBackprop",
     "LocalTaylor",
+    "LookUp",
     "Norm",
     "Pass",
     "Proportional",

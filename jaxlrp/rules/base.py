@@ -190,6 +190,17 @@ class Rule:
         return False
 
 
+class Autodiff(Rule):
+    """A rule that is what autodiff does. An embedding has no such rule: a lookup has no derivative."""
+
+    kinds: ClassVar[frozenset[str]] = ALL_KINDS - {"embedding"}
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
+
+    @property
+    def is_autodiff(self) -> bool:
+        return True
+
+
 class Stabilized(Rule):
     """A rule that divides by a denominator kept off zero, with the hyperparameter `stabilizer`."""
 

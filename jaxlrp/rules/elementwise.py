@@ -11,7 +11,7 @@ from jax import Array
 from jaxlrp._checks import check_at_least
 from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.numerics import summed_to, tiny, to_gradient_form, to_relevance
-from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, rule
+from jaxlrp.rules.base import ALL_KINDS, Autodiff, BoundLayer, Rule, Shares, rule
 
 _ONE_TO_ONE = frozenset(
     {"activation", "scale", "shift", "normalizer", "quotient", "quantizer", "unsupported"}
@@ -19,19 +19,14 @@ _ONE_TO_ONE = frozenset(
 
 
 @rule
-class Gradient(Rule):
+class Gradient(Autodiff):
     """What autodiff does: `g_in = f'(x) g`.
 
     In gradient form it is LRP-0 for what is linear, and it multiplies relevance by d for a function
     that is homogeneous of degree d. For an unsupported operation it says: I know, take the gradient.
     """
 
-    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
     stops_below_zero: ClassVar[bool] = True
-
-    @property
-    def is_autodiff(self) -> bool:
-        return True
 
 
 @rule
@@ -60,8 +55,8 @@ class Pass(Rule):
         x = inputs[0]
         if not _broadcasts(x, z):
             raise ValueError(
-                f"Pass passes relevance on unchanged, but {layer.layer.path!r} turns shape {x.shape} "
-                f"into {z.shape}: give this layer another rule"
+                f"Pass passes relevance on unchanged, but {layer.layer.path!r} changes the shape "
+                f"{x.shape} to {z.shape}: give this layer another rule"
             )
         # the relevance first: s(z) / s(x) needs no g, and would be computed early and held till here
         relevance, kept = _arriving(layer, x, z, g)

@@ -32,8 +32,8 @@ class ZBox(_InputRule):
 
     R_j = sum_k  (x_j w_jk - l_j w_jk^+ - h_j w_jk^-) / (sum_j ...) R_k
 
-    A pixel contributes by its distance from the bound that the weight points away from, so a black
-    one (x = l) can carry relevance. The bias cancels. Conserves relevance.
+    A pixel contributes by its distance from the bound: l for a positive weight, h for a negative one. So
+    a black pixel (x = l) can carry relevance. The bias cancels. Conserves relevance.
 
     Attributes:
       low, high: the bounds l and h, in the units of x: numbers, or arrays that broadcast to x.

@@ -18,7 +18,16 @@ from jax import Array
 from jaxlrp._checks import check_at_least, check_one_of
 from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.numerics import Stabilizer, as_stabilizer, checked, positive, to_relevance
-from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, Stabilized, option, rule
+from jaxlrp.rules.base import (
+    ALL_KINDS,
+    Autodiff,
+    BoundLayer,
+    Rule,
+    Shares,
+    Stabilized,
+    option,
+    rule,
+)
 
 Zed = Callable[..., Array]
 
@@ -91,23 +100,17 @@ def kept_bias(option: str, bias: Array) -> Array:
 
 
 @rule
-class LRP0(Rule):
+class LRP0(Autodiff):
     r"""LRP-0: relevance shared by contribution. It is what autodiff does in gradient form.
 
     R_j = sum_k  x_j w_jk / z_k R_k,   z_k = sum_j x_j w_jk + b_k
 
-    No division takes place, and none can fail. The bias keeps a share, so relevance is not
+    Nothing is divided, so no division by zero can occur. The bias keeps a share, so relevance is not
     conserved: sum(R_j) = sum(R_k (z_k - b_k) / z_k).
 
     References:
       Bach et al. (2015), eq. 56, https://doi.org/10.1371/journal.pone.0130140
     """
-
-    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
-
-    @property
-    def is_autodiff(self) -> bool:
-        return True
 
 
 @rule
@@ -123,7 +126,7 @@ class Epsilon(LinearRule):
       epsilon: damping, >= 0, in the units of z, or a function that keeps z off zero. Zero is LRP-0,
         not finite where z is 0.
       bias: "absorb": the bias counts in z and keeps its share; "zero": it does not count. Without it
-        z may be far nearer to zero than epsilon is meant for, and relevances large.
+        z may come so close to zero that epsilon is too small and relevances explode.
 
     Raises:
       ValueError: if epsilon is a negative Python number (traced values are not checked).

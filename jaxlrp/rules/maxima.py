@@ -58,8 +58,8 @@ def _window(op: Op, x: Array, z: Array, g: Array) -> Array:
     dilation, padding = op.params["window_dilation"], op.params["padding"]
     if any(d != 1 for d in op.params["base_dilation"]):
         raise NotImplementedError(
-            f"{op.primitive} with base_dilation {op.params['base_dilation']}: no front end of Flax "
-            "makes one; pool the values without dilating them"
+            f"{op.primitive} with base_dilation {op.params['base_dilation']} is not supported: "
+            "pool the values without dilating them"
         )
     worst = jnp.inf if op.primitive in P.MINIMA else -jnp.inf
     padded = lax.pad(x, jnp.asarray(worst, x.dtype), [(lo, hi, 0) for lo, hi in padding])

@@ -16,8 +16,8 @@ class ZPlus(LinearRule):
 
     R_j = sum_k  (x_j w_jk)^+ / (sum_j (x_j w_jk)^+ + b_k^+) R_k
 
-    (x w)^+ = x^+ w^+ + x^- w^-, so negative inputs are counted right. The same as AlphaBeta(1, 0).
-    The positive part of the bias keeps a share.
+    (x w)^+ = x^+ w^+ + x^- w^-, so contributions of negative inputs count, too. It is
+    AlphaBeta(1, 0). The positive part of the bias keeps a share.
 
     Attributes:
       bias: "absorb" or "zero", as in `Epsilon`.

@@ -18,12 +18,13 @@ from jaxlrp.spray.analyze import Settings, analyze, analyze_points
 from jaxlrp.spray.clusters import DBSCAN, HDBSCAN, Agglomerative, KMeans
 from jaxlrp.spray.domains import Frequency, Pooled, Raw, Spectrum, default_domains
 from jaxlrp.spray.effects import Effect, effect
+from jaxlrp.spray.features import features
+from jaxlrp.spray.findings import Finding, Screening
 from jaxlrp.spray.neighbors import Neighbors, graph, neighbors
 from jaxlrp.spray.null import surprise
 from jaxlrp.spray.preprocess import (
     absolute,
     compose,
-    features,
     l1_normalize,
     pool,
     resize,
@@ -31,7 +32,7 @@ from jaxlrp.spray.preprocess import (
 )
 from jaxlrp.spray.ranking import Candidate, Ranking, fisher_score, rank
 from jaxlrp.spray.report import report
-from jaxlrp.spray.screening import Finding, Screening, screen
+from jaxlrp.spray.screening import screen
 from jaxlrp.spray.screening_report import screening_report
 from jaxlrp.spray.spectral import eigengap, spectral
 from jaxlrp.spray.views import PCA, TSNE, UMAP

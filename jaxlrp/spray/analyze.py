@@ -15,8 +15,9 @@ from jaxlrp._checks import check_count
 from jaxlrp.spray import extras, seeds
 from jaxlrp.spray.analysis import Analysis, Clustering, Embedding
 from jaxlrp.spray.clusters import Clusterer, KMeans
+from jaxlrp.spray.features import as_rows, features
 from jaxlrp.spray.neighbors import graph, neighbors
-from jaxlrp.spray.preprocess import Step, as_rows, features, l1_normalize
+from jaxlrp.spray.preprocess import Step, l1_normalize
 from jaxlrp.spray.spectral import eigengap, spectral
 from jaxlrp.spray.views import PCA, TSNE, UMAP, View
 

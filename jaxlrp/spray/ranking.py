@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike
 
 from jaxlrp.errors import near
 from jaxlrp.spray.analysis import Analysis, used_columns
-from jaxlrp.spray.preprocess import Step, l1_normalize, length, prepared
+from jaxlrp.spray.features import length, preprocessed
+from jaxlrp.spray.preprocess import Step, l1_normalize
 
 _RIDGE = 1e-6  # in units of the mean variance, added to the variance within groups
 _PERFECT = 1000.0
@@ -262,7 +263,7 @@ def cluster_means(
             f"{length(relevance)} samples"
         )
     ordered = [np.sort(rows) for rows in groups]
-    for where, values in prepared(relevance, preprocess, wanted, batch_size):
+    for where, values in preprocessed(relevance, preprocess, wanted, batch_size):
         rows = wanted[where]  # ascending, as `wanted` is
         for i, group in enumerate(ordered):
             here = group[slice(*np.searchsorted(group, [rows[0], rows[-1] + 1]))]

@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxlrp._checks import check_count
 from jaxlrp._html import page, table, text
+from jaxlrp.spray.findings import Finding, Screening
 from jaxlrp.spray.preprocess import Step, l1_normalize
 from jaxlrp.spray.ranking import Ranking, cluster_means
 from jaxlrp.spray.report import Pictures, class_names, number, section
-from jaxlrp.spray.screening import Finding, Screening
 
 if TYPE_CHECKING:
     from jaxlrp.spray.report import Draw
