@@ -60,7 +60,7 @@ def programs(
     """Functions of (variables, x)."""
     explain = lrp.explain(case.module.apply, composites.epsilon_plus())
     conditional = concepts.conditional(explain)
-    chunked = concepts.conditional(explain, chunk_size=64)
+    chunked = concepts.conditional(explain, batch_size=64)
     local = concepts.local(explain, family)
     target = int(case.target[0])
 

@@ -129,7 +129,7 @@ def conditional_maps(
     net: Pretrained, explain: lrp.Explainer, of: Recording, conditions: list[concepts.Condition]
 ) -> np.ndarray:
     """Relevance of samples under each condition, (K, N, 1024)."""
-    method = concepts.conditional(explain, chunk_size=8)
+    method = concepts.conditional(explain, batch_size=8)
     found = [
         np.asarray(
             method(

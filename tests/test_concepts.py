@@ -165,7 +165,7 @@ def test_k_at_once_equals_the_slow_way(name):
         alone = explain(x, target=TARGET, condition={family.layer: mask}).relevance
         close(relevance, alone)
     order = np.random.default_rng(1).permutation(len(conditions))
-    shuffled = concepts.conditional(explain, chunk_size=2)(
+    shuffled = concepts.conditional(explain, batch_size=2)(
         x, target=TARGET, conditions=[conditions[i] for i in order]
     )
     close(shuffled.relevance, found[order])
@@ -188,7 +188,7 @@ def test_transposed_equals_naive(name):
     explain, x, family = family_of(name)
     k = n_concepts(name)
     regions = RNG.normal(size=(3, *x.shape[1:-1], 1))
-    found = concepts.local(explain, family, chunk_size=2)(x, target=TARGET, regions=regions)
+    found = concepts.local(explain, family, batch_size=2)(x, target=TARGET, regions=regions)
     every = [family[i] for i in range(k)]
     slow = concepts.conditional(explain, cut=True)(x, target=TARGET, conditions=every).relevance
     axes = tuple(range(3, slow.ndim + 1))

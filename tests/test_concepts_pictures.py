@@ -424,7 +424,7 @@ def test_layers_next_to_each_other_share_the_relevance_of_a_node(net):
 def test_graph_is_the_same_in_chunks(net):
     explain, x = net
     whole = concepts.graph(explain, LAYERS, width=(5, 3))(x[:1], target=1, node=("sum", 0))
-    parts = concepts.graph(explain, LAYERS, width=(5, 3), chunk_size=2)(
+    parts = concepts.graph(explain, LAYERS, width=(5, 3), batch_size=2)(
         x[:1], target=1, node=("sum", 0)
     )
     assert set(whole.edges) == set(parts.edges)

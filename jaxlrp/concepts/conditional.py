@@ -24,7 +24,7 @@ from jaxlrp.targets import Target
 
 
 def conditional(
-    explainer: Explainer, *, cut: bool = False, chunk_size: int | None = None
+    explainer: Explainer, *, cut: bool = False, batch_size: int | None = None
 ) -> ConceptExplainer[Explanation]:
     r"""Explains under conditions on concepts: where, and by which lower concepts, a concept is used.
 
@@ -42,7 +42,7 @@ def conditional(
       cut: True lets relevance pass only through the conditioned layers: paths around one of them, such as
         a skip connection, are closed. False multiplies in place, and what bypasses the layer stays. With
         cut, each condition must name layers that lie on one path.
-      chunk_size: conditions whose backward passes run together, >= 1; None for all of them. It bounds
+      batch_size: conditions whose backward passes run together, >= 1; None for all of them. It bounds
         memory.
 
     Returns:
@@ -69,9 +69,9 @@ def conditional(
       [[2, 2], [-2, 12], [0, 14]]
     """
     held = check_explainer(explainer)
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
-    compute = functools.partial(_cut if cut else _in_place, held, chunk_size)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    compute = functools.partial(_cut if cut else _in_place, held, batch_size)
     return ConceptExplainer(
         "conditional", held, compute, _stacked_by_layers if cut else _stacked, _check
     )
@@ -174,7 +174,7 @@ def _masks(
 
 
 def _in_place(
-    explainer: Explainer, chunk_size: int | None, args: tuple, kwargs: dict, target: Target,
+    explainer: Explainer, batch_size: int | None, args: tuple, kwargs: dict, target: Target,
     *, stacked: Any, order: Array, counts: tuple[int, ...],
 ) -> tuple[Explanation, Shapes]:  # fmt: skip
     (parts,), (count,) = stacked, counts
@@ -191,12 +191,12 @@ def _in_place(
         result = pullback(target=target, condition=masks)
         return result.relevance, {path: result.records[path].relevance for path in kept}
 
-    relevance, records = over(one, _of_one(parts), count, chunk_size)
+    relevance, records = over(one, _of_one(parts), count, batch_size)
     return _explanation(pullback, relevance, records), (pullback.output, activations)
 
 
 def _cut(
-    explainer: Explainer, chunk_size: int | None, args: tuple, kwargs: dict, target: Target,
+    explainer: Explainer, batch_size: int | None, args: tuple, kwargs: dict, target: Target,
     *, stacked: Any, order: Array, counts: tuple[int, ...],
 ) -> tuple[Explanation, Shapes]:  # fmt: skip
     record = (*explainer.record, *_layers(stacked))
@@ -216,7 +216,7 @@ def _cut(
         def one(condition: Any) -> tuple[Any, dict[str, Array]]:
             return cut.send(_masks(parts, condition, activations), kept)
 
-        return over(one, _of_one(parts), count, chunk_size)
+        return over(one, _of_one(parts), count, batch_size)
 
     groups = [of(parts, count) for parts, count in zip(stacked, counts, strict=True)]
     relevance, records = jax.tree.map(lambda *found: jnp.concatenate(found)[order], *groups)
@@ -305,13 +305,13 @@ def at_layers(pullback: Pullback, layers: Sequence[str]) -> dict[str, Array]:
     return {path: a for path, a in pullback.activations.items() if path in layers}
 
 
-def over(one: Any, items: Any, count: int, chunk_size: int | None) -> Any:
-    """`one` of each of `count` items, at most `chunk_size` of them together."""
+def over(one: Any, items: Any, count: int, batch_size: int | None) -> Any:
+    """`one` of each of `count` items, at most `batch_size` of them together."""
     if not jax.tree.leaves(items):
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *a.shape)), one(items))
-    if chunk_size is None or chunk_size >= count:
+    if batch_size is None or batch_size >= count:
         return jax.vmap(one)(items)
-    return lax.map(one, items, batch_size=chunk_size)
+    return lax.map(one, items, batch_size=batch_size)
 
 
 def _kept(explainer: Explainer, pullback: Pullback) -> list[str]:

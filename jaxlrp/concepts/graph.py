@@ -34,7 +34,7 @@ def graph(
     concepts: Families,
     *,
     width: Sequence[int] = (4, 2),
-    chunk_size: int | None = None,
+    batch_size: int | None = None,
 ) -> Grower:
     r"""The attribution graph of a concept: the lower concepts that it consists of, and theirs.
 
@@ -52,7 +52,7 @@ def graph(
       explainer: the result of `jaxlrp.explain`.
       concepts: families of concepts, one for each layer: a list, or a dictionary by name.
       width: how many children each node has at each level below the first, each >= 1.
-      chunk_size: conditions whose backward passes run together, >= 1; None for all of a layer and level.
+      batch_size: conditions whose backward passes run together, >= 1; None for all of a layer and level.
 
     Returns:
       A function `(*args, target=None, node, **kwargs) -> networkx.DiGraph` of a batch of one example.
@@ -86,9 +86,9 @@ def graph(
         raise ValueError(
             "width is empty: give the number of children of each level, such as (4, 2)"
         )
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
-    compute = functools.partial(_children, held, families, chunk_size)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    compute = functools.partial(_children, held, families, batch_size)
     children = ConceptExplainer("graph", held, compute, _options, lambda options, shapes: None)
     shares = ConceptExplainer(
         "graph",
@@ -256,7 +256,7 @@ def _total(
 
 
 def _children(
-    explainer: Explainer, families: Mapping[str, Concepts], chunk_size: int | None,
+    explainer: Explainer, families: Mapping[str, Concepts], batch_size: int | None,
     args: tuple, kwargs: dict, target: Target, *, nodes: Mapping[str, Array],
 ) -> tuple[dict[str, dict[str, Array]], Shapes]:  # fmt: skip
     """For each family, the relevance of the next lower concepts under K conditions on its own."""
@@ -285,5 +285,5 @@ def _children(
             arrived = {path: record.relevance for path, record in records.items()}
             return {other: _total(families[other], activations, arrived) for other in below}
 
-        found[name] = over(one, chosen, len(chosen), chunk_size)
+        found[name] = over(one, chosen, len(chosen), batch_size)
     return found, (output, activations)

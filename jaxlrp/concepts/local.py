@@ -61,7 +61,7 @@ class LocalRelevance:
 
 
 def local(
-    explainer: Explainer, concepts: Concepts, *, chunk_size: int | None = None
+    explainer: Explainer, concepts: Concepts, *, batch_size: int | None = None
 ) -> ConceptExplainer[LocalRelevance]:
     r"""The relevance of every concept of a layer in regions of the input, for all concepts at once.
 
@@ -74,7 +74,7 @@ def local(
     Args:
       explainer: the result of `jaxlrp.explain`, with rules that are linear in relevance.
       concepts: the concepts of a layer.
-      chunk_size: regions whose passes run together, >= 1; None for all. It bounds memory.
+      batch_size: regions whose passes run together, >= 1; None for all. It bounds memory.
 
     Returns:
       A function `(*args, target=None, regions, **kwargs) -> LocalRelevance`. `regions` is
@@ -99,9 +99,9 @@ def local(
         raise TypeError(
             f"concepts must be a family such as Channels(layer, axis), got {concepts!r}"
         )
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
-    compute = functools.partial(_local, held, concepts, chunk_size)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    compute = functools.partial(_local, held, concepts, batch_size)
     return ConceptExplainer("local", held, compute, _options, lambda options, shapes: None)
 
 
@@ -115,7 +115,7 @@ def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _local(
-    explainer: Explainer, family: Concepts, chunk_size: int | None,
+    explainer: Explainer, family: Concepts, batch_size: int | None,
     args: tuple, kwargs: dict, target: Target, *, regions: Array,
 ) -> tuple[LocalRelevance, Shapes]:  # fmt: skip
     layer = family.layer
@@ -147,7 +147,7 @@ def _local(
         axes = tuple(i for i in range(a.ndim) if i not in family.batch_axes(a.ndim))
         return by_concept, widen(values).sum(axis=axes) - by_concept.sum(axis=-1)
 
-    by_concept, residual = over(of, whole, len(whole), chunk_size)
+    by_concept, residual = over(of, whole, len(whole), batch_size)
     ahead = 0 if family.batch is None else 1  # the axis of the batch comes first
     result = LocalRelevance(jnp.moveaxis(by_concept, 0, ahead), jnp.moveaxis(residual, 0, ahead))
     return result, (pullback.output, activations)

@@ -250,7 +250,7 @@ class StoredScores(Mapping[str, LazyScores]):
         rows = np.empty(len(self._order), np.int64)
         rows[self._order] = np.arange(len(self._order))
         each = sum(a.dtype.itemsize * max(a.shape[1], 1) for a in arrays)
-        size, chunk = max(_BLOCK // each, 1), self._opened.manifest.chunk
+        size, chunk = max(_BLOCK // each, 1), self._opened.manifest.chunk_size
         size = max(size // chunk, 1) * chunk
         for begin in range(0, len(rows), size):
             part = slice(begin, begin + size)

@@ -73,7 +73,7 @@ class LazyArray:
           order: (rows,), indices of samples.
         """
         member = Member(self.shape[1:], self.dtype.name, self.dims)
-        return LazyArray(self._name, self._array, self._rows[order], member, self._chunk)
+        return LazyArray(self._name, self._array, self._rows[order], member, self._chunk_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for start in range(0, len(self), self._chunk_size):
