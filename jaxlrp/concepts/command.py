@@ -29,7 +29,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     """
     parser = commands.add_parser(
         "concepts", help="report which concepts of a layer a model uses on a data set of images",
-        description="Stores the relevance of every channel of a layer for every image, and writes a report: "
+        description="Stores the relevance of each channel of a layer for each image, and writes a report: "
         "what the model sees, what it uses for each class, which samples are odd, and which concepts are "
         "alike. Run the same command again to continue after an interruption, or after images were added.",
     )  # fmt: skip
@@ -95,7 +95,8 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     try:
         summary = concepts.collect(
             explain, family, source, folder / "scores", args=(net.variables,), target=target,
-            preprocess=preprocess if images else None, batch_size=arguments.batch_size, limit=arguments.limit,
+            preprocess=preprocess if images else None,
+            batch_size=arguments.batch_size, limit=arguments.limit,
             progress=arguments.progress, read=ReadOptions(workers=arguments.workers),
             compute=ComputeOptions(memory_fraction=arguments.memory_fraction),
             store=StoreOptions(verify=arguments.verify, retry_failed=arguments.retry_failed),

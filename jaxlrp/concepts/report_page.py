@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxlrp._html import page, table, text
+from jaxlrp._html import page, text
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _HEAD = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -268,11 +268,13 @@ def _alike(contents: Contents) -> list[str]:
     parts = [text("p", f"Pairs of the concepts above, by the cosine of {contents.alike_by}.")]
     if not contents.alike:
         return [*parts, text("p", "There are fewer than two concepts to compare.")]
-    rows = [[f"{a}, {b}", f"{cosine:.3f}"] for a, b, cosine in contents.alike]
-    for a, b, cosine in contents.alike[:8]:
+    for a, b, cosine in contents.alike:
         shown = "".join(_reference(contents, c, f"concept {c}") for c in (a, b))
-        parts += [text("h3", f"{a} and {b}: {cosine:.3f}"), f'<div class="row uses">{shown}</div>']
-    return [*parts, table(["concepts", "cosine"], rows)]
+        parts += [
+            text("h3", f"Concepts {a} and {b}: cosine {cosine:.3f}"),
+            f'<div class="row uses">{shown}</div>',
+        ]
+    return parts
 
 
 def _held(contents: Contents) -> str:
