@@ -3,6 +3,7 @@
 jaxlrp explain photo.jpg -o heatmap.png
 jaxlrp plan --composite epsilon_plus
 jaxlrp attribute photos/ -o relevance.zarr
+jaxlrp concepts photos/ --layer block_10/add -o report/
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 import jaxlrp as lrp
 from jaxlrp import composites
+from jaxlrp.concepts import command as concepts_command
 from jaxlrp.dataset import command
 from jaxlrp.dataset.resuming import how_to_resume
 from jaxlrp.dataset.safe_files import printable
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     command.add(commands, _model, _composite, tuple(_MODELS))
+    concepts_command.add(commands, _model, _composite)
     for parser_of in (explain, plan):
         parser_of.add_argument(
             "--model", default="efficientnet-lite0",

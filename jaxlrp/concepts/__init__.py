@@ -15,6 +15,7 @@ from jaxlrp.concepts.local import LocalRelevance, local
 from jaxlrp.concepts.locate import locate
 from jaxlrp.concepts.opened import LazyScores, StoredScores, open_scores
 from jaxlrp.concepts.references import Reference, crop_box, references
+from jaxlrp.concepts.report import ReportSize, report
 from jaxlrp.concepts.scores import Scores, normalize, scores
 from jaxlrp.concepts.statistics import Moments, Statistics
 from jaxlrp.concepts.topk import TopK
@@ -31,6 +32,7 @@ __all__ = [
     "LocalRelevance",
     "Moments",
     "Reference",
+    "ReportSize",
     "Scores",
     "Statistics",
     "StoredScores",
@@ -48,6 +50,7 @@ __all__ = [
     "open_scores",
     "read_zennit",
     "references",
+    "report",
     "scores",
     "write_zennit",
 ]

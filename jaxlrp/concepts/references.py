@@ -21,8 +21,10 @@ Box = tuple[tuple[int, int], ...]
 class Ranked(Protocol):
     """Top samples of each concept: rows (concepts, k) of a data set, -1 where there is none, and values."""
 
-    rows: Any
-    values: Any
+    @property
+    def rows(self) -> Any: ...
+    @property
+    def values(self) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

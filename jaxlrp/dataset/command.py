@@ -50,7 +50,7 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
     )  # fmt: skip
     attribute.add_argument("--limit", type=int, help="explain only the first LIMIT samples")
     attribute.set_defaults(run=lambda a: _attribute(_command(a), a, model, composite))
-    _add_options(attribute).add_argument("--dtype", choices=DTYPES, help="dtype of the relevance")
+    add_options(attribute).add_argument("--dtype", choices=DTYPES, help="dtype of the relevance")
 
     resume = commands.add_parser("resume", help="resume an interrupted `attribute`")
     resume.add_argument("store")
@@ -60,7 +60,7 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
     )  # fmt: skip
     resume.add_argument("--source", help="the new location of the source, if it was moved")
     resume.set_defaults(run=lambda a: _resume(a, model, composite, known))
-    _add_options(resume)
+    add_options(resume)
 
     verify = commands.add_parser(
         "verify", help="compare a store with its checksums; exit status 1 if it is damaged"
@@ -79,7 +79,7 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
     info.set_defaults(run=_info)
 
 
-def _add_options(command: argparse.ArgumentParser) -> Any:
+def add_options(command: argparse.ArgumentParser) -> Any:
     """Adds the options that `attribute` and `resume` share. Returns the group of the store."""
     command.add_argument("--batch-size", type=int, help="by default as large as memory allows")
     command.add_argument(
@@ -129,15 +129,15 @@ def _attribute(
 ) -> None:
     if arguments.progress == "log":
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    target = _target(command["target"])
+    target = target_of(command["target"])
     net = model(command["model"])
     chosen = composite(command["composite"], net)
-    source = _source(command["source"])
+    source = open_source(command["source"])
 
     def preprocess(image: np.ndarray) -> np.ndarray:
         return np.asarray(net.preprocess(image))[0]
 
-    images = _check(net, source, preprocess, command, target)
+    images = check_model(net, source, preprocess, command, target)
     summary = runner.attribute(
         explainer=lrp.explain(net.model.apply, chosen, argnums=1),
         source=source,
@@ -162,14 +162,16 @@ def _attribute(
     print(printable(str(summary)))
 
 
-def _source(path: str) -> Source:
+def open_source(path: str) -> Source:
     try:
         return as_source(path)
     except TypeError as error:  # such as invalid ids
         raise ValueError(f"{path!r}: {error}") from error
 
 
-def _check(net: Any, source: Source, preprocess: Any, command: dict[str, Any], target: Any) -> bool:
+def check_model(
+    net: Any, source: Source, preprocess: Any, command: dict[str, Any], target: Any
+) -> bool:
     """Whether a source holds images, which the model must preprocess.
 
     Raises:
@@ -219,7 +221,7 @@ def _check_classes(word: str, target: Any, shape: tuple[int, ...]) -> None:
         )
 
 
-def _target(word: str) -> Any:
+def target_of(word: str) -> Any:
     if word == "predicted":
         return lrp.targets.predicted
     if word == "given":

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp._checks import check_count
+from jaxlrp._html import figure_tag, page, table, text
 from jaxlrp.spray.analysis import Analysis
-from jaxlrp.spray.html import figure_tag, page, table, text
 from jaxlrp.spray.preprocess import Step, l1_normalize
 from jaxlrp.spray.ranking import Candidate, Ranking
 

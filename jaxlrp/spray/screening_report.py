@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxlrp._checks import check_count
+from jaxlrp._html import page, table, text
 from jaxlrp.spray.findings import Finding, Screening
-from jaxlrp.spray.html import page, table, text
 from jaxlrp.spray.preprocess import Step, l1_normalize
 from jaxlrp.spray.ranking import Ranking, cluster_means
 from jaxlrp.spray.report import Pictures, class_names, number, section

@@ -1,4 +1,4 @@
-"""HTML of a report: all text is escaped, all images are embedded."""
+"""HTML of reports: all text is escaped, all images are embedded."""
 
 from __future__ import annotations
 
@@ -39,18 +39,30 @@ def figure_tag(figure: Figure, alternative: str) -> str:
     """A matplotlib figure as an embedded PNG."""
     held = io.BytesIO()
     figure.savefig(held, format="png", dpi=110)
-    data = base64.b64encode(held.getvalue()).decode("ascii")
-    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'
+    return image_tag(held.getvalue(), alternative)
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """The whole page."""
+def image_tag(data: bytes, alternative: str, kind: str = "png") -> str:
+    """An image file as an embedded image. `kind` is "png" or "jpeg"."""
+    held = base64.b64encode(data).decode("ascii")
+    return f'<img alt="{html.escape(alternative)}" src="data:image/{kind};base64,{held}">'
+
+
+def page(title: str, parts: Iterable[str], *, style: str = "", head: str = "") -> str:
+    """The whole page.
+
+    Args:
+      title: plain text.
+      parts: HTML.
+      style: CSS after that of all reports.
+      head: HTML at the end of the head.
+    """
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             text("title", title),
-            f"<style>{_STYLE}</style>\n</head>\n<body>",
+            f"<style>{_STYLE}{style}</style>\n{head}</head>\n<body>",
             text("h1", title),
             *parts,
             "</body>\n</html>\n",

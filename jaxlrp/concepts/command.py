@@ -1,0 +1,136 @@
+"""The command of concepts: `jaxlrp concepts photos/ --layer LAYER -o report/`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import jaxlrp as lrp
+from jaxlrp.dataset import command as shared
+from jaxlrp.dataset.command import Chooser, Loader
+from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
+from jaxlrp.dataset.policy import Top
+from jaxlrp.dataset.readers import READERS
+from jaxlrp.dataset.safe_files import printable
+from jaxlrp.dataset.source import Id, Indexed
+
+
+def add(commands: Any, model: Loader, composite: Chooser) -> None:
+    """Adds the command to the command line.
+
+    Args:
+      commands: the subparsers of `argparse`.
+      model, composite: functions that look up names.
+    """
+    parser = commands.add_parser(
+        "concepts", help="report which concepts of a layer a model uses on a data set of images",
+        description="Stores the relevance of each channel of a layer for each image, and writes a report: "
+        "what the model sees, what it uses for each class, which samples are odd, and which concepts are "
+        "alike. Run the same command again to continue after an interruption, or after images were added.",
+    )  # fmt: skip
+    parser.add_argument(
+        "source", help=f"a folder of images, or a file of type {', '.join(READERS)}"
+    )
+    parser.add_argument("--layer", required=True, help="the layer, as `jaxlrp plan` names it")
+    parser.add_argument(
+        "--axis", type=int, default=-1,
+        help="the axis of the layer's output that holds its channels, which are the concepts; the models "
+        "of this package are channels-last, hence -1 by default",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", dest="folder", required=True,
+        help="the folder of the report: index.html, and the scores in scores/",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", default="efficientnet-lite0",
+        help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained",
+    )  # fmt: skip
+    parser.add_argument("--composite", default="epsilon_gamma_box")
+    parser.add_argument(
+        "--target", default="predicted",
+        help="what is explained: predicted, given (by the source), or a class index",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=int, help="only the first LIMIT samples")
+    parser.set_defaults(run=lambda a: _run(a, model, composite))
+    shared.add_options(parser)
+
+
+def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> None:
+    from jaxlrp import concepts
+
+    if arguments.progress in ("auto", "log"):
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    target = shared.target_of(arguments.target)
+    if isinstance(target, (Top, list)):
+        raise ValueError(
+            f"--target must be predicted, given, or one class index, got {arguments.target!r}"
+        )
+    net = model(arguments.model)
+    if net.to_image is None:
+        raise ValueError(
+            f"the inputs of the model {arguments.model!r} are not images: call jaxlrp.concepts.report from "
+            "Python"
+        )
+    source = shared.open_source(arguments.source)
+    if not isinstance(source, Indexed):
+        raise ValueError(
+            f"{arguments.source!r} cannot be read twice, which a report needs: pass a folder of images, or "
+            "an .npy, .npz or .h5 file"
+        )
+
+    def preprocess(image: np.ndarray) -> np.ndarray:
+        return np.asarray(net.preprocess(image))[0]
+
+    named = {"source": arguments.source, "model": arguments.model, "target": arguments.target}
+    images = shared.check_model(net, source, preprocess, named, target)
+    explain = lrp.explain(net.model.apply, composite(arguments.composite, net), argnums=1)
+    family = concepts.Channels(arguments.layer, arguments.axis)
+    folder = pathlib.Path(arguments.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        summary = concepts.collect(
+            explain, family, source, folder / "scores", args=(net.variables,), target=target,
+            preprocess=preprocess if images else None,
+            batch_size=arguments.batch_size, limit=arguments.limit,
+            progress=arguments.progress, read=ReadOptions(workers=arguments.workers),
+            compute=ComputeOptions(memory_fraction=arguments.memory_fraction),
+            store=StoreOptions(verify=arguments.verify, retry_failed=arguments.retry_failed),
+        )  # fmt: skip
+    except ValueError as error:  # in the words of the command
+        named = str(error).replace(f"record={arguments.layer!r}", f"--layer {arguments.layer}")
+        raise ValueError(named) from error
+    print(printable(str(summary)))
+    scores = concepts.open_scores(folder / "scores")
+    written = concepts.report(
+        folder / "index.html", explain, family, scores,
+        _fetch(source, scores.ids, preprocess if images else None), axes=(0, 1),
+        args=(net.variables,), labels=net.labels, to_image=net.to_image,
+        batch_size=arguments.batch_size or 16, progress=arguments.progress,
+        title=f"Concepts of {arguments.layer} in {arguments.model}",
+    )  # fmt: skip
+    print(printable(f"report      {written}"))
+
+
+def _fetch(
+    source: Indexed, ids: Any, preprocess: Callable[[Any], Any] | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """From rows of the scores to the inputs of the model."""
+    places: dict[Id, int] = {name: i for i, name in enumerate(source.ids)}
+
+    def fetch(rows: np.ndarray) -> np.ndarray:
+        missing = [ids[row] for row in rows if ids[row] not in places]
+        if missing:
+            raise ValueError(
+                f"the sample {missing[0]!r} has scores, but the source no longer has it: put it back, or "
+                "start in another folder"
+            )
+        found = source.fetch([places[ids[row]] for row in rows])
+        inputs = [sample.input for sample in found]
+        return np.stack(inputs if preprocess is None else [preprocess(image) for image in inputs])
+
+    return fetch

