@@ -40,8 +40,19 @@ ESPRESSO = 967
 OUTPUT = pathlib.Path(__file__).parent / "_pictures"
 SIZE, QUICK_SIZE = 224, 96
 
-# Pictures of the tutorial on time series, and what its code calls them.
-SERIES = {"series_time": "in_time", "series_frequency": "in_frequency", "series_frames": "in_both"}
+# Pictures of each tutorial, and what its code calls them.
+TUTORIALS = {
+    "time_series": {
+        "series_time": "in_time",
+        "series_frequency": "in_frequency",
+        "series_frames": "in_both",
+    },
+    "concepts": {
+        "concepts_where": "where",
+        "concepts_cards": "cards",
+        "concepts_atlas": "atlas",
+    },
+}
 
 Function = Callable[..., jax.Array]
 
@@ -181,18 +192,19 @@ def explained(net: Pretrained, panel: Panel, x: np.ndarray) -> np.ndarray:
     return plot.normalize(np.asarray(run(net.variables, x))[0], percentile=99)
 
 
-def series() -> dict[str, Figure]:
-    """The pictures of the tutorial on time series, drawn by its own code."""
-    page = pathlib.Path(__file__).parent / "tutorials" / "time_series.md"
+def of_tutorial(name: str) -> dict[str, Figure]:
+    """The pictures of a tutorial, drawn by its own code."""
+    page = pathlib.Path(__file__).parent / "tutorials" / f"{name}.md"
     blocks = re.findall(
         r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
-    names: dict[str, Any] = {"__name__": "time_series"}
+    names: dict[str, Any] = {"__name__": name}
     for block in blocks:
         exec(compile(block, str(page), "exec"), names)
-        if all(name in names for name in SERIES.values()):
+        if all(drawn in names for drawn in TUTORIALS[name].values()):
             break
-    return {picture: names[name].figure for picture, name in SERIES.items()}
+    drawn = {picture: names[value] for picture, value in TUTORIALS[name].items()}
+    return {p: d if isinstance(d, Figure) else d.figure for p, d in drawn.items()}
 
 
 def main() -> None:
@@ -207,11 +219,12 @@ def main() -> None:
     inputs = np.asarray(jax.image.resize(inputs, (1, size, size, 3), "linear"))
     photograph = net.to_image(inputs)[0]
     pictures = panels(net)
-    chosen = arguments.only or [*pictures, *SERIES]
-    if not SERIES.keys().isdisjoint(chosen):
-        for name, figure in series().items():
-            figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
-        chosen = [name for name in chosen if name not in SERIES]
+    chosen = arguments.only or [*pictures, *(p for held in TUTORIALS.values() for p in held)]
+    for tutorial, held in TUTORIALS.items():
+        if not held.keys().isdisjoint(chosen):
+            for name, figure in of_tutorial(tutorial).items():
+                figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
+            chosen = [name for name in chosen if name not in held]
     known: dict[tuple, np.ndarray] = {}
     for name in track(chosen, description="pictures"):
         maps = []

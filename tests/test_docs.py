@@ -34,6 +34,8 @@ from jaxlrp import (
     virelay,
 )
 
+from selection import one_in
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -203,12 +205,14 @@ def test_every_picture_that_a_page_shows_is_drawn(make_pictures):
     shown = set()
     for page in DOCS.rglob("*.md"):
         shown |= set(re.findall(r"_pictures/(\w+)\.png", page.read_text(encoding="utf-8")))
-    assert shown == {*make_pictures.panels(net), *make_pictures.SERIES}
+    drawn = {picture for held in make_pictures.TUTORIALS.values() for picture in held}
+    assert shown == {*make_pictures.panels(net), *drawn}
 
 
-def test_pictures_of_series_are_those_of_their_page(make_pictures):
-    figures = make_pictures.series()
-    assert set(figures) == set(make_pictures.SERIES)
+@pytest.mark.parametrize("name", one_in(2, ["time_series", "concepts"]))
+def test_pictures_of_tutorials_are_those_of_their_page(make_pictures, name):
+    figures = make_pictures.of_tutorial(name)
+    assert set(figures) == set(make_pictures.TUTORIALS[name])
     for figure in figures.values():
         assert figure.axes
 
