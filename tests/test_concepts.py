@@ -495,9 +495,28 @@ def test_bad_regions_and_rules():
         found.search(0, 9)
     with pytest.raises(IndexError, match="region 1 is out of range"):
         found.search(1, 1)
-    rectified = lrp.explain(cnn, composites.guided_backprop())
+    rectified = lrp.explain(cnn, composites.by_kind("activation", lrp.rules.DeconvNet()))
     with pytest.raises(ValueError, match="not linear in relevance"):
         concepts.local(rectified, family)(x, target=TARGET, regions=np.ones((1, 5, 6, 1)))
+
+
+def test_bad_explainers():
+    family = concepts.Channels(LAST, axis=-1)
+    for explain, message in (
+        (lrp.explain(cnn, composites.guided_backprop()), "reads gradients"),
+        (lrp.explain(lambda w, x: cnn(x) * w, argnums=1, parameters=0), "has parameters=\\(0,\\)"),
+        (of_cnn().replace(debug=True), "has debug=True"),
+    ):
+        for make in (concepts.conditional, lambda e: concepts.scores(e, family)):
+            with pytest.raises(ValueError, match=message):
+                make(explain)
+    begun = of_cnn().replace(start=FIRST)
+    message = "begins at start='conv_general_dilated' and does not reach the layer 'relu:2'"
+    with pytest.raises(ValueError, match=message):
+        concepts.scores(begun, family)(IMAGES)
+    for cut in (False, True):
+        with pytest.raises(ValueError, match=message):
+            concepts.conditional(begun, cut=cut)(IMAGES, conditions=[family[0]])
 
 
 def test_a_layer_in_a_loop_has_no_shares_that_add_up():

@@ -27,7 +27,7 @@ from jaxlrp.targets import Target
 
 def collect(
     explainer: Explainer,
-    families: Families,
+    concepts: Families,
     source: SourceLike,
     output: str | os.PathLike[str],
     *,
@@ -52,7 +52,7 @@ def collect(
 
     Args:
       explainer: the result of `jaxlrp.explain`.
-      families: the concepts of a layer, such as `Channels(layer, axis)`; or several of those: a list, or a
+      concepts: the concepts of a layer, such as `Channels(layer, axis)`; or several of those: a list, or a
         dictionary by name.
       source, output, args, preprocess, batch_size, limit, progress, read, compute, store: as in
         `jaxlrp.dataset.attribute_dataset`.
@@ -93,7 +93,7 @@ def collect(
             "several targets, into a folder of its own"
         )
     return attribute_dataset(
-        collecting(held, families), source, output, args=args, target=target, preprocess=preprocess,
+        collecting(held, concepts), source, output, args=args, target=target, preprocess=preprocess,
         batch_size=batch_size, limit=limit, progress=progress, read=read, compute=compute, store=store,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from jaxlrp._checks import check_count
 from jaxlrp.concepts.conditions import Condition, Stacked, check, stack
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, check_reached
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.explanation.patterns import matching
 from jaxlrp.explanation.plan import Plan
@@ -179,6 +179,7 @@ def _in_place(
 ) -> tuple[Explanation, Shapes]:  # fmt: skip
     (parts,), (count,) = stacked, counts
     layers = _layers(stacked)
+    check_reached(explainer, args, kwargs, layers)
     pullback = explainer.replace(record=(*explainer.record, *layers)).vjp(
         *args, condition=layers, fun_kwargs=kwargs
     )
@@ -199,6 +200,7 @@ def _cut(
     explainer: Explainer, batch_size: int | None, args: tuple, kwargs: dict, target: Target,
     *, stacked: Any, order: Array, counts: tuple[int, ...],
 ) -> tuple[Explanation, Shapes]:  # fmt: skip
+    check_reached(explainer, args, kwargs, _layers(stacked))
     record = (*explainer.record, *_layers(stacked))
     pullback = explainer.replace(record=record).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, _layers(stacked))

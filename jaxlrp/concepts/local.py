@@ -12,7 +12,13 @@ from jax import Array
 
 from jaxlrp._checks import check_count
 from jaxlrp.concepts.conditional import at_layers, check_passed_once, over
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
+from jaxlrp.concepts.method import (
+    ConceptExplainer,
+    Shapes,
+    check_explainer,
+    check_reached,
+    only_array,
+)
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.explanation.patterns import one
@@ -128,6 +134,7 @@ def _local(
                 f"the rule {rule!r} of the layer {row.path!r} is not linear in relevance, so that the "
                 "relevance pass cannot be transposed: use another rule, or `conditional` for each concept"
             )
+    check_reached(explainer, args, kwargs, (layer,))
     pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, (layer,))
     a, relevance = activations[layer], pullback(target=target).records[layer].relevance

@@ -13,7 +13,13 @@ from jax import Array
 
 from jaxlrp._checks import check_count
 from jaxlrp.concepts.conditional import at_layers
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_options
+from jaxlrp.concepts.method import (
+    ConceptExplainer,
+    Shapes,
+    check_explainer,
+    check_reached,
+    no_options,
+)
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.numerics import widen
@@ -143,6 +149,7 @@ def compute_scores(
 ) -> tuple[Any, Shapes]:  # fmt: skip
     """`scores` inside a program, with what is checked of it."""
     layers = tuple(family.layer for family in families.values())
+    check_reached(explainer, args, kwargs, layers)
     pullback = explainer.replace(record=layers).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, layers)
     records = pullback(target=target).records
