@@ -95,6 +95,7 @@ print(attribute(sys.argv[1], int(sys.argv[4]), explainer=explain, target=target)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["function", "several", "given"])
 def test_functions_are_the_same_in_another_process(tmp_path: Path, target: str) -> None:
     news = []

@@ -322,6 +322,7 @@ def found_by(find, x):
     return [np.asarray(a) for a in jax.jit(find)(x)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ORDER)
 @pytest.mark.parametrize("bounded", one_in(2, [True, False]))
 def test_a_wide_search_finds_the_most_relevant_walks(by, bounded):
@@ -337,6 +338,7 @@ def test_a_wide_search_finds_the_most_relevant_walks(by, bounded):
     assert bound == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_what_was_given_up_is_within_the_bound(seed):
     fun, x, layers, every = deep(seed)
@@ -399,6 +401,7 @@ def test_a_subgraph_has_all_walks_inside(name):
     )
 
 
+@pytest.mark.slow
 def test_subgraphs_of_different_nodes_and_without_the_input():
     senders, receivers = np.nonzero(EDGES)
 

@@ -47,6 +47,7 @@ CONSERVING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", one_in(3, CONSERVING))
 def test_without_biases_all_that_is_lost_is_the_stabilizers(variables, name):
     run = jax.jit(

@@ -175,6 +175,7 @@ def relevance(logit, composite, variables, ids, mask):
     return jax.jit(lrp.explain(logit, composite, argnums=1))(variables, ids, mask).relevance
 
 
+@pytest.mark.slow
 def test_relevance_equals_that_of_a_second_derivation(x64, composite):
     # With LRP-0 in linear layers AttnLRP and CP-LRP are the gradient times the input of a network
     # of the same outputs, some of whose gradients are stopped or halved: here it is once more.
@@ -242,6 +243,7 @@ def test_padding_has_no_relevance_and_no_influence(x64, composite):
     np.testing.assert_array_equal(other, found)
 
 
+@pytest.mark.slow
 def test_batch_equals_singles_without_padding(x64, composite):
     _, logit, variables, ids, mask, _ = random_network()
     found = relevance(logit, composite, variables, ids, mask)
@@ -251,6 +253,7 @@ def test_batch_equals_singles_without_padding(x64, composite):
         np.testing.assert_allclose(alone[0], found[i, :length], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_jit_equals_eager(x64, composite):
     _, logit, variables, ids, mask, _ = random_network()
     eager = lrp.explain(logit, composite, argnums=1, jit=False)(variables, ids, mask)

@@ -120,6 +120,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", one_in(3, PAIRS))
 def test_scanned_equals_unrolled_and_the_carry_is_accounted_for(name):
     scanned, unrolled, x, carry = PAIRS[name]()
@@ -317,6 +318,7 @@ class BidirectionalNNX(nnx.Module):
         return self.both(x, seq_lengths=seq_lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["RNN", "reversed", "Bidirectional", "nnx.Bidirectional"])
 def test_padding_has_no_relevance(name):
     """Of a sequence of three of four steps the relevance is that of the three alone."""

@@ -95,6 +95,7 @@ def test_components_of_a_domain_are_those_of_each_class():
     np.testing.assert_allclose(*scores, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_controls_are_not_surprising():
     """Six classes without any pattern, in ten data sets: at most one false alarm."""
     alarms = 0

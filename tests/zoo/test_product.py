@@ -101,6 +101,7 @@ def _by_turns() -> Iterator[Any]:
         met.add(preset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "preset"), list(_by_turns()))
 def test_rotated(name: str, preset: str) -> None:
     judged(name, preset, varied=False)
