@@ -69,6 +69,8 @@ _PROMOTES = frozenset(
         "test_virelay_browser.py",
         "test_virelay_render.py",
         "test_virelay_viewer.py",
+        "eight_devices.py",
+        "explicit_axes.py",
         "test_linear_layers.py",
         "test_lxt.py",
         "test_networks.py",

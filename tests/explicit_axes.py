@@ -290,5 +290,5 @@ def test_a_reduced_kernel_is_refused() -> None:
             w = jax.sharding.reshard(p["w"], PS(None, None, reduced=frozenset({DATA})))
             return jax.nn.relu(x @ w)
 
-        with pytest.raises(NotImplementedError, match=r"leave `reduced=` out of its PartitionSpec"):
+        with pytest.raises(NotImplementedError, match=r"remove `reduced=` from the PartitionSpec"):
             jax.jit(lambda p, x: relevance(fun, p, x))(p, x)

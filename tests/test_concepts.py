@@ -441,7 +441,7 @@ BAD = {
     "unknown layer": (lambda f: [concepts.Channels("relux", -1)[0]], ValueError, "matches no layer"),
     "pattern": (lambda f: [concepts.Channels("relu*", -1)[0]], ValueError, "given by its path"),
     "out of range": (lambda f: [f[4]], IndexError, "concept 4 of the layer 'relu:2' is out of range"),
-    "negative": (lambda f: [f[-1]], IndexError, "0 to 3"),
+    "negative": (lambda f: [f[-1]], IndexError, "numbered from 0"),
     "no conditions": (lambda f: [], ValueError, "conditions is empty"),
     "not a list": (lambda f: f[0], TypeError, "write \\[condition\\]"),
     "not a condition": (lambda f: [3], TypeError, "such as channels\\[3\\]"),
@@ -500,6 +500,33 @@ def test_bad_regions_and_rules():
         concepts.local(rectified, family)(x, target=TARGET, regions=np.ones((1, 5, 6, 1)))
 
 
+def test_what_a_review_found():
+    """Integer directions, indices beyond 32 bits, a pattern for a layer, families that are iterated."""
+    explain, x = lrp.explain(network, lrp.Epsilon(0.1)), RNG.normal(size=(3, 5))
+    whole = np.array([[1, 1, 0, 0, 0, 0], [0, 2, 1, 0, 0, 0]])
+    found = [
+        concepts.scores(explain, concepts.directions("relu", v, axis=-1))(x, target=1).relevance
+        for v in (whole, whole.astype(float))
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    assert np.abs(found[0]).max() > 0.1
+    family = concepts.Channels("relu", axis=[-1])
+    for index in (2**32, 2**31 - 1, -1):
+        with pytest.raises(IndexError, match="out of range"):
+            family[index]
+    with pytest.raises(TypeError, match="not iterable"):
+        list(family)
+    for make in (concepts.local, concepts.locate):
+        given = {"regions": np.ones((1, 5))} if make is concepts.local else {"concepts": [0, 1, 2]}
+        with pytest.raises(ValueError, match="given by its path"):
+            make(explain, concepts.Channels("rel*", axis=-1))(x, target=1, **given)
+    begun = lrp.explain(network, start="relu")
+    with pytest.raises(ValueError, match="does not reach the layer 'tanh'"):
+        concepts.locate(begun, concepts.Channels("tanh", axis=-1))(x, concepts=[0, 1, 2])
+    top = concepts.TopK.of(np.ones((2, 2), np.float32), np.arange(2, dtype=np.uint32), 3)
+    np.testing.assert_array_equal(top.rows, [[0, 1, -1]] * 2)
+
+
 def test_bad_explainers():
     family = concepts.Channels(LAST, axis=-1)
     for explain, message in (
@@ -525,6 +552,8 @@ def test_a_layer_in_a_loop_has_no_shares_that_add_up():
     run = concepts.conditional(explain)
     found = run(SENTENCES, target=TARGET, conditions=[inside[[0, 1, 2, 3, 4]], inside[0]])
     close(found.relevance[0], explain(SENTENCES, target=TARGET).relevance)
+    with pytest.raises(ValueError, match="in a loop whose steps feed each other"):
+        concepts.scores(explain, inside)(SENTENCES, target=TARGET)
     with pytest.raises(ValueError, match="in a loop whose steps feed each other"):
         concepts.conditional(explain, cut=True)(SENTENCES, target=TARGET, conditions=[inside[0]])
     with pytest.raises(ValueError, match="in a loop whose steps feed each other"):

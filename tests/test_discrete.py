@@ -145,7 +145,7 @@ def test_the_plan_shows_the_rule_that_runs():
     cotangents = np.asarray(W).sum(
         -1
     )  # in place of relevance, so that its readout multiplies by the ids
-    close(relevance(f, IDS, composite=edited), IDS * cotangents)
+    close(relevance(f, IDS, composite=edited), np.asarray(IDS) * cotangents)
 
 
 def test_a_category_of_zero_gets_the_relevance_of_what_it_looks_up():

@@ -1018,7 +1018,7 @@ def test_a_kernel_is_told_from_its_implementation_in_jax() -> None:
         return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
 
     for fun, name in ((net, "pallas_call"), (called, "pure_callback")):
-        message = rf"explain `{name}`.*choose the implementation in JAX operations"
+        message = rf"explain `{name}`.*choose an implementation in JAX operations"
         with pytest.raises(lrp.UnsupportedError, match=message):
             lrp.plan(fun, None, normal(4))
 

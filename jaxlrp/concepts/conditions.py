@@ -138,6 +138,11 @@ def _indices(family: Concepts, index: Any) -> Any:
             f"concepts of the layer {family.layer!r} are selected by integers, got {found.dtype}; "
             "use .weighted(...) for weights"
         )
+    if not _compat.is_traced(found) and found.size:
+        wrong = found[(found < 0) | (found >= _NOWHERE)]
+        if wrong.size:
+            raise IndexError(f"concept {wrong.flat[0]} of the layer {family.layer!r} is out of range: "
+                             "concepts are numbered from 0")  # fmt: skip
     return found.astype(np.int32)
 
 

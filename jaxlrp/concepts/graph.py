@@ -15,7 +15,7 @@ from jax import Array
 from jaxlrp._checks import check_count
 from jaxlrp.concepts.conditional import at_layers, check_passed_once, over
 from jaxlrp.concepts.extras import need
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, check_reached
 from jaxlrp.concepts.scores import Families, by_name, normalize
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
@@ -80,6 +80,7 @@ def graph(
     """
     held = check_explainer(explainer)
     families = by_name(concepts)
+    width = (width,) if isinstance(width, int) else tuple(width)
     for w in width:
         check_count("width", w)
     if not len(width):
@@ -141,6 +142,11 @@ class Grower:
             if not level:
                 break
         if not found.number_of_edges():
+            if not float(shares[node[0]][node[1]]):
+                raise ValueError(
+                    f"concept {node[1]} of {node[0]!r} has no relevance for this target: choose one that "
+                    "has, such as scores(...).top(1)"
+                )
             raise ValueError(
                 f"no family of concepts lies below {node[0]!r}, on {self.families[node[0]].layer!r}: give "
                 "families of layers that feed it"
@@ -220,6 +226,7 @@ def _at_output(
     layers, plan = _layers(families), explainer.plan(*args, fun_kwargs=kwargs)
     pullback = explainer.replace(record=layers).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, layers)
+    check_reached(explainer, args, kwargs, layers)
     for family in families.values():
         check_passed_once(plan, family.layer)
         shape = activations[family.layer].shape

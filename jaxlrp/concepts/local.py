@@ -21,7 +21,6 @@ from jaxlrp.concepts.method import (
 )
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
-from jaxlrp.explanation.patterns import one
 from jaxlrp.numerics import widen
 from jaxlrp.targets import Target
 
@@ -125,18 +124,18 @@ def _local(
     args: tuple, kwargs: dict, target: Target, *, regions: Array,
 ) -> tuple[LocalRelevance, Shapes]:  # fmt: skip
     layer = family.layer
+    check_reached(explainer, args, kwargs, (layer,))
+    pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
+    activations = at_layers(pullback, (layer,))
     plan = explainer.plan(*args, fun_kwargs=kwargs)
-    upstream = plan.upstream(one("concepts.layer", layer, plan.paths))
     check_passed_once(plan, layer)
+    upstream = plan.upstream(layer)
     for row, rule in zip(plan.rows, plan.rules, strict=True):
-        if not rule.linear_in_relevance and row.path in upstream:
+        if not rule.linear_in_relevance and row.path in {*upstream, layer}:
             raise ValueError(
                 f"the rule {rule!r} of the layer {row.path!r} is not linear in relevance, so that the "
                 "relevance pass cannot be transposed: use another rule, or `conditional` for each concept"
             )
-    check_reached(explainer, args, kwargs, (layer,))
-    pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
-    activations = at_layers(pullback, (layer,))
     a, relevance = activations[layer], pullback(target=target).records[layer].relevance
     family.count(a.shape)
     stage = explainer.replace(record=(), start=layer).vjp(*args, fun_kwargs=kwargs)

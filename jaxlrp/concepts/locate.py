@@ -14,7 +14,13 @@ from jax import Array
 from jaxlrp import _compat
 from jaxlrp._checks import check_one_of
 from jaxlrp.concepts.conditional import at_layers, check_passed_once
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
+from jaxlrp.concepts.method import (
+    ConceptExplainer,
+    Shapes,
+    check_explainer,
+    check_reached,
+    only_array,
+)
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.targets import Target
@@ -110,9 +116,11 @@ def _locate(
     args: tuple, kwargs: dict, target: Target, *, concepts: Array,
 ) -> tuple[Array, Shapes]:  # fmt: skip
     layer = family.layer
-    check_passed_once(explainer.plan(*args, fun_kwargs=kwargs), layer)
     stage = explainer.replace(record=(layer,), start=layer).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(stage, (layer,))
+    check_passed_once(explainer.plan(*args, fun_kwargs=kwargs), layer)
+    if by.startswith("relevance"):
+        check_reached(explainer, args, kwargs, (layer,))
     _check(family, {"concepts": concepts}, activations)
     a = begun = activations[layer]
     if by.startswith("relevance"):

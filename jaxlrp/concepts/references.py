@@ -108,12 +108,14 @@ def references(
       top: the top samples of each concept, such as a `TopK`: `rows` and `values` of shape (concepts, k). Of
         one that is divided by class, choose a class first.
       fetch: from rows, an array of integers, to the batch of their inputs; or the inputs themselves,
-        (samples, *shape). A tuple gives several arguments of the model, each with an axis of the batch.
+        (samples, *shape). Rows are those of the scores, `open_scores(...).ids`: where samples failed, they
+        are not rows of the data set. A tuple gives several arguments of the model, each with an axis of
+        the batch.
       axes: the axes of one example, without the batch, along which concepts are located: (0, 1) for
         images (height, width, channels), (0,) for tokens and signals. Relevance is summed over the others.
       by: as in `locate`; by the same word samples are ranked in `TopK`.
       of: the concepts, integers; None for all.
-      targets: (samples,), for `by="relevance"` and "relevance_max": the class of each row of the data set;
+      targets: (samples,), for `by="relevance"` and "relevance_max": the class of each row of the scores;
         None where the model has one output.
       n: samples of each concept, at most; >= 1.
       args: the positional arguments of the explainer that come before what `fetch` returns, such as

@@ -36,7 +36,9 @@ def grid(shape: Sequence[int], size: int | Sequence[int | None]) -> np.ndarray:
       (4, 4, 4, 1)
     """
     lengths = [check_count("shape", n) for n in shape]
-    sizes = [size] * len(lengths) if size is None or isinstance(size, int) else list(size)
+    sizes = (
+        [size] * len(lengths) if size is None or isinstance(size, (int, np.integer)) else list(size)
+    )
     if len(sizes) != len(lengths) or not lengths:
         raise ValueError(
             f"size must give one size, or None, for each of the {len(lengths)} axes of "

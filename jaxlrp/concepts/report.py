@@ -139,6 +139,11 @@ def report(
         raise ValueError(
             f"no concept of {name!r} has positive mean relevance in any class: there is nothing to show"
         )
+    if not callable(fetch) and len(np.asarray(fetch)) != len(scores.ids):
+        raise ValueError(
+            f"fetch holds {len(np.asarray(fetch))} inputs, but {len(scores.ids)} samples have scores (others "
+            "may have failed): give the inputs of scores.ids, in that order"
+        )
     give = fetch if callable(fetch) else np.asarray(fetch).__getitem__
     located = references(
         explainer, concepts, _top(scores, name, size.references), give, axes=axes, of=shown,

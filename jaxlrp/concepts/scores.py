@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.conditional import at_layers
+from jaxlrp.concepts.conditional import at_layers, check_passed_once
 from jaxlrp.concepts.method import (
     ConceptExplainer,
     Shapes,
@@ -152,6 +152,9 @@ def compute_scores(
     check_reached(explainer, args, kwargs, layers)
     pullback = explainer.replace(record=layers).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, layers)
+    plan = explainer.plan(*args, fun_kwargs=kwargs)
+    for layer in layers:
+        check_passed_once(plan, layer)
     records = pullback(target=target).records
     found = {
         name: score(family, activations[family.layer], records[family.layer].relevance)

@@ -70,7 +70,11 @@ class TopK:
                 f"scores must have shape (samples, concepts) and rows (samples,), got {z.shape} and "
                 f"{numbers.shape}"
             )
+        if not jnp.issubdtype(numbers.dtype, jnp.signedinteger):
+            numbers = numbers.astype(np.int64 if xp is np else np.int32)
         where = xp.zeros(z.shape, np.int32) if positions is None else xp.asarray(positions)
+        if not jnp.issubdtype(where.dtype, jnp.signedinteger):
+            where = where.astype(np.int32)
         if where.shape != z.shape:
             raise ValueError(
                 f"positions must have the shape of scores, {z.shape}, got {where.shape}"

@@ -36,7 +36,9 @@ class Concepts(abc.ABC):
 
     Attributes:
       layer: the path of the layer; see `print(lrp.plan(...))`.
-      batch: the axis of the output along which examples lie, by index or name; None if there is none.
+      batch: the axis of the output along which examples lie, by index or name; None if there is none. A
+        layer in a loop, or in `shard_map`, is recorded with an axis of steps or shards in front:
+        there the batch is usually axis 1.
       dims: names of the axes of the output, in order, for `batch` and `axis` by name.
     """
 
@@ -88,6 +90,8 @@ class Concepts(abc.ABC):
         The sum of the units of a concept; for a `Dictionary` its codes.
         """
         return self.collect(a, a)
+
+    __iter__ = None  # a family is no sequence, although it can be indexed
 
     def __getitem__(self, index: int | Sequence[int] | np.ndarray) -> Condition:
         """The condition on one concept, or on either of several."""
@@ -202,6 +206,11 @@ class Channels(_Axes):
     """
 
     axis: Axis | tuple[Axis, ...] = dataclasses.field(metadata=_STATIC)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.axis, list):
+            object.__setattr__(self, "axis", tuple(self.axis))
 
     def feature_axes(self, ndim: int) -> tuple[int, ...]:
         """The axes of the concepts.
@@ -430,6 +439,8 @@ def directions(
     found = np.asarray(vectors)
     if found.ndim != 2:
         raise ValueError(f"vectors must have shape (directions, features), got {found.shape}")
+    if not jnp.issubdtype(found.dtype, jnp.inexact):
+        found = found.astype(np.float32)
     rank = int(np.linalg.matrix_rank(found.astype(np.float64)))
     if rank < len(found):
         raise ValueError(
