@@ -141,8 +141,8 @@ def report(
         )
     if not callable(fetch) and len(np.asarray(fetch)) != len(scores.ids):
         raise ValueError(
-            f"fetch holds {len(np.asarray(fetch))} inputs, but {len(scores.ids)} samples have scores (others "
-            "may have failed): give the inputs of scores.ids, in that order"
+            f"fetch holds {len(np.asarray(fetch))} inputs, but {len(scores.ids)} samples have scores: give "
+            "the inputs of scores.ids, in that order; samples that failed have no scores"
         )
     give = fetch if callable(fetch) else np.asarray(fetch).__getitem__
     located = references(
