@@ -123,6 +123,7 @@ def _stacked(kwargs: dict[str, Any]) -> dict[str, Any]:
 def _stacked_by_layers(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The same, in groups of conditions on the same layers."""
     given = _given(kwargs)
+    stack(given)  # checks all of them together
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, condition in enumerate(given):
         layers = tuple(sorted({family.layer for family, _ in condition.parts}))
@@ -139,9 +140,7 @@ def _stacked_by_layers(kwargs: dict[str, Any]) -> dict[str, Any]:
 def _given(kwargs: dict[str, Any]) -> Sequence[Condition]:
     if "conditions" not in kwargs:
         raise TypeError("conditions is missing: pass conditions=[channels[3], ...]")
-    given = kwargs.pop("conditions")
-    stack(given)  # checks them
-    return given
+    return kwargs.pop("conditions")
 
 
 def _check(options: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:

@@ -267,7 +267,16 @@ def check(stacked: Stacked, shape: tuple[int, ...]) -> None:
     if _compat.is_traced(stacked.values):
         return
     values = np.asarray(stacked.values)
-    wrong = values[(values != _NOWHERE) & ((values < 0) | (values >= count))]
+    check_indices(family, values[values != _NOWHERE], count)
+
+
+def check_indices(family: Concepts, indices: np.ndarray, count: int) -> None:
+    """Checks indices of concepts whose values are known.
+
+    Raises:
+      IndexError: if one is out of range.
+    """
+    wrong = indices[(indices < 0) | (indices >= count)]
     if wrong.size:
         raise IndexError(
             f"concept {wrong[0]} of the layer {family.layer!r} is out of range: it has {count} concepts, "

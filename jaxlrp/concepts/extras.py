@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+import functools
 
+from jaxlrp import _extras
 
-def need(module: str, what: str) -> ModuleType:
-    """Imports an optional package.
-
-    Args:
-      module: its name.
-      what: what it is needed for, the subject of the error message.
-
-    Raises:
-      ImportError: naming the extra that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{what} requires {module.partition('.')[0]}, which could not be imported; install it with: "
-            'pip install "jaxlrp[concepts]"'
-        ) from error
+need = functools.partial(_extras.need, extra="concepts")

@@ -19,7 +19,7 @@ from jaxlrp.concepts.method import (
     check_reached,
     only_array,
 )
-from jaxlrp.concepts.units import Concepts
+from jaxlrp.concepts.units import Concepts, check_family
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.numerics import widen
 from jaxlrp.targets import Target
@@ -100,10 +100,7 @@ def local(
       [[[2, -2], [2, 12]]]
     """
     held = check_explainer(explainer)
-    if not isinstance(concepts, Concepts):
-        raise TypeError(
-            f"concepts must be a family such as Channels(layer, axis), got {concepts!r}"
-        )
+    check_family(concepts)
     if batch_size is not None:
         check_count("batch_size", batch_size)
     compute = functools.partial(_local, held, concepts, batch_size)

@@ -14,6 +14,7 @@ from jax import Array
 from jaxlrp import _compat
 from jaxlrp._checks import check_one_of
 from jaxlrp.concepts.conditional import at_layers, check_passed_once
+from jaxlrp.concepts.conditions import check_indices
 from jaxlrp.concepts.method import (
     ConceptExplainer,
     Shapes,
@@ -21,7 +22,7 @@ from jaxlrp.concepts.method import (
     check_reached,
     only_array,
 )
-from jaxlrp.concepts.units import Concepts
+from jaxlrp.concepts.units import Concepts, check_family
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.targets import Target
 
@@ -68,10 +69,7 @@ def locate(
       [[2, 2], [-2, 12]]
     """
     held = check_explainer(explainer)
-    if not isinstance(concepts, Concepts):
-        raise TypeError(
-            f"concepts must be a family such as Channels(layer, axis), got {concepts!r}"
-        )
+    check_family(concepts)
     if concepts.batch is None:
         raise ValueError("concepts must have an axis of the batch, got batch=None")
     check_one_of("by", by, ORDERS)
@@ -101,14 +99,8 @@ def _check(family: Concepts, options: Mapping[str, Any], shapes: Mapping[str, An
         raise ValueError(
             f"concepts must name one concept for each of {size} examples, got {chosen.shape[0]}"
         )
-    if _compat.is_traced(chosen):
-        return
-    wrong = np.asarray(chosen)[(np.asarray(chosen) < 0) | (np.asarray(chosen) >= count)]
-    if wrong.size:
-        raise IndexError(
-            f"concept {wrong[0]} of the layer {family.layer!r} is out of range: it has {count} concepts, "
-            f"0 to {count - 1}"
-        )
+    if not _compat.is_traced(chosen):
+        check_indices(family, np.asarray(chosen), count)
 
 
 def _locate(

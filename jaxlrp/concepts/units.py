@@ -403,6 +403,15 @@ class Dictionary(Concepts):
         return jax.nn.one_hot(jnp.array(self.groups), max(self.groups) + 1, dtype=dtype)
 
 
+def check_family(concepts: Any) -> Concepts:
+    """Refuses what is not one family of concepts."""
+    if not isinstance(concepts, Concepts):
+        raise TypeError(
+            f"concepts must be a family such as Channels(layer, axis), got {concepts!r}"
+        )
+    return concepts
+
+
 def directions(
     layer: str,
     vectors: ArrayLike,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+import functools
+
+from jaxlrp import _extras
 
 
 class StoreError(OSError):
@@ -29,20 +30,4 @@ class DifferentRunError(ValueError):
     """
 
 
-def need(module: str, what: str) -> ModuleType:
-    """Imports an optional package.
-
-    Args:
-      module: its name.
-      what: what it is needed for, the subject of the error message.
-
-    Raises:
-      ImportError: naming the extra that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{what} requires {module.partition('.')[0]}, which could not be imported; install it "
-            'with: pip install "jaxlrp[dataset]"'
-        ) from error
+need = functools.partial(_extras.need, extra="dataset")

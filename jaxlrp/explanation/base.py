@@ -139,15 +139,16 @@ def all_kwargs(kwargs: Mapping[str, Any], fun_kwargs: Mapping[str, Any] | None) 
 def _as_arrays(request: Request, numeric: set[int]) -> Request:
     """The request with arrays in place of the Python numbers that are traced."""
     args = [
-        jax.tree.map(_as_array, arg) if i in numeric else arg for i, arg in enumerate(request.args)
+        jax.tree.map(as_array, arg) if i in numeric else arg for i, arg in enumerate(request.args)
     ]
     options = dict(request.options)
     if "condition" in options:
-        options["condition"] = jax.tree.map(_as_array, options["condition"])
+        options["condition"] = jax.tree.map(as_array, options["condition"])
     return Request(tuple(args), request.kwargs, targets.as_arrays(request.target), options)
 
 
-def _as_array(leaf: Any) -> Any:
+def as_array(leaf: Any) -> Any:
+    """An array in place of a Python number; anything else as it is."""
     return jnp.asarray(leaf) if is_number(leaf) else leaf
 
 

@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp import _compat, targets
-from jaxlrp._checks import is_number
+from jaxlrp.explanation.base import as_array
 from jaxlrp.explanation.compiled import Programs
 from jaxlrp.explanation.patterns import by_layer
 from jaxlrp.explanation.result import Explanation, Record
@@ -82,7 +82,7 @@ class Pullback:
         with _compat.on_mesh_of((self, target, condition)):
             if programs is None or not _compat.is_eager():
                 return self.explain(target, condition)[0]
-            condition = {key: _as_array(mask) for key, mask in condition.items()}
+            condition = {key: as_array(mask) for key, mask in condition.items()}
             inputs = (self, targets.as_arrays(target), condition)
             check = functools.partial(targets.check_range, target=target)
             return programs.run(
@@ -167,10 +167,6 @@ def _mask(key: str, path: str, mask: ArrayLike, blank: Array) -> Array:
         )
     whole = _compat.freely(lambda mask: jnp.broadcast_to(mask, shape).astype(blank.dtype), mask)
     return _compat.typed_as(whole, blank)
-
-
-def _as_array(leaf: Any) -> Any:
-    return jnp.asarray(leaf) if is_number(leaf) else leaf
 
 
 def _real(a: Array) -> Any:
