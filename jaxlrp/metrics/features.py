@@ -3,11 +3,12 @@
 Every value belongs to one feature, or to none. A layout is a value:
 
 * `Elements()`: each number of the input on its own, channels included.
-* `Blocks(axes, size)`: positions along some axes, or blocks of them. Of an example (height, width, channels),
-  `Blocks((0, 1))` are pixels and `Blocks((0, 1), size=8)` patches; of (tokens, features), `Blocks(0)` are
-  tokens, and `Blocks(1)` channels; of (time, channels), `Blocks(0, size=50)` are intervals; of
-  (nodes, features), `Blocks(0)` are nodes; of a table's row (columns,), `Elements()` are columns.
-* `Segments(labels)`: segments of your own, such as superpixels, one segmentation for all samples or one for each.
+* `Blocks(axes, size)`: positions along some axes, or blocks of them. Of an example (height, width,
+  channels), `Blocks((0, 1))` are pixels and `Blocks((0, 1), size=8)` patches; of (tokens, features),
+  `Blocks(0)` are tokens, and `Blocks(1)` channels; of (time, channels), `Blocks(0, size=50)` are intervals;
+  of (nodes, features), `Blocks(0)` are nodes; of a table's row (columns,), `Elements()` are columns.
+* `Segments(labels)`: segments of your own, such as superpixels, one segmentation for all samples or one
+  for each.
 
 Axes are those of one example, without the axis of the samples.
 """
@@ -124,8 +125,8 @@ class Blocks(Features):
     """Positions along some axes, or blocks of positions; values along all other axes belong together.
 
     Attributes:
-      axes: those of one example, without the axis of the samples; one integer or several. Negative ones count
-        from the last.
+      axes: those of one example, without the axis of the samples; one integer or several. Negative ones
+        count from the last.
       size: of a block along each of the axes, >= 1, or one integer for all. Where it does not divide an
         axis, the last block is smaller.
 
@@ -185,8 +186,8 @@ class Segments(Features):
     """Segments of your own, such as superpixels.
 
     Attributes:
-      segmentation: integers (n, ...) or (1, ...) that broadcast to the inputs: the segment of each value, from
-        0 on; -1 for values that are never removed, such as padding.
+      segmentation: integers (n, ...) or (1, ...) that broadcast to the inputs: the segment of each value,
+        from 0 on; -1 for values that are never removed, such as padding.
       number: the largest number of segments of a sample; None to find it, which needs concrete labels.
 
     Raises:

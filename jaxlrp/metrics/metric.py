@@ -84,7 +84,7 @@ class Metric(abc.ABC):
         check(shapes)
         return result
 
-    def _check(self, arguments: Any, shapes: Any) -> None:
+    def _check(self, arguments: Any, shapes: Any) -> None:  # noqa: B027, most have nothing to check
         """Refuses arguments that do not fit the model, before anything is computed."""
 
 
@@ -139,8 +139,8 @@ class FaithfulnessMetric(Metric):
           inputs: (n, ...), of any dtype.
           attributions: (n, ...) of the shape of the inputs, up to axes of length 1; or an `Explanation`.
           targets: the class of each sample, (n,), or one for all; None for one output.
-          context: further arguments of `predict` by name, (n, ...) each, which are never changed, such as an
-            attention mask.
+          context: further arguments of `predict` by name, (n, ...) each, which are never changed, such as
+            an attention mask.
           key: a random key, or one for each sample, for a metric that draws random numbers.
 
         Returns:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -162,6 +162,6 @@ def _of_batch(axes: Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     return tuple(1 + a % (ndim - 1) for a in (range(ndim - 1) if axes is None else axes))
 
 
-def _each(keys: Array | None, draw: jax.tree_util.Partial) -> Array:
+def _each(keys: Array | None, draw: Callable[[Array], Array]) -> Array:
     assert keys is not None
     return jax.vmap(draw)(keys)
