@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import selection
 import xla_flags
 
 # Before JAX is imported. Processes that tests start inherit these.
@@ -15,6 +16,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax
 import psutil
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are deselected by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    selection.sample_long_tables(items)
 
 
 def pytest_collection_finish() -> None:

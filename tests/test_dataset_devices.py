@@ -133,10 +133,17 @@ def kill_one(out, count, *words, devices=1):
     assert 0 < done < 60
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("mesh", ["own", "all", "split"])
-def test_processes_one_killed_and_resumed(tmp_path, count, mesh):
+KILLED = [("own", 2), ("split", 4), ("own", 4), ("all", 2), ("all", 4), ("split", 2)]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "count"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if i < 2 else pytest.mark.exhaustive)
+        for i, case in enumerate(KILLED)
+    ],
+)
+def test_processes_one_killed_and_resumed(tmp_path, mesh, count):
     """Each for itself; one mesh over all; and one that cuts the model across the processes as well."""
     out = tmp_path / "out"
     kill_one(out, count, "--mesh", mesh)
