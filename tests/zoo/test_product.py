@@ -94,14 +94,14 @@ def judged(name: str, preset: str, varied: bool) -> None:
 
 
 def _by_turns() -> Iterator[Any]:
-    """Each preset once in the default run; the other pairs are slow."""
+    """Each preset once in `.ci/run`; the other pairs are exhaustive, as all of `test_product`."""
     met: set[str] = set()
     for name, preset in rotated().items():
-        yield pytest.param(name, preset, marks=[pytest.mark.slow] if preset in met else [])
+        mark = pytest.mark.exhaustive if preset in met else pytest.mark.slow
+        yield pytest.param(name, preset, marks=mark)
         met.add(preset)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "preset"), list(_by_turns()))
 def test_rotated(name: str, preset: str) -> None:
     judged(name, preset, varied=False)
