@@ -444,13 +444,13 @@ def cards(
     drawn = {}
     for i, (name, of) in enumerate(channels.items()):
         references = rankings.references(one.stamps, name, np.unique(of))
-        for side, of_object in enumerate(of):
-            label = network.net.labels[one.targets[side]]
-            drawn[f"{name.replace('/', '_').replace(':', '_')}_{side}"] = figures.cards(
-                {c: references[c] for c in of_object.tolist()},
-                maps=dict(zip(of_object.tolist(), maps[side, 1 + i * TOP :], strict=False)),
-                image=one.picture, n=REFERENCES, to_image=lambda x: network.net.to_image(x[None])[0],
-                title=f"{name}: channels that count in the mask of the {label}",
+        for side, chosen in enumerate(of.tolist()):
+            shown = [plot.normalize(m, percentile=99.5) for m in maps[side, 1 + i * TOP :][:TOP]]
+            drawn[f"{re.sub('[/:]', '_', name)}_{side}"] = figures.cards(
+                {c: references[c] for c in chosen},
+                maps=dict(zip(chosen, shown, strict=True)), image=one.picture, n=REFERENCES,
+                to_image=lambda x: network.net.to_image(x[None])[0],
+                title=f"{name}: channels relevant in the mask of {network.net.labels[one.targets[side]]!r}",
             )  # fmt: skip
     return drawn
 
@@ -490,7 +490,7 @@ def main() -> int:
     drawn = {"maps": picture_of_maps(network, given[:2], maps, channels)}
     for name, figure in (drawn | cards(network, given[0], rankings, searched[0])).items():
         path = arguments.output / f"concepts_images_{name}.png"
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=120, bbox_inches="tight")
         console.print(f"figure: {path}")
 
     for layer in families:
