@@ -13,15 +13,9 @@ from jax import Array
 
 from jaxlrp import _compat
 from jaxlrp._checks import check_one_of
-from jaxlrp.concepts.conditional import at_layers, check_passed_once
 from jaxlrp.concepts.conditions import check_indices
-from jaxlrp.concepts.method import (
-    ConceptExplainer,
-    Shapes,
-    check_explainer,
-    check_reached,
-    only_array,
-)
+from jaxlrp.concepts.layers import at_layers, planned
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
 from jaxlrp.concepts.units import Concepts, check_family
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.targets import Target
@@ -107,19 +101,17 @@ def _locate(
     explainer: Explainer, family: Concepts, by: str,
     args: tuple, kwargs: dict, target: Target, *, concepts: Array,
 ) -> tuple[Array, Shapes]:  # fmt: skip
-    layer = family.layer
+    layer, of_relevance = family.layer, by.startswith("relevance")
+    planned(explainer, args, kwargs, (family,), reached=of_relevance)
     stage = explainer.replace(record=(layer,), start=layer).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(stage, (layer,))
-    check_passed_once(explainer.plan(*args, fun_kwargs=kwargs), layer)
-    if by.startswith("relevance"):
-        check_reached(explainer, args, kwargs, (layer,))
     _check(family, {"concepts": concepts}, activations)
     a = begun = activations[layer]
-    if by.startswith("relevance"):
+    if of_relevance:
         pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
         begun = pullback(target=target).records[layer].relevance
     count = family.count(a.shape)
-    values = family.collect(a, begun) if by.startswith("relevance") else family.activations(a)
+    values = family.collect(a, begun) if of_relevance else family.activations(a)
     chosen = jax.nn.one_hot(concepts, count, dtype=a.dtype)
     weights = chosen.reshape(len(concepts), *(1,) * (values.ndim - 2), count)
     if by.endswith("_max"):

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 from typing import Any
 
 import jax
@@ -19,6 +20,9 @@ from jaxlrp.concepts.conditions import Condition, select, select_each, weigh
 from jaxlrp.numerics import off_zero, widen
 
 Axis = int | str
+
+Batch = Axis | None | EllipsisType
+"""The axis of the examples; None if there is none, `...` if it was not given: axis 0 outside loops."""
 
 _STATIC = {"static": True}
 
@@ -36,14 +40,14 @@ class Concepts(abc.ABC):
 
     Attributes:
       layer: the path of the layer; see `print(lrp.plan(...))`.
-      batch: the axis of the output along which examples lie, by index or name; None if there is none. A
-        layer in a loop, or in `shard_map`, is recorded with an axis of steps or shards in front:
-        there the batch is usually axis 1.
+      batch: the axis of the output along which examples lie, by index or name; None if there is none. By
+        default axis 0. A layer in a loop or in `shard_map` is recorded with axes of steps or shards in
+        front: there the axis must be given.
       dims: names of the axes of the output, in order, for `batch` and `axis` by name.
     """
 
     layer: str = dataclasses.field(metadata=_STATIC)
-    batch: Axis | None = dataclasses.field(default=0, kw_only=True, metadata=_STATIC)
+    batch: Batch = dataclasses.field(default=..., kw_only=True, metadata=_STATIC)
     dims: tuple[str, ...] | None = dataclasses.field(default=None, kw_only=True, metadata=_STATIC)
 
     def __post_init__(self) -> None:
@@ -155,7 +159,9 @@ class Concepts(abc.ABC):
 
     def batch_axes(self, ndim: int) -> tuple[int, ...]:
         """The axis of the batch, if there is one."""
-        return () if self.batch is None else (self.axis_of(self.batch, ndim),)
+        if self.batch is None:
+            return ()
+        return (self.axis_of(0 if isinstance(self.batch, EllipsisType) else self.batch, ndim),)
 
 
 class _Axes(Concepts):
@@ -223,7 +229,7 @@ class Channels(_Axes):
         if len(set(axes)) < len(axes) or set(axes) & set(self.batch_axes(ndim)):
             raise ValueError(
                 f"axis={self.axis!r} of the layer {self.layer!r} must name distinct axes other than "
-                f"that of the batch, batch={self.batch!r}; write batch=None if there is no batch"
+                f"that of the batch, {self.batch_axes(ndim)}; write batch=None if there is no batch"
             )
         return axes
 
@@ -418,7 +424,7 @@ def directions(
     axis: Axis,
     *,
     groups: Sequence[int] | None = None,
-    batch: Axis | None = 0,
+    batch: Batch = ...,
     dims: Sequence[str] | None = None,
 ) -> Dictionary:
     """Linear directions or subspaces as concepts: concept activation vectors, principal components.
