@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from jaxlrp import concepts, plot
 from jaxlrp.concepts import figures
 
-LOWER = ("block_6/add", "block_3/add")  # layers below that of the tutorial
+LOWER = ("block_7/add", "block_4/add")  # layers below that of the tutorial
 GRAY = "0.35"
 
 
@@ -76,7 +76,7 @@ def maximization(of: Any) -> Figure:
     found = concepts.scores(of.explain, of.channels)(
         of.net.variables, of.samples, target=of.classes
     )
-    channel, figure = of.top[0], Figure(figsize=(6.2, 3.4), layout="constrained")
+    channel, figure = of.top[1], Figure(figsize=(6.2, 3.4), layout="constrained")
     axes = figure.subplots(2, 4)
     for row, by in zip(axes, ("relevance", "activation"), strict=True):
         best = np.argsort(-np.asarray(concepts.normalize(getattr(found, by)))[:, channel])
@@ -88,7 +88,8 @@ def maximization(of: Any) -> Figure:
 
 def references(of: Any) -> Figure:
     """From a sample to a reference: relevance under the condition, blurred, cropped, dimmed."""
-    reference = of.references[of.top[1]][0]
+    every = [reference for held in of.references.values() for reference in held]
+    reference = min(every, key=lambda r: r.crop.size)  # whose box is easy to see
     photo = of.to_image(reference.example)
     figure = Figure(figsize=(7.4, 2.2), layout="constrained")
     whole, relevance, heat, crop = figure.subplots(1, 4)
@@ -117,7 +118,7 @@ def graph(of: Any) -> Figure:
 
 def dictionaries(of: Any) -> Figure:
     """Relevance through a direction: from the mean of all crops to that of the cat's."""
-    result = of.explain.replace(record=of.layer)(of.net.variables, of.samples, target=of.classes)
+    result = of.explain.replace(record=(of.layer,))(of.net.variables, of.samples, target=of.classes)
     means = np.asarray(result.records[of.layer].activation).mean(axis=(1, 2))
     cats = np.arange(len(means)) < 4  # the first photograph
     direction = means[cats].mean(axis=0) - means[~cats].mean(axis=0)
