@@ -32,6 +32,13 @@ from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
 
 _USES = 3  # classes that are named on a card
+_ALIKE = (
+    "Each of the concepts above beside the concept of the whole layer, with a card or without, that is "
+    "relevant for the same samples: cosine of normalized relevance over {} samples."
+)
+_ALIKE_BY_EMBEDDING = (
+    "Pairs of the concepts above: cosine of the embeddings of their reference samples."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +148,7 @@ def report(
 
     size, name = size or ReportSize(), concepts.layer if name is None else name
     check_search(embed, embed_text, search_words)
+    check_count("batch_size", batch_size)
     groups, classes = groups_of(scores)
     called, found = names_of(labels, classes), means_of(scores, name, classes)
     shown = findings.choose(found.means, found.counts, size.per_class, size.cards)
@@ -165,18 +173,11 @@ def report(
     located = {c: [] for c in wanted} | kept.references(locator, View(tuple(axes)), pairs, progress)
     pictures = report_pictures.Pictures(explainer, give, tuple(args), tuple(axes), to_image, words)
     largest = findings.best(found.counts)[: size.classes]
-    alike_by = (
-        "Each of the concepts above beside the concept of the whole layer, with a card or without, that is "
-        f"relevant for the same samples: cosine of normalized relevance over {len(scores.ids)} samples."
-    )
-    similarity = None
+    alike_by, similarity = _ALIKE.format(len(scores.ids)), None
     if embed is not None:
         vectors = embedded(embed, {c: located[c] for c in shown}, pictures)
-        cosine = findings.unit(vectors) @ findings.unit(vectors).T
-        alike = findings.pairs(cosine, shown, shown, size.alike)
-        alike_by = (
-            "Pairs of the concepts above: cosine of the embeddings of their reference samples."
-        )
+        alike = findings.pairs(vectors @ vectors.T, shown, shown, size.alike)
+        alike_by = _ALIKE_BY_EMBEDDING
         if embed_text is not None and search_words:
             held = checked_vectors(embed_text(list(search_words)), len(search_words), "embed_text")
             similarity = similarity_of(held, vectors)
@@ -192,16 +193,7 @@ def report(
             for g in largest
         ],
         more_classes=len(called) - len(largest),
-        odd=[
-            OddRow(
-                f"sample {scores.ids[odd.row]}",
-                called[odd.group],
-                odd.distance,
-                odd.differ,
-                pictures.sample(odd.row, str(scores.ids[odd.row])),
-            )
-            for odd in seen.odd
-        ],
+        odd=[_odd_row(odd, called, pictures, str(scores.ids[odd.row])) for odd in seen.odd],
         alike=alike,
         alike_by=alike_by,
         thumbnails={
@@ -230,6 +222,11 @@ def _card(
         [pictures.crop(r, f"{scores.ids[r.row]} ({percent(r.value)})") for r in held],
         list(dict.fromkeys(names)),
     )
+
+
+def _odd_row(odd: findings.Odd, called: list[str], pictures: Any, name: str) -> OddRow:
+    picture = pictures.sample(odd.row, name)
+    return OddRow(f"sample {name}", called[odd.group], odd.distance, odd.differ, picture)
 
 
 def _facts(scores: StoredScores, name: str, found: Means, shown: list[int]) -> list[str]:

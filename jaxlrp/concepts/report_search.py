@@ -29,12 +29,13 @@ def check_search(embed: Any, embed_text: Any, search_words: Sequence[str]) -> No
 
 
 def embedded(embed: Embed, located: Mapping[int, list[Reference]], pictures: Any) -> np.ndarray:
-    """(concepts, d), of the references of each concept; zero for one without references."""
+    """(concepts, d), the direction of the mean over references; zero for a concept without references."""
     crops = [pictures.pixels(r) for held in located.values() for r in held]
     vectors = findings.unit(checked_vectors(embed(crops), len(crops), "embed"))
     ends = np.cumsum([len(held) for held in located.values()])[:-1]
     parts = np.split(vectors, ends)
-    return np.stack([p.mean(axis=0) if len(p) else np.zeros(vectors.shape[1]) for p in parts])
+    means = [p.mean(axis=0) if len(p) else np.zeros(vectors.shape[1]) for p in parts]
+    return findings.unit(np.stack(means))
 
 
 def checked_vectors(given: ArrayLike, count: int, what: str) -> np.ndarray:
@@ -60,4 +61,4 @@ def similarity_of(words: np.ndarray, vectors: np.ndarray) -> np.ndarray:
             f"embed_text must give vectors of the length of those of embed, {vectors.shape[1]}, got "
             f"{words.shape[1]}"
         )
-    return findings.unit(words) @ findings.unit(vectors).T
+    return findings.unit(words) @ vectors.T
