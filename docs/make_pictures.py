@@ -24,6 +24,7 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 )
 
+import concept_pictures
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -192,8 +193,9 @@ def explained(net: Pretrained, panel: Panel, x: np.ndarray) -> np.ndarray:
     return plot.normalize(np.asarray(run(net.variables, x))[0], percentile=99)
 
 
-def of_tutorial(name: str) -> dict[str, Figure]:
-    """The pictures of a tutorial, drawn by its own code."""
+@functools.cache
+def names_of_tutorial(name: str) -> dict[str, Any]:
+    """What the code of a tutorial has computed, once all its pictures are drawn."""
     page = pathlib.Path(__file__).parent / "tutorials" / f"{name}.md"
     blocks = re.findall(
         r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
@@ -203,6 +205,12 @@ def of_tutorial(name: str) -> dict[str, Figure]:
         exec(compile(block, str(page), "exec"), names)
         if all(drawn in names for drawn in TUTORIALS[name].values()):
             break
+    return names
+
+
+def of_tutorial(name: str) -> dict[str, Figure]:
+    """The pictures of a tutorial, drawn by its own code."""
+    names = names_of_tutorial(name)
     drawn = {picture: names[value] for picture, value in TUTORIALS[name].items()}
     return {p: d if isinstance(d, Figure) else d.figure for p, d in drawn.items()}
 
@@ -219,12 +227,17 @@ def main() -> None:
     inputs = np.asarray(jax.image.resize(inputs, (1, size, size, 3), "linear"))
     photograph = net.to_image(inputs)[0]
     pictures = panels(net)
-    chosen = arguments.only or [*pictures, *(p for held in TUTORIALS.values() for p in held)]
+    in_tutorials = [picture for held in TUTORIALS.values() for picture in held]
+    chosen = arguments.only or [*pictures, *in_tutorials, *concept_pictures.PICTURES]
     for tutorial, held in TUTORIALS.items():
         if not held.keys().isdisjoint(chosen):
             for name, figure in of_tutorial(tutorial).items():
                 figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
             chosen = [name for name in chosen if name not in held]
+    for name in concept_pictures.PICTURES.keys() & chosen:
+        figure = concept_pictures.draw(name, names_of_tutorial("concepts"))
+        figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
+    chosen = [name for name in chosen if name not in concept_pictures.PICTURES]
     known: dict[tuple, np.ndarray] = {}
     for name in track(chosen, description="pictures"):
         maps = []

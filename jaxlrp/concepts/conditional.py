@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +13,12 @@ from jax import Array, lax
 
 from jaxlrp._checks import check_count
 from jaxlrp.concepts.conditions import Condition, Stacked, check, stack
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, check_reached
+from jaxlrp.concepts.cut import Cut
+from jaxlrp.concepts.layers import at_layers, planned
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
+from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.explanation.patterns import matching
-from jaxlrp.explanation.plan import Plan
 from jaxlrp.explanation.pullback import Pullback
 from jaxlrp.explanation.result import Explanation, Record
 from jaxlrp.targets import Target
@@ -149,8 +150,12 @@ def _check(options: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
             check(part, shapes[part.family.layer].shape)
 
 
+def _families(stacked: Sequence[tuple[Stacked, ...]]) -> list[Concepts]:
+    return [part.family for parts in stacked for part in parts]
+
+
 def _layers(stacked: Sequence[tuple[Stacked, ...]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.family.layer for parts in stacked for part in parts))
+    return tuple(dict.fromkeys(family.layer for family in _families(stacked)))
 
 
 def _of_one(parts: tuple[Stacked, ...]) -> tuple[tuple[Array, Array], ...]:
@@ -178,7 +183,7 @@ def _in_place(
 ) -> tuple[Explanation, Shapes]:  # fmt: skip
     (parts,), (count,) = stacked, counts
     layers = _layers(stacked)
-    check_reached(explainer, args, kwargs, layers)
+    planned(explainer, args, kwargs, _families(stacked), once=False)
     pullback = explainer.replace(record=(*explainer.record, *layers)).vjp(
         *args, condition=layers, fun_kwargs=kwargs
     )
@@ -199,7 +204,7 @@ def _cut(
     explainer: Explainer, batch_size: int | None, args: tuple, kwargs: dict, target: Target,
     *, stacked: Any, order: Array, counts: tuple[int, ...],
 ) -> tuple[Explanation, Shapes]:  # fmt: skip
-    check_reached(explainer, args, kwargs, _layers(stacked))
+    plan = planned(explainer, args, kwargs, _families(stacked), once=False)
     record = (*explainer.record, *_layers(stacked))
     pullback = explainer.replace(record=record).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, _layers(stacked))
@@ -208,9 +213,7 @@ def _cut(
         layer: explainer.replace(record=record, start=layer).vjp(*args, fun_kwargs=kwargs)
         for layer in activations
     }
-    cut = _Cut(
-        explainer.plan(*args, fun_kwargs=kwargs), activations, pullback(target=target), stages
-    )
+    cut = Cut(plan, activations, pullback(target=target), stages)
     kept = _kept(explainer, pullback)
 
     def of(parts: tuple[Stacked, ...], count: int) -> Any:
@@ -222,88 +225,6 @@ def _cut(
     groups = [of(parts, count) for parts, count in zip(stacked, counts, strict=True)]
     relevance, records = jax.tree.map(lambda *found: jnp.concatenate(found)[order], *groups)
     return _explanation(pullback, relevance, records), (pullback.output, activations)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Cut:
-    """Relevance that is sent from one conditioned layer to the next.
-
-    Attributes:
-      plan: which layers feed which.
-      activations: the outputs of all conditioned layers, in the order of evaluation.
-      whole: the explanation without conditions.
-      stages: for each of these layers, the relevance that begins there.
-    """
-
-    plan: Plan
-    activations: Mapping[str, Array]
-    whole: Explanation
-    stages: Mapping[str, Pullback]
-
-    def send(self, masks: Mapping[str, Array], kept: Sequence[str]) -> tuple[Any, dict[str, Array]]:
-        """The relevance of the input, and at the layers `kept`, that passes all layers in `masks`."""
-        chain = [path for path in reversed(list(self.activations)) if path in masks]
-        _check_chain(self.plan, chain)
-        results = [self.whole]
-        for layer in chain:
-            relevance = results[-1].records[layer].relevance * masks[layer]
-            target = relevance.astype(self.activations[layer].dtype)
-            results.append(self.stages[layer](target=target))
-        found = {}
-        for path in kept:
-            stage = _stage_of(self.plan, chain, path)
-            blank = jnp.zeros_like(self.whole.records[path].relevance)
-            found[path] = blank if stage is None else results[stage].records[path].relevance
-        return results[-1].relevance, found
-
-
-def _check_chain(plan: Plan, chain: Sequence[str]) -> None:
-    """Refuses layers that no path crosses one after the other."""
-    for layer in chain:
-        check_passed_once(plan, layer)
-    for upper, lower in itertools.pairwise(chain):
-        if lower not in plan.upstream(upper):
-            raise ValueError(
-                f"with cut=True relevance must pass all layers of a condition, but no path leads from "
-                f"{upper!r} back to {lower!r}: give two conditions, or leave out cut"
-            )
-
-
-def check_passed_once(plan: Plan, layer: str) -> None:
-    """Refuses a layer that feeds itself: relevance passes it many times, and would be counted as often.
-
-    Raises:
-      ValueError: naming the layer.
-    """
-    if layer in plan.upstream(layer):
-        raise ValueError(
-            f"the layer {layer!r} is in a loop whose steps feed each other, so that the same relevance "
-            "passes it in every step and its shares do not add up: use conditional(...) without cut, or a "
-            "layer before or after the loop"
-        )
-
-
-def _stage_of(plan: Plan, chain: Sequence[str], path: str) -> int | None:
-    """Which stage of a cut pass brings relevance to a layer: 0 from the output; None if none does."""
-    for i, layer in enumerate(chain):
-        if layer == path or layer in plan.upstream(path):
-            return i if i == 0 or path in plan.upstream(chain[i - 1]) else None
-    return len(chain) if not chain or path in plan.upstream(chain[-1]) else None
-
-
-def at_layers(pullback: Pullback, layers: Sequence[str]) -> dict[str, Array]:
-    """The outputs of layers that hold concepts, in the order of evaluation.
-
-    Raises:
-      ValueError: if a layer is given by a pattern rather than by its path.
-    """
-    for layer in layers:
-        if layer not in pullback.activations:
-            found = matching(layer, pullback.activations)
-            raise ValueError(
-                f"concepts belong to one layer, given by its path; the pattern {layer!r} matches {found}"
-            )
-    return {path: a for path, a in pullback.activations.items() if path in layers}
 
 
 def over(one: Any, items: Any, count: int, batch_size: int | None) -> Any:

@@ -252,7 +252,7 @@ def check(stacked: Stacked, shape: tuple[int, ...]) -> None:
     """
     family, count = stacked.family, stacked.family.count(shape)
     rows = stacked.values.shape[1]
-    size = 1 if family.batch is None else shape[family.axis_of(family.batch, len(shape))]
+    size = 1 if family.batch is None else shape[family.batch_axes(len(shape))[0]]
     if rows not in (1, size):
         raise ValueError(
             f"conditions on the layer {family.layer!r} are for {rows} examples, but the batch has {size}"

@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike
 _MIN_SAMPLES = 3
 """Samples of a class below which none of them can be called odd."""
 
+_LEAST = 1e-6
+"""The share of the largest length below which a concept is alike to nothing: its values are rounding."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Odd:
@@ -86,7 +89,8 @@ class Profiles:
 
     Attributes:
       odd: the farthest samples, the farthest first.
-      cosine: (shown, shown), of the normalized relevance of the shown concepts over samples.
+      cosine: (shown, concepts), of the normalized relevance of each shown concept over samples with that of
+        every concept of the layer. Zero for a concept with less than a millionth of the largest.
     """
 
     odd: list[Odd]
@@ -102,21 +106,22 @@ def profiles(
     n_odd: int,
     n_differ: int = 3,
 ) -> Profiles:
-    """Looks for odd samples and for concepts that are used together, in one pass.
+    """Looks for odd samples and for concepts that are used for the same samples, in one pass.
 
     Args:
       blocks: of (rows, normalized relevance (rows, concepts)).
       groups: (samples,), the index of each row's class in `means`.
       means, counts: as in `distances`.
-      shown: the concepts to compare with each other.
+      shown: the concepts to compare with all others.
       n_odd: samples, at most.
       n_differ: concepts that are named for each of them.
     """
     groups, means, counts = np.asarray(groups), np.asarray(means), np.asarray(counts)
-    gram, odd = np.zeros((len(shown), len(shown))), []
+    gram, squares, odd = np.zeros((len(shown), means.shape[1])), np.zeros(means.shape[1]), []
     for rows, normalized in blocks:
-        part = normalized[:, list(shown)].astype(np.float64)
-        gram += part.T @ part
+        values = normalized.astype(np.float64)
+        gram += values[:, list(shown)].T @ values
+        squares += np.square(values).sum(axis=0)
         far = distances(normalized, groups[rows], means, counts)
         for i in best(far)[:n_odd]:
             if np.isfinite(far[i]):
@@ -125,8 +130,9 @@ def profiles(
                 )
                 odd.append(found)
         odd = sorted(odd, key=lambda found: (-found.distance, found.row))[:n_odd]
-    length = np.sqrt(np.diag(gram))
-    both = np.outer(length, length)
+    length = np.sqrt(squares)
+    length = np.where(length > _LEAST * length.max(initial=0.0), length, 0.0)
+    both = np.outer(length[list(shown)], length)
     return Profiles(odd, np.divide(gram, both, out=np.zeros_like(gram), where=both > 0))
 
 
@@ -149,8 +155,23 @@ def unit(vectors: ArrayLike) -> np.ndarray:
     return np.divide(held, length, out=np.zeros_like(held), where=length > 0)
 
 
-def pairs(cosine: np.ndarray, n: int) -> list[tuple[int, int, float]]:
-    """(i, j, cosine) of the n pairs i < j that are most alike."""
-    i, j = np.triu_indices(len(cosine), k=1)
-    order = np.argsort(-cosine[i, j], kind="stable")[:n]
-    return [(int(i[o]), int(j[o]), float(cosine[i[o], j[o]])) for o in order]
+def pairs(
+    cosine: np.ndarray, rows: Sequence[int], columns: Sequence[int], n: int
+) -> list[tuple[int, int, float]]:
+    """(concept, concept, cosine) of the n pairs that are most alike, each pair once.
+
+    Args:
+      cosine: (rows, columns).
+      rows, columns: the concept of each.
+      n: pairs, at most. None whose cosine is 0 to three decimals, or negative, is named.
+    """
+    found: dict[frozenset[int], tuple[int, int, float]] = {}
+    for at in np.argsort(-cosine, axis=None, kind="stable"):
+        i, j = divmod(int(at), len(columns))
+        if cosine[i, j] < 5e-4 or len(found) == n:
+            break
+        if rows[i] != columns[j]:
+            found.setdefault(
+                frozenset((rows[i], columns[j])), (rows[i], columns[j], float(cosine[i, j]))
+            )
+    return list(found.values())

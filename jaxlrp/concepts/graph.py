@@ -13,9 +13,10 @@ import numpy as np
 from jax import Array
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.conditional import at_layers, check_passed_once, over
+from jaxlrp.concepts.conditional import over
 from jaxlrp.concepts.extras import need
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, check_reached
+from jaxlrp.concepts.layers import at_layers, planned
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
 from jaxlrp.concepts.scores import Families, by_name, normalize
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
@@ -223,12 +224,10 @@ def _at_output(
     target: Target,
 ) -> tuple[Any, dict[str, Array], dict[str, Array]]:
     """The output; activations and relevance of the layers, for the target alone."""
-    layers, plan = _layers(families), explainer.plan(*args, fun_kwargs=kwargs)
+    layers = _layers(families)
     pullback = explainer.replace(record=layers).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, layers)
-    check_reached(explainer, args, kwargs, layers)
     for family in families.values():
-        check_passed_once(plan, family.layer)
         shape = activations[family.layer].shape
         size = [shape[axis] for axis in family.batch_axes(len(shape))]
         if size not in ([], [1]):
@@ -247,6 +246,7 @@ def _shares(
     target: Target,
 ) -> tuple[dict[str, Array], Shapes]:
     """The normalized relevance of all concepts, (concepts,) for each family."""
+    planned(explainer, args, kwargs, families.values())
     output, activations, relevance = _at_output(explainer, families, args, kwargs, target)
     found = {
         name: normalize(_total(family, activations, relevance)) for name, family in families.items()
@@ -267,7 +267,7 @@ def _children(
     args: tuple, kwargs: dict, target: Target, *, nodes: Mapping[str, Array],
 ) -> tuple[dict[str, dict[str, Array]], Shapes]:  # fmt: skip
     """For each family, the relevance of the next lower concepts under K conditions on its own."""
-    plan = explainer.plan(*args, fun_kwargs=kwargs)
+    plan = planned(explainer, args, kwargs, families.values())
     output, activations, relevance = _at_output(explainer, families, args, kwargs, target)
     found: dict[str, dict[str, Array]] = {}
     for name, chosen in nodes.items():

@@ -11,14 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.conditional import at_layers, check_passed_once, over
-from jaxlrp.concepts.method import (
-    ConceptExplainer,
-    Shapes,
-    check_explainer,
-    check_reached,
-    only_array,
-)
+from jaxlrp.concepts.conditional import over
+from jaxlrp.concepts.layers import at_layers, planned
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
 from jaxlrp.concepts.units import Concepts, check_family
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.numerics import widen
@@ -121,11 +116,9 @@ def _local(
     args: tuple, kwargs: dict, target: Target, *, regions: Array,
 ) -> tuple[LocalRelevance, Shapes]:  # fmt: skip
     layer = family.layer
-    check_reached(explainer, args, kwargs, (layer,))
+    plan = planned(explainer, args, kwargs, (family,))
     pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, (layer,))
-    plan = explainer.plan(*args, fun_kwargs=kwargs)
-    check_passed_once(plan, layer)
     upstream = plan.upstream(layer)
     for row, rule in zip(plan.rows, plan.rules, strict=True):
         if not rule.linear_in_relevance and row.path in {*upstream, layer}:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpy.typing import ArrayLike
 
 from jaxlrp import _compat
 from jaxlrp._checks import check_one_of
-from jaxlrp.concepts.conditional import at_layers, check_passed_once
 from jaxlrp.concepts.conditions import check_indices
-from jaxlrp.concepts.method import (
-    ConceptExplainer,
-    Shapes,
-    check_explainer,
-    check_reached,
-    only_array,
-)
+from jaxlrp.concepts.layers import at_layers, planned
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
 from jaxlrp.concepts.units import Concepts, check_family
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.targets import Target
+
+Pair = tuple[int, int, float]
+"""A concept, the row of a sample, and the value by which the sample was ranked."""
 
 ORDERS = ("relevance", "relevance_max", "activation", "activation_max")
 """By what samples are ranked, as in `Scores`; and thus what is sent to the input to locate a concept."""
@@ -107,19 +106,17 @@ def _locate(
     explainer: Explainer, family: Concepts, by: str,
     args: tuple, kwargs: dict, target: Target, *, concepts: Array,
 ) -> tuple[Array, Shapes]:  # fmt: skip
-    layer = family.layer
+    layer, of_relevance = family.layer, by.startswith("relevance")
+    planned(explainer, args, kwargs, (family,), reached=of_relevance)
     stage = explainer.replace(record=(layer,), start=layer).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(stage, (layer,))
-    check_passed_once(explainer.plan(*args, fun_kwargs=kwargs), layer)
-    if by.startswith("relevance"):
-        check_reached(explainer, args, kwargs, (layer,))
     _check(family, {"concepts": concepts}, activations)
     a = begun = activations[layer]
-    if by.startswith("relevance"):
+    if of_relevance:
         pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
         begun = pullback(target=target).records[layer].relevance
     count = family.count(a.shape)
-    values = family.collect(a, begun) if by.startswith("relevance") else family.activations(a)
+    values = family.collect(a, begun) if of_relevance else family.activations(a)
     chosen = jax.nn.one_hot(concepts, count, dtype=a.dtype)
     weights = chosen.reshape(len(concepts), *(1,) * (values.ndim - 2), count)
     if by.endswith("_max"):
@@ -135,3 +132,54 @@ def _largest(values: Array, concepts: Array, dtype: Any) -> Array:
     of = jnp.take_along_axis(values, index, axis=-1)
     flat = of.reshape(len(of), -1)
     return jax.nn.one_hot(jnp.argmax(flat, axis=-1), flat.shape[-1], dtype=dtype).reshape(of.shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Locator:
+    """Locates pairs of a concept and a sample, in batches of one size and thus with one program.
+
+    Attributes:
+      explain: the result of `locate`.
+      fetch, targets, args, batch_size: as in `references`.
+    """
+
+    explain: ConceptExplainer[Any]
+    fetch: Callable[[np.ndarray], Any]
+    targets: ArrayLike | None
+    args: tuple[Any, ...]
+    batch_size: int
+
+    def each(
+        self, pairs: Sequence[Pair], progress: str
+    ) -> Iterator[tuple[Pair, np.ndarray, np.ndarray]]:
+        """Each pair, its example, and the relevance of that."""
+        from jaxlrp.dataset.progress import Progress
+
+        shown = Progress(progress, len(pairs))
+        try:
+            for begin in range(0, len(pairs), self.batch_size):
+                now = list(pairs[begin : begin + self.batch_size])
+                whole = now + now[-1:] * (self.batch_size - len(now))
+                rows = np.array([row for _, row, _ in whole])
+                inputs = self.inputs(rows)
+                target = None if self.targets is None else np.asarray(self.targets)[rows]
+                of = np.array([concept for concept, _, _ in whole])
+                found = self.explain(*self.args, *inputs, target=target, concepts=of)
+                yield from zip(now, self.examples(inputs), np.asarray(found), strict=False)
+                shown.advance(len(now))
+        finally:
+            shown.close()
+
+    def inputs(self, rows: np.ndarray) -> tuple[Any, ...]:
+        """The inputs of the model for these rows."""
+        fetched = self.fetch(rows)
+        inputs = fetched if isinstance(fetched, tuple) else (fetched,)
+        if any(len(a) != len(rows) for a in inputs):
+            raise ValueError(
+                f"fetch must return one input for each of {len(rows)} rows, got {len(inputs[0])}"
+            )
+        return inputs
+
+    def examples(self, inputs: tuple[Any, ...]) -> np.ndarray:
+        """The explained argument among the inputs."""
+        return np.asarray((*self.args, *inputs)[self.explain.model.argnums[0]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from jax import Array
@@ -12,7 +12,6 @@ from jaxlrp import targets
 from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
 from jaxlrp.explanation.compiled import Programs
 from jaxlrp.explanation.explainer import Explainer
-from jaxlrp.explanation.patterns import one
 from jaxlrp.network.model import Model
 from jaxlrp.targets import Target
 
@@ -125,25 +124,6 @@ def check_explainer(explainer: Any) -> Explainer:
             "that gives relevance, such as composites.epsilon_plus()"
         )
     return explainer
-
-
-def check_reached(explainer: Explainer, args: tuple, kwargs: dict, layers: Iterable[str]) -> None:
-    """Refuses layers that no relevance reaches, since it begins before them.
-
-    Raises:
-      ValueError: naming the layer.
-    """
-    if explainer.start is None:
-        return
-    plan = explainer.plan(*args, fun_kwargs=kwargs)
-    start = one("start", explainer.start, plan.paths)
-    reached = plan.upstream(start) | {start}
-    for layer in layers:
-        if layer in plan.paths and layer not in reached:
-            raise ValueError(
-                f"relevance begins at start={start!r} and does not reach the layer {layer!r}: name a "
-                "layer that comes before it, or leave out start"
-            )
 
 
 def only_array(relevance: Any) -> Array:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxlrp._checks import check_count
+from jaxlrp.concepts.classes import chosen_classes, members, put
 from jaxlrp.concepts.scores import Scores
 from jaxlrp.concepts.statistics import Moments, Statistics, normalized_on_host
 from jaxlrp.concepts.topk import TopK, empty
@@ -157,17 +158,17 @@ class StoredScores(Mapping[str, LazyScores]):
                 f"k={k} samples are asked for, but the store has {len(self.ids)}: use a smaller k, or "
                 "collect more samples"
             )
-        groups = self._groups(per_class)
-        values, positions = arrays[by], arrays[_POSITIONS[by]]
+        groups = chosen_classes(per_class, self.targets, self.classes)
+        values = arrays[by]
         dtype = np.float64 if values.dtype == np.float64 else np.float32
         shape = values.shape[1:] if groups is None else (len(groups), values.shape[1])
         state = empty(shape, k, dtype)
-        for rows, found, where in self._blocks(values, positions):
+        for rows, found, where in self.blocks(name, by, _POSITIONS[by]):
             scores = normalized_on_host(found) if normalized else found
             scores = scores.astype(dtype, copy=False)
-            for place, chosen in self._chosen(groups, rows):
+            for place, chosen in members(groups, self.targets, rows):
                 more = TopK.of(scores[chosen], rows[chosen], k, positions=where[chosen])
-                _set(state, place, state[place].merge(more))
+                put(state, place, state[place].merge(more))
         return state
 
     def statistics(self, name: str, *, per_class: bool | Sequence[int] = True) -> Statistics:
@@ -185,68 +186,27 @@ class StoredScores(Mapping[str, LazyScores]):
           KeyError: if there are no such concepts.
           TypeError, ValueError: if `per_class` is invalid, or a class has no samples.
         """
-        arrays = self._arrays(name)
-        groups = self._groups(per_class)
-        count = arrays["relevance"].shape[1]
+        groups = chosen_classes(per_class, self.targets, self.classes)
+        count = self._arrays(name)["relevance"].shape[1]
         shape = (count,) if groups is None else (len(groups), count)
         state = Statistics(*(_nothing(shape) for _ in dataclasses.fields(Statistics)))
-        for rows, relevance, active in self._blocks(arrays["relevance"], arrays["activation"]):
-            for place, chosen in self._chosen(groups, rows):
+        for rows, relevance, active in self.blocks(name, "relevance", "activation"):
+            for place, chosen in members(groups, self.targets, rows):
                 more = Statistics.of(relevance[chosen], active[chosen])
-                _set(state, place, jax.tree.map(lambda a, i=place: a[i], state).merge(more))
+                put(state, place, jax.tree.map(lambda a, i=place: a[i], state).merge(more))
         return state
 
-    def _groups(self, per_class: bool | Sequence[int]) -> list[int] | None:
-        """The classes that are kept apart; None for all samples together.
+    def blocks(self, name: str, *scores: str) -> Iterator[tuple[np.ndarray, ...]]:
+        """Scores in blocks of at most 32 MiB, in the order in which samples lie on disk.
 
-        Raises:
-          TypeError, ValueError: if a class has no samples, or classes are not known.
+        Args:
+          name: of the family of concepts.
+          scores: names of arrays of `Scores`, such as "relevance".
+
+        Yields:
+          (rows, one array for each of `scores`).
         """
-        if per_class is False:
-            return None
-        if self.targets is None or self.classes is None:
-            raise ValueError(
-                "per_class needs one class for each sample, but no class was explained: give targets with "
-                "the source, or target=jaxlrp.targets.predicted, and collect into another folder; or "
-                "write per_class=False"
-            )
-        if per_class is True:
-            return list(range(self.classes))
-        if isinstance(per_class, (str, int)) or not all(
-            isinstance(c, (int, np.integer)) and not isinstance(c, bool) for c in per_class
-        ):
-            raise TypeError(
-                f"per_class must be True, False or a list of classes, got {per_class!r}"
-            )
-        there = np.unique(self.targets)
-        for c in per_class:
-            if c not in there:
-                shown = ", ".join(map(str, there[:10])) + (", ..." if len(there) > 10 else "")
-                raise ValueError(
-                    f"no sample has the class {c}; the classes with samples are {shown}"
-                )
-        if len(set(per_class)) < len(per_class) or not len(per_class):
-            raise ValueError(
-                f"per_class must name each class once, at least one, got {per_class!r}"
-            )
-        return [int(c) for c in per_class]
-
-    def _chosen(
-        self, groups: list[int] | None, rows: np.ndarray
-    ) -> Iterator[tuple[Any, np.ndarray]]:
-        """(place in the state, the samples that belong there) of a block."""
-        if groups is None:
-            yield ..., np.arange(len(rows))
-            return
-        assert self.targets is not None
-        classes = self.targets[rows]
-        there = set(classes.tolist())
-        for place, c in enumerate(groups):
-            if c in there:
-                yield place, np.flatnonzero(classes == c)
-
-    def _blocks(self, *arrays: LazyArray) -> Iterator[tuple[np.ndarray, ...]]:
-        """(rows, values of each array), in the order in which samples lie on disk."""
+        arrays = [self._arrays(name)[key] for key in scores]
         rows = np.empty(len(self._order), np.int64)
         rows[self._order] = np.arange(len(self._order))
         each = sum(a.dtype.itemsize * max(a.shape[1], 1) for a in arrays)
@@ -255,6 +215,11 @@ class StoredScores(Mapping[str, LazyScores]):
         for begin in range(0, len(rows), size):
             part = slice(begin, begin + size)
             yield rows[part], *(a[part] for a in arrays)
+
+    @property
+    def identity(self) -> str:
+        """A hash of everything that the scores depend on but the samples."""
+        return self._opened.manifest.identity
 
 
 def _families(opened: Relevance) -> tuple[str, ...]:
@@ -285,12 +250,6 @@ def _families(opened: Relevance) -> tuple[str, ...]:
 
 def _nothing(shape: tuple[int, ...]) -> Moments:
     return Moments(np.zeros(shape[:-1], np.int64), np.zeros(shape), np.zeros(shape))
-
-
-def _set(state: Any, place: Any, part: Any) -> None:
-    """Replaces a part of a state of NumPy arrays."""
-    for whole, new in zip(jax.tree.leaves(state), jax.tree.leaves(part), strict=True):
-        whole[place] = new
 
 
 def open_scores(path: str | os.PathLike[str]) -> StoredScores:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.locate import locate
+from jaxlrp.concepts.crops import Box, above, crop_box, runs, smooth
+from jaxlrp.concepts.locate import Locator, locate
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
-
-Box = tuple[tuple[int, int], ...]
-"""(start, stop) along each axis of positions, without the position `stop`."""
 
 
 class Ranked(Protocol):
@@ -76,6 +74,47 @@ class Reference:
           ValueError: if there are several axes of positions.
         """
         return runs(self.mask)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+    """How a reference is made from relevance; see `references` for the arguments."""
+
+    axes: tuple[int, ...]
+    blur: float = 0.015
+    threshold: float = 0.1
+    dim: float = 0.2
+    context: int = 0
+
+    def of(
+        self, concept: int, row: int, value: float, example: np.ndarray, relevance: np.ndarray
+    ) -> Reference:
+        """The reference of one sample; `relevance` has the shape of the example (of tokens, one each)."""
+        return self.from_map(concept, row, value, example, self.summed(example, relevance)[1])
+
+    def from_map(
+        self, concept: int, row: int, value: float, example: np.ndarray, summed: np.ndarray
+    ) -> Reference:
+        """The same, from relevance that was summed over all axes but those of positions."""
+        places = tuple(axis % example.ndim for axis in self.axes)
+        heat = smooth(summed, self.blur)
+        box = crop_box(heat, threshold=self.threshold, context=self.context)
+        mask = above(heat, self.dim)
+        return Reference(concept, row, value, example, summed, heat, places, box, mask)
+
+    def summed(
+        self, example: np.ndarray, relevance: np.ndarray
+    ) -> tuple[tuple[int, ...], np.ndarray]:
+        """The axes of positions, and relevance summed over all others."""
+        ndim = relevance.ndim
+        kept = tuple(axis % ndim for axis in self.axes if -ndim <= axis < ndim)
+        if len(set(kept)) != len(self.axes) or not kept or list(kept) != sorted(kept):
+            raise ValueError(
+                f"axes={self.axes} must name distinct axes of one example, in order; it has shape "
+                f"{example.shape}"
+            )
+        rest = tuple(i for i in range(ndim) if i not in kept)
+        return kept, relevance.astype(np.float64).sum(axis=rest)
 
 
 def references(
@@ -164,16 +203,10 @@ def references(
              zip(rows[c, :n].tolist(), values[c, :n].tolist(), strict=True) if r >= 0]  # fmt: skip
     found: dict[int, list[Reference]] = {c: [] for c in chosen.tolist()}
     given = fetch if callable(fetch) else np.asarray(fetch).__getitem__
-    explain = locate(explainer, concepts, by=by)
-    batches = _located(explain, pairs, given, targets, tuple(args), batch_size, progress)
-    for (concept, row, value), example, relevance in batches:
-        places, summed = _positions(example, relevance, axes)
-        heat = smooth(summed, blur)
-        box = crop_box(heat, threshold=threshold, context=context)
-        mask = above(heat, dim)
-        found[concept].append(
-            Reference(concept, row, value, example, summed, heat, places, box, mask)
-        )
+    located = Locator(locate(explainer, concepts, by=by), given, targets, tuple(args), batch_size)
+    view = View(tuple(axes), blur, threshold, dim, context)
+    for (concept, row, value), example, relevance in located.each(pairs, progress):
+        found[concept].append(view.of(concept, row, value, example, relevance))
     return found
 
 
@@ -187,126 +220,3 @@ def _each_of(chosen: ArrayLike) -> np.ndarray:
     if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
         raise ValueError(f"of must be concepts, integers, at least one, got {chosen!r}")
     return found
-
-
-def _located(
-    explain: Callable[..., Any], pairs: list[tuple[int, int, float]], fetch: Callable[..., Any],
-    targets: ArrayLike | None, args: tuple, batch_size: int, progress: str,
-) -> Iterable[tuple[tuple[int, int, float], np.ndarray, np.ndarray]]:  # fmt: skip
-    """Each pair of concept and sample, the example, and its relevance."""
-    from jaxlrp.dataset.progress import Progress
-
-    shown = Progress(progress, len(pairs))
-    try:
-        for begin in range(0, len(pairs), batch_size):
-            now = pairs[begin : begin + batch_size]
-            whole = now + now[-1:] * (batch_size - len(now))  # one shape, one program
-            rows = np.array([row for _, row, _ in whole])
-            fetched = fetch(rows)
-            inputs = fetched if isinstance(fetched, tuple) else (fetched,)
-            if any(len(a) != len(rows) for a in inputs):
-                raise ValueError(
-                    f"fetch must return one input for each of {len(rows)} rows, got {len(inputs[0])}"
-                )
-            target = None if targets is None else np.asarray(targets)[rows]
-            of = np.array([concept for concept, _, _ in whole])
-            relevance = np.asarray(explain(*args, *inputs, target=target, concepts=of))
-            example = np.asarray(_explained(explain, args, inputs))
-            yield from zip(now, example, relevance, strict=False)
-            shown.advance(len(now))
-    finally:
-        shown.close()
-
-
-def _explained(explain: Any, args: tuple, inputs: tuple) -> Any:
-    """The explained argument."""
-    return (*args, *inputs)[explain.model.argnums[0]]
-
-
-def _positions(
-    example: np.ndarray, relevance: np.ndarray, axes: Sequence[int]
-) -> tuple[tuple[int, ...], np.ndarray]:
-    """The axes of positions, and relevance summed over all others."""
-    ndim = relevance.ndim
-    kept = tuple(axis % ndim for axis in axes if -ndim <= axis < ndim)
-    if len(set(kept)) != len(axes) or not kept or list(kept) != sorted(kept):
-        raise ValueError(
-            f"axes={tuple(axes)} must name distinct axes of one example, in order; it has shape "
-            f"{example.shape}"
-        )
-    rest = tuple(i for i in range(ndim) if i not in kept)
-    return kept, relevance.astype(np.float64).sum(axis=rest)
-
-
-def smooth(relevance: np.ndarray, blur: float) -> np.ndarray:
-    """A map, blurred by a Gaussian; relevance is zero beyond its border.
-
-    Args:
-      relevance: any number of axes.
-      blur: standard deviation in lengths of each axis, >= 0; 0 for none.
-
-    Raises:
-      ValueError: if `blur` is negative.
-    """
-    if not blur >= 0:
-        raise ValueError(f"blur must be >= 0, got {blur}")
-    if blur == 0:
-        return np.asarray(relevance)
-    from scipy.ndimage import gaussian_filter
-
-    sigma = [blur * length for length in np.shape(relevance)]
-    return gaussian_filter(np.asarray(relevance, np.float64), sigma, mode="constant")
-
-
-def above(heat: np.ndarray, share: float) -> np.ndarray:
-    """Where a map exceeds a share of its largest value; nowhere if no value is positive.
-
-    Raises:
-      ValueError: if `share` is not in [0, 1).
-    """
-    if not 0 <= share < 1:
-        raise ValueError(f"threshold and dim must be in [0, 1), got {share}")
-    largest = heat.max()
-    return heat > share * largest if largest > 0 else np.zeros(heat.shape, bool)
-
-
-def crop_box(heat: np.ndarray, *, threshold: float = 0.1, context: int = 0) -> Box:
-    """The smallest box with all positions where a map exceeds a share of its largest value.
-
-    Args:
-      heat: a map of any number of axes.
-      threshold: the share, in [0, 1).
-      context: positions to add on each side, >= 0.
-
-    Returns:
-      (start, stop) along each axis; the last position above the threshold is inside. The whole map if no
-      value is positive.
-
-    Example:
-      >>> import numpy as np
-      >>> from jaxlrp import concepts
-      >>> concepts.crop_box(np.array([0.0, 1.0, 0.0, 0.5, 0.05]))
-      ((1, 4),)
-    """
-    if context < 0:
-        raise ValueError(f"context must be >= 0, got {context}")
-    places = np.argwhere(above(heat, threshold))
-    if not len(places):
-        return tuple((0, length) for length in heat.shape)
-    first = np.maximum(places.min(axis=0) - context, 0)
-    last = np.minimum(places.max(axis=0) + 1 + context, heat.shape)
-    return tuple((int(a), int(b)) for a, b in zip(first, last, strict=True))
-
-
-def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """(start, stop) of each run of True.
-
-    Raises:
-      ValueError: if the mask has several axes.
-    """
-    if mask.ndim != 1:
-        raise ValueError(
-            f"spans are of tokens and signals, with one axis of positions, got {mask.ndim}"
-        )
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,32 @@ from numpy.typing import ArrayLike
 
 from jaxlrp._checks import check_count
 from jaxlrp.concepts import findings
+from jaxlrp.concepts.kept import Kept
+from jaxlrp.concepts.locate import Locator, locate
 from jaxlrp.concepts.opened import StoredScores
-from jaxlrp.concepts.references import Reference, references
+from jaxlrp.concepts.references import Reference, View
+from jaxlrp.concepts.report_numbers import Means, groups_of, leading, means_of, names_of, top_pairs
 from jaxlrp.concepts.report_page import Card, ClassRow, Contents, OddRow, percent, render
+from jaxlrp.concepts.report_search import (
+    Embed,
+    EmbedText,
+    check_search,
+    checked_vectors,
+    embedded,
+    similarity_of,
+)
 from jaxlrp.concepts.statistics import normalized_on_host
-from jaxlrp.concepts.topk import TopK
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
 
-Embed = Callable[[list[np.ndarray]], ArrayLike]
-EmbedText = Callable[[list[str]], ArrayLike]
-
-_BLOCK = 2**25  # bytes of scores that are read at once
 _USES = 3  # classes that are named on a card
+_ALIKE = (
+    "Each of the concepts above beside the concept of the whole layer, with a card or without, that is "
+    "relevant for the same samples: cosine of normalized relevance over {} samples."
+)
+_ALIKE_BY_EMBEDDING = (
+    "Pairs of the concepts above: cosine of the embeddings of their reference samples."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +84,7 @@ def report(
     search_words: Sequence[str] = (),
     size: ReportSize | None = None,
     batch_size: int = 16,
+    keep: str | os.PathLike[str] | None = None,
     progress: str = "auto",
     title: str | None = None,
 ) -> Path:
@@ -103,6 +117,8 @@ def report(
         ranked.
       size: how much is shown.
       batch_size: samples that are located together, >= 1.
+      keep: a folder for the relevance of reference samples. What an earlier report of the same scores left
+        there, even if it was interrupted, is not computed again. None keeps nothing.
       progress: "bar", "log", "none" or "auto", as in `attribute_dataset`.
       title: of the page.
 
@@ -131,9 +147,10 @@ def report(
     from jaxlrp.concepts import report_pictures
 
     size, name = size or ReportSize(), concepts.layer if name is None else name
-    _check_search(embed, embed_text, search_words)
-    groups, classes = _groups(scores)
-    found = _means(scores, name, classes)
+    check_search(embed, embed_text, search_words)
+    check_count("batch_size", batch_size)
+    groups, classes = groups_of(scores)
+    called, found = names_of(labels, classes), means_of(scores, name, classes)
     shown = findings.choose(found.means, found.counts, size.per_class, size.cards)
     if not shown:
         raise ValueError(
@@ -145,24 +162,25 @@ def report(
             "the inputs of scores.ids, in that order; samples that failed have no scores"
         )
     give = fetch if callable(fetch) else np.asarray(fetch).__getitem__
-    located = references(
-        explainer, concepts, _top(scores, name, size.references), give, axes=axes, of=shown,
-        targets=scores.targets, n=size.references, args=args, batch_size=batch_size, progress=progress,
-    )  # fmt: skip
-    pass_ = findings.profiles(
-        _blocks(scores, name), groups, found.means, found.counts, shown, size.odd
-    )
+    blocks = ((rows, normalized_on_host(r)) for rows, r in scores.blocks(name, "relevance"))
+    seen = findings.profiles(blocks, groups, found.means, found.counts, shown, size.odd)
+    alike = findings.pairs(seen.cosine, shown, range(seen.cosine.shape[1]), size.alike)
+    more = [c for pair in alike for c in pair[:2] if c not in shown] if embed is None else []
+    locator = Locator(locate(explainer, concepts), give, scores.targets, tuple(args), batch_size)
+    kept = Kept(None if keep is None else Path(keep), f"{scores.identity} {name} {tuple(axes)}")
+    wanted = dict.fromkeys(shown, size.references) | dict.fromkeys(more, 1)
+    pairs = top_pairs(scores, name, wanted)
+    located = {c: [] for c in wanted} | kept.references(locator, View(tuple(axes)), pairs, progress)
     pictures = report_pictures.Pictures(explainer, give, tuple(args), tuple(axes), to_image, words)
-    called = _called(labels, classes)
     largest = findings.best(found.counts)[: size.classes]
-    cosine, by = pass_.cosine, f"their normalized relevance over {len(scores.ids)} samples"
-    similarity = None
+    alike_by, similarity = _ALIKE.format(len(scores.ids)), None
     if embed is not None:
-        vectors = _embedded(embed, located, pictures)
-        cosine, by = findings.unit(vectors) @ findings.unit(vectors).T, "embeddings of references"
+        vectors = embedded(embed, {c: located[c] for c in shown}, pictures)
+        alike = findings.pairs(vectors @ vectors.T, shown, shown, size.alike)
+        alike_by = _ALIKE_BY_EMBEDDING
         if embed_text is not None and search_words:
-            held = _vectors(embed_text(list(search_words)), len(search_words), "embed_text")
-            similarity = _similarity(held, vectors)
+            held = checked_vectors(embed_text(list(search_words)), len(search_words), "embed_text")
+            similarity = similarity_of(held, vectors)
     contents = Contents(
         title=title or f"Concepts of {name}",
         facts=_facts(scores, name, found, shown),
@@ -171,22 +189,13 @@ def report(
             for concept in shown
         ],
         classes=[
-            ClassRow(called[g], int(found.counts[g]), _leading(found.means[g], size.per_class))
+            ClassRow(called[g], int(found.counts[g]), leading(found.means[g], size.per_class))
             for g in largest
         ],
         more_classes=len(called) - len(largest),
-        odd=[
-            OddRow(
-                f"sample {scores.ids[odd.row]}",
-                called[odd.group],
-                odd.distance,
-                odd.differ,
-                pictures.sample(odd.row, str(scores.ids[odd.row])),
-            )
-            for odd in pass_.odd
-        ],
-        alike=[(shown[i], shown[j], value) for i, j, value in findings.pairs(cosine, size.alike)],
-        alike_by=by,
+        odd=[_odd_row(odd, called, pictures, str(scores.ids[odd.row])) for odd in seen.odd],
+        alike=alike,
+        alike_by=alike_by,
         thumbnails={
             concept: pictures.thumbnail(held[0]) for concept, held in located.items() if held
         },
@@ -198,71 +207,12 @@ def report(
     return target
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Means:
-    """Mean normalized relevance (classes, concepts) and number of samples (classes,)."""
-
-    means: np.ndarray
-    counts: np.ndarray
-
-    @property
-    def overall(self) -> np.ndarray:
-        return np.average(self.means, axis=0, weights=self.counts)
-
-
-def _groups(scores: StoredScores) -> tuple[np.ndarray, list[int] | None]:
-    """The index of each sample's class among those with samples, and these; None without classes."""
-    if not len(scores.ids):
-        raise ValueError(f"the store {str(scores.path)!r} has no samples: collect some first")
-    if scores.targets is None:
-        return np.zeros(len(scores.ids), np.int64), None
-    classes, groups = np.unique(scores.targets, return_inverse=True)
-    return groups, classes.tolist()
-
-
-def _means(scores: StoredScores, name: str, classes: list[int] | None) -> _Means:
-    found = scores.statistics(name, per_class=False if classes is None else classes)
-    return _Means(np.atleast_2d(found.prototypes), np.atleast_1d(found.count))
-
-
-def _called(labels: Any, classes: list[int] | None) -> list[str]:
-    if classes is None:
-        return ["all samples"]
-    if labels is None or not len(labels):
-        return [f"class {c}" for c in classes]
-    try:
-        return [f"{labels[c]} ({c})" for c in classes]
-    except (KeyError, IndexError):
-        raise ValueError(
-            f"labels must name every class, up to {max(classes)}, got {len(labels)} names"
-        ) from None
-
-
-def _top(scores: StoredScores, name: str, n: int) -> TopK:
-    """The samples with the largest normalized relevance of each concept, if it is positive."""
-    found = scores.top(name, k=min(n, len(scores.ids)))
-    return dataclasses.replace(found, rows=np.where(found.values > 0, found.rows, -1))
-
-
-def _blocks(scores: StoredScores, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    held = scores[name].relevance
-    size = max(_BLOCK // (held.dtype.itemsize * held.shape[-1]), 1)
-    for begin in range(0, len(scores.ids), size):
-        rows = np.arange(begin, min(begin + size, len(scores.ids)))
-        yield rows, normalized_on_host(held[begin : begin + size])
-
-
-def _leading(means: np.ndarray, n: int) -> list[tuple[int, float]]:
-    order = findings.best(means)[:n]
-    return [(c, float(means[c])) for c in order if means[c] > 0]
-
-
 def _card(
-    concept: int, found: _Means, called: list[str], held: list[Reference], pictures: Any,
+    concept: int, found: Means, called: list[str], held: list[Reference], pictures: Any,
     scores: StoredScores, groups: np.ndarray,
 ) -> Card:  # fmt: skip
     column = found.means[:, concept]
-    uses = [(called[g], s) for g, s in _leading(column, _USES)]
+    uses = [(called[g], s) for g, s in leading(column, _USES)]
     names = [name for name, _ in uses] + [called[groups[r.row]] for r in held]
     return Card(
         concept,
@@ -274,7 +224,12 @@ def _card(
     )
 
 
-def _facts(scores: StoredScores, name: str, found: _Means, shown: list[int]) -> list[str]:
+def _odd_row(odd: findings.Odd, called: list[str], pictures: Any, name: str) -> OddRow:
+    picture = pictures.sample(odd.row, name)
+    return OddRow(f"sample {name}", called[odd.group], odd.distance, odd.differ, picture)
+
+
+def _facts(scores: StoredScores, name: str, found: Means, shown: list[int]) -> list[str]:
     classes = f", {len(found.counts)} classes" if scores.targets is not None else ""
     failed = f"; {len(scores.failed)} could not be explained" if scores.failed else ""
     covered = np.abs(found.overall[shown]).sum() / max(np.abs(found.overall).sum(), 1e-12)
@@ -284,44 +239,3 @@ def _facts(scores: StoredScores, name: str, found: _Means, shown: list[int]) -> 
         "all mean relevance. What a concept stands for is for you to judge: look at its references, and "
         "change that part of an input to be sure.",
     ]
-
-
-def _check_search(embed: Any, embed_text: Any, search_words: Sequence[str]) -> None:
-    if isinstance(search_words, str):
-        raise TypeError(f"search_words must be a list of words, got the string {search_words!r}")
-    if (embed_text is not None or search_words) and (
-        embed is None or embed_text is None or not search_words
-    ):
-        raise ValueError(
-            "a search by similarity takes embed, embed_text and search_words together: two functions "
-            "into one space, and the words that the page knows"
-        )
-
-
-def _embedded(embed: Embed, located: Mapping[int, list[Reference]], pictures: Any) -> np.ndarray:
-    """(concepts, d), of the references of each concept; zero for one without references."""
-    crops = [pictures.pixels(r) for held in located.values() for r in held]
-    vectors = findings.unit(_vectors(embed(crops), len(crops), "embed"))
-    ends = np.cumsum([len(held) for held in located.values()])[:-1]
-    parts = np.split(vectors, ends)
-    return np.stack([p.mean(axis=0) if len(p) else np.zeros(vectors.shape[1]) for p in parts])
-
-
-def _vectors(given: ArrayLike, count: int, what: str) -> np.ndarray:
-    found = np.asarray(given)
-    if found.ndim != 2 or len(found) != count:
-        raise ValueError(
-            f"{what} must return a vector for each of {count} items, ({count}, d), got {found.shape}"
-        )
-    if not np.isfinite(found).all():
-        raise ValueError(f"{what} must return finite vectors, but some are not")
-    return found
-
-
-def _similarity(words: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    if words.shape[1] != vectors.shape[1]:
-        raise ValueError(
-            f"embed_text must give vectors of the length of those of embed, {vectors.shape[1]}, got "
-            f"{words.shape[1]}"
-        )
-    return findings.unit(words) @ findings.unit(vectors).T

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 import numpy as np
 
@@ -124,7 +125,7 @@ class Contents:
       more_classes: number of classes that are left out.
       odd: the farthest samples.
       alike: (concept, concept, cosine), the most alike first.
-      alike_by: what the cosine compares, in words.
+      alike_by: a sentence that says which concepts are compared, and by what.
       thumbnails: `img` elements, by concept.
       words: words to which similarity was computed.
       similarity: (words, cards).
@@ -153,6 +154,20 @@ def render(contents: Contents) -> str:
     parts += [text("h2", "Which concepts are alike?"), *_alike(contents)]
     parts += [_held(contents), f"<script>{_SCRIPT}</script>"]
     return page(contents.title, parts, style=_STYLE, head=_HEAD)
+
+
+def contents_page(title: str, pages: Mapping[str, str]) -> str:
+    """A page of links.
+
+    Args:
+      title: plain text.
+      pages: from the text of each link to the name of a file in the same folder.
+    """
+    links = [
+        f'<p><a href="{html.escape(quote(file))}">{html.escape(name)}</a></p>'
+        for name, file in pages.items()
+    ]
+    return page(title, links, style=_STYLE, head=_HEAD)
 
 
 def percent(share: float) -> str:
@@ -265,9 +280,9 @@ def _odd(contents: Contents) -> list[str]:
 
 
 def _alike(contents: Contents) -> list[str]:
-    parts = [text("p", f"Pairs of the concepts above, by the cosine of {contents.alike_by}.")]
+    parts = [text("p", contents.alike_by)]
     if not contents.alike:
-        return [*parts, text("p", "There are fewer than two concepts to compare.")]
+        return [*parts, text("p", "No two concepts are alike.")]
     for a, b, cosine in contents.alike:
         shown = "".join(_reference(contents, c, f"concept {c}") for c in (a, b))
         parts += [

@@ -12,14 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.conditional import at_layers, check_passed_once
-from jaxlrp.concepts.method import (
-    ConceptExplainer,
-    Shapes,
-    check_explainer,
-    check_reached,
-    no_options,
-)
+from jaxlrp.concepts.layers import at_layers, planned
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_options
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.numerics import widen
@@ -149,12 +143,9 @@ def compute_scores(
 ) -> tuple[Any, Shapes]:  # fmt: skip
     """`scores` inside a program, with what is checked of it."""
     layers = tuple(family.layer for family in families.values())
-    check_reached(explainer, args, kwargs, layers)
+    planned(explainer, args, kwargs, families.values())
     pullback = explainer.replace(record=layers).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, layers)
-    plan = explainer.plan(*args, fun_kwargs=kwargs)
-    for layer in layers:
-        check_passed_once(plan, layer)
     records = pullback(target=target).records
     found = {
         name: score(family, activations[family.layer], records[family.layer].relevance)

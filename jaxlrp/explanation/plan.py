@@ -16,6 +16,7 @@ from jaxlrp.errors import near
 from jaxlrp.explanation.growth import Step, plan_warning
 from jaxlrp.explanation.patterns import matching
 from jaxlrp.explanation.unsupported import unsupported
+from jaxlrp.network.control_flow import leading_axes
 from jaxlrp.network.coverage import Coverage, cover
 from jaxlrp.network.discrete import is_discrete
 from jaxlrp.network.layers import Layer
@@ -31,6 +32,8 @@ class Row:
 
     Attributes:
       before: the paths of the layers that feed it, without another layer in between.
+      leading: the sizes of the axes that loops and `shard_map` around it put before its own axes where it
+        is recorded.
     """
 
     path: str
@@ -45,6 +48,7 @@ class Row:
     loops: int = 0
     repeats: int = 1
     before: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    leading: tuple[int, ...] = dataclasses.field(default=(), compare=False)
     read_by_integers: bool = False  # an embedding with no float before it
 
 
@@ -195,11 +199,11 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
 
 
-def row_of(layer: Layer, before: tuple[str, ...] = ()) -> Row:
+def row_of(layer: Layer, before: tuple[str, ...], leading: tuple[int, ...]) -> Row:
     return Row(
         layer.path, layer.kind, layer.name, layer.module, layer.input_shapes, layer.output_shape,
         layer.absorbed, layer.depth, layer.source, layer.loops,
-        layer.repeats, before,
+        layer.repeats, before, leading,
         layer.kind == "embedding" and all(is_discrete(a.dtype) for a in layer.input_avals),
     )  # fmt: skip
 
@@ -225,7 +229,11 @@ def make_plan(network: Network, composite: CompositeLike) -> Plan:
     check_all_match(layers, composite)
     rules = tuple(_rule(layer, composite) for layer in layers)
     before = before_each(network)
-    rows = tuple(row_of(layer, before[layer.path]) for layer in layers)
+    leading = {
+        layer.path: tuple(size for size, _ in leading_axes(graph.avals[layer.output], around))
+        for layer, graph, around in network.placed()
+    }
+    rows = tuple(row_of(layer, before[layer.path], leading[layer.path]) for layer in layers)
     return Plan(rules, rows, composite.readout, cover(network))
 
 

@@ -264,3 +264,8 @@ CONTROL_FLOW: Mapping[_compat.Primitive | None, ControlFlow] = {
     P.SHARD_MAP: ShardMap(),
     P.WHILE: While(),
 }
+
+
+def leading_axes(aval: Any, around: Sequence[Op]) -> list[Axis]:
+    """The axes that control flow, outermost first, puts before those of a value recorded inside."""
+    return [axis for op in around for axis in CONTROL_FLOW[op.primitive].leading(op, aval)]

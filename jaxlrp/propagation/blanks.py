@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import _compat
-from jaxlrp.network.control_flow import CONTROL_FLOW, Axis
+from jaxlrp.network.control_flow import CONTROL_FLOW, leading_axes
 from jaxlrp.network.graph import Graph, Op
 from jaxlrp.network.layers import Layer
 from jaxlrp.network.nodes import Body, Booked, Network
@@ -37,7 +36,7 @@ class Blanks:
     def shape(self) -> tuple[int, ...]:
         """Of what is recorded of the output."""
         aval = self.graph.avals[self.layer.output]
-        return (*(size for size, _ in _leading(aval, self.around)), *aval.shape)
+        return (*(size for size, _ in leading_axes(aval, self.around)), *aval.shape)
 
     @property
     def output(self) -> Array:
@@ -45,7 +44,7 @@ class Blanks:
         aval = self.graph.avals[self.layer.output]
         dtype = aval.dtype if jnp.issubdtype(aval.dtype, jnp.inexact) else float
         blank = _compat.zeros(self.shape, dtype, _compat.varying_around(aval))
-        return _compat.laid_out(blank, [axis for _, axis in _leading(aval, self.around)], aval)
+        return _compat.laid_out(blank, [axis for _, axis in leading_axes(aval, self.around)], aval)
 
 
 def blanks(network: Network) -> dict[str, Blanks]:
@@ -87,8 +86,3 @@ def _lengths(network: Network, around: tuple[int, ...]) -> dict[str, tuple[int, 
             for body in node.bodies:
                 found.update(_lengths(body, inner))
     return found
-
-
-def _leading(aval: Any, around: tuple[Op, ...]) -> list[Axis]:
-    """The axes that control flow puts before those of a value that is recorded inside."""
-    return [axis for op in around for axis in CONTROL_FLOW[op.primitive].leading(op, aval)]
