@@ -129,7 +129,7 @@ class StoredScores(Mapping[str, LazyScores]):
     ) -> TopK:
         """The k samples with the largest score of each concept: relevance or activation maximization.
 
-        Scores are read in blocks of at most 32 MiB, so memory does not grow with the data set.
+        Scores are read in blocks of at most 32 MiB.
 
         Args:
           name: of the family of concepts.
