@@ -151,10 +151,11 @@ class Blur(Replacement):
     def values(self, inputs: Array, keys: Array | None) -> Array:
         found = inputs
         for axis in self.axes:
-            position = jnp.arange(inputs.shape[1 + axis])
+            (axis,) = of_batch((axis,), inputs.ndim)
+            position = jnp.arange(inputs.shape[axis], dtype=inputs.dtype)
             weight = jnp.exp(-0.5 * ((position[:, None] - position) / self.sigma) ** 2)
-            weight = (weight / weight.sum(axis=1, keepdims=True)).astype(inputs.dtype)
-            found = jnp.moveaxis(jnp.tensordot(found, weight, axes=(1 + axis, 1)), -1, 1 + axis)
+            weight = weight / weight.sum(axis=1, keepdims=True)
+            found = jnp.moveaxis(jnp.tensordot(found, weight, axes=(axis, 1)), -1, axis)
         return found
 
 
