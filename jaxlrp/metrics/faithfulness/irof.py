@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -39,7 +41,9 @@ class IROF(CurveMetric):
       Rieger and Hansen (2020), https://arxiv.org/abs/2003.08747
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import dataclasses
+
+import jax.numpy as jnp
       >>> from jaxlrp import metrics
       >>> segments = metrics.features.Segments(jnp.array([[0, 0, 1, 1]]))
       >>> irof = metrics.IROF(features=segments, removal=metrics.removal.Constant(0.0), score="logit")
@@ -47,7 +51,7 @@ class IROF(CurveMetric):
       [1.0]
     """
 
-    features: Features  # pyright: ignore[reportGeneralTypeIssues], by name only, so it may follow defaults
+    features: Features = dataclasses.field()  # no default
     removal: Removal = Mean()
 
     @property
