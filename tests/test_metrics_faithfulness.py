@@ -61,7 +61,8 @@ def layout(name):
             x = np.asarray(table)[x]
         if edges is not None:
             x = np.einsum("bij,bjk->bik", edges, x)
-        return np.tanh(x.reshape(len(x), -1) @ (first / 3)) @ last
+        weights = (first / 3).astype(x.dtype), last.astype(x.dtype)
+        return np.tanh(x.reshape(len(x), -1) @ weights[0]) @ weights[1]
 
     return SimpleNamespace(
         name=name, x=x, a=rng.normal(size=x.shape), of=of, index=index, fill=fill, context=context,
@@ -208,9 +209,9 @@ def test_is_the_formula(name):
 
 
 @functools.cache
-def of_part(which, batch_size):
+def of_part(start, stop, batch_size):
     """Metrics of some samples of the images, random ones among them, as one program."""
-    case = layout("images")
+    case, which = layout("images"), slice(start, stop)
     labels = np.asarray(case.of.segmentation)[which]
     own, fill = features.Segments(labels), removal.Constant(FILL)
     found = {k: dataclasses.replace(m, features=own) for k, (m, _) in measured(case).items()}
@@ -234,7 +235,7 @@ def of_part(which, batch_size):
 def test_a_sample_does_not_depend_on_others():
     """Nor on the size of batches. Sample 1 has fewer features than the others."""
     whole, small, one = (
-        of_part(slice(None), 64), of_part(slice(None), 7), of_part(slice(1, 2), 64),
+        of_part(0, N, 64), of_part(0, N, 7), of_part(1, 2, 64),
     )  # fmt: skip
     for name, scores in whole.items():
         assert np.isfinite(scores).all(), name
@@ -290,13 +291,11 @@ def scores_of_linear():
         "none": jnp.ones(X.shape), "nan": jnp.asarray(exact).at[1, 2].set(jnp.nan),
     }  # fmt: skip
 
-    def run(several):
-        return {
-            k: {name: m(linear, X, a, key=jax.random.key(0)) for name, a in several.items()}
-            for k, m in SEVERAL.items()
-        }
+    def run(a):
+        return {k: m(linear, X, a, key=jax.random.key(0)) for k, m in SEVERAL.items()}
 
-    return jax.tree.map(np.asarray, jax.jit(run)(several))
+    found = jax.jit(jax.vmap(run))(jnp.stack(list(map(jnp.asarray, several.values()))))
+    return {k: dict(zip(several, np.asarray(a), strict=True)) for k, a in found.items()}
 
 
 @pytest.mark.parametrize("name", SEVERAL)
@@ -324,7 +323,9 @@ def test_exact_relevance_of_a_linear_model():
         close(found[name]["negative"], [-1, -1], rtol=1e-9)
     np.testing.assert_allclose(found["infidelity"]["exact"], 0, atol=1e-12)
     close(found["infidelity"]["negative"], (4 * (X * W) ** 2).mean(axis=1))
-    close(found["monotonicity"]["exact"][:1], [4 / 7])  # three of eight relevances are negative
+    close(
+        found["monotonicity"]["exact"][:1], [6 / 7]
+    )  # the second of two negative ones lowers the score
 
 
 def test_constant_outputs_are_undefined():
@@ -586,10 +587,10 @@ def test_correlations_are_those_of_scipy(triples):
         (lambda: metrics.SensitivityN(sizes=(0,)), ValueError, "sizes must be an integer >= 1, got 0"),
         (lambda: metrics.SensitivityN(runs=1), ValueError, "runs must be an integer >= 2"),
         (lambda: metrics.IROF(), TypeError, "features"),
-        (lambda: metrics.ROAD(percentages=(101,)), ValueError, r"from 0 to 100, at least one, got \(101,\)"),
+        (lambda: metrics.ROAD(percentages=(101,)), ValueError, r"from 0 to 100, .* got \(101,\)"),
         (lambda: metrics.ROAD(percentages=()), ValueError, r"from 0 to 100, at least one, got \(\)"),
         (lambda: metrics.ROAD(order="all"), ValueError, "order must be one of 'morf', 'lerf', 'between'"),
-        (lambda: metrics.Infidelity(kind="lrp"), ValueError, "kind must be one of 'sensitivity', 'relevance'"),
+        (lambda: metrics.Infidelity(kind="lrp"), ValueError, "kind must be one of 'sensitivity'"),
         (lambda: metrics.Sufficiency(threshold=2), ValueError, "threshold must be from 0 to 1, got 2"),
         (
             lambda: metrics.RegionPerturbation()(linear, X, X, key=jax.random.key(0)),
