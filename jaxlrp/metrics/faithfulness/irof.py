@@ -17,41 +17,39 @@ from jaxlrp.metrics.removal import Mean, Removal
 class IROF(CurveMetric):
     r"""Iterative removal of features: the area over the curve while segments are removed.
 
-        p_k = score of the target after k segments are removed, in the order of their mean attributions, K how
-        many the sample has:
+    p_k = score of the target after k segments are removed, in the order of their mean attributions, K how
+    many the sample has:
 
-            AOC = K - trapezoid rule over k = 0 .. K of p_k / p_0
+        AOC = K - trapezoid rule over k = 0 .. K of p_k / p_0
 
-        Higher is better, at most K where all scores are >= 0; 0 where no removal matters. A sample with more
-        segments can score more. Quantus leaves k = 0 out of the trapezoid, so its number is larger by
-        (1 + p_1 / p_0) / 2, and 1 where no removal matters.
+    Higher is better, at most K where all scores are >= 0; 0 where no removal matters. A sample with more
+    segments can score more. Quantus leaves k = 0 out of the trapezoid, so its number is larger by
+    (1 + p_1 / p_0) / 2, and 1 where no removal matters.
 
-        Undefined (`nan`) where mean attributions of all segments are equal, and where p_0 <= 0, as a logit can
-        be.
+    Undefined (`nan`) where mean attributions of all segments are equal, and where p_0 <= 0, as a logit can
+    be.
 
-        Attributes:
-          features: the segments: `features.superpixels(images)`, or `features.Segments(labels)` of your own.
-          removal: what takes their place, by default the mean of the sample; `removal.Mean((0, 1))` is that of
-            each channel of (height, width, channels).
-          score: "probability" or "logit" of the target.
-          draws: how many random removals are averaged at each step, >= 1.
-          batch_size: how many changed inputs are in memory at once, >= 1.
+    Attributes:
+      features: the segments: `features.superpixels(images)`, or `features.Segments(labels)` of your own.
+      removal: what takes their place, by default the mean of the sample; `removal.Mean((0, 1))` is that of
+        each channel of (height, width, channels).
+      score: "probability" or "logit" of the target.
+      draws: how many random removals are averaged at each step, >= 1.
+      batch_size: how many changed inputs are in memory at once, >= 1.
 
-        References:
-          Rieger and Hansen (2020), https://arxiv.org/abs/2003.08747
+    References:
+      Rieger and Hansen (2020), https://arxiv.org/abs/2003.08747
 
-        Example:
-          >>> import dataclasses
-
-    import jax.numpy as jnp
-          >>> from jaxlrp import metrics
-          >>> segments = metrics.features.Segments(jnp.array([[0, 0, 1, 1]]))
-          >>> irof = metrics.IROF(features=segments, removal=metrics.removal.Constant(0.0), score="logit")
-          >>> irof(lambda x: x.sum(1), jnp.ones((1, 4)), jnp.array([[2.0, 2.0, 1.0, 1.0]])).tolist()
-          [1.0]
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import metrics
+      >>> segments = metrics.features.Segments(jnp.array([[0, 0, 1, 1]]))
+      >>> irof = metrics.IROF(features=segments, removal=metrics.removal.Constant(0.0), score="logit")
+      >>> irof(lambda x: x.sum(1), jnp.ones((1, 4)), jnp.array([[2.0, 2.0, 1.0, 1.0]])).tolist()
+      [1.0]
     """
 
-    features: Features = dataclasses.field()  # no default
+    features: Features = dataclasses.field()  # has no default
     removal: Removal = Mean()
 
     @property
