@@ -9,7 +9,44 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 """
 
 from jaxlrp.metrics import features, removal
-from jaxlrp.metrics.faithfulness import Curves, PixelFlipping
+from jaxlrp.metrics.faithfulness import (
+    IROF,
+    ROAD,
+    Accuracy,
+    Correlations,
+    Curves,
+    FaithfulnessCorrelation,
+    FaithfulnessEstimate,
+    Infidelity,
+    Monotonicity,
+    MonotonicityCorrelation,
+    Pairs,
+    PixelFlipping,
+    RegionPerturbation,
+    Selectivity,
+    SensitivityN,
+    Sufficiency,
+)
 from jaxlrp.metrics.metric import Metric
 
-__all__ = ["Curves", "Metric", "PixelFlipping", "features", "removal"]
+__all__ = [
+    "IROF",
+    "ROAD",
+    "Accuracy",
+    "Correlations",
+    "Curves",
+    "FaithfulnessCorrelation",
+    "FaithfulnessEstimate",
+    "Infidelity",
+    "Metric",
+    "Monotonicity",
+    "MonotonicityCorrelation",
+    "Pairs",
+    "PixelFlipping",
+    "RegionPerturbation",
+    "Selectivity",
+    "SensitivityN",
+    "Sufficiency",
+    "features",
+    "removal",
+]
