@@ -9,7 +9,42 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 """
 
 from jaxlrp.metrics import features, removal
+from jaxlrp.metrics.axioms import Completeness, InputInvariance, NonSensitivity, absorb_in_bias
 from jaxlrp.metrics.faithfulness import Curves, PixelFlipping
 from jaxlrp.metrics.metric import Metric
+from jaxlrp.metrics.robustness import (
+    AvgSensitivity,
+    Consistency,
+    Continuity,
+    LocalLipschitz,
+    MaxSensitivity,
+    Ratios,
+    RelativeInputStability,
+    RelativeOutputStability,
+    RelativeRepresentationStability,
+    discretize,
+    perturbation,
+)
 
-__all__ = ["Curves", "Metric", "PixelFlipping", "features", "removal"]
+__all__ = [
+    "AvgSensitivity",
+    "Completeness",
+    "Consistency",
+    "Continuity",
+    "Curves",
+    "InputInvariance",
+    "LocalLipschitz",
+    "MaxSensitivity",
+    "Metric",
+    "NonSensitivity",
+    "PixelFlipping",
+    "Ratios",
+    "RelativeInputStability",
+    "RelativeOutputStability",
+    "RelativeRepresentationStability",
+    "absorb_in_bias",
+    "discretize",
+    "features",
+    "perturbation",
+    "removal",
+]
