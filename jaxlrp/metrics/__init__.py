@@ -9,8 +9,10 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 """
 
 from jaxlrp.metrics import features, removal
-from jaxlrp.metrics.axioms import Completeness, InputInvariance, NonSensitivity, absorb_in_bias
+from jaxlrp.metrics.axioms import Completeness, NonSensitivity
 from jaxlrp.metrics.faithfulness import Curves, PixelFlipping
+from jaxlrp.metrics.invariance import InputInvariance, absorb_in_bias
+from jaxlrp.metrics.meta import MetaScore, Reliability, meta_evaluate
 from jaxlrp.metrics.metric import Metric
 from jaxlrp.metrics.robustness import (
     AvgSensitivity,
@@ -35,6 +37,7 @@ __all__ = [
     "InputInvariance",
     "LocalLipschitz",
     "MaxSensitivity",
+    "MetaScore",
     "Metric",
     "NonSensitivity",
     "PixelFlipping",
@@ -42,9 +45,11 @@ __all__ = [
     "RelativeInputStability",
     "RelativeOutputStability",
     "RelativeRepresentationStability",
+    "Reliability",
     "absorb_in_bias",
     "discretize",
     "features",
+    "meta_evaluate",
     "perturbation",
     "removal",
 ]
