@@ -176,15 +176,15 @@ def meta_evaluate(
         for adverse, size in zip((False, True), sizes[space], strict=True):
             drawn = jax.random.fold_in(of_changes, 2 * _SPACES.index(space) + adverse)
             reactions = [
-                _reaction(before, subject.changed(space, size, k), adverse, metric)
+                reaction(before, subject.changed(space, size, k), adverse, metric)
                 for k in jax.random.split(drawn, perturbations * iterations)
             ]
             kinds.append(np.array(reactions).reshape(iterations, perturbations, 3))
-        found[space] = _reliability(*kinds)
+        found[space] = reliability(*kinds)
     return MetaScore(*(found.get(space) for space in _SPACES))
 
 
-class _Scores(NamedTuple):
+class Scores(NamedTuple):
     """What a metric says of all explainers.
 
     Attributes:
@@ -214,16 +214,16 @@ class _Subject(NamedTuple):
     arguments: dict[str, Any]
     changes: Callable[[str], bool]
 
-    def scores(self, variables: Any, inputs: Array) -> _Scores:
+    def scores(self, variables: Any, inputs: Array) -> Scores:
         scores = [np.asarray(fun(variables, inputs, self.arguments)) for fun in self.scored]
         outputs = self.outputs(variables, inputs, self.arguments["context"])
         if outputs.ndim != 2 or outputs.shape[1] < 2:
             raise ValueError(
                 f"predict must return (n, classes) with at least two classes, got {outputs.shape}"
             )
-        return _Scores(np.stack(scores), np.asarray(outputs.argmax(axis=1)))
+        return Scores(np.stack(scores), np.asarray(outputs.argmax(axis=1)))
 
-    def changed(self, space: Space, size: float, key: Array) -> _Scores:
+    def changed(self, space: Space, size: float, key: Array) -> Scores:
         """The scores after one change."""
         if space == "input":
             x = self.inputs
@@ -296,7 +296,7 @@ def _scoring(
     return score
 
 
-def _reaction(before: _Scores, after: _Scores, adverse: bool, metric: Metric) -> Floats:
+def reaction(before: Scores, after: Scores, adverse: bool, metric: Metric) -> Floats:
     """(IAC, IEC, share of samples that count) of one change; the first two `nan` where none counts."""
     counts = (after.classes == before.classes) != adverse
     finite = (np.isfinite(before.scores) & np.isfinite(after.scores)).all(axis=0)
@@ -304,8 +304,7 @@ def _reaction(before: _Scores, after: _Scores, adverse: bool, metric: Metric) ->
     if not counts.any():
         return np.array([np.nan, np.nan, share])
     q, r = before.scores[:, counts], after.scores[:, counts]
-    wilcoxon = need("scipy.stats", "meta_evaluate", "metrics").wilcoxon
-    p = np.mean([wilcoxon(a, b, zero_method="zsplit").pvalue for a, b in zip(q, r, strict=True)])
+    p = np.mean([_p_value(a, b) for a, b in zip(q, r, strict=True)])
     if adverse:
         iec = (r < q).mean() if metric.higher_is_better else (r > q).mean()
     else:
@@ -313,7 +312,15 @@ def _reaction(before: _Scores, after: _Scores, adverse: bool, metric: Metric) ->
     return np.array([1 - p if adverse else p, iec, share])
 
 
-def _reliability(small: Floats, large: Floats) -> Reliability:
+def _p_value(before: Floats, after: Floats) -> float:
+    """Of a two-sided Wilcoxon signed-rank test; zero differences are split between the two signs."""
+    if len(before) == 1 or (before == after).all():
+        return 1.0
+    stats = need("scipy.stats", "meta_evaluate", "metrics")
+    return float(stats.wilcoxon(before, after, zero_method="zsplit").pvalue)
+
+
+def reliability(small: Floats, large: Floats) -> Reliability:
     """The means over changes, of reactions (iterations, changes, 3)."""
 
     def mean(values: Floats) -> Floats:
