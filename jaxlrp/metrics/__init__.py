@@ -8,7 +8,7 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 `higher_is_better`, `bounds`.
 """
 
-from jaxlrp.metrics import features, removal
+from jaxlrp.metrics import features, removal, similarity
 from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
 from jaxlrp.metrics.faithfulness import Curves, PixelFlipping
 from jaxlrp.metrics.localization import (
@@ -22,24 +22,43 @@ from jaxlrp.metrics.localization import (
 )
 from jaxlrp.metrics.metric import Metric
 from jaxlrp.metrics.mosaics import Mosaics, mosaics
+from jaxlrp.metrics.randomization import (
+    MPRT,
+    EfficientMPRT,
+    Entropies,
+    RandomLogit,
+    Similarities,
+    SmoothMPRT,
+    evaluation_order,
+    randomize,
+)
 
 __all__ = [
+    "MPRT",
     "AttributionLocalization",
     "Coherence",
     "Complexity",
     "Curves",
     "EffectiveComplexity",
+    "EfficientMPRT",
+    "Entropies",
     "Focus",
     "LocalizationAUC",
     "Metric",
     "Mosaics",
     "PixelFlipping",
     "PointingGame",
+    "RandomLogit",
     "RelevanceMass",
     "RelevanceRank",
+    "Similarities",
+    "SmoothMPRT",
     "Sparseness",
     "TopKIntersection",
+    "evaluation_order",
     "features",
     "mosaics",
+    "randomize",
     "removal",
+    "similarity",
 ]
