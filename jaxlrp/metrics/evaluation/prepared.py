@@ -1,0 +1,153 @@
+"""An evaluation that was checked and can be run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from jaxlrp._checks import check_count
+from jaxlrp.dataset import reading
+from jaxlrp.dataset.options import ComputeOptions, ReadOptions
+from jaxlrp.dataset.placement import place
+from jaxlrp.dataset.resolve import as_source
+from jaxlrp.dataset.source import Source
+from jaxlrp.metrics.evaluation import checks, runs
+from jaxlrp.metrics.evaluation.samples import Arranger, arranged
+from jaxlrp.metrics.evaluation.scorer import Goal, Result, Scorer
+from jaxlrp.metrics.evaluation.subjects import Predict, Subject, subjects
+from jaxlrp.metrics.metric import Metric
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """An evaluation that was checked.
+
+    Attributes:
+      metrics: by name.
+      stored: from their names to those of files.
+      folders: from the names of explainers to those of files.
+      scorers: one for each explainer.
+      arrangers: of the samples of each.
+      source: of the samples.
+      options: how it is run.
+    """
+
+    metrics: Mapping[str, Metric]
+    stored: Mapping[str, str]
+    folders: Mapping[str, str]
+    scorers: Sequence[Scorer]
+    arrangers: Sequence[Arranger]
+    source: Source
+    options: runs.Options
+
+    def run(self, output: str | os.PathLike[str] | None) -> dict[str, runs.Found]:
+        """Computes all scores, in a folder, or a temporary one, and reads them."""
+        found = {}
+        with _folder(output) as folder:
+            for scorer, arrange in zip(self.scorers, self.arrangers, strict=True):
+                name = scorer.subject.name
+                source = arranged(self.source, arrange)
+                found[name] = runs.compute(
+                    scorer, source, folder / self.folders[name], self.options
+                )
+        return found
+
+
+def prepare(
+    explainers: Mapping[str, Any],
+    metrics: Mapping[str, Metric],
+    data: Any,
+    result: Result,
+    *,
+    args: Sequence[Any],
+    target: Any,
+    predict: Predict | None,
+    key: Array | None,
+    preprocess: Callable[[Any], Any] | None,
+    batch_size: int | None,
+    limit: int | None,
+    progress: str,
+    read: ReadOptions | None,
+    compute: ComputeOptions | None,
+    retry_failed: bool,
+) -> Prepared:
+    """Checks the arguments of `evaluate`, all explainers and all metrics, on shapes alone."""
+    for name, value in (("batch_size", batch_size), ("limit", limit)):
+        if value is not None:
+            check_count(name, value)
+    given = tuple(args)
+    found = subjects(explainers, given, predict)
+    stored = checks.stored_names("metrics", list(metrics))
+    folders = checks.stored_names("explainers", [s.name for s in found])
+    checks.check_key(found, metrics, key)
+    source = as_source(data, (read or ReadOptions()).readers)
+    checks.check_repeatable(source, len(found))
+    spec, source = reading.usual(source, preprocess, limit)
+    mesh, axes, compute = _devices(compute)
+    by_stored = {stored[name]: metric for name, metric in metrics.items()}
+    scorers, arrangers = [], []
+    for subject in found:
+        checks.check_needs(subject, metrics, spec, given)
+        outputs = checks.outputs_of(subject, spec, given)
+        goal = checks.goal_of(target, spec, outputs, subject)
+        scorer = Scorer(subject, by_stored, goal, key, result, mesh, axes)
+        own = None if subject.given is None else _first(subject, source)
+        checks.check_metrics(scorer, spec, given, own)
+        scorers.append(scorer)
+        arrangers.append(Arranger(subject, _classes(outputs, goal), goal.kind == "given"))
+    options = runs.Options(
+        given, preprocess, batch_size, limit, progress, read, compute, retry_failed
+    )
+    return Prepared(metrics, stored, folders, scorers, arrangers, source, options)
+
+
+def _classes(outputs: tuple[int, ...] | None, goal: Goal) -> int | None:
+    return outputs[1] if goal.kind == "given" and outputs is not None and len(outputs) > 1 else None
+
+
+def _first(subject: Subject, source: Source) -> np.ndarray:
+    """The attributions of the first sample that has some."""
+    from jaxlrp.dataset.source import Indexed
+
+    assert subject.given is not None
+    ids = source.ids if isinstance(source, Indexed) else range(1)
+    reason: Exception | None = None
+    for position, name in enumerate(ids[:32]):
+        try:
+            return subject.given(position, name)
+        except LookupError as error:
+            reason = reason or error
+    raise ValueError(
+        f"explainers[{subject.name!r}] has no attributions of the first samples of data: {reason}"
+    )
+
+
+def _devices(compute: ComputeOptions | None) -> tuple[Mesh, tuple[str, ...], ComputeOptions]:
+    """The mesh of a run, whose axes are automatic, and those along which a batch is divided."""
+    chosen = compute or ComputeOptions()
+    mesh = chosen.mesh or Mesh(np.array(jax.local_devices()), ("batch",))
+    placement = place(mesh, chosen.batch_axes)
+    return placement.mesh, placement.axes, dataclasses.replace(chosen, mesh=placement.mesh)
+
+
+@contextmanager
+def _folder(output: str | os.PathLike[str] | None) -> Iterator[Path]:
+    if output is not None:
+        yield Path(output)
+        return
+    if jax.process_count() > 1:
+        raise ValueError(
+            "output is required with several processes: a folder that all can write to"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
