@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,14 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxlrp import targets
 from jaxlrp.dataset.policy import Given
 from jaxlrp.dataset.reading import Spec
-from jaxlrp.dataset.source import Elements, Indexed, Source, Stream
 from jaxlrp.metrics.evaluation.samples import MASK, SEGMENTS
-from jaxlrp.metrics.evaluation.scorer import Goal, Scorer
+from jaxlrp.metrics.evaluation.scorer import Batch, Goal, Scorer
 from jaxlrp.metrics.evaluation.subjects import Subject
 from jaxlrp.metrics.metric import Metric
 
@@ -75,7 +72,7 @@ def stored_names(what: str, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def check_needs(subject: Subject, metrics: Mapping[str, Metric], spec: Spec, args: tuple) -> None:
+def check_needs(subject: Subject, metrics: Mapping[str, Metric], spec: Spec) -> None:
     """Refuses a metric that needs what there is not.
 
     Raises:
@@ -98,7 +95,7 @@ def check_needs(subject: Subject, metrics: Mapping[str, Metric], spec: Spec, arg
                 f"the metric {name!r} needs the model, which {subject.name!r} does not have: give "
                 "predict, a function of the inputs"
             )
-        if "variables" in needs and not (args and subject.position > 0):
+        if "variables" in needs and not subject.varies:
             raise ValueError(
                 f"the metric {name!r} changes the model's parameters: give an explainer of (variables, "
                 "inputs) with argnums=1, and args=(variables,)"
@@ -190,8 +187,14 @@ def outputs_of(subject: Subject, spec: Spec, args: tuple) -> tuple[int, ...] | N
     return shape
 
 
-def check_metrics(scorer: Scorer, spec: Spec, args: tuple, given: Array | None) -> None:
-    """Traces the explainer and each metric on shapes alone.
+def check_metrics(scorer: Scorer, spec: Spec, args: tuple, own: Mapping[str, np.ndarray]) -> None:
+    """Traces each explainer and each metric on shapes alone.
+
+    Args:
+      scorer: what is computed of a batch.
+      spec: of the data.
+      args: positional arguments without the inputs.
+      own: attributions of one sample, for the explainers that are given as attributions.
 
     Raises:
       ValueError: naming the metric and the explainer that do not fit.
@@ -200,33 +203,31 @@ def check_metrics(scorer: Scorer, spec: Spec, args: tuple, given: Array | None) 
     extra |= {name: spec.extra[name] for name in (MASK, SEGMENTS) if name in spec.extra}
     if spec.target is not None:
         extra["label"] = spec.target
-    if given is not None:
-        extra["attributions"] = jax.ShapeDtypeStruct(given.shape, given.dtype)
+    extra["attributions"] = {k: jax.ShapeDtypeStruct(a.shape, a.dtype) for k, a in own.items()}
     x, extra = batch_of((spec.input, extra))
-    name = scorer.subject.name
+    for stored, subject in scorer.subjects.items():
 
-    def attributed() -> Any:
-        def both(x: Any, extra: Any) -> Any:
-            y = scorer.targets(args, x, extra)
-            return y, scorer.attributions(args, x, y, extra)
+        def explained(stored: str = stored) -> Any:
+            def of(x: Any, extra: Any) -> Any:
+                return scorer.batch(stored, args, x, extra)[2:4]
 
-        return jax.eval_shape(both, x, extra)
+            return jax.eval_shape(of, x, extra)
 
-    y, a = _tried(f"the explainer {name!r} with these data", attributed)
-    for stored, metric in scorer.metrics.items():
+        y, a = _tried(f"the explainer {subject.name!r} with these data", explained)
+        for name, metric in scorer.metrics.items():
 
-        def one(stored: str = stored) -> Any:
-            def run(x: Any, y: Any, a: Any, extra: Any) -> Any:
-                return scorer.one(stored, args, x, y, a, extra)
+            def scored(name: str = name, subject: Subject = subject) -> Any:
+                def of(*given: Any) -> Any:
+                    return scorer.one(name, Batch(subject, *given), args)
 
-            return jax.eval_shape(run, x, y, a, extra)
+                return jax.eval_shape(of, x, y, a, extra)
 
-        found = _tried(f"the metric {metric.name} (stored as {stored!r}) of {name!r}", one)
-        wrong = {k: v.shape for k, v in found.items() if v.shape[:1] != (2,)}
-        if wrong:
-            raise ValueError(
-                f"the metric {metric.name} must give one number for each of 2 samples, got {wrong}"
-            )
+            found = _tried(f"the metric {name!r} of {subject.name!r}", scored)
+            wrong = {k: v.shape for k, v in found.items() if v.shape[:1] != (2,)}
+            if wrong:
+                raise ValueError(
+                    f"the metric {name!r} must give one number for each of 2 samples, got {wrong}"
+                )
 
 
 def batch_of(tree: Any) -> Any:
@@ -243,19 +244,3 @@ def _tried(what: str, fun: Callable[[], Any]) -> Any:
         return fun()
     except Exception as error:  # whatever a model or a metric raises
         raise ValueError(f"{what} cannot be computed: {type(error).__name__}: {error}") from error
-
-
-def check_repeatable(source: Source, times: int) -> None:
-    """Refuses data that can be read only once where they are read several times.
-
-    Raises:
-      ValueError: if they are an iterator.
-    """
-    if isinstance(source, (Indexed, Elements)) or times == 1:
-        return
-    assert isinstance(source, Stream)
-    if iter(source.items) is source.items:
-        raise ValueError(
-            "data is an iterator, which can be read once, but each explainer reads it: give arrays, a list, "
-            "or an object whose __iter__ begins anew"
-        )

@@ -15,7 +15,7 @@ from jaxlrp.dataset.resolve import SourceLike
 from jaxlrp.metrics.evaluation import checks, runs
 from jaxlrp.metrics.evaluation.prepared import prepare
 from jaxlrp.metrics.evaluation.result import Evaluation
-from jaxlrp.metrics.evaluation.scorer import CurveReader, as_scores
+from jaxlrp.metrics.evaluation.scorer import TARGET, CurveReader, as_scores
 from jaxlrp.metrics.evaluation.subjects import Predict
 from jaxlrp.metrics.metric import Metric
 from jaxlrp.targets import Predicted
@@ -90,28 +90,28 @@ def evaluate(
       >>> found.scores.shape, found.table().rank[:, 0].tolist()
       ((2, 1, 8), [1.0, 2.0])
     """
+    chosen = checks.by_name(metrics)
     prepared = prepare(
-        explainers, checks.by_name(metrics), data, as_scores, args=args, target=target, predict=predict, key=key,
+        explainers, chosen, data, as_scores, args=args, target=target, predict=predict, key=key,
         preprocess=preprocess, batch_size=batch_size, limit=limit, progress=progress, read=read,
         compute=compute, retry_failed=retry_failed,
     )  # fmt: skip
     found = prepared.run(output)
-    ids = runs.order_of(prepared.source, list(found.values()))
+    ids = runs.order_of(prepared.source, found)
+    names = prepared.explainers.values()
     scores = [
-        [runs.aligned(one.values[short], ids) for short in prepared.stored.values()]
-        for one in found.values()
+        [runs.aligned(found.arrays[name, metric], ids) for metric in prepared.metrics.values()]
+        for name in names
     ]
-    held = [one.values.get(runs.TARGET) for one in found.values()]
-    classes = None
-    if all(one is not None for one in held):
-        classes = np.stack([runs.placed(*one["class"], ids, -1) for one in held if one is not None])
+    held = [found.arrays.get((name, TARGET)) for name in names]
+    classes = [runs.placed(*one["class"], ids, -1) for one in held if one is not None]
     return Evaluation(
-        explainers=tuple(found),
-        metrics=dict(prepared.metrics),
-        scores=np.array(scores).reshape(len(found), len(prepared.metrics), len(ids)),
+        explainers=tuple(prepared.explainers),
+        metrics=chosen,
+        scores=np.array(scores).reshape(len(names), len(chosen), len(ids)),
         ids=tuple(ids),
-        targets=classes,
-        failed={name: one.failed for name, one in found.items()},
+        targets=np.stack(classes) if len(classes) == len(names) else None,
+        failed=found.failed,
     )
 
 
@@ -165,9 +165,11 @@ def curves(
         compute=compute, retry_failed=False,
     )  # fmt: skip
     found = prepared.run(output)
-    ids = runs.order_of(prepared.source, list(found.values()))
-    (stored,) = prepared.stored.values()
+    ids = runs.order_of(prepared.source, found)
+    (metric_name,) = prepared.metrics.values()
     return {
-        name: reader.read({k: runs.placed(*pair, ids, 0) for k, pair in one.values[stored].items()})
-        for name, one in found.items()
+        name: reader.read(
+            {k: runs.placed(*a, ids, 0) for k, a in found.arrays[stored, metric_name].items()}
+        )
+        for name, stored in prepared.explainers.items()
     }

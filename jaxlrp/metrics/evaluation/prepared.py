@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from jaxlrp.dataset import reading
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions
 from jaxlrp.dataset.placement import place
 from jaxlrp.dataset.resolve import as_source
-from jaxlrp.dataset.source import Source
+from jaxlrp.dataset.source import Indexed, Source
 from jaxlrp.metrics.evaluation import checks, runs
 from jaxlrp.metrics.evaluation.samples import Arranger, arranged
 from jaxlrp.metrics.evaluation.scorer import Goal, Result, Scorer
@@ -33,34 +34,25 @@ class Prepared:
     """An evaluation that was checked.
 
     Attributes:
-      metrics: by name.
-      stored: from their names to those of files.
-      folders: from the names of explainers to those of files.
-      scorers: one for each explainer.
-      arrangers: of the samples of each.
+      metrics, explainers: from their names to those under which they are stored.
+      scorer: what is computed of a batch.
       source: of the samples.
+      arrange: adds to a sample what the scorer needs.
       options: how it is run.
     """
 
-    metrics: Mapping[str, Metric]
-    stored: Mapping[str, str]
-    folders: Mapping[str, str]
-    scorers: Sequence[Scorer]
-    arrangers: Sequence[Arranger]
+    metrics: Mapping[str, str]
+    explainers: Mapping[str, str]
+    scorer: Scorer
     source: Source
+    arrange: Arranger
     options: runs.Options
 
-    def run(self, output: str | os.PathLike[str] | None) -> dict[str, runs.Found]:
+    def run(self, output: str | os.PathLike[str] | None) -> runs.Found:
         """Computes all scores, in a folder, or a temporary one, and reads them."""
-        found = {}
         with _folder(output) as folder:
-            for scorer, arrange in zip(self.scorers, self.arrangers, strict=True):
-                name = scorer.subject.name
-                source = arranged(self.source, arrange)
-                found[name] = runs.compute(
-                    scorer, source, folder / self.folders[name], self.options
-                )
-        return found
+            source = arranged(self.source, self.arrange)
+            return runs.compute(self.scorer, source, folder, self.options)
 
 
 def prepare(
@@ -91,34 +83,40 @@ def prepare(
     folders = checks.stored_names("explainers", [s.name for s in found])
     checks.check_key(found, metrics, key)
     source = as_source(data, (read or ReadOptions()).readers)
-    checks.check_repeatable(source, len(found))
     spec, source = reading.usual(source, preprocess, limit)
     mesh, axes, compute = _devices(compute)
-    by_stored = {stored[name]: metric for name, metric in metrics.items()}
-    scorers, arrangers = [], []
+    goals, classes = {}, set()
     for subject in found:
-        checks.check_needs(subject, metrics, spec, given)
+        checks.check_needs(subject, metrics, spec)
         outputs = checks.outputs_of(subject, spec, given)
-        goal = checks.goal_of(target, spec, outputs, subject)
-        scorer = Scorer(subject, by_stored, goal, key, result, mesh, axes)
-        own = None if subject.given is None else _first(subject, source)
-        checks.check_metrics(scorer, spec, given, own)
-        scorers.append(scorer)
-        arrangers.append(Arranger(subject, _classes(outputs, goal), goal.kind == "given"))
+        goal = goals[folders[subject.name]] = checks.goal_of(target, spec, outputs, subject)
+        classes |= _classes(outputs, goal)
+    by_stored = {folders[s.name]: s for s in found}
+    scorer = Scorer(
+        by_stored, {stored[name]: metric for name, metric in metrics.items()},
+        tuple(itertools.product(by_stored, stored.values())), goals, key, result, len(given), mesh, axes,
+    )  # fmt: skip
+    own = {name: _first(s, source) for name, s in by_stored.items() if s.given is not None}
+    checks.check_metrics(scorer, spec, given, own)
+    arrange = Arranger(
+        {name: s.given for name, s in by_stored.items() if s.given is not None},
+        min(classes, default=None), any(goal.kind == "given" for goal in goals.values()),
+    )  # fmt: skip
     options = runs.Options(
         given, preprocess, batch_size, limit, progress, read, compute, retry_failed
     )
-    return Prepared(metrics, stored, folders, scorers, arrangers, source, options)
+    return Prepared(stored, folders, scorer, source, arrange, options)
 
 
-def _classes(outputs: tuple[int, ...] | None, goal: Goal) -> int | None:
-    return outputs[1] if goal.kind == "given" and outputs is not None and len(outputs) > 1 else None
+def _classes(outputs: tuple[int, ...] | None, goal: Goal) -> set[int]:
+    """How many classes there are, if targets of the data choose one."""
+    return (
+        {outputs[1]} if goal.kind == "given" and outputs is not None and len(outputs) > 1 else set()
+    )
 
 
 def _first(subject: Subject, source: Source) -> np.ndarray:
     """The attributions of the first sample that has some."""
-    from jaxlrp.dataset.source import Indexed
-
     assert subject.given is not None
     ids = source.ids if isinstance(source, Indexed) else range(1)
     reason: Exception | None = None

@@ -27,7 +27,7 @@ class Evaluation:
       ids: the id of each sample.
       targets: (explainers, samples), the class that was explained, -1 where a sample failed; None if no class
         was.
-      failed: for each explainer, the reason for each sample without scores, by id.
+      failed: the reason for each sample without scores, by id.
     """
 
     explainers: tuple[str, ...]
@@ -35,7 +35,7 @@ class Evaluation:
     scores: np.ndarray
     ids: Sequence[Id]
     targets: np.ndarray | None = None
-    failed: Mapping[str, Mapping[Id, str]] = dataclasses.field(default_factory=dict)
+    failed: Mapping[Id, str] = dataclasses.field(default_factory=dict)
 
     @property
     def undefined(self) -> np.ndarray:
@@ -70,7 +70,7 @@ class Evaluation:
             self.scores[np.ix_(rows, columns)],
             self.ids,
             None if self.targets is None else self.targets[rows],
-            {n: self.failed[n] for n in names if n in self.failed},
+            self.failed,
         )
 
     def table(
@@ -144,12 +144,9 @@ class Evaluation:
             f"<{len(self.explainers)} explainers, {len(self.metrics)} metrics, {len(self.ids)} samples>",
             str(self.table()),
         ]
-        for name, reasons in self.failed.items():
-            if reasons:
-                first = next(iter(reasons.items()))
-                lines.append(
-                    f"{name}: {len(reasons)} samples failed, such as {first[0]!r}: {first[1]}"
-                )
+        if self.failed:
+            name, reason = next(iter(self.failed.items()))
+            lines.append(f"{len(self.failed)} samples failed, such as {name!r}: {reason}")
         return "\n".join(lines)
 
     def _repr_markdown_(self) -> str:

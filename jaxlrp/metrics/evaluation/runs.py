@@ -1,9 +1,9 @@
-"""Scores through the runner of data sets: one store for each explainer, and reading them."""
+"""Scores through the runner of data sets: computing and reading them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from jaxlrp.dataset.source import Id, Indexed, Source
 from jaxlrp.metrics.evaluation.scorer import (
     INFINITE,
     MINUS_INFINITE,
+    TARGET,
     UNDEFINED,
     Scorer,
 )
 
 _PREFIX = "relevance."
-TARGET = "_target"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,28 +39,34 @@ class Options:
     retry_failed: bool
 
 
+Arrays = dict[str, tuple[Sequence[Id], np.ndarray]]
+"""By name: (ids, array (samples, ...))."""
+Pair = tuple[str, str]
+"""The names under which an explainer and a metric are stored."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Found:
-    """What one explainer's stores hold.
+    """What stores hold.
 
     Attributes:
-      values: by name of the metric and of the array: (ids, array (samples, ...)).
+      arrays: of each explainer and metric.
       failed: the reason for each sample without scores, by id.
     """
 
-    values: dict[str, dict[str, tuple[Sequence[Id], np.ndarray]]]
+    arrays: dict[Pair, Arrays]
     failed: dict[Id, str]
 
 
 def compute(scorer: Scorer, source: Source, folder: Path, options: Options) -> Found:
     """Scores all samples, in stores inside a folder.
 
-    Metrics that are in a store already are continued there, all others get a store of their own.
+    What is in a store already is continued there, all else gets a store of its own.
     """
-    values: dict[str, dict[str, tuple[Sequence[Id], np.ndarray]]] = {}
+    arrays: dict[Pair, Arrays] = {}
     failed: dict[Id, str] = {}
-    for path, names in _parts(folder, tuple(scorer.metrics)):
-        part = dataclasses.replace(scorer, metrics={k: scorer.metrics[k] for k in names})
+    for path, pairs in _parts(folder, scorer.pairs):
+        part = dataclasses.replace(scorer, pairs=pairs)
         attribute_dataset(
             part, source, path, args=options.args, preprocess=options.preprocess,
             batch_size=options.batch_size, limit=options.limit, progress=options.progress,
@@ -70,55 +76,49 @@ def compute(scorer: Scorer, source: Source, folder: Path, options: Options) -> F
         opened = open_relevance(path)
         failed |= opened.failed
         for member, array in opened.items():
-            name, _, what = member.removeprefix(_PREFIX).partition(".")
-            values.setdefault(name, {})[what] = (opened.ids, array[:])
-    return Found(values, failed)
+            explainer, metric, what = member.removeprefix(_PREFIX).split(".")
+            arrays.setdefault((explainer, metric), {})[what] = (opened.ids, array[:])
+    return Found(arrays, failed)
 
 
-def _parts(folder: Path, names: tuple[str, ...]) -> list[tuple[Path, tuple[str, ...]]]:
-    """The stores of an explainer, and the metrics in each: those that are there first.
+def _parts(folder: Path, pairs: tuple[Pair, ...]) -> list[tuple[Path, tuple[Pair, ...]]]:
+    """The stores of a folder, and what is in each: those that are there first.
 
-    A store all of whose metrics are wanted is continued, the largest first. One with other metrics is left
-    alone, since all metrics of a store are computed together.
+    A store is continued if all that it holds is wanted, the largest first. One that holds more is left alone,
+    since all in a store is computed together.
     """
     found = []
-    left = set(names)
+    left = set(pairs)
     there = sorted((p for p in folder.glob("part*") if p.is_dir()), key=lambda p: p.name)
-    held = {path: held for path in there if (held := _metrics_in(path)) is not None}
+    held = {path: held for path in there if (held := _pairs_in(path)) is not None}
     for path in sorted(held, key=lambda p: -len(held[p])):
         if held[path] and held[path] <= left:
-            found.append((path, tuple(n for n in names if n in held[path])))
+            found.append((path, tuple(n for n in pairs if n in held[path])))
             left -= held[path]
     if left:
         number = next(i for i in range(len(there) + 1) if folder / f"part{i}" not in held)
-        found.append((folder / f"part{number}", tuple(n for n in names if n in left)))
+        found.append((folder / f"part{number}", tuple(n for n in pairs if n in left)))
     return found
 
 
-def _metrics_in(path: Path) -> set[str] | None:
-    """The metrics in a store; None where a kill left it without a manifest."""
+def _pairs_in(path: Path) -> set[Pair] | None:
+    """What is in a store; None where a kill left it without a manifest."""
     if not (path / manifest.FILE).exists():
         return None
-    members = manifest.read(path).members
-    return {m.removeprefix(_PREFIX).partition(".")[0] for m in members} - {TARGET}
+    members = (m.removeprefix(_PREFIX).split(".") for m in manifest.read(path).members)
+    return {(m[0], m[1]) for m in members if len(m) == 3 and m[1] != TARGET}
 
 
-def order_of(source: Source, found: Sequence[Found]) -> list[Id]:
+def order_of(source: Source, found: Found) -> list[Id]:
     """The ids of all samples that were looked at, in the order of the source where that is known."""
-    ids = {
-        i
-        for one in found
-        for arrays in one.values.values()
-        for held, _ in arrays.values()
-        for i in held
-    }
-    ids |= {i for one in found for i in one.failed}
+    held = {id(ids): ids for arrays in found.arrays.values() for ids, _ in arrays.values()}
+    known = {*found.failed}.union(*held.values())
     if isinstance(source, Indexed):
-        return [i for i in source.ids if i in ids]
-    return sorted(ids, key=lambda i: (isinstance(i, str), i))
+        return [i for i in source.ids if i in known]
+    return sorted(known, key=lambda i: (isinstance(i, str), i))
 
 
-def aligned(held: Mapping[str, tuple[Sequence[Id], np.ndarray]], ids: Sequence[Id]) -> np.ndarray:
+def aligned(held: Arrays, ids: Sequence[Id]) -> np.ndarray:
     """The scores of a metric in the order of ids, (n,), `nan` where undefined or without a score."""
     of, score = held["score"]
     kind = held["kind"][1]

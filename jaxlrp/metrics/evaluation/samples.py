@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxlrp.dataset.source import Elements, Id, Indexed, Sample, Source, Stream, element
-from jaxlrp.metrics.evaluation.subjects import Subject
 
 MASK, SEGMENTS = "mask", "segments"
 
@@ -20,12 +19,12 @@ class Arranger:
     """From a sample of the data to a sample of the run.
 
     Attributes:
-      subject: whose attributions are added, where they are given.
+      given: for each explainer with attributions, from the position and the id of a sample to those.
       classes: number of classes that targets may have; None for targets that are not classes.
       targets: whether targets of the data are used.
     """
 
-    subject: Subject
+    given: Mapping[str, Callable[[int, Id], np.ndarray]]
     classes: int | None
     targets: bool
 
@@ -47,8 +46,8 @@ class Arranger:
                     f"target {int(sample.target)} is out of range: 0 to {self.classes - 1}"
                 )
             found["label"] = sample.target
-        if self.subject.given is not None:
-            found["attributions"] = self.subject.given(position, sample.id)
+        if self.given:
+            found["attributions"] = {k: of(position, sample.id) for k, of in self.given.items()}
         return Sample(sample.id, sample.input, None, found)
 
 

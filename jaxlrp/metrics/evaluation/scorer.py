@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from jaxlrp.metrics.features import Segments
 from jaxlrp.metrics.metric import Metric
 
 TRACED = 3  # a run is identified by programs of so many samples, which must not depend on devices
+TARGET = "_target"  # where the class that was explained is stored
 DEFINED, UNDEFINED, INFINITE, MINUS_INFINITE = range(4)
 
 Result = Callable[..., dict[str, Array]]
@@ -41,30 +43,55 @@ class Goal:
     index: int = 0
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Scorer(BaseExplainer):
-    """An "explainer" whose relevance are the results of metrics, by name.
+class Batch(NamedTuple):
+    """A batch of one explainer.
 
     Attributes:
-      subject: what is evaluated.
-      metrics: by the names under which they are stored.
-      goal: which class is explained.
-      key: from which the random numbers of a sample are made; None if nothing is drawn.
-      result: what is stored of each metric.
-      mesh, axes: the devices that share a batch, and the names of the axes along which it is divided.
+      subject: the explainer.
+      inputs: (b, ...).
+      targets: the class that is explained, (b,); None for a model with one output.
+      attributions: (b, ...); None if no metric needs them.
+      extra: as `Arranger` makes it.
     """
 
     subject: Subject
+    inputs: Any
+    targets: Array | None
+    attributions: Array | None
+    extra: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Scorer(BaseExplainer):
+    """An "explainer" whose relevance are the results of metrics: by explainer, metric and array.
+
+    A metric that does not explain again is one loop over explainers with a common model, so that it is compiled
+    once.
+
+    Attributes:
+      subjects: what is evaluated, by the names under which they are stored.
+      metrics: by the names under which they are stored.
+      pairs: which of the subjects are scored by which metric: (subject, metric).
+      goals: which class is explained, for each subject.
+      key: from which the random numbers of a sample are made; None if nothing is drawn.
+      result: what is stored of each metric.
+      position: of the inputs among the arguments of a call.
+      mesh, axes: the devices that share a batch, and the names of the axes along which it is divided.
+    """
+
+    subjects: Mapping[str, Subject]
     metrics: Mapping[str, Metric]
-    goal: Goal
+    pairs: tuple[tuple[str, str], ...]
+    goals: Mapping[str, Goal]
     key: Array | None
     result: Result
+    position: int
     mesh: Mesh | None = None
     axes: tuple[str, ...] = ()
 
     @property
     def argnums(self) -> int:
-        return self.subject.position
+        return self.position
 
     @property
     def conserves(self) -> bool:
@@ -72,7 +99,7 @@ class Scorer(BaseExplainer):
 
     @property
     def __name__(self) -> str:
-        return f"scores of {self.subject.name}"
+        return "evaluate"
 
     def _explain(self, request: Request) -> Any:
         raise NotImplementedError  # it gives no explanation of the input
@@ -80,10 +107,10 @@ class Scorer(BaseExplainer):
     def __call__(self, *everything: Any, target: Any = None, **extra: Any) -> Explanation:
         """Scores a batch; `extra` is what `Arranger` adds to a sample."""
         del target
-        at = self.subject.position
-        args, x = (*everything[:at], *everything[at + 1 :]), everything[at]
+        *given, x = everything
+        args = tuple(given)
         n = len(jax.tree.leaves(x)[0])
-        shards = 1 if self.mesh is None else _product(self.mesh.shape[a] for a in self.axes)
+        shards = 1 if self.mesh is None else math.prod(self.mesh.shape[a] for a in self.axes)
         if shards == 1 or n % shards or n <= TRACED:
             return Explanation(output={}, relevance=self.scores(args, x, extra))
         # Each device scores its own samples: XLA alone would give all work to all devices.
@@ -94,45 +121,77 @@ class Scorer(BaseExplainer):
         )  # fmt: skip
         return Explanation(output={}, relevance=divided(args, x, extra))
 
-    def scores(self, args: tuple, x: Any, extra: dict[str, Any]) -> dict[str, dict[str, Array]]:
-        """The results of all metrics of a batch, by name."""
-        y = self.targets(args, x, extra)
-        a = self.attributions(args, x, y, extra)
-        found = {name: self.one(name, args, x, y, a, extra) for name in self.metrics}
-        if y is not None:
-            found["_target"] = {"class": y.astype(jnp.int32)}
+    def scores(self, args: tuple, x: Any, extra: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The results for a batch, by explainer and metric."""
+        batches = {name: self.batch(name, args, x, extra) for name in dict(self.pairs)}
+        found: dict[str, dict[str, Any]] = {name: {} for name in batches}
+        for name, held in batches.items():
+            if held.targets is not None:
+                found[name][TARGET] = {"class": held.targets.astype(jnp.int32)}
+        for metric in dict.fromkeys(metric for _, metric in self.pairs):
+            scored = [name for name, other in self.pairs if other == metric]
+            for names in self._alike(metric, scored, batches):
+                stacked = self._several(metric, [batches[name] for name in names], args)
+                for name, result in zip(names, stacked, strict=True):
+                    found[name][metric] = result
         return found
 
-    def targets(self, args: tuple, x: Any, extra: Mapping[str, Any]) -> Array | None:
-        """The class of each sample, (b,); None for a model with one output."""
+    def batch(self, name: str, args: tuple, x: Any, extra: Mapping[str, Any]) -> Batch:
+        """What metrics of one explainer are given."""
+        subject, goal = self.subjects[name], self.goals[name]
         n = len(jax.tree.leaves(x)[0])
-        if self.goal.kind == "given":
-            return extra["label"]
-        if self.goal.kind == "one":
-            return jnp.full(n, self.goal.index)
-        if self.goal.kind == "predicted":
-            assert self.subject.predict is not None
-            return jnp.argmax(self.subject.predict(args, x, extra["context"]), axis=-1)
-        return None
+        y = None
+        if goal.kind == "given":
+            y = extra["label"]
+        elif goal.kind == "one":
+            y = jnp.full(n, goal.index)
+        elif goal.kind == "predicted":
+            assert subject.predict is not None
+            y = jnp.argmax(subject.predict(args, x, extra["context"]), axis=-1)
+        held = Batch(subject, x, y, None, extra)
+        needed = (self.metrics[metric].needs for other, metric in self.pairs if other == name)
+        if not any("attributions" in needs for needs in needed):
+            return held
+        if subject.run is None:
+            found = extra["attributions"][name]
+        else:
+            found = subject.run(args, x, y, self._context(held))
+        return held._replace(attributions=given.as_attributions(found, x))
 
-    def attributions(self, args: tuple, x: Any, y: Any, extra: Mapping[str, Any]) -> Array | None:
-        """The attributions of a batch, (b, ...); None if no metric needs them."""
-        if not any("attributions" in metric.needs for metric in self.metrics.values()):
-            return None
-        if self.subject.run is None:
-            return given.as_attributions(extra["attributions"], x)
-        return given.as_attributions(self.subject.run(args, x, y, self._context(extra)), x)
+    def _alike(
+        self, metric: str, names: Sequence[str], batches: Mapping[str, Batch]
+    ) -> list[list[str]]:
+        """Explainers whose scores one loop computes."""
+        groups: dict[Any, list[str]] = {}
+        again = {"explain", "variables"} & set(self.metrics[metric].needs)
+        for name in names:
+            held = batches[name]
+            a = held.attributions
+            like = name if again or a is None else (held.subject.predict, a.shape, a.dtype)
+            groups.setdefault(like, []).append(name)
+        return list(groups.values())
 
-    def one(
-        self, name: str, args: tuple, x: Any, y: Any, a: Array | None, extra: Mapping[str, Any]
-    ) -> dict[str, Array]:
-        """What is stored of one metric."""
-        metric = self.metrics[name]
+    def _several(self, metric: str, held: Sequence[Batch], args: tuple) -> list[dict[str, Array]]:
+        """The results of one metric for explainers that are alike."""
+        first = held[0]
+        if len(held) == 1:
+            return [self.one(metric, first, args)]
+        stacked = jnp.stack(
+            [batch.attributions for batch in held if batch.attributions is not None]
+        )
+        found = jax.lax.map(
+            lambda a: self.one(metric, first._replace(attributions=a), args), stacked
+        )
+        return [{k: v[i] for k, v in found.items()} for i in range(len(held))]
+
+    def one(self, name: str, held: Batch, args: tuple) -> dict[str, Array]:
+        """What is stored of one metric of one explainer."""
+        metric, extra = self.metrics[name], held.extra
         if SEGMENTS in extra and isinstance(getattr(metric, "features", None), Segments):
             own: Any = metric
             segments = Segments(extra[SEGMENTS], own.features.number)
             metric = dataclasses.replace(own, features=segments)
-        run, predict = self.subject.run, self.subject.predict
+        run, predict = held.subject.run, held.subject.predict
         varied = "variables" in metric.needs
 
         def explain(*given: Any, **context: Any) -> Any:
@@ -149,11 +208,11 @@ class Scorer(BaseExplainer):
             "predict": None if predict is None else outputs,
             "explain": None if run is None else explain,
             "variables": args[0] if args else None,
-            "inputs": x,
-            "attributions": a,
-            "targets": y,
+            "inputs": held.inputs,
+            "attributions": held.attributions,
+            "targets": held.targets,
             "masks": extra.get(MASK),
-            "context": self._context(extra),
+            "context": self._context(held),
             "key": self._keys(extra, f"metric {name}") if metric.random else None,
         }
 
@@ -166,10 +225,10 @@ class Scorer(BaseExplainer):
 
         return self.result(metric, call)
 
-    def _context(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        found = dict(extra["context"])
-        if self.subject.draws:
-            found[KEY] = self._keys(extra, "explainer")
+    def _context(self, held: Batch) -> dict[str, Any]:
+        found = dict(held.extra["context"])
+        if held.subject.draws:
+            found[KEY] = self._keys(held.extra, "explainer")
         return found
 
     def _keys(self, extra: Mapping[str, Any], of: str) -> Array:
@@ -212,10 +271,3 @@ class CurveReader:
     def read(self, arrays: dict[str, Any]) -> Any:
         """What `metric.curves` returns, from stored arrays (n, points)."""
         return self._kind(**{k: a[0] if k in self._shared else a for k, a in arrays.items()})
-
-
-def _product(numbers: Any) -> int:
-    found = 1
-    for number in numbers:
-        found *= number
-    return found

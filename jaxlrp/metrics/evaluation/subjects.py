@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 
@@ -16,6 +18,7 @@ from jaxlrp.dataset.relevance import Relevance, open_relevance
 from jaxlrp.dataset.source import Id, is_array
 from jaxlrp.explanation.base import BaseExplainer, find_explainer
 from jaxlrp.explanation.result import Explanation
+from jaxlrp.network.model import Model
 
 Predict = Callable[..., Any]
 KEY = "_key"  # the random keys of samples, among the context of an explainer that draws
@@ -30,17 +33,17 @@ class Subject:
       run: from (args, inputs, targets, context) to attributions or an `Explanation`; None for attributions
         that are given.
       predict: from (args, inputs, context) to outputs; None where no model is known.
-      position: of the inputs among the positional arguments.
+      varies: whether the first positional argument holds the parameters, before the inputs.
       draws: whether `run` takes one random key for each sample, as `context[KEY]`.
       given: from the position and the id of a sample to its attributions, where they are given.
-      model: the function that is explained, to compare with that of others; None if not known.
+      model: equal for explainers with the same `predict`; None if no model is known.
     """
 
     name: str
     run: Callable[[tuple, Any, Any, dict[str, Any]], Any] | None
     predict: Callable[[tuple, Any, dict[str, Any]], Any] | None
-    position: int
     draws: bool = False
+    varies: bool = False
     given: Callable[[int, Id], np.ndarray] | None = None
     model: Any = None
 
@@ -74,12 +77,15 @@ def subjects(
             return predict(x, **context)
 
         return [dataclasses.replace(s, predict=outputs) for s in found]
-    known = {(id(s.model), s.position): s for s in found if s.model is not None}
-    if len(known) != 1:
-        return found
-    ((_, shared),) = known.items()
+    known: dict[Any, Subject] = {}
+    for subject in found:
+        if subject.model is not None:
+            known.setdefault(subject.model, subject)
+    only = next(iter(known.values())) if len(known) == 1 else None
+    shared = [only if s.model is None else known[s.model] for s in found]
     return [
-        s if s.model is not None else dataclasses.replace(s, predict=shared.predict) for s in found
+        s if other is None else dataclasses.replace(s, predict=other.predict)
+        for s, other in zip(found, shared, strict=True)
     ]
 
 
@@ -91,9 +97,9 @@ def _subject(name: Any, value: Any, args: tuple[Any, ...]) -> Subject:
     if isinstance(value, (str, os.PathLike)):
         value = open_relevance(value)
     if isinstance(value, Relevance):
-        return _stored(name, value, len(args))
+        return _stored(name, value)
     if is_array(value):
-        return _array(name, value, len(args))
+        return _array(name, value)
     if not callable(value):
         raise TypeError(
             f"explainers[{name!r}] must be the result of jaxlrp.explain, a baseline, a function of "
@@ -105,7 +111,7 @@ def _subject(name: Any, value: Any, args: tuple[Any, ...]) -> Subject:
         def run(_: tuple, x: Any, y: Any, context: dict[str, Any]) -> Any:
             return value(x, y, **context)
 
-        return Subject(name, run, None, len(args))
+        return Subject(name, run, None)
     return _explainer(name, value, *held, args)
 
 
@@ -123,6 +129,7 @@ def _explainer(
             f"before the explained one, such as args=(variables,); got {len(args)}"
         )
     partials = _bound(value)
+    options = {k: v for k, v in partials[1].items() if k not in _OPTIONS}
     draws = "key" in getattr(held, "options", ()) and "key" not in partials[1]
 
     def run(args: tuple, x: Any, y: Any, context: dict[str, Any]) -> Any:
@@ -130,13 +137,29 @@ def _explainer(
         return value(*args[:position], x, *args[position:], target=y, **given)
 
     def predict(args: tuple, x: Any, context: dict[str, Any]) -> Any:
-        options = {k: v for k, v in partials[1].items() if k not in _OPTIONS}
         outputs = held.model.call(
             *partials[0], *args[:position], x, *args[position:], **options, **context
         )
         return held.model.split(outputs)[0]
 
-    return Subject(name, run, predict, position, draws, model=held.model.call)
+    bound_leaves = tuple(map(id, jax.tree.leaves((partials[0], options))))
+    return Subject(
+        name,
+        run,
+        predict,
+        draws,
+        position > 0,
+        model=(_identity(held.model), position, bound_leaves),
+    )
+
+
+def _identity(model: Model) -> Any:
+    """Equal for the same function, method of the same module, or NNX module with the same state."""
+    if model.state is not None:
+        return tuple(map(id, jax.tree.leaves(model.state)))
+    if inspect.ismethod(model.fun):
+        return id(model.fun.__self__), model.fun.__func__
+    return id(model.fun)
 
 
 _OPTIONS = ("key", "target", "condition", "fun_kwargs")  # of explainers, not of models
@@ -155,7 +178,7 @@ def _bound(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, kwargs
 
 
-def _array(name: str, value: Any, position: int) -> Subject:
+def _array(name: str, value: Any) -> Subject:
     """Attributions (n, ...), by the position of a sample in the data."""
     if not value.shape:
         raise ValueError(f"explainers[{name!r}] must have shape (n, ...), got ()")
@@ -166,10 +189,10 @@ def _array(name: str, value: Any, position: int) -> Subject:
             raise IndexError(f"explainers[{name!r}] has attributions of only {len(held)} samples")
         return np.asarray(held[i])
 
-    return Subject(name, None, None, position, given=given)
+    return Subject(name, None, None, given=given)
 
 
-def _stored(name: str, opened: Relevance, position: int) -> Subject:
+def _stored(name: str, opened: Relevance) -> Subject:
     """Attributions of a store, by the id of a sample."""
     if "relevance" not in opened or {TARGET, CONDITION} & set(opened.dims):
         raise ValueError(
@@ -184,4 +207,4 @@ def _stored(name: str, opened: Relevance, position: int) -> Subject:
             raise KeyError(f"the store of explainers[{name!r}] has no sample {found!r}")
         return held[rows[found]]
 
-    return Subject(name, None, None, position, given=given)
+    return Subject(name, None, None, given=given)
