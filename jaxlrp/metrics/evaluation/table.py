@@ -49,7 +49,10 @@ class Table:
 
     @property
     def mean_rank(self) -> np.ndarray:
-        """The mean of an explainer's ranks over the metrics with a direction, (explainers,)."""
+        """The mean of an explainer's ranks over the metrics with a direction, (explainers,).
+
+        It is `nan` for an explainer that one of them does not score.
+        """
         ranked = [j for j, better in enumerate(self.higher_is_better) if better is not None]
         if not ranked:
             return np.full(len(self.explainers), np.nan)
@@ -78,7 +81,7 @@ class Table:
     def _rows(self) -> list[list[str]]:
         rank = self.mean_rank
         return [
-            [name, *(self._cell(i, j) for j in range(len(self.metrics))), f"{rank[i]:.2f}"]
+            [name, *(self._cell(i, j) for j in range(len(self.metrics))), _rank(rank[i])]
             for i, name in enumerate(self.explainers)
         ]
 
@@ -194,6 +197,10 @@ def _of(chosen: Statistic, values: np.ndarray) -> np.ndarray:
 
 def _short(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _rank(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _line(cells: Sequence[str]) -> str:
