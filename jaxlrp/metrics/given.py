@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxlrp._compat import is_traced
 from jaxlrp.explanation.result import Explanation
+from jaxlrp.numerics import widen
 
 
 def as_attributions(attributions: Any, inputs: Array | None = None) -> Array:
@@ -31,7 +32,7 @@ def as_attributions(attributions: Any, inputs: Array | None = None) -> Array:
     found = as_array("attributions", attributions)
     if jnp.issubdtype(found.dtype, jnp.complexfloating):
         raise TypeError(f"attributions must be real, got {found.dtype}")
-    found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
+    found = widen(found)
     if found.ndim < 2:
         raise ValueError(
             f"attributions must have shape (n, ...), one sample each, got {found.shape}; write "
@@ -163,6 +164,24 @@ def as_keys(key: Any, n: int, what: str) -> Array:
     if key.shape != (n,):
         raise ValueError(f"key must be one key or one for each of {n} samples, got {key.shape}")
     return key
+
+
+def check_outputs(targets: Array | None, outputs: Any) -> None:
+    """Refuses outputs that are not one array, and targets that they do not have.
+
+    Args:
+      targets: (n,), None for one output.
+      outputs: what `predict` returns, as shapes and dtypes.
+
+    Raises:
+      TypeError: if the outputs are not one array.
+      ValueError, IndexError: as `check_classes`.
+    """
+    if not hasattr(outputs, "shape"):
+        raise TypeError(
+            f"predict must return one array, got {type(outputs).__name__}: choose one of its outputs"
+        )
+    check_classes(targets, outputs.shape)
 
 
 def check_classes(targets: Array | None, shape: tuple[int, ...]) -> None:
