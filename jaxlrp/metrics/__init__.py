@@ -8,8 +8,9 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 `higher_is_better`, `bounds`.
 """
 
-from jaxlrp.metrics import controls, features, removal
+from jaxlrp.metrics import controls, features, removal, similarity
 from jaxlrp.metrics.axioms import Completeness, NonSensitivity
+from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
 from jaxlrp.metrics.evaluation import Comparison, Evaluation, Table, curves, evaluate
 from jaxlrp.metrics.faithfulness import (
     IROF,
@@ -30,8 +31,28 @@ from jaxlrp.metrics.faithfulness import (
     Sufficiency,
 )
 from jaxlrp.metrics.invariance import InputInvariance, absorb_in_bias
+from jaxlrp.metrics.localization import (
+    AttributionLocalization,
+    Focus,
+    LocalizationAUC,
+    PointingGame,
+    RelevanceMass,
+    RelevanceRank,
+    TopKIntersection,
+)
 from jaxlrp.metrics.meta import MetaScore, Reliability, meta_evaluate
 from jaxlrp.metrics.metric import Metric
+from jaxlrp.metrics.mosaics import Mosaics, mosaics
+from jaxlrp.metrics.randomization import (
+    MPRT,
+    EfficientMPRT,
+    Entropies,
+    RandomLogit,
+    Similarities,
+    SmoothMPRT,
+    evaluation_order,
+    randomize,
+)
 from jaxlrp.metrics.robustness import (
     AvgSensitivity,
     Consistency,
@@ -48,46 +69,68 @@ from jaxlrp.metrics.robustness import (
 
 __all__ = [
     "IROF",
+    "MPRT",
     "ROAD",
     "Accuracy",
+    "AttributionLocalization",
     "AvgSensitivity",
+    "Coherence",
     "Comparison",
     "Completeness",
+    "Complexity",
     "Consistency",
     "Continuity",
     "Correlations",
     "Curves",
+    "EffectiveComplexity",
+    "EfficientMPRT",
+    "Entropies",
     "Evaluation",
     "FaithfulnessCorrelation",
     "FaithfulnessEstimate",
+    "Focus",
     "Infidelity",
     "InputInvariance",
     "LocalLipschitz",
+    "LocalizationAUC",
     "MaxSensitivity",
     "MetaScore",
     "Metric",
     "Monotonicity",
     "MonotonicityCorrelation",
+    "Mosaics",
     "NonSensitivity",
     "Pairs",
     "PixelFlipping",
+    "PointingGame",
+    "RandomLogit",
     "Ratios",
     "RegionPerturbation",
     "RelativeInputStability",
     "RelativeOutputStability",
     "RelativeRepresentationStability",
+    "RelevanceMass",
+    "RelevanceRank",
     "Reliability",
     "Selectivity",
     "SensitivityN",
+    "Similarities",
+    "SmoothMPRT",
+    "Sparseness",
     "Sufficiency",
     "Table",
+    "TopKIntersection",
     "absorb_in_bias",
     "controls",
     "curves",
     "discretize",
     "evaluate",
+    "evaluation_order",
     "features",
     "meta_evaluate",
+    "mosaics",
     "perturbation",
+    "randomize",
     "removal",
+    "similarity",
 ]
