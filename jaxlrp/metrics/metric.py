@@ -44,12 +44,17 @@ class Metric(abc.ABC):
         better.
       bounds: the least and the largest score that is possible.
       needs: names of the arguments of a call, in their order.
+      compares_samples: whether the score of a sample depends on the others of a call, which must be the whole
+        set then.
+      on_host: whether it needs concrete arrays, and does not run under `jit`.
       random: whether a call needs `key`.
     """
 
     _programs: Programs = dataclasses.field(default_factory=Programs, init=False, repr=False)
     bounds: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
     needs: ClassVar[tuple[str, ...]] = ()
+    compares_samples: ClassVar[bool] = False
+    on_host: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

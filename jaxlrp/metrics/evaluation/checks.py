@@ -95,6 +95,17 @@ def check_needs(subject: Subject, metrics: Mapping[str, Metric], spec: Spec) -> 
                 f"the metric {name!r} needs the model, which {subject.name!r} does not have: give "
                 "predict, a function of the inputs"
             )
+        if "variables" in needs and "predict" in needs and not subject.own:
+            raise ValueError(
+                f"the metric {name!r} changes the model's parameters, which predict does not take: leave out "
+                "predict"
+            )
+        segments = getattr(getattr(metric, "features", None), "segmentation", None)
+        if segments is not None and SEGMENTS not in spec.extra and len(segments) > 1:
+            raise ValueError(
+                f"the metric {name!r} has a segmentation for each of {len(segments)} samples, but samples are "
+                f'scored in batches: give data as a dictionary with "{SEGMENTS}": its segmentation'
+            )
         if "variables" in needs and not subject.varies:
             raise ValueError(
                 f"the metric {name!r} changes the model's parameters: give an explainer of (variables, "
@@ -215,6 +226,8 @@ def check_metrics(scorer: Scorer, spec: Spec, args: tuple, own: Mapping[str, np.
 
         y, a = _tried(f"the explainer {subject.name!r} with these data", explained)
         for name, metric in scorer.metrics.items():
+            if metric.on_host:
+                continue
 
             def scored(name: str = name, subject: Subject = subject) -> Any:
                 def of(*given: Any) -> Any:

@@ -21,8 +21,8 @@ from jaxlrp.dataset import reading
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions
 from jaxlrp.dataset.placement import place
 from jaxlrp.dataset.resolve import as_source
-from jaxlrp.dataset.source import Indexed, Source
-from jaxlrp.metrics.evaluation import checks, runs
+from jaxlrp.dataset.source import Indexed, Source, Stream
+from jaxlrp.metrics.evaluation import checks, runs, together
 from jaxlrp.metrics.evaluation.samples import Arranger, arranged
 from jaxlrp.metrics.evaluation.scorer import Goal, Result, Scorer
 from jaxlrp.metrics.evaluation.subjects import Predict, Subject, subjects
@@ -52,7 +52,15 @@ class Prepared:
         """Computes all scores, in a folder, or a temporary one, and reads them."""
         with _folder(output) as folder:
             source = arranged(self.source, self.arrange)
-            return runs.compute(self.scorer, source, folder, self.options)
+            alone, compared = together.split(self.scorer)
+            found = runs.Found({}, {})
+            if alone.pairs:
+                found = runs.compute(alone, source, folder, self.options)
+            if compared.pairs:
+                spec, source = reading.usual(source, self.options.preprocess, self.options.limit)
+                more = together.compute(compared, source, spec, self.options)
+                found = runs.Found(found.arrays | more.arrays, found.failed | more.failed)
+        return found
 
 
 def prepare(
@@ -83,6 +91,12 @@ def prepare(
     folders = checks.stored_names("explainers", [s.name for s in found])
     checks.check_key(found, metrics, key)
     source = as_source(data, (read or ReadOptions()).readers)
+    compared = [name for name, metric in metrics.items() if together.needs_whole(metric)]
+    if compared and isinstance(source, Stream) and iter(source.items) is source.items:
+        raise ValueError(
+            f"the metric {compared[0]!r} needs all samples at once, but data is an iterator, which can be read "
+            "only once: give arrays or a list"
+        )
     spec, source = reading.usual(source, preprocess, limit)
     mesh, axes, compute = _devices(compute)
     goals, classes = {}, set()

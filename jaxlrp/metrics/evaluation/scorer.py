@@ -196,13 +196,12 @@ class Scorer(BaseExplainer):
 
         def explain(*given: Any, **context: Any) -> Any:
             assert run is not None
-            whole = (given[0], *args[1:]) if varied else args
-            return run(whole, *given[varied:], context)
+            return run((*given[:varied], *args[varied:]), *given[varied:], context)
 
         def outputs(*given: Any, **context: Any) -> Any:
             assert predict is not None
             context = {k: v for k, v in context.items() if k != KEY}
-            return predict(args, given[-1], context)
+            return predict((*given[:varied], *args[varied:]), given[varied], context)
 
         known = {
             "predict": None if predict is None else outputs,
@@ -213,7 +212,7 @@ class Scorer(BaseExplainer):
             "targets": held.targets,
             "masks": extra.get(MASK),
             "context": self._context(held),
-            "key": self._keys(extra, f"metric {name}") if metric.random else None,
+            "key": self._keys(extra, f"metric {name}", varied) if metric.random else None,
         }
 
         def call(method: Callable[..., Any]) -> Any:
@@ -231,11 +230,11 @@ class Scorer(BaseExplainer):
             found[KEY] = self._keys(held.extra, "explainer")
         return found
 
-    def _keys(self, extra: Mapping[str, Any], of: str) -> Array:
-        """A random key for each sample, which depends on its id alone."""
+    def _keys(self, extra: Mapping[str, Any], of: str, one: bool = False) -> Array:
+        """A random key for each sample, which depends on its id alone; or one, for one randomized model."""
         assert self.key is not None
         key = jax.random.fold_in(self.key, zlib.crc32(of.encode()))
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, extra["number"])
+        return key if one else jax.vmap(jax.random.fold_in, (None, 0))(key, extra["number"])
 
 
 def as_scores(metric: Metric, call: Callable[[Any], Any]) -> dict[str, Array]:

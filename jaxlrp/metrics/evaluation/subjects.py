@@ -34,6 +34,7 @@ class Subject:
         that are given.
       predict: from (args, inputs, context) to outputs; None where no model is known.
       varies: whether the first positional argument holds the parameters, before the inputs.
+      own: whether `predict` is that of the explainer, with the same parameters.
       draws: whether `run` takes one random key for each sample, as `context[KEY]`.
       given: from the position and the id of a sample to its attributions, where they are given.
       model: equal for explainers with the same `predict`; None if no model is known.
@@ -44,6 +45,7 @@ class Subject:
     predict: Callable[[tuple, Any, dict[str, Any]], Any] | None
     draws: bool = False
     varies: bool = False
+    own: bool = True
     given: Callable[[int, Id], np.ndarray] | None = None
     model: Any = None
 
@@ -76,7 +78,7 @@ def subjects(
         def outputs(_: tuple, x: Any, context: dict[str, Any]) -> Any:
             return predict(x, **context)
 
-        return [dataclasses.replace(s, predict=outputs) for s in found]
+        return [dataclasses.replace(s, predict=outputs, own=False) for s in found]
     known: dict[Any, Subject] = {}
     for subject in found:
         if subject.model is not None:

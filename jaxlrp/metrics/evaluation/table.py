@@ -19,7 +19,7 @@ _BLOCK = 2**22  # numbers drawn at once by the bootstrap
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """A number for each explainer and metric. `print` shows it; ranks are in brackets.
+    """A number for each explainer and metric. `print` shows it, with ranks in brackets.
 
     Arrays are (explainers, metrics), `nan` where no sample has a score.
 
@@ -78,12 +78,25 @@ class Table:
             text += f" {100 * self.undefined[i, j]:.0f}% undefined"
         return text
 
-    def _rows(self) -> list[list[str]]:
-        rank = self.mean_rank
-        return [
-            [name, *(self._cell(i, j) for j in range(len(self.metrics))), _rank(rank[i])]
-            for i, name in enumerate(self.explainers)
+    def _grid(self, bold: bool = False) -> list[list[str]]:
+        """The cells with their heads; metrics are the rows where there are more of them than explainers."""
+        cells = [
+            [self._bold(i, j) if bold else self._cell(i, j) for j in range(len(self.metrics))]
+            for i in range(len(self.explainers))
         ]
+        ranks = [_rank(value) for value in self.mean_rank]
+        rows = [["", *self._heads(), "mean rank"]]
+        rows += [[n, *c, r] for n, c, r in zip(self.explainers, cells, ranks, strict=True)]
+        if len(self.metrics) <= len(self.explainers):
+            return rows
+        return [list(column) for column in zip(*rows, strict=True)]
+
+    def _bold(self, i: int, j: int) -> str:
+        cell = self._cell(i, j)
+        if self.rank[i, j] != np.nanmin(self.rank[:, j], initial=np.inf):
+            return cell
+        number, _, rest = cell.partition(" ")
+        return f"**{number}** {rest}"
 
     def _note(self) -> str:
         return (
@@ -92,7 +105,7 @@ class Table:
         )
 
     def __str__(self) -> str:
-        rows = [["", *self._heads(), "mean rank"], *self._rows()]
+        rows = self._grid()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -104,15 +117,8 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown; the best value of each metric is bold."""
-        head = ["", *self._heads(), "mean rank"]
-        lines = [_line(head), _line(["---"] * len(head))]
-        for i, row in enumerate(self._rows()):
-            cells = [row[0].replace("|", "\\|")]
-            for j, cell in enumerate(row[1:-1]):
-                best = self.rank[i, j] == np.nanmin(self.rank[:, j], initial=np.inf)
-                number, _, rest = cell.partition(" ")
-                cells.append(f"**{number}** {rest}" if best else cell)
-            lines.append(_line([*cells, row[-1]]))
+        head, *rows = self._grid(bold=True)
+        lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
         return "\n".join([*lines, "", self._note()])
 
     def _repr_markdown_(self) -> str:
@@ -204,7 +210,7 @@ def _rank(value: float) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def pandas() -> Any:
