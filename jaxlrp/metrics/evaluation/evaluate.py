@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxlrp.dataset.options import ComputeOptions, ReadOptions
+from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.policy import Given
 from jaxlrp.dataset.resolve import SourceLike
 from jaxlrp.metrics.evaluation import checks, runs
@@ -37,6 +37,7 @@ def evaluate(
     progress: str = "auto",
     read: ReadOptions | None = None,
     compute: ComputeOptions | None = None,
+    verify: bool = True,
     retry_failed: bool = False,
 ) -> Evaluation:
     """Scores explainers by metrics on a data set.
@@ -68,6 +69,7 @@ def evaluate(
       limit: only the first samples of the data, >= 1.
       progress: "bar", "log", "none", or "auto".
       read, compute: as in `attribute_dataset`.
+      verify: whether all checksums of an existing folder are compared first, rather than file sizes only.
       retry_failed: whether samples are tried again that failed in an earlier run.
 
     Returns:
@@ -94,7 +96,7 @@ def evaluate(
     prepared = prepare(
         explainers, chosen, data, as_scores, args=args, target=target, predict=predict, key=key,
         preprocess=preprocess, batch_size=batch_size, limit=limit, progress=progress, read=read,
-        compute=compute, retry_failed=retry_failed,
+        compute=compute, store=StoreOptions(verify=verify, retry_failed=retry_failed),
     )  # fmt: skip
     found = prepared.run(output)
     ids = runs.order_of(prepared.source, found)
@@ -162,7 +164,7 @@ def curves(
     prepared = prepare(
         explainers, {metric.name: metric}, data, reader, args=args, target=target, predict=predict, key=key,
         preprocess=preprocess, batch_size=batch_size, limit=limit, progress=progress, read=read,
-        compute=compute, retry_failed=False,
+        compute=compute, store=StoreOptions(),
     )  # fmt: skip
     found = prepared.run(output)
     ids = runs.order_of(prepared.source, found)

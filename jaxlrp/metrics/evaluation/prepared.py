@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from jaxlrp._checks import check_count
 from jaxlrp.dataset import reading
-from jaxlrp.dataset.options import ComputeOptions, ReadOptions
+from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.placement import place
 from jaxlrp.dataset.resolve import as_source
 from jaxlrp.dataset.source import Indexed, Source, Stream
@@ -79,7 +79,7 @@ def prepare(
     progress: str,
     read: ReadOptions | None,
     compute: ComputeOptions | None,
-    retry_failed: bool,
+    store: StoreOptions,
 ) -> Prepared:
     """Checks the arguments of `evaluate`, all explainers and all metrics, on shapes alone."""
     for name, value in (("batch_size", batch_size), ("limit", limit)):
@@ -116,9 +116,7 @@ def prepare(
         {name: s.given for name, s in by_stored.items() if s.given is not None},
         min(classes, default=None), any(goal.kind == "given" for goal in goals.values()),
     )  # fmt: skip
-    options = runs.Options(
-        given, preprocess, batch_size, limit, progress, read, compute, retry_failed
-    )
+    options = runs.Options(given, preprocess, batch_size, limit, progress, read, compute, store)
     return Prepared(stored, folders, scorer, source, arrange, options)
 
 

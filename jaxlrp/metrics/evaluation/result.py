@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -151,6 +153,16 @@ class Evaluation:
 
     def _repr_markdown_(self) -> str:
         return self.table().markdown()
+
+    def csv(self) -> str:
+        """Scores as text: a line for each sample and explainer, a column for each metric."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["id", "explainer", *self.metrics])
+        for k, name in enumerate(self.ids):
+            for i, explainer in enumerate(self.explainers):
+                writer.writerow([name, explainer, *self.scores[i, :, k].tolist()])
+        return buffer.getvalue()
 
     def pandas(self) -> Any:
         """One row for each explainer, metric and sample: columns explainer, metric, id, score.

@@ -36,7 +36,7 @@ class Options:
     progress: str
     read: ReadOptions | None
     compute: ComputeOptions
-    retry_failed: bool
+    store: StoreOptions
 
 
 Arrays = dict[str, tuple[Sequence[Id], np.ndarray]]
@@ -71,7 +71,7 @@ def compute(scorer: Scorer, source: Source, folder: Path, options: Options) -> F
             part, source, path, args=options.args, preprocess=options.preprocess,
             batch_size=options.batch_size, limit=options.limit, progress=options.progress,
             read=options.read, compute=options.compute,
-            store=StoreOptions(retry_failed=options.retry_failed),
+            store=options.store,
         )  # fmt: skip
         opened = open_relevance(path)
         failed |= opened.failed
