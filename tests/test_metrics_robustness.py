@@ -10,6 +10,7 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import metrics
 from jaxlrp.metrics import discretize, perturbation, removal
+from jaxlrp.metrics.robustness import stability
 
 from numeric import close
 
@@ -31,20 +32,20 @@ def predict(x):
     return hidden(x) @ W2
 
 
-TARGETS = np.asarray(predict(jnp.asarray(X)).argmax(1))
+TARGETS = np.argmax(np.tanh(X.reshape(N, -1) @ W1) @ W2, axis=1)
 
 
 def explain(x, y):
-    """Input times gradient of the target: attributions that depend on the input smoothly."""
+    """Attributions that depend on the input smoothly, are zero with it, and depend on the target."""
+    return x * (1.5 + jnp.sin(3 * x) + y[:, None, None].astype(x.dtype))
 
-    def score(one, c):
-        return predict(one[None])[0][c]
 
-    return x * jax.vmap(jax.grad(score))(x, y)
+def attributed(x):
+    return x * (1.5 + np.sin(3 * x) + TARGETS[:, None, None])
 
 
 def uniform(draw, low, high):
-    """The change of all samples in a draw, from the documented keys: one for each sample, then each draw."""
+    """The change of all samples in a draw, by the documented keys: one of each sample, then of the draw."""
     keys = [jax.random.fold_in(jax.random.fold_in(KEY, i), draw) for i in range(N)]
     return np.stack([jax.random.uniform(k, X.shape[1:], float, low, high) for k in keys])
 
@@ -52,10 +53,6 @@ def uniform(draw, low, high):
 def normal(draw, std):
     keys = [jax.random.fold_in(jax.random.fold_in(KEY, i), draw) for i in range(N)]
     return np.stack([std * np.asarray(jax.random.normal(k, X.shape[1:], float)) for k in keys])
-
-
-def attributed(x):
-    return np.asarray(explain(jnp.asarray(x), jnp.asarray(TARGETS)))
 
 
 def length(a):
@@ -69,10 +66,15 @@ def relative(a, b):
 
 def oracle(changes):
     """All statistics by the formulas of the papers, with a loop over draws."""
-    a, h, hid = attributed(X), np.asarray(predict(X)), np.asarray(hidden(X))
+
+    def model(x):
+        h = np.tanh(x.reshape(N, -1) @ W1)
+        return h, h @ W2
+
+    a, (hid, h) = attributed(X), model(X)
     found = {k: [] for k in ("sens", "lip", "ris", "ros", "rrs")}
     for d in changes:
-        b, g, low = attributed(X + d), np.asarray(predict(X + d)), np.asarray(hidden(X + d))
+        b, (low, g) = attributed(X + d), model(X + d)
         same = h.argmax(1) == g.argmax(1)
         found["sens"].append(length(b - a) / length(a))
         found["lip"].append(length(b - a) / length(d))
@@ -124,7 +126,7 @@ def test_one_pass_gives_all_statistics():
 
     made = metrics.MaxSensitivity(draws=DRAWS, representation=hidden, batch_size=5)
     ratios = made.ratios(counted, X, TARGETS, predict=predict, key=KEY)
-    assert len(calls) == 2  # traced once for the inputs and once for all perturbations
+    assert calls == [4, 5]  # traced once for the inputs, once for all batches of perturbed ones
     found = ratios.statistics("median")
     for name, statistic, reduce in [
         ("MaxSensitivity", "sens", np.max),
@@ -243,19 +245,34 @@ def test_constant_explanations_are_perfectly_stable():
 
 
 def test_undefined():
-    def broken(x, y):  # sample 1 is all zeros, sample 2 is not finite where perturbed
-        a = explain(x, y)
-        a = jnp.where((x[:, :1, :1] > 50)[:, :, :], 0, a)
-        return jnp.where((x[:, :1, :1] < -50) & (x[:, :1, :1] != -60.0), jnp.nan, a)
-
+    """Attributions of sample 0 are zero, of sample 1 only where perturbed, of sample 2 not finite."""
     x = X.copy()
-    x[1, 0, 0], x[2, 0, 0] = 60, -60
-    found = metrics.MaxSensitivity(draws=3)(broken, x, TARGETS, key=KEY)
-    np.testing.assert_array_equal(np.isnan(found), [False, True, True, False])
+    x[:, 0, 0] = [50, 60, 70, 1]
+
+    def broken(x, y):
+        first = x[:, :1, :1]
+        a = jnp.where((first == 50) | ((first > 55) & (first < 65) & (first != 60)), 0, x)
+        return jnp.where((first > 65) & (first != 70), jnp.inf, a)
+
+    nan = np.isnan(metrics.MaxSensitivity(draws=3)(broken, x, TARGETS, key=KEY))
+    np.testing.assert_array_equal(nan, [True, False, True, False])
     same = metrics.Continuity()(explain, np.zeros_like(X), TARGETS)
-    assert np.isnan(same).all()  # no shift changes a constant input
-    moved = metrics.Continuity()(broken, x, TARGETS)
-    np.testing.assert_array_equal(np.isnan(moved), [False, False, False, False])
+    assert np.isnan(same).all()  # no shift changes a blank input
+
+    def infinite(x, y):
+        return jnp.where(x[:, :, :1] == 0, jnp.inf, x)
+
+    nan = np.isnan(metrics.Continuity()(infinite, np.abs(x[1:]), TARGETS[1:]))
+    assert nan.all()  # where zeros move in
+
+
+@pytest.mark.parametrize("over", ["max", "mean", "median"])
+def test_summaries(over):
+    values = np.array([[1.0, 2.0, 6.0], [1.0, np.nan, 6.0], [1.0, 2.0, 6.0], [np.nan, 2.0, 6.0]])
+    used = np.array([[True, True, True], [True, True, True], [False] * 3, [False, True, True]])
+    found = stability.summary(jnp.asarray(values), jnp.asarray(used), over)
+    first, last = {"max": (6, 6), "mean": (3, 4), "median": (2, 4)}[over]
+    np.testing.assert_array_equal(found, [first, np.nan, np.nan, last])
 
 
 def continuity(x, axis, shifts, fill):
@@ -354,7 +371,7 @@ def test_composites_differ_in_stability():
         ("eps", lrp.composites.all_epsilon()),
     ]:
         explainer = lrp.explain(net, composite)
-        made = metrics.AvgSensitivity(draws=10)
+        made = metrics.AvgSensitivity(draws=5)
         scores[name] = made(
             lambda x, y, e=explainer: e(x, target=y), x, y, key=jax.random.key(0)
         ).mean()
@@ -382,25 +399,15 @@ def test_context_goes_with_its_sample():
 
 def test_float32():
     with jax.enable_x64(False):
-        x = X.astype(np.float32)
-        w1, w2 = W1.astype(np.float32), W2.astype(np.float32)
-
-        def gradient(x, y):
-            def score(one, c):
-                return (jnp.tanh(one.reshape(-1) @ w1) @ w2)[c]
-
-            return x * jax.vmap(jax.grad(score))(x, y)
-
-        made = metrics.MaxSensitivity(draws=DRAWS)
-        found = made(gradient, x, jnp.asarray(TARGETS, jnp.int32), key=KEY)
-        assert found.dtype == jnp.float32
-        wide = perturbation.Uniform(-0.2, 0.2)
+        x, y = X.astype(np.float32), TARGETS.astype(np.int32)
+        ratios = metrics.MaxSensitivity(draws=2).ratios(explain, x, y, key=KEY)
+        draw = perturbation.Uniform(-0.2, 0.2)
         keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(N))
-        drawn = [
-            wide(x, jax.vmap(lambda k, r=r: jax.random.fold_in(k, r))(keys)) for r in range(DRAWS)
-        ]
-    want = oracle([np.asarray(d, np.float64) for d in drawn])["sens"].max(0)
-    close(found, want, rtol=1e-5)
+        drawn = [draw(x, jax.vmap(jax.random.fold_in, (0, None))(keys, r)) for r in range(2)]
+    assert ratios.sensitivity.dtype == jnp.float32
+    want = oracle([np.asarray(d, np.float64) for d in drawn])
+    close(ratios.sensitivity, want["sens"].T, rtol=1e-5)
+    close(ratios.lipschitz, want["lip"].T, rtol=1e-5)
 
 
 REFUSED = [
