@@ -142,7 +142,7 @@ def test_a_killed_run_on_four_devices_is_resumed_on_one(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=90,
     )
     assert child.returncode == -signal.SIGKILL, child.stderr
     stored = len(dataset.open_relevance(tmp_path / "part0").ids)
