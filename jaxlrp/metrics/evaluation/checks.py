@@ -97,14 +97,14 @@ def check_needs(subject: Subject, metrics: Mapping[str, Metric], spec: Spec) -> 
             )
         if "variables" in needs and "predict" in needs and not subject.own:
             raise ValueError(
-                f"the metric {name!r} changes the model's parameters, which predict does not take: leave out "
-                "predict"
+                f"the metric {name!r} changes the model's parameters, which predict does not take: "
+                "leave out predict"
             )
         segments = getattr(getattr(metric, "features", None), "segmentation", None)
         if segments is not None and SEGMENTS not in spec.extra and len(segments) > 1:
             raise ValueError(
-                f"the metric {name!r} has a segmentation for each of {len(segments)} samples, but samples are "
-                f'scored in batches: give data as a dictionary with "{SEGMENTS}": its segmentation'
+                f"the metric {name!r} has a segmentation for each of {len(segments)} samples, but samples "
+                f'are scored in batches: give data as a dictionary with "{SEGMENTS}": its segmentation'
             )
         if "variables" in needs and not subject.varies:
             raise ValueError(
@@ -192,8 +192,8 @@ def outputs_of(subject: Subject, spec: Spec, args: tuple) -> tuple[int, ...] | N
     shape = getattr(found, "shape", None)
     if shape is None or len(shape) not in (1, 2) or shape[0] != 2:
         raise ValueError(
-            f"{what} must return (n, classes) or (n,), got {jax.tree.map(jnp.shape, found)} for n = 2: give "
-            "predict, a function of the inputs that does"
+            f"{what} must return (n, classes) or (n,), got {jax.tree.map(jnp.shape, found)} for n = 2: "
+            "give predict, a function of the inputs that does"
         )
     return shape
 
@@ -229,11 +229,11 @@ def check_metrics(scorer: Scorer, spec: Spec, args: tuple, own: Mapping[str, np.
             if metric.on_host:
                 continue
 
-            def scored(name: str = name, subject: Subject = subject) -> Any:
-                def of(*given: Any) -> Any:
-                    return scorer.one(name, Batch(subject, *given), args)
+            def scored(name: str = name, held: tuple = (subject, x, y, a, extra)) -> Any:
+                def of(x: Any, y: Any, a: Any, extra: Any) -> Any:
+                    return scorer.one(name, Batch(held[0], x, y, a, extra), args)
 
-                return jax.eval_shape(of, x, y, a, extra)
+                return jax.eval_shape(of, *held[1:])
 
             found = _tried(f"the metric {name!r} of {subject.name!r}", scored)
             wrong = {k: v.shape for k, v in found.items() if v.shape[:1] != (2,)}
