@@ -86,7 +86,8 @@ def radar(table: Table, *, title: str | None = None) -> Figure:
     """A polygon for each explainer: each metric is an axis, from the worst explainer to the best.
 
     Only the order and relative distances among these explainers can be seen; `bars` shows the scores.
-    Metrics without a better direction are left out, and so are explainers that one of the others does not score.
+    Metrics without a better direction are left out, and so are explainers that one of the others does
+    not score.
 
     Args:
       table: of an evaluation, `evaluation.table()`, with at least three metrics that have a direction.

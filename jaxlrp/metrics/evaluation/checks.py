@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -217,30 +218,33 @@ def check_metrics(scorer: Scorer, spec: Spec, args: tuple, own: Mapping[str, np.
     extra["attributions"] = {k: jax.ShapeDtypeStruct(a.shape, a.dtype) for k, a in own.items()}
     x, extra = batch_of((spec.input, extra))
     for stored, subject in scorer.subjects.items():
-
-        def explained(stored: str = stored) -> Any:
-            def of(x: Any, extra: Any) -> Any:
-                return scorer.batch(stored, args, x, extra)[2:4]
-
-            return jax.eval_shape(of, x, extra)
-
+        explained = functools.partial(_explained, scorer, stored, args, x, extra)
         y, a = _tried(f"the explainer {subject.name!r} with these data", explained)
+        held = Batch(subject, x, y, a, extra)
         for name, metric in scorer.metrics.items():
             if metric.on_host:
                 continue
-
-            def scored(name: str = name, held: tuple = (subject, x, y, a, extra)) -> Any:
-                def of(x: Any, y: Any, a: Any, extra: Any) -> Any:
-                    return scorer.one(name, Batch(held[0], x, y, a, extra), args)
-
-                return jax.eval_shape(of, *held[1:])
-
+            scored = functools.partial(_scored, scorer, name, args, held)
             found = _tried(f"the metric {name!r} of {subject.name!r}", scored)
             wrong = {k: v.shape for k, v in found.items() if v.shape[:1] != (2,)}
             if wrong:
                 raise ValueError(
                     f"the metric {name!r} must give one number for each of 2 samples, got {wrong}"
                 )
+
+
+def _explained(scorer: Scorer, name: str, args: tuple, x: Any, extra: Any) -> Any:
+    """Shapes of the targets and attributions of an explainer."""
+    return jax.eval_shape(lambda x, extra: scorer.batch(name, args, x, extra)[2:4], x, extra)
+
+
+def _scored(scorer: Scorer, name: str, args: tuple, held: Batch) -> Any:
+    """Shapes of what is stored of a metric."""
+
+    def of(x: Any, y: Any, a: Any, extra: Any) -> Any:
+        return scorer.one(name, Batch(held.subject, x, y, a, extra), args)
+
+    return jax.eval_shape(of, *held[1:])
 
 
 def batch_of(tree: Any) -> Any:

@@ -55,7 +55,8 @@ def evaluate(
       data: `(inputs, targets)`; a dictionary of arrays (n, ...) with the keys "input", "target", "mask"
         (booleans of the shape of the attributions, for localization), "segments" (integers, instead of
         those of metrics whose features are `Segments`), "id", and the context: further keyword arguments
-        of the model, such as an attention mask. Or anything else that `attribute_dataset` takes as a source.
+        of the model, such as an attention mask. Or anything else that `attribute_dataset` takes as a
+        source.
       args: the positional arguments of the explainers without the explained one, such as `(variables,)`.
       target: the class that is explained. None: the target from the data, or the output itself if it is
         one number; a class index; or `jaxlrp.targets.predicted`.

@@ -157,7 +157,7 @@ class Scorer(BaseExplainer):
             ratios = self.one(widest, held, args, result=_ratios)
             for name in members:
                 own: Any = self.metrics[name]
-                found[name] = as_scores(own, lambda _, score=own.of(ratios): score)
+                found[name] = stored(own.of(ratios))
         return found
 
     def batch(self, name: str, args: tuple, x: Any, extra: Mapping[str, Any]) -> Batch:
@@ -265,9 +265,13 @@ class Scorer(BaseExplainer):
 
 
 def as_scores(metric: Metric, call: Callable[[Any], Any]) -> dict[str, Array]:
-    """The score, and whether it is defined: a store holds finite numbers only."""
+    """The score, and whether it is defined: the store of a run holds finite numbers only."""
     method: Any = metric
-    score = call(method)
+    return stored(call(method))
+
+
+def stored(score: Array) -> dict[str, Array]:
+    """Scores (b,) as finite numbers, and what they stand for."""
     kind = jnp.where(jnp.isnan(score), UNDEFINED, DEFINED)
     kind = jnp.where(jnp.isposinf(score), INFINITE, kind)
     kind = jnp.where(jnp.isneginf(score), MINUS_INFINITE, kind)
