@@ -4,6 +4,7 @@ jaxlrp explain photo.jpg -o heatmap.png
 jaxlrp plan --composite epsilon_plus
 jaxlrp attribute photos/ -o relevance.zarr
 jaxlrp concepts photos/ --layer block_10/add -o report/
+jaxlrp evaluate photos/ --composite epsilon_plus --composite all_epsilon -o report/
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from jaxlrp.dataset import command
 from jaxlrp.dataset.resuming import how_to_resume
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.errors import NonFiniteError, UnsupportedError, near
+from jaxlrp.metrics import command as metrics_command
 
 _SAMPLE = "sample:"
 _MODELS = {"efficientnet-lite0": "jaxlrp.pretrained:efficientnet_lite0"}
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command.add(commands, _model, _composite, tuple(_MODELS))
     concepts_command.add(commands, _model, _composite)
+    metrics_command.add(commands, _model, _composite)
     for parser_of in (explain, plan):
         parser_of.add_argument(
             "--model", default="efficientnet-lite0",

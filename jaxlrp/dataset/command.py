@@ -79,9 +79,18 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
     info.set_defaults(run=_info)
 
 
-def add_options(command: argparse.ArgumentParser) -> Any:
-    """Adds the options that `attribute` and `resume` share. Returns the group of the store."""
-    command.add_argument("--batch-size", type=int, help="by default as large as memory allows")
+def add_options(command: argparse.ArgumentParser, batch_size: int | None = None) -> Any:
+    """Adds the options that commands of data sets share. Returns the group of the store.
+
+    Args:
+      command: the parser of the command.
+      batch_size: by default; None for as many as memory allows.
+    """
+    default = "by default as large as memory allows"
+    command.add_argument(
+        "--batch-size", type=int, default=batch_size,
+        help=default if batch_size is None else "samples explained together (default: %(default)s)",
+    )  # fmt: skip
     command.add_argument(
         "--progress", choices=("auto", "bar", "log", "none"), default="auto",
         help="log prints a line every half minute",

@@ -202,6 +202,8 @@ class Coherence(ComplexityMetric):
     percentile: float = 80.0
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
+    on_host: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not 0 <= self.percentile <= 100:
             raise ValueError(f"percentile must lie in [0, 100], got {self.percentile!r}")

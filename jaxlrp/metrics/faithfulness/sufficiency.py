@@ -47,6 +47,7 @@ class Sufficiency(FaithfulnessMetric):
     """
 
     bounds = (0.0, 1.0)
+    compares_samples = True
     threshold: float = 0.6
     batch_size: int = 128
 

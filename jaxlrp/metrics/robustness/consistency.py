@@ -56,6 +56,7 @@ class Consistency(Metric):
     batch_size: int = 1024
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     needs: ClassVar[tuple[str, ...]] = ("predict", "inputs", "attributions")
+    compares_samples: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size)
