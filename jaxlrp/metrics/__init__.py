@@ -8,8 +8,8 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 `higher_is_better`, `bounds`.
 """
 
-from jaxlrp.metrics import features, removal
+from jaxlrp.metrics import features, quantus, removal
 from jaxlrp.metrics.faithfulness import Curves, PixelFlipping
 from jaxlrp.metrics.metric import Metric
 
-__all__ = ["Curves", "Metric", "PixelFlipping", "features", "removal"]
+__all__ = ["Curves", "Metric", "PixelFlipping", "features", "quantus", "removal"]
