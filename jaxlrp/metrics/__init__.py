@@ -9,7 +9,38 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 """
 
 from jaxlrp.metrics import features, quantus, removal
+from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
 from jaxlrp.metrics.faithfulness import Curves, PixelFlipping
+from jaxlrp.metrics.localization import (
+    AttributionLocalization,
+    Focus,
+    LocalizationAUC,
+    PointingGame,
+    RelevanceMass,
+    RelevanceRank,
+    TopKIntersection,
+)
 from jaxlrp.metrics.metric import Metric
+from jaxlrp.metrics.mosaics import Mosaics, mosaics
 
-__all__ = ["Curves", "Metric", "PixelFlipping", "features", "quantus", "removal"]
+__all__ = [
+    "AttributionLocalization",
+    "Coherence",
+    "Complexity",
+    "Curves",
+    "EffectiveComplexity",
+    "Focus",
+    "LocalizationAUC",
+    "Metric",
+    "Mosaics",
+    "PixelFlipping",
+    "PointingGame",
+    "RelevanceMass",
+    "RelevanceRank",
+    "Sparseness",
+    "TopKIntersection",
+    "features",
+    "mosaics",
+    "quantus",
+    "removal",
+]

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxlrp._compat import is_traced
 from jaxlrp.explanation.result import Explanation
+from jaxlrp.numerics import widen
 
 
 def as_attributions(attributions: Any, inputs: Array | None = None) -> Array:
@@ -31,7 +32,7 @@ def as_attributions(attributions: Any, inputs: Array | None = None) -> Array:
     found = as_array("attributions", attributions)
     if jnp.issubdtype(found.dtype, jnp.complexfloating):
         raise TypeError(f"attributions must be real, got {found.dtype}")
-    found = found.astype(jnp.promote_types(found.dtype, jnp.float32))
+    found = widen(found)
     if found.ndim < 2:
         raise ValueError(
             f"attributions must have shape (n, ...), one sample each, got {found.shape}; write "

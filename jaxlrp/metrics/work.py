@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlrp._checks import check_count
+from jaxlrp.numerics import widen
 
 Score = Literal["probability", "logit"]
 
@@ -68,7 +69,7 @@ def class_scores(outputs: Array, targets: Array | None, score: Score) -> Array:
     Raises:
       ValueError: if a probability of one output is asked for.
     """
-    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    outputs = widen(outputs)
     if targets is None:
         if score == "probability":
             raise ValueError(
