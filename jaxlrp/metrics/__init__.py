@@ -9,6 +9,7 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 """
 
 from jaxlrp.metrics import features, quantus, removal
+from jaxlrp.metrics.axioms import Completeness, InputInvariance, NonSensitivity, absorb_in_bias
 from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
 from jaxlrp.metrics.faithfulness import Curves, PixelFlipping
 from jaxlrp.metrics.localization import (
@@ -22,25 +23,53 @@ from jaxlrp.metrics.localization import (
 )
 from jaxlrp.metrics.metric import Metric
 from jaxlrp.metrics.mosaics import Mosaics, mosaics
+from jaxlrp.metrics.robustness import (
+    AvgSensitivity,
+    Consistency,
+    Continuity,
+    LocalLipschitz,
+    MaxSensitivity,
+    Ratios,
+    RelativeInputStability,
+    RelativeOutputStability,
+    RelativeRepresentationStability,
+    discretize,
+    perturbation,
+)
 
 __all__ = [
     "AttributionLocalization",
+    "AvgSensitivity",
     "Coherence",
+    "Completeness",
     "Complexity",
+    "Consistency",
+    "Continuity",
     "Curves",
     "EffectiveComplexity",
     "Focus",
+    "InputInvariance",
+    "LocalLipschitz",
     "LocalizationAUC",
+    "MaxSensitivity",
     "Metric",
     "Mosaics",
+    "NonSensitivity",
     "PixelFlipping",
     "PointingGame",
+    "Ratios",
+    "RelativeInputStability",
+    "RelativeOutputStability",
+    "RelativeRepresentationStability",
     "RelevanceMass",
     "RelevanceRank",
     "Sparseness",
     "TopKIntersection",
+    "absorb_in_bias",
+    "discretize",
     "features",
     "mosaics",
+    "perturbation",
     "quantus",
     "removal",
 ]

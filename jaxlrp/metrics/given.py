@@ -166,6 +166,24 @@ def as_keys(key: Any, n: int, what: str) -> Array:
     return key
 
 
+def check_outputs(targets: Array | None, outputs: Any) -> None:
+    """Refuses outputs that are not one array, and targets that they do not have.
+
+    Args:
+      targets: (n,), None for one output.
+      outputs: what `predict` returns, as shapes and dtypes.
+
+    Raises:
+      TypeError: if the outputs are not one array.
+      ValueError, IndexError: as `check_classes`.
+    """
+    if not hasattr(outputs, "shape"):
+        raise TypeError(
+            f"predict must return one array, got {type(outputs).__name__}: choose one of its outputs"
+        )
+    check_classes(targets, outputs.shape)
+
+
 def check_classes(targets: Array | None, shape: tuple[int, ...]) -> None:
     """Refuses targets that the outputs, of this shape, do not have.
 

@@ -179,11 +179,7 @@ class FaithfulnessMetric(Metric):
         return jnp.where(finite, self._compute(case), jnp.nan), shapes
 
     def _check(self, arguments: Any, shapes: Any) -> None:
-        if not hasattr(shapes, "shape"):
-            raise TypeError(
-                f"predict must return one array, got {type(shapes).__name__}: choose one of its outputs"
-            )
-        given.check_classes(arguments.targets, shapes.shape)
+        given.check_outputs(arguments.targets, shapes)
 
     @abc.abstractmethod
     def _compute(self, case: Case) -> Array:
@@ -278,6 +274,12 @@ class Explained(NamedTuple):
         assert self.predict is not None
         return self.predict(inputs, **{k: a[which] for k, a in self.context.items()})
 
+    def shapes(self) -> Any:
+        """The shape and dtype of the outputs; None where there is no `predict`."""
+        if self.predict is None:
+            return None
+        return jax.eval_shape(self.predict, self.inputs, **self.context)
+
 
 class RobustnessMetric(Metric):
     """A metric of how attributions change when inputs change a little."""
@@ -342,7 +344,13 @@ class RobustnessMetric(Metric):
         )
 
     def _scored(self, case: Explained) -> tuple[Array, Any]:
-        return self._compute(case), None
+        shapes = case.shapes()
+        self._check(case, shapes)
+        return self._compute(case), shapes
+
+    def _check(self, arguments: Any, shapes: Any) -> None:
+        if arguments.predict is not None:
+            given.check_outputs(arguments.targets, shapes)
 
     @abc.abstractmethod
     def _compute(self, case: Explained) -> Array:
