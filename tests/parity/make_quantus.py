@@ -23,9 +23,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import quantus_model as net
 import sklearn.datasets
 import sklearn.neural_network
+
+import quantus_model as net
 
 np.trapz, np.NaN = np.trapezoid, np.nan  # type: ignore[attr-defined]  # what Quantus asks of NumPy 1
 
@@ -229,6 +230,7 @@ def robustness(s: Scores) -> None:
 
 def localization(s: Scores, mask: np.ndarray) -> None:
     mask = np.moveaxis(mask, -1, 1)
+    positive = {"abs": False, "positive_attributions": True, **QUIET}  # as in the paper
     for name, metric in {
         "pointing": quantus.PointingGame(**QUIET),
         "pointing_weighted": quantus.PointingGame(weighted=True, **QUIET),
@@ -236,8 +238,9 @@ def localization(s: Scores, mask: np.ndarray) -> None:
         "rank": quantus.RelevanceRankAccuracy(**QUIET),
         "top_k": quantus.TopKIntersection(k=10, **QUIET),
         "top_k_influence": quantus.TopKIntersection(k=10, concept_influence=True, **QUIET),
-        "attribution": quantus.AttributionLocalisation(**QUIET),
-        "attribution_weighted": quantus.AttributionLocalisation(weighted=True, **QUIET),
+        "attribution": quantus.AttributionLocalisation(**positive),
+        "attribution_weighted": quantus.AttributionLocalisation(weighted=True, **positive),
+        "attribution_default": quantus.AttributionLocalisation(**QUIET),
         "auc": quantus.AUC(**QUIET),
     }.items():
         s.add(name, metric, s_batch=mask)

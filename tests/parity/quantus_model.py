@@ -32,7 +32,7 @@ def logits(xp: Any, weights: Weights, x: Array) -> Array:
 def gradient(xp: Any, weights: Weights, x: Array, y: Array) -> Array:
     """d logit_y / d x, like x."""
     slope = 1 - hidden(xp, weights, x) ** 2
-    return ((slope * weights.w2.T[y]) @ weights.w1.T).reshape(x.shape)
+    return ((slope * xp.asarray(weights.w2).T[y]) @ weights.w1.T).reshape(x.shape)
 
 
 def gradient_times_input(xp: Any, weights: Weights, x: Array, y: Array) -> Array:
