@@ -8,7 +8,7 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 `higher_is_better`, `bounds`.
 """
 
-from jaxlrp.metrics import features, quantus, removal
+from jaxlrp.metrics import features, quantus, removal, similarity
 from jaxlrp.metrics.axioms import Completeness, InputInvariance, NonSensitivity, absorb_in_bias
 from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
 from jaxlrp.metrics.faithfulness import Curves, PixelFlipping
@@ -23,6 +23,16 @@ from jaxlrp.metrics.localization import (
 )
 from jaxlrp.metrics.metric import Metric
 from jaxlrp.metrics.mosaics import Mosaics, mosaics
+from jaxlrp.metrics.randomization import (
+    MPRT,
+    EfficientMPRT,
+    Entropies,
+    RandomLogit,
+    Similarities,
+    SmoothMPRT,
+    evaluation_order,
+    randomize,
+)
 from jaxlrp.metrics.robustness import (
     AvgSensitivity,
     Consistency,
@@ -38,6 +48,7 @@ from jaxlrp.metrics.robustness import (
 )
 
 __all__ = [
+    "MPRT",
     "AttributionLocalization",
     "AvgSensitivity",
     "Coherence",
@@ -47,6 +58,8 @@ __all__ = [
     "Continuity",
     "Curves",
     "EffectiveComplexity",
+    "EfficientMPRT",
+    "Entropies",
     "Focus",
     "InputInvariance",
     "LocalLipschitz",
@@ -57,19 +70,25 @@ __all__ = [
     "NonSensitivity",
     "PixelFlipping",
     "PointingGame",
+    "RandomLogit",
     "Ratios",
     "RelativeInputStability",
     "RelativeOutputStability",
     "RelativeRepresentationStability",
     "RelevanceMass",
     "RelevanceRank",
+    "Similarities",
+    "SmoothMPRT",
     "Sparseness",
     "TopKIntersection",
     "absorb_in_bias",
     "discretize",
+    "evaluation_order",
     "features",
     "mosaics",
     "perturbation",
     "quantus",
+    "randomize",
     "removal",
+    "similarity",
 ]

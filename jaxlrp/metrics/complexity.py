@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import _extras
-from jaxlrp._checks import check_at_least, check_count
+from jaxlrp._checks import check_at_least
 from jaxlrp._compat import is_traced
 from jaxlrp.metrics import given
 from jaxlrp.metrics.features import Elements, Features
@@ -168,9 +168,9 @@ class Coherence(ComplexityMetric):
 
         100 diagonal (1 / sqrt(area of the convex hull of V)) (|V| / length of their minimum spanning tree)
 
-    where lengths are in positions and the diagonal is that of the map. The tree is that of the graph that
-    joins each position with its nearest neighbors; if that graph is not connected, of the Delaunay
-    triangulation, so that distances between distant groups count.
+    where lengths are in positions and the diagonal is that of the map. The tree is that of all of V. The
+    usual approximation, by a graph that joins each position with its 20 nearest, has the same length unless
+    groups lie far apart; then it leaves out the gaps between them.
 
     Higher is more compact, from 0 on. Compact is not right: a blot beside the object scores as well as one
     on it. Undefined (`nan`) where all salient positions lie on one line, and where all attributions are
@@ -182,7 +182,6 @@ class Coherence(ComplexityMetric):
       axes: the two axes of an example along which positions lie, such as (0, 1) of (height, width,
         channels); attributions along all others are summed.
       percentile: from 0 to 100.
-      neighbors: how many each position is joined with, >= 1.
 
     Raises:
       ImportError: if SciPy is not installed.
@@ -201,11 +200,9 @@ class Coherence(ComplexityMetric):
 
     axes: tuple[int, int] = (0, 1)
     percentile: float = 80.0
-    neighbors: int = 20
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def __post_init__(self) -> None:
-        check_count("neighbors", self.neighbors)
         if not 0 <= self.percentile <= 100:
             raise ValueError(f"percentile must lie in [0, 100], got {self.percentile!r}")
         if len(self.axes) != 2:
@@ -222,7 +219,7 @@ class Coherence(ComplexityMetric):
         return self._compute(a)
 
     def _compute(self, attributions: Array) -> Array:
-        kept = axes_of(self.axes, attributions.ndim)
+        kept = axes_of(self.axes, attributions.ndim, "axes")
         others = tuple(i for i in range(1, attributions.ndim) if i not in kept)
         maps = np.abs(np.asarray(attributions).sum(axis=others))
         found = [self._of_map(m if kept[0] < kept[1] else m.T) for m in maps]
@@ -238,28 +235,19 @@ class Coherence(ComplexityMetric):
         if len(points) < 3 or np.linalg.matrix_rank(points - points[0]) < 2:
             return float("nan")
         area = spatial.ConvexHull(points).volume  # of a polygon, its area
-        length = _tree_length(points, self.neighbors)
+        length = _tree_length(points)
         return float(100 * np.hypot(*sizes.shape) / np.sqrt(area) * len(points) / length)
 
 
-def _tree_length(points: np.ndarray, neighbors: int) -> float:
+def _tree_length(points: np.ndarray) -> float:
     """The length of the minimum spanning tree of different points of a plane, (m, 2), not on one line."""
     sparse = _extras.need("scipy.sparse", "Coherence", "metrics")
     graphs = _extras.need("scipy.sparse.csgraph", "Coherence", "metrics")
     spatial = _extras.need("scipy.spatial", "Coherence", "metrics")
-    m = len(points)
-
-    def graph(start: np.ndarray, end: np.ndarray) -> Any:
-        length = np.linalg.norm(points[start] - points[end], axis=1)
-        edges = sparse.csr_array((length, (start, end)), shape=(m, m))
-        return edges.maximum(edges.T)
-
-    k = min(neighbors, m - 1)
-    _, nearest = spatial.cKDTree(points).query(points, k + 1)  # the first is the point itself
-    joined = graph(np.repeat(np.arange(m), k), nearest[:, 1:].ravel())
-    if graphs.connected_components(joined, directed=False)[0] > 1:
-        corners = spatial.Delaunay(points).simplices
-        pairs = np.unique(np.sort(np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]],
-                                                  corners[:, [0, 2]]]), axis=1), axis=0)  # fmt: skip
-        joined = graph(pairs[:, 0], pairs[:, 1])
-    return float(graphs.minimum_spanning_tree(joined).sum())
+    # The tree is part of the Delaunay triangulation.
+    corners = spatial.Delaunay(points).simplices
+    edges = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [0, 2]]])
+    start, end = np.unique(np.sort(edges, axis=1), axis=0).T
+    length = np.linalg.norm(points[start] - points[end], axis=1)
+    graph = sparse.csr_array((length, (start, end)), shape=(len(points), len(points)))
+    return float(graphs.minimum_spanning_tree(graph).sum())

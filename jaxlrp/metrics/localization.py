@@ -59,9 +59,9 @@ def _where_ordered(values: Array, score: Array) -> Array:
 
 
 def _mass(values: Array, inside: Array) -> Array:
-    """The share of the sum that lies inside, (n,); `nan` where the sum is zero."""
+    """The share of the sum that lies inside, (n,); `nan` where the sum is zero up to rounding."""
     total = values.sum(axis=1)
-    defined = total != 0
+    defined = jnp.abs(total) > 32 * jnp.finfo(values.dtype).eps * jnp.abs(values).sum(axis=1)
     found = jnp.where(inside, values, 0).sum(axis=1) / jnp.where(defined, total, 1)
     return jnp.where(defined, found, jnp.nan)
 
@@ -126,7 +126,7 @@ class RelevanceMass(_Pooled):
     nothing outside matters. Compare with the share of the area, which a uniform map gets.
 
     Higher is better, from 0 to 1 (`positive`, or a pool without a sign). Undefined (`nan`) where the mask
-    is empty or covers everything, and where the denominator is zero.
+    is empty or covers everything, and where the denominator is zero up to rounding.
 
     Attributes:
       pool, channels: how channels become one number, and which axes of an example hold them.

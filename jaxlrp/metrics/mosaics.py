@@ -71,7 +71,7 @@ def mosaics(
     found = given.as_targets(targets, len(x))
     if found is None:
         raise TypeError("targets must be one class for each sample, got None")
-    along = axes_of(axes, x.ndim)
+    along = axes_of(axes, x.ndim, "axes")
     if len(along) not in (1, 2):
         raise ValueError(f"axes must be one axis of an example or two, got {axes!r}")
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())

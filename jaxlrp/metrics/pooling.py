@@ -21,13 +21,16 @@ Arras et al. (2022), https://doi.org/10.1016/j.inffus.2021.11.008
 POOLS: tuple[str, ...] = get_args(Pool)
 
 
-def axes_of(channels: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+def axes_of(
+    channels: int | Sequence[int] | None, ndim: int, name: str = "channels"
+) -> tuple[int, ...]:
     """Axes of an example as axes of a batch.
 
     Args:
       channels: one axis or several, without that of the samples; negative ones count from the last. None
         for none.
       ndim: of the batch.
+      name: of the argument, for messages.
 
     Raises:
       ValueError: if there is no such axis, or one comes twice.
@@ -38,12 +41,12 @@ def axes_of(channels: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     for axis in given:
         if not 1 - ndim <= axis < ndim - 1:
             raise ValueError(
-                f"channels must be axes of an example, which has {ndim - 1} without that of the samples, "
+                f"{name} must be axes of an example, which has {ndim - 1} without that of the samples, "
                 f"got {channels!r}"
             )
     found = tuple(1 + axis % (ndim - 1) for axis in given)
     if len(set(found)) != len(found):
-        raise ValueError(f"channels must be different axes, got {channels!r}")
+        raise ValueError(f"{name} must be different axes, got {channels!r}")
     return found
 
 
