@@ -141,18 +141,20 @@ def test_one_pass_gives_all_statistics():
     assert list(only) == ["MaxSensitivity", "AvgSensitivity", "LocalLipschitz"]
 
 
-@pytest.mark.parametrize("over", ["max", "mean", "median"])
-def test_draws_that_change_the_prediction_are_left_out(over):
-    """With a large radius some draws do, for some samples all."""
+def test_draws_that_change_the_prediction_are_left_out():
+    """With a large radius some draws do."""
     made = metrics.RelativeOutputStability(
-        draws=DRAWS, perturbation=perturbation.Uniform(-1.0, 1.0), over=over
+        draws=DRAWS, perturbation=perturbation.Uniform(-1.0, 1.0), over="mean"
     )
-    ratios = expected(-1.0, 1.0)["ros"]
-    changed = np.isnan(ratios)
+    want = expected(-1.0, 1.0)["ros"]
+    changed = np.isnan(want)
     assert changed.any()
     assert not changed.all()
-    reduce = {"max": np.nanmax, "mean": np.nanmean, "median": np.nanmedian}[over]
-    close(made(explain, X, TARGETS, predict=predict, key=KEY), reduce(ratios, axis=0))
+    close(made(explain, X, TARGETS, predict=predict, key=KEY), np.nanmean(want, axis=0))
+    ratios = made.ratios(explain, X, TARGETS, predict=predict, key=KEY)
+    np.testing.assert_array_equal(ratios.unchanged, ~changed.T)
+    for over, reduce in {"max": np.nanmax, "mean": np.nanmean, "median": np.nanmedian}.items():
+        close(ratios.statistics(over)["RelativeOutputStability"], reduce(want, axis=0))
 
 
 def test_every_draw_changes_the_prediction():
@@ -172,12 +174,9 @@ def test_every_draw_changes_the_prediction():
 
 
 ALL = [
-    metrics.MaxSensitivity(draws=3),
     metrics.AvgSensitivity(draws=3, normalize="max"),
-    metrics.LocalLipschitz(draws=3, normalize="rms"),
     metrics.RelativeInputStability(draws=3),
-    metrics.Continuity(axis=1, normalize="max"),
-    metrics.Continuity(axis=0, shifts=(1, -2), fill=removal.Uniform(0.0, 1.0)),
+    metrics.Continuity(axis=0, shifts=(1, -2), fill=removal.Uniform(0.0, 1.0), normalize="rms"),
 ]
 
 
@@ -197,14 +196,12 @@ def test_batch_equals_singles_and_jit_equals_eager(made):
     close(jax.jit(score)(X, TARGETS, keys), whole)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 1000])
+@pytest.mark.parametrize("batch_size", [1, 5])
 def test_results_do_not_depend_on_the_batch_size(batch_size):
-    close(
-        metrics.MaxSensitivity(draws=DRAWS, batch_size=batch_size)(explain, X, TARGETS, key=KEY),
-        expected()["sens"].max(0),
-    )
-    moved = metrics.Continuity(batch_size=batch_size)
-    close(moved(explain, X, TARGETS), metrics.Continuity()(explain, X, TARGETS))
+    found = metrics.MaxSensitivity(draws=DRAWS, batch_size=batch_size)(explain, X, TARGETS, key=KEY)
+    close(found, expected()["sens"].max(0))
+    moved = metrics.Continuity(batch_size=batch_size)(explain, X, TARGETS)
+    close(moved, continuity(X, 1, range(1, 4), 0.0))
 
 
 def test_scale_of_attributions():
@@ -213,24 +210,36 @@ def test_scale_of_attributions():
     def scaled(x, y):
         return 7 * explain(x, y)
 
-    for made, factor in [
-        (metrics.MaxSensitivity(draws=3), 1),
-        (metrics.LocalLipschitz(draws=3), 7),
-        (metrics.LocalLipschitz(draws=3, normalize="max"), 1),
-        (metrics.LocalLipschitz(draws=3, normalize="rms"), 1),
-        (metrics.RelativeOutputStability(draws=3), 1),
-    ]:
-        close(
-            made(scaled, X, TARGETS, predict=predict, key=KEY),
-            factor * made(explain, X, TARGETS, predict=predict, key=KEY),
+    for normalize, factor in [("none", 7), ("max", 1), ("rms", 1)]:
+        made = metrics.MaxSensitivity(draws=2, normalize=normalize)
+        plain, other = (made.ratios(e, X, TARGETS, key=KEY) for e in (explain, scaled))
+        close(other.lipschitz, factor * plain.lipschitz)
+        if normalize == "none":
+            close(other.sensitivity, plain.sensitivity)
+        else:
+            assert np.abs(plain.lipschitz / expected()["lip"].T[:, :2] - 1).min() > 0.01
+
+
+def test_normalization_by_hand():
+    a = np.array([[3.0, -4.0], [0.0, 0.0]])
+    for by, unit in [("none", 1), ("max", 4), ("rms", 5 / np.sqrt(2))]:
+        found = metrics.Continuity(axis=0, shifts=(2,), normalize=by)(
+            lambda x, y: x, np.where(a == 0, 1e-30, a), None
         )
+        # Moved by its length the input is blank: |a|_1 / ||x||_2.
+        close(found[0], 7 / unit / 5)
 
 
 def test_constant_explanations_are_perfectly_stable():
-    for made in (*ALL[:3], metrics.RelativeInputStability(draws=3), metrics.Continuity()):
-        options = {"key": KEY} if made.random else {}
-        found = made(lambda x, y: jnp.ones_like(x), X, TARGETS, predict=predict, **options)
-        np.testing.assert_array_equal(found, 0)
+    def constant(x, y):
+        return jnp.ones_like(x)
+
+    made = metrics.MaxSensitivity(draws=2)
+    found = made.ratios(constant, X, TARGETS, predict=predict, key=KEY).statistics()
+    assert len(found) == 5
+    for name, scores in found.items():
+        np.testing.assert_array_equal(scores, 0, name)
+    np.testing.assert_array_equal(metrics.Continuity()(constant, X, TARGETS), 0)
 
 
 def test_undefined():
@@ -249,7 +258,7 @@ def test_undefined():
     np.testing.assert_array_equal(np.isnan(moved), [False, False, False, False])
 
 
-def continuity(x, y, axis, shifts, fill):
+def continuity(x, axis, shifts, fill):
     """By slices, one shift at a time."""
     a, best = attributed(x), np.full(N, -np.inf)
     for s in shifts:
@@ -272,7 +281,7 @@ def test_continuity(axis, shifts):
         explain, X, TARGETS
     )
     all_shifts = shifts or range(1, X.shape[1 + axis])
-    close(found, continuity(X, TARGETS, axis % 2, all_shifts, 0.5))
+    close(found, continuity(X, axis % 2, all_shifts, 0.5))
 
 
 def test_continuity_of_an_explanation_that_is_zero_on_a_blank_input():
@@ -318,7 +327,8 @@ def test_consistency(name):
     np.testing.assert_allclose(found, want, rtol=1e-12)
     assert len(np.unique(want[np.isfinite(want)])) > 2
     assert made.higher_is_better
-    close(jax.jit(lambda a: made(lambda x: jnp.asarray(outputs), x, a))(a), found)
+    under_jit = jax.jit(lambda a: made(lambda x: jnp.asarray(outputs), x, a))(a)
+    np.testing.assert_allclose(under_jit, found, rtol=1e-12)
 
 
 def test_consistency_leaves_out_what_is_not_finite():
@@ -329,7 +339,7 @@ def test_consistency_leaves_out_what_is_not_finite():
 
 
 def test_composites_differ_in_stability():
-    """Epsilon-plus is steadier than the gradient on a network with kinks."""
+    """LRP-z+ is steadier than LRP-epsilon."""
     rng = np.random.default_rng(5)
     w1, w2 = rng.normal(size=(12, 30)), rng.normal(size=(30, 3))
 
@@ -340,8 +350,8 @@ def test_composites_differ_in_stability():
     y = np.asarray(net(x).argmax(1))
     scores = {}
     for name, composite in [
-        ("plus", lrp.composites.epsilon_plus()),
-        ("eps", lrp.composites.epsilon()),
+        ("plus", lrp.composites.by_kind("dense", lrp.ZPlus())),
+        ("eps", lrp.composites.all_epsilon()),
     ]:
         explainer = lrp.explain(net, composite)
         made = metrics.AvgSensitivity(draws=10)
@@ -362,13 +372,12 @@ def test_context_goes_with_its_sample():
 
     made = metrics.RelativeOutputStability(draws=3, batch_size=5)
     found = made(with_scale, X, TARGETS, predict=of_scale, key=KEY, context={"scale": scale})
-    for i in range(N):
-        s = scale[i]
-        alone = made(
-            lambda x, y, s=s: explain(x, y) ** 3 * s + x, X, TARGETS,
-            predict=lambda x, s=s: s * predict(x), key=KEY,
-        )  # fmt: skip
-        close(found[i], alone[i])
+    alone = made(
+        lambda x, y: with_scale(x, y, jnp.full(len(x), 3.0)), X, TARGETS,
+        predict=lambda x: 3.0 * predict(x), key=KEY,
+    )  # fmt: skip
+    close(found[2], alone[2])
+    assert np.abs(found / alone - 1)[[0, 1, 3]].min() > 1e-3
 
 
 def test_float32():
@@ -436,9 +445,7 @@ REFUSED = [
         "attributions must have the shape of the inputs",
     ),
     (
-        lambda: metrics.MaxSensitivity(draws=2)(
-            explain, X, [0, 1, 2, 3], predict=predict, key=KEY
-        ),
+        lambda: metrics.MaxSensitivity(draws=2)(explain, X, [0, 1, 2, 3], predict=predict, key=KEY),
         IndexError,
         r"targets\[3\] is 3, but there are 3 classes",
     ),

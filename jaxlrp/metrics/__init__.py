@@ -12,6 +12,7 @@ from jaxlrp.metrics import features, quantus, removal, similarity
 from jaxlrp.metrics.axioms import Completeness, InputInvariance, NonSensitivity, absorb_in_bias
 from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
 from jaxlrp.metrics.faithfulness import Curves, PixelFlipping
+from jaxlrp.metrics.invariance import InputInvariance, absorb_in_bias
 from jaxlrp.metrics.localization import (
     AttributionLocalization,
     Focus,
@@ -21,6 +22,7 @@ from jaxlrp.metrics.localization import (
     RelevanceRank,
     TopKIntersection,
 )
+from jaxlrp.metrics.meta import MetaScore, Reliability, meta_evaluate
 from jaxlrp.metrics.metric import Metric
 from jaxlrp.metrics.mosaics import Mosaics, mosaics
 from jaxlrp.metrics.randomization import (
@@ -65,6 +67,7 @@ __all__ = [
     "LocalLipschitz",
     "LocalizationAUC",
     "MaxSensitivity",
+    "MetaScore",
     "Metric",
     "Mosaics",
     "NonSensitivity",
@@ -77,6 +80,7 @@ __all__ = [
     "RelativeRepresentationStability",
     "RelevanceMass",
     "RelevanceRank",
+    "Reliability",
     "Similarities",
     "SmoothMPRT",
     "Sparseness",
@@ -85,6 +89,7 @@ __all__ = [
     "discretize",
     "evaluation_order",
     "features",
+    "meta_evaluate",
     "mosaics",
     "perturbation",
     "quantus",

@@ -24,17 +24,17 @@ class Continuity(RobustnessMetric):
         max over shifts s of  ||a(x) - a(x_s)||_1 / ||x - x_s||_2
 
     x_s is x moved by s positions. Lower is better, from 0 on. It has the scale of the attributions: to
-    compare methods give `normalize="max"` or "rms". Attributions should move along with the input, so even a
-    faultless explanation does not score 0: the metric finds jumps, not equivariance.
+    compare methods give `normalize="max"` or "rms". Attributions should move along with the input, so even
+    a faultless explanation does not score 0: the metric finds jumps, not equivariance.
 
     Undefined (`nan`) where no shift changes the input, such as for a constant one, or attributions are not
     finite.
 
     Attributes:
-      axis: of one example, along which it is moved: 1 is the width of (height, width, channels), 0 the time
-        of (time, channels).
-      shifts: by how many positions, towards larger indices if positive; None for 1 to the length of the axis
-        less 1.
+      axis: of one example, along which it is moved: 1 is the width of (height, width, channels), 0 the
+        time of (time, channels).
+      shifts: by how many positions, towards larger indices if positive; None for 1 to the length of the
+        axis less 1.
       fill: what takes the place of the positions that nothing moves to.
       normalize: attributions in units of their own sample: "max" of |a|, "rms", or "none".
       batch_size: how many moved inputs are explained at once, >= 1.
@@ -80,16 +80,16 @@ class Continuity(RobustnessMetric):
         ndim = len(shape) - 1
         if not -ndim <= self.axis < ndim:
             raise ValueError(
-                f"axis {self.axis} of Continuity does not exist: an example has shape {shape[1:]}, whose axes "
-                "are counted without that of the samples"
+                f"axis {self.axis} of Continuity does not exist: an example has shape {shape[1:]}, whose "
+                "axes are counted without that of the samples"
             )
         axis = self.axis % ndim
         length = shape[1 + axis]
         shifts = tuple(range(1, length)) if self.shifts is None else tuple(self.shifts)
         if not shifts or any(abs(s) > length for s in shifts):
             raise ValueError(
-                f"shifts along axis {self.axis} must not exceed its length, {length}, and there must be one, "
-                f"got {shifts}"
+                f"shifts along axis {self.axis} must not exceed its length, {length}, and there must be "
+                f"one, got {shifts}"
             )
         return axis, shifts
 

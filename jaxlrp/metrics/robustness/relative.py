@@ -48,8 +48,8 @@ class RelativeInputStability(RelativeStability):
         max over draws of  ||(a - a') / a|| / max(||(x - x') / x||, epsilon)
 
     Lower is better, from 0 on. Zeros that are divided by are replaced by `epsilon`, so scores of sparse
-    attributions or inputs are huge and mostly noise: give `over="median"`, and compare only methods with the
-    same zeros.
+    attributions or inputs are huge and mostly noise: give `over="median"`, and compare only methods with
+    the same zeros.
 
     Undefined (`nan`) where every draw changes the predicted class, or attributions are not finite.
 
@@ -129,7 +129,8 @@ class RelativeRepresentationStability(RelativeStability):
         super().__post_init__()
         if self.representation is None:
             raise TypeError(
-                "RelativeRepresentationStability needs representation, a function from inputs to hidden values"
+                "RelativeRepresentationStability needs representation, a function from inputs to hidden "
+                "values"
             )
 
     def _of(self, ratios: Ratios) -> Array:

@@ -152,8 +152,8 @@ class StabilityMetric(RobustnessMetric):
     ) -> Ratios:
         """The ratios of all draws, from one pass; arguments as in a call.
 
-        `Ratios.statistics` makes the scores of all metrics of this family of them. Without `predict` outputs
-        are not compared, and relative ratios are left out.
+        `Ratios.statistics` makes the scores of all metrics of this family of them. Without `predict`
+        outputs are not compared, and relative ratios are left out.
         """
         case = self._case(explain, predict, inputs, targets, context, key)
         return self._run("ratios", type(self)._measured, case)
