@@ -7,8 +7,8 @@ Every value belongs to one feature, or to none. A layout is a value:
   channels), `Blocks((0, 1))` are pixels and `Blocks((0, 1), size=8)` patches; of (tokens, features),
   `Blocks(0)` are tokens, and `Blocks(1)` channels; of (time, channels), `Blocks(0, size=50)` are intervals;
   of (nodes, features), `Blocks(0)` are nodes; of a table's row (columns,), `Elements()` are columns.
-* `Segments(labels)`: segments of your own, such as superpixels, one segmentation for all samples or one
-  for each.
+* `Segments(labels)`: segments of your own, one segmentation for all samples or one for each;
+  `superpixels(images)` makes them.
 
 Axes are those of one example, without the axis of the samples.
 """
@@ -28,6 +28,7 @@ from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count
 from jaxlrp._compat import is_traced
+from jaxlrp._extras import need
 
 
 class Features(abc.ABC):
@@ -76,18 +77,24 @@ class Features(abc.ABC):
         totals = jax.vmap(lambda a, i: jax.ops.segment_sum(a, i, count + 1))(flat, index)
         return totals[:, :count]
 
-    def spread(self, values: Array, shape: tuple[int, ...], absent: float | int | bool) -> Array:
+    def spread(
+        self, values: Array, shape: tuple[int, ...], absent: float | int | bool,
+        which: Array | None = None,
+    ) -> Array:  # fmt: skip
         """For each value of the inputs, what its feature has.
 
         Args:
           values: (n, features).
           shape: of the inputs, (n, ...).
           absent: for values that belong to no feature.
+          which: the samples that `values` belong to, (b,), then with b in place of n; None for all.
 
         Returns:
           (n, ...) that broadcasts to the inputs.
         """
         labels = self.labels(shape)
+        if which is not None and len(labels) > 1:
+            labels = labels[which]
         n, rest = len(values), labels.shape[1:]
         index = jnp.broadcast_to(labels, (n, *rest)).reshape(n, -1)
         found = jnp.take_along_axis(values, jnp.maximum(index, 0), axis=1)
@@ -95,12 +102,19 @@ class Features(abc.ABC):
 
     def present(self, shape: tuple[int, ...]) -> Array:
         """Whether each feature has any value, (n or 1, features)."""
+        return self.sizes(shape) > 0
+
+    def sizes(self, shape: tuple[int, ...]) -> Array:
+        """How many positions belong to each feature, (n or 1, features).
+
+        Along an axis that the labels do not tell apart, such as that of the channels, all are one position.
+        """
         labels = self.labels(shape)
         index = labels.reshape(len(labels), -1)
         count = self.count(shape)
         index = jnp.where(index < 0, count, index)
         sizes = jax.vmap(lambda i: jax.ops.segment_sum(jnp.ones(i.shape, int), i, count + 1))(index)
-        return sizes[:, :count] > 0
+        return sizes[:, :count]
 
 
 def _sum_over(values: Array, shape: tuple[int, ...]) -> Array:
@@ -227,3 +241,64 @@ class Segments(Features):
         if self.number is None:
             raise ValueError("give Segments(labels, number=...) under jit")
         return self.number
+
+
+def superpixels(
+    images: ArrayLike,
+    number: int = 100,
+    *,
+    channel_axis: int | None = -1,
+    compactness: float = 10.0,
+) -> Segments:
+    """Superpixels as features: connected parts of each image of similar color, by SLIC.
+
+    Args:
+      images: (n, height, width, channels), or volumes with one more axis, in any real units: each image
+        is scaled to [0, 1] first.
+      number: of superpixels of each image, >= 1. How many are found may differ.
+      channel_axis: that of one example, without the axis of the samples; None if there is none.
+      compactness: how much nearness counts beside color, > 0. For images of one channel, 0.1 is about
+        what 10 is for three.
+
+    Returns:
+      `Segments`, with length 1 along the axis of the channels.
+
+    Raises:
+      ImportError: without scikit-image.
+      ValueError: if an argument is invalid.
+
+    References:
+      Achanta et al. (2012), https://doi.org/10.1109/TPAMI.2012.120
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxlrp.metrics import features
+      >>> images = np.zeros((2, 8, 8, 3)); images[:, :, 4:] = 1.0
+      >>> features.superpixels(images, 2).segmentation.shape
+      (2, 8, 8, 1)
+    """
+    values = np.asarray(images, np.float64)
+    check_count("number", number)
+    positions = values.ndim - 1 - (channel_axis is not None)
+    if positions not in (2, 3) or not len(values):
+        raise ValueError(
+            "images must be a batch with two or three axes of positions, besides that of the channels "
+            f"(channel_axis={channel_axis}), got shape {values.shape}"
+        )
+    if not compactness > 0:
+        raise ValueError(f"compactness must be > 0, got {compactness}")
+    if not np.isfinite(values).all():
+        raise ValueError("images must be finite")
+    slic = need("skimage.segmentation", "features.superpixels", "concepts").slic
+    axes = tuple(range(1, values.ndim))
+    low = values.min(axis=axes, keepdims=True)
+    spread = values.max(axis=axes, keepdims=True) - low
+    values = (values - low) / np.where(spread > 0, spread, 1)
+    labels = [
+        slic(image, number, compactness=compactness, channel_axis=channel_axis, start_label=0)
+        for image in values
+    ]
+    found = np.stack(labels).astype(np.int32)
+    if channel_axis is not None:
+        found = np.expand_dims(found, 1 + channel_axis % (values.ndim - 1))
+    return Segments(found)

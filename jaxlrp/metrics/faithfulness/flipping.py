@@ -1,77 +1,23 @@
-"""Pixel flipping: features are removed one after the other, in the order of their attributions."""
+"""Pixel flipping, and the same with patches: region perturbation and selectivity."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count, check_one_of
-from jaxlrp.metrics.features import Elements, Features
-from jaxlrp.metrics.metric import Case, FaithfulnessMetric, Predict, metric
-from jaxlrp.metrics.removal import Constant, Removal
-from jaxlrp.metrics.work import Score, class_scores, over_draws
-
-
-class Curves(NamedTuple):
-    """Scores of the target while features are removed.
-
-    Attributes:
-      morf: most relevant features first, (n, steps + 1), from the unchanged input on.
-      lerf: least relevant features first.
-      removed: how many features are removed at each point, (steps + 1,).
-    """
-
-    morf: Array
-    lerf: Array
-    removed: Array
-
-
-def ranks(totals: Array, present: Array, descending: bool) -> Array:
-    """The place of each feature in the order of removal, (n, features); ties go to the first feature.
-
-    Args:
-      totals: the attribution of each feature, (n, features).
-      present: whether a sample has the feature; those that it lacks come last.
-      descending: largest first.
-    """
-    order = jnp.argsort(jnp.where(present, -totals if descending else totals, jnp.inf), axis=1)
-    return jnp.argsort(order, axis=1)
-
-
-def removal_curve(
-    case: Case, place: Array, removed: Array, features: Features, removal: Removal, score: Score,
-    batch_size: int,
-) -> Array:  # fmt: skip
-    """The score of the target after the first features are removed, (n, points).
-
-    Args:
-      place: of each feature in the order of removal, (n, features).
-      removed: how many features are removed at each point, (points,).
-    """
-    shape = case.inputs.shape
-    of_value = features.spread(place, shape, absent=jnp.iinfo(place.dtype).max)
-
-    def one(sample: Array, point: Array) -> Array:
-        count = removed[point].reshape(-1, *(1,) * (len(shape) - 1))
-        keep = of_value[sample] >= count
-        keys = None
-        if case.keys is not None:
-            keys = jax.vmap(jax.random.fold_in)(case.keys[sample], point)
-        changed = removal(case.inputs[sample], keep, keys)
-        outputs = case.outputs(changed, sample)
-        return class_scores(outputs, case.targets_of(sample), score)
-
-    return over_draws(one, len(case.inputs), len(removed), batch_size)
+from jaxlrp.metrics.faithfulness.curves import CurveMetric, area, mean_of
+from jaxlrp.metrics.features import Blocks, Features
+from jaxlrp.metrics.metric import Case, metric
+from jaxlrp.metrics.removal import Removal, Uniform
 
 
 @metric
-class PixelFlipping(FaithfulnessMetric):
+class PixelFlipping(CurveMetric):
     r"""How the score falls while features are removed in the order of their attributions.
 
     p_k = score of the target after k steps. MoRF removes the most relevant features first, LeRF the least
@@ -82,7 +28,7 @@ class PixelFlipping(FaithfulnessMetric):
         lerf      the same of p_k(LeRF)                           higher is better
 
     The area between the curves does not reward a removal that destroys any input, since both curves fall
-    then.
+    then. All depend on the removal: what is left may be unlike anything that the model was trained on.
 
     Undefined (`nan`) where attributions of all features are equal, because there is no order.
 
@@ -92,6 +38,7 @@ class PixelFlipping(FaithfulnessMetric):
       step: features removed at each step, >= 1.
       order: which of the three is returned.
       score: "probability" or "logit" of the target.
+      draws: how many random removals are averaged at each step, >= 1.
       batch_size: how many changed inputs are in memory at once, >= 1.
 
     References:
@@ -103,79 +50,153 @@ class PixelFlipping(FaithfulnessMetric):
       >>> w = jnp.array([[1.0], [2.0], [3.0]])
       >>> x = jnp.ones((1, 3))
       >>> flip = metrics.PixelFlipping(score="logit")
-      >>> flip(lambda x: (x @ w)[:, 0], x, jnp.array([[1.0, 2.0, 3.0]])).round(3).tolist()
-      [1.333]
+      >>> found = flip(lambda x: (x @ w)[:, 0], x, jnp.array([[1.0, 2.0, 3.0]]))
+      >>> round(float(found[0]), 3)
+      1.333
     """
 
-    features: Features = Elements()
-    removal: Removal = Constant(0.0)
     step: int = 1
     order: Literal["between", "morf", "lerf"] = "between"
-    score: Score = "probability"
-    batch_size: int = 128
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_one_of("order", self.order, ("between", "morf", "lerf"))
-        check_one_of("score", self.score, ("probability", "logit"))
         check_count("step", self.step)
-        check_count("batch_size", self.batch_size)
 
     @property
     def higher_is_better(self) -> bool:
         return self.order != "morf"
 
-    @property
-    def random(self) -> bool:
-        return self.removal.random
-
-    def curves(
-        self,
-        predict: Predict,
-        inputs: ArrayLike,
-        attributions: Any,
-        targets: ArrayLike | None = None,
-        *,
-        context: Mapping[str, ArrayLike] | None = None,
-        key: Array | None = None,
-    ) -> Curves:
-        """The whole curves; arguments as in a call."""
-        case = self._case(predict, inputs, attributions, targets, context, key)
-        return self._run("curves", type(self)._curves, case)
-
-    def _curves(self, case: Case) -> tuple[Curves, Any]:
-        shapes = jax.eval_shape(case.predict, case.inputs, **case.context)
-        self._check(case, shapes)
-        return Curves(*self._removed(case, ("morf", "lerf"))), shapes
-
-    def _removed(self, case: Case, orders: tuple[str, ...]) -> tuple[Array, ...]:
-        """The curve of each order, and how many features are removed at each point."""
-        shape = case.inputs.shape
-        count = self.features.count(shape)
-        totals = self.features.total(case.attributions, shape)
-        present = self.features.present(shape)
-        points = math.ceil(count / self.step) + 1
-        removed = jnp.minimum(jnp.arange(points) * self.step, count)
-        curves = [
-            removal_curve(
-                case, ranks(totals, present, order == "morf"), removed, self.features, self.removal,
-                self.score, self.batch_size,
-            )
-            for order in orders
-        ]  # fmt: skip
-        return *curves, removed
+    def _removed(self, count: int) -> Array:
+        return jnp.minimum(jnp.arange(math.ceil(count / self.step) + 1) * self.step, count)
 
     def _compute(self, case: Case) -> Array:
+        counted = self._counted(case)
         if self.order == "between":
-            morf, lerf, _ = self._removed(case, ("morf", "lerf"))
-            found = (lerf - morf)[:, 1:].mean(axis=1)
+            morf, lerf = self._curve(case, "morf"), self._curve(case, "lerf")
+            found = mean_of((lerf - morf)[:, 1:], counted)
         else:
-            curve, _ = self._removed(case, (self.order,))
-            found = jnp.trapezoid(curve[:, 1:], axis=1)
+            found = area(self._curve(case, self.order)[:, 1:], counted[:, 1:])
         return jnp.where(self._ordered(case), found, jnp.nan)
 
-    def _ordered(self, case: Case) -> Array:
-        """Whether attributions of features differ, (n,)."""
-        totals = self.features.total(case.attributions, case.inputs.shape)
-        present = self.features.present(case.inputs.shape)
-        largest = jnp.where(present, totals, -jnp.inf).max(axis=1)
-        return largest > jnp.where(present, totals, jnp.inf).min(axis=1)
+
+@metric
+class RegionPerturbation(CurveMetric):
+    r"""How far the score has fallen, on average, while the first regions are replaced: AOPC.
+
+    p_k = score of the target after k regions are replaced, in the order of the sums of their attributions:
+
+        AOPC = 1 / (L + 1)  sum over k = 0 .. L of  p_0 - p_k        L = min(regions, how many there are)
+
+    With random replacement, each p_k is the mean of several draws. Higher is better with the most relevant
+    regions first, lower with the least relevant first; with random order it is the baseline to compare
+    with. It rewards attributions whose regions fit the blocks, and replacements unlike any data.
+
+    Undefined (`nan`) where attributions of all regions are equal, unless the order is random.
+
+    Attributes:
+      features: the regions, by default 8 x 8 patches of (height, width, channels).
+      removal: what takes their place, by default uniform random numbers from 0 to 1; adapt it to the range
+        of the inputs.
+      regions: how many are replaced, >= 1.
+      order: "morf", "lerf" or "random".
+      score: "probability" or "logit" of the target.
+      draws: how many random removals are averaged at each step, >= 1.
+      batch_size: how many changed inputs are in memory at once, >= 1.
+
+    References:
+      Samek et al. (2017), https://doi.org/10.1109/TNNLS.2016.2599820
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import metrics
+      >>> aopc = metrics.RegionPerturbation(
+      ...     features=metrics.features.Blocks(0, 2), removal=metrics.removal.Constant(0.0), score="logit"
+      ... )
+      >>> x = jnp.ones((1, 4))
+      >>> aopc(lambda x: x @ jnp.array([0.0, 0.0, 3.0, 3.0]), x, jnp.array([[0.0, 0.0, 3.0, 3.0]])).tolist()
+      [4.0]
+    """
+
+    features: Features = Blocks((0, 1), 8)
+    removal: Removal = Uniform(0.0, 1.0)
+    regions: int = 100
+    order: Literal["morf", "lerf", "random"] = "morf"
+    draws: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_of("order", self.order, ("morf", "lerf", "random"))
+        check_count("regions", self.regions)
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        return {"morf": True, "lerf": False}.get(self.order)
+
+    @property
+    def random(self) -> bool:
+        return self.removal.random or self.order == "random"
+
+    def _removed(self, count: int) -> Array:
+        return jnp.arange(min(self.regions, count) + 1)
+
+    def _compute(self, case: Case) -> Array:
+        if self.order == "random":
+            assert case.keys is not None
+            keys = jax.vmap(jax.random.split)(case.keys)
+            count = self.features.count(case.inputs.shape)
+            drawn = jax.vmap(lambda k: jax.random.uniform(k, (count,)))(keys[:, 0])
+            place = self._place(case, drawn, True)
+            case = case._replace(keys=keys[:, 1])
+            curve = self._cumulative(case, place, self._removed(count))
+        else:
+            curve = self._curve(case, self.order)
+        counted = self._counted(case)
+        fallen = jnp.where(counted, curve[:, :1] - curve[:, 1:], 0).sum(axis=1)
+        found = fallen / (counted.sum(axis=1) + 1).astype(fallen.dtype)
+        return found if self.order == "random" else jnp.where(self._ordered(case), found, jnp.nan)
+
+
+@metric
+class Selectivity(CurveMetric):
+    r"""The area under the curve of scores while patches are removed, most relevant first.
+
+    p_k = score of the target after k patches are removed, in the order of the sums of their attributions:
+
+        trapezoid rule over k >= 1 of p_k              lower is better
+
+    The area grows with the number of patches, and falls with any removal that destroys the input;
+    `PixelFlipping(features=features.Blocks((0, 1), 8))` compares both orders instead.
+
+    Undefined (`nan`) where attributions of all patches are equal.
+
+    Attributes:
+      features: the patches, by default 8 x 8 of (height, width, channels).
+      removal: what takes their place.
+      score: "probability" or "logit" of the target.
+      draws: how many random removals are averaged at each step, >= 1.
+      batch_size: how many changed inputs are in memory at once, >= 1.
+
+    References:
+      Montavon et al. (2018), https://doi.org/10.1016/j.dsp.2017.10.011
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxlrp import metrics
+      >>> area = metrics.Selectivity(features=metrics.features.Elements(), score="logit")
+      >>> area(lambda x: x.sum(1), jnp.ones((1, 3)), jnp.array([[3.0, 2.0, 1.0]])).tolist()
+      [2.0]
+    """
+
+    features: Features = Blocks((0, 1), 8)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return False
+
+    def _removed(self, count: int) -> Array:
+        return jnp.arange(count + 1)
+
+    def _compute(self, case: Case) -> Array:
+        found = area(self._curve(case, "morf")[:, 1:], self._counted(case)[:, 1:])
+        return jnp.where(self._ordered(case), found, jnp.nan)

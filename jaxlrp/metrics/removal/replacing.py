@@ -1,12 +1,4 @@
-"""How a feature is removed: what takes the place of its values.
-
-* `Constant(value)`: a number, or one value for each channel; the id of the mask token for tokens.
-* `Mean(axes)`, `Least()`, `Largest()`: of the sample itself.
-* `Uniform(low, high)`: random numbers. `Noise(std)`: the values plus noise.
-* `Blur(sigma, axes)`: a Gaussian average of the sample.
-* `Linear(axes)`: interpolation from the values that are kept (ROAD).
-* `Donors(data)`: values of another sample: any, or one that is close in what is kept.
-"""
+"""What a removal is, and those whose values do not depend on what is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +19,10 @@ class Removal(abc.ABC):
       random: whether it draws random numbers.
     """
 
-    random: bool = False
+    @property
+    def random(self) -> bool:
+        """Whether it draws random numbers."""
+        return False
 
     @abc.abstractmethod
     def __call__(self, inputs: Array, keep: Array, keys: Array | None) -> Array:
@@ -81,7 +76,7 @@ class Mean(Replacement):
     axes: tuple[int, ...] | None = None
 
     def values(self, inputs: Array, keys: Array | None) -> Array:
-        return inputs.mean(axis=_of_batch(self.axes, inputs.ndim), keepdims=True)
+        return inputs.mean(axis=of_batch(self.axes, inputs.ndim), keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +84,7 @@ class Least(Replacement):
     """The least value of the sample ("black")."""
 
     def values(self, inputs: Array, keys: Array | None) -> Array:
-        return inputs.min(axis=_of_batch(None, inputs.ndim), keepdims=True)
+        return inputs.min(axis=of_batch(None, inputs.ndim), keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +92,7 @@ class Largest(Replacement):
     """The largest value of the sample ("white")."""
 
     def values(self, inputs: Array, keys: Array | None) -> Array:
-        return inputs.max(axis=_of_batch(None, inputs.ndim), keepdims=True)
+        return inputs.max(axis=of_batch(None, inputs.ndim), keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +105,13 @@ class Uniform(Replacement):
 
     low: float = 0.0
     high: float = 1.0
-    random = True
+
+    @property
+    def random(self) -> bool:
+        return True
 
     def values(self, inputs: Array, keys: Array | None) -> Array:
-        return _each(
+        return for_each(
             keys,
             lambda k: jax.random.uniform(k, inputs.shape[1:], minval=self.low, maxval=self.high),
         )
@@ -128,10 +126,13 @@ class Noise(Replacement):
     """
 
     std: float = 0.1
-    random = True
+
+    @property
+    def random(self) -> bool:
+        return True
 
     def values(self, inputs: Array, keys: Array | None) -> Array:
-        drawn = _each(keys, lambda k: jax.random.normal(k, inputs.shape[1:]))
+        drawn = for_each(keys, lambda k: jax.random.normal(k, inputs.shape[1:]))
         return inputs + (self.std * drawn).astype(inputs.dtype)
 
 
@@ -150,18 +151,19 @@ class Blur(Replacement):
     def values(self, inputs: Array, keys: Array | None) -> Array:
         found = inputs
         for axis in self.axes:
-            position = jnp.arange(inputs.shape[1 + axis])
+            (axis,) = of_batch((axis,), inputs.ndim)
+            position = jnp.arange(inputs.shape[axis], dtype=inputs.dtype)
             weight = jnp.exp(-0.5 * ((position[:, None] - position) / self.sigma) ** 2)
-            weight = (weight / weight.sum(axis=1, keepdims=True)).astype(inputs.dtype)
-            found = jnp.moveaxis(jnp.tensordot(found, weight, axes=(1 + axis, 1)), -1, 1 + axis)
+            weight = weight / weight.sum(axis=1, keepdims=True)
+            found = jnp.moveaxis(jnp.tensordot(found, weight, axes=(axis, 1)), -1, axis)
         return found
 
 
-def _of_batch(axes: Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+def of_batch(axes: Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Axes of an example as axes of a batch."""
     return tuple(1 + a % (ndim - 1) for a in (range(ndim - 1) if axes is None else axes))
 
 
-def _each(keys: Array | None, draw: Callable[[Array], Array]) -> Array:
+def for_each(keys: Array | None, draw: Callable[[Array], Array]) -> Array:
     assert keys is not None
     return jax.vmap(draw)(keys)

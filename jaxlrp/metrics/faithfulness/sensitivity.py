@@ -1,0 +1,153 @@
+"""Sensitivity-n: correlations for sets of each of several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxlrp._checks import check_count
+from jaxlrp.metrics.faithfulness.correlation import Pairs, changing
+from jaxlrp.metrics.faithfulness.removing import ScoreMetric
+from jaxlrp.metrics.faithfulness.sets import random_sets, removed_sum
+from jaxlrp.metrics.metric import Case, Predict, metric
+from jaxlrp.metrics.statistics import pearson
+from jaxlrp.metrics.work import Score
+
+_SIZES = 8  # how many sizes there are by default
+_MOST = 0.8  # the largest of them, as a share of the features
+
+
+class Correlations(NamedTuple):
+    """Correlations for sets of several sizes.
+
+    Attributes:
+      sizes: of the sets, (n, sizes).
+      correlations: of attributions and changes over sets of this size, (n, sizes).
+    """
+
+    sizes: Array
+    correlations: Array
+
+
+@metric
+class SensitivityN(ScoreMetric):
+    r"""Whether sets of n features matter as much as their attributions say, for several n.
+
+    For each n, over random sets S of n features drawn without replacement:
+
+        r_n = Pearson correlation over S of   sum over i in S of a_i   and   f(x) - f(x without S)
+
+    The score is the mean of r_n over the sizes; `.correlations(...)` gives each. From -1 to 1, higher is
+    better. Attributions that are exact for a linear model reach 1 at all n.
+
+    This is the paper's reading: the correlation is over sets, for one sample, and samples are averaged
+    afterwards. Quantus removes features cumulatively, most relevant first, and correlates over the samples
+    of a batch at each step; its number depends on the batch, does not exist for one sample, and mixes
+    differences between samples into it, so it is not offered here.
+
+    A size is undefined where a sample has no more features than that, where all features have the same
+    attribution, and where no removal changes the score differently from another; the score is the mean of
+    the other sizes, `nan` if there are none.
+
+    Attributes:
+      features: what is removed at once.
+      removal: what takes its place.
+      sizes: the numbers n, each >= 1; None for eight from 1 to 80% of a sample's features, in equal ratios.
+      runs: how many sets of each size are drawn, >= 2.
+      score: "probability" or "logit" of the target.
+      draws: how many random removals of each set are averaged, >= 1.
+      batch_size: how many changed inputs are in memory at once, >= 1.
+
+    References:
+      Ancona et al. (2018), https://arxiv.org/abs/1711.06104
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import metrics
+      >>> x, w = jnp.ones((1, 6)), jnp.arange(6.0)
+      >>> measure = metrics.SensitivityN(sizes=(1, 2, 4))
+      >>> measure(lambda x: x @ w, x, x * w, key=jax.random.key(0)).round(3).tolist()
+      [1.0]
+    """
+
+    bounds = (-1.0, 1.0)
+    sizes: Sequence[int] | None = None
+    runs: int = 100
+    score: Score = "logit"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sizes is not None:
+            if not tuple(self.sizes):
+                raise ValueError("sizes must name at least one size of a set, got ()")
+            object.__setattr__(self, "sizes", tuple(check_count("sizes", s) for s in self.sizes))
+        if check_count("runs", self.runs) < 2:
+            raise ValueError(f"runs must be an integer >= 2, to correlate, got {self.runs}")
+
+    @property
+    def higher_is_better(self) -> bool:
+        return True
+
+    @property
+    def random(self) -> bool:
+        return True
+
+    def correlations(
+        self,
+        predict: Predict,
+        inputs: ArrayLike,
+        attributions: Any,
+        targets: ArrayLike | None = None,
+        *,
+        context: Mapping[str, ArrayLike] | None = None,
+        key: Array | None = None,
+    ) -> Correlations:
+        """The correlation for each size; arguments as in a call."""
+        case = self._case(predict, inputs, attributions, targets, context, key)
+        return self._run("correlations", type(self)._checked, case)
+
+    def _checked(self, case: Case) -> tuple[Correlations, Any]:
+        shapes = jax.eval_shape(case.predict, case.inputs, **case.context)
+        self._check(case, shapes)
+        return self._correlations(case), shapes
+
+    def _sizes_of(self, own: Array) -> Array:
+        """The sizes of the sets of each sample, (n, sizes)."""
+        if self.sizes is not None:
+            return jnp.broadcast_to(jnp.asarray(tuple(self.sizes)), (len(own), len(self.sizes)))
+        exponent = jnp.linspace(0.0, 1.0, _SIZES)
+        largest = jnp.maximum(_MOST * own.astype(exponent.dtype), 1)
+        return jnp.round(largest[:, None] ** exponent).astype(own.dtype)
+
+    def _correlations(self, case: Case) -> Correlations:
+        assert case.keys is not None
+        keys = jax.vmap(jax.random.split)(case.keys)
+        case = case._replace(keys=keys[:, 1])
+        own, present, shape = self._own(case), self._present(case), case.inputs.shape
+        sizes = self._sizes_of(own)
+        count = sizes.shape[1]
+
+        def keep(sample: Array, index: Array) -> Array:
+            drawn = jax.vmap(jax.random.fold_in)(keys[sample, 0], index)
+            size = jnp.minimum(sizes[sample, index // self.runs], own[sample])
+            chosen = random_sets(drawn, present[sample], size)
+            return self.features.spread(~chosen, shape, True, sample)
+
+        sums, after = self._after(
+            case, keep, count * self.runs,
+            lambda r: (removed_sum(case, r), self._score(case, r.outputs, r.sample)),
+        )  # fmt: skip
+        sums, after = (a.mean(axis=2).reshape(-1, count, self.runs) for a in (sums, after))
+        score = self._unchanged(case)[:, None]
+        changes = score[..., None] - after
+        defined = changing(Pairs(sums, changes, score), jnp.ones(sums.shape, bool))
+        defined &= self._ordered(case)[:, None] & (sizes < own[:, None])
+        return Correlations(sizes, jnp.where(defined, pearson(sums, changes), jnp.nan))
+
+    def _compute(self, case: Case) -> Array:
+        return jnp.nanmean(self._correlations(case).correlations, axis=1)
