@@ -176,19 +176,9 @@ def faithfulness(s: Scores, segments: np.ndarray) -> None:
             features_in_step=step, n_max_percentage=0.5, return_aggregate=False, **QUIET
         )
         s.add(f"sensitivity_n_{step}", metric)
-    recorded: list[np.ndarray] = []
-
-    def choice(n: int, size: int, replace: bool) -> np.ndarray:
-        recorded.append(np.random.permutation(n)[:size])
-        return recorded[-1]
-
     make = functools.partial(
         quantus.FaithfulnessCorrelation, nr_runs=30, subset_size=16, return_aggregate=False, **QUIET
     )
-    np.random.seed(0)
-    with unittest.mock.patch.object(np.random, "choice", choice):
-        s.add("correlation", make())
-    s.found["correlation/sets"] = np.reshape(recorded, (30, len(s.x), 16)).astype(np.uint8)
     s.draw("correlation", make())
     s.draw("monotonicity_correlation", quantus.MonotonicityCorrelation(nr_samples=10, **QUIET))
     of_segments = functools.partial(unittest.mock.patch.object, utils, "get_superpixel_segments")

@@ -7,9 +7,6 @@ differ by less than four standard errors.
 from __future__ import annotations
 
 import functools
-import pathlib
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,77 +18,17 @@ from jaxlrp.metrics import discretize, features, perturbation, removal
 
 import quantus_model as net
 from numeric import close
-
-GOLDENS = np.load(pathlib.Path(__file__).with_name("quantus.npz"))
-RTOL = 1e-6  # both sides compute in float64
-REPEATS = 100  # draws of a random score
-EXPLANATIONS = sorted(net.EXPLANATIONS)
+from quantus_goldens import (
+    GOLDENS,
+    REPEATS,
+    RTOL,
+    digits,
+    each_explanation,
+    each_problem,
+    same_distribution,
+)
 
 pytestmark = pytest.mark.usefixtures("x64")
-each_explanation = pytest.mark.parametrize("explanation", EXPLANATIONS)
-
-
-class Problem:
-    """A network and its explanations in JAX, and the goldens of one explanation."""
-
-    def __init__(self, problem: str, explanation: str) -> None:
-        self._prefix = problem, explanation
-        self.weights = net.Weights(*(self.of_problem(name) for name in net.Weights._fields))
-        self.x, self.y = self.of_problem("x"), self.of_problem("y")
-        self.mask, self.a = self.of_problem("mask"), self["a"]
-        self.channels = -1 if self.x.shape[-1] > 1 else None
-        self._explain = net.EXPLANATIONS[explanation]
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return GOLDENS["/".join((*self._prefix, name))]
-
-    def of_problem(self, name: str) -> np.ndarray:
-        return GOLDENS[f"{self._prefix[0]}/{name}"]
-
-    def predict(self, x: jax.Array) -> jax.Array:
-        return net.logits(jnp, self.weights, x)
-
-    def explain(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return self._explain(jnp, self.weights, x, y)
-
-    def explain_with(self, weights: net.Weights, x: jax.Array, y: jax.Array) -> jax.Array:
-        return self._explain(jnp, weights, x, y)
-
-    def faithfulness(self, metric: Any, **kwargs: Any) -> jax.Array:
-        return metric(self.predict, self.x, self.a, self.y, **kwargs)
-
-
-@functools.cache
-def digits(explanation: str) -> Problem:
-    return Problem("digits", explanation)
-
-
-@functools.cache
-def color(explanation: str) -> Problem:
-    return Problem("color", explanation)
-
-
-PROBLEMS = [
-    pytest.param(of(e), id=f"{of.__name__}-{e}") for of in (digits, color) for e in EXPLANATIONS
-]
-each_problem = pytest.mark.parametrize("p", PROBLEMS)
-
-
-def same_distribution(
-    of: Callable[..., jax.Array], mean: np.ndarray, error: np.ndarray, n: int
-) -> None:
-    """Whether scores of repeated samples have the mean of Quantus.
-
-    Args:
-      of: from indices of samples, (n * REPEATS,), to scores of each.
-      mean, error: of Quantus, (n,).
-    """
-    found = np.asarray(of(np.tile(np.arange(n), REPEATS))).reshape(REPEATS, n)
-    assert np.isfinite(found).all()
-    both = np.hypot(found.std(axis=0, ddof=1) / REPEATS**0.5, error)
-    z = np.abs(found.mean(axis=0) - mean) / both
-    assert z.max() < 4, z
-    assert (both < 0.1 * np.abs(mean) + 0.1).all()  # otherwise anything would agree
 
 
 def test_what_fails_in_quantus_and_has_a_score_here():
@@ -249,25 +186,16 @@ def test_non_sensitivity(explanation):
     for i in range(32):
         changed = blocks.copy()
         changed[:, i] = p.x.reshape(8, -1).min(axis=1)[:, None]
-        drop = probability(p, p.x) - probability(p, changed.reshape(p.x.shape))
+        drop = p.probability(p.x) - p.probability(changed.reshape(p.x.shape))
         wrong += (np.abs(totals[:, i]) < 0.02) ^ (np.abs(drop) < 0.02)
     close(close_to, wrong)
-
-
-def probability(p: Problem, x: np.ndarray) -> np.ndarray:
-    z = np.exp(net.logits(np, p.weights, x))
-    return z[np.arange(len(x)), p.y] / z.sum(axis=1)
-
-
-def logit(p: Problem, x: np.ndarray) -> np.ndarray:
-    return net.logits(np, p.weights, x)[np.arange(len(x)), p.y]
 
 
 @each_explanation
 def test_completeness_is_a_residual(explanation):
     """Quantus asks for equality, which rounding rules out even where the axiom holds."""
     p = digits(explanation)
-    total, gained = p.a.sum(axis=(1, 2, 3)), logit(p, p.x) - logit(p, np.zeros_like(p.x))
+    total, gained = p.a.sum(axis=(1, 2, 3)), p.logit(p.x) - p.logit(np.zeros_like(p.x))
     assert (p["completeness"] == 0).all()
     close(p.faithfulness(metrics.Completeness(residual="signed")), total - gained, RTOL)
     relative = np.abs(total - gained) / np.abs(gained)

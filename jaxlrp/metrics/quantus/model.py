@@ -13,6 +13,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count
+from jaxlrp.metrics.randomization.order import Layers, ordered
+from jaxlrp.metrics.randomization.randomize import Order, randomize
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class QuantusModel:
       fun: from (variables, inputs) to logits (n, classes).
       variables: pytree of arrays.
       channels_last: whether the inputs of `fun` are channels-last.
-      layers: paths of variables, from the input to the output, that are randomized together.
+      layers: those that are randomized, from the input to the output.
       initialize: from a random key to new variables.
       hidden: from (variables, inputs) to hidden representations by name, (n, ...) each.
       batch_size: how many inputs are evaluated at once.
@@ -50,11 +52,11 @@ class QuantusModel:
         array = np.asarray(array)
         return np.moveaxis(array, -1, 1) if self.channels_last and array.ndim > 2 else array
 
-    def randomized(self, order: str, seed: int) -> Iterator[tuple[str, QuantusModel]]:
+    def randomized(self, order: Order, seed: int) -> Iterator[tuple[str, QuantusModel]]:
         """The model with one layer after the other randomized, as MPRT needs it.
 
         Args:
-          order: "top_down" and "bottom_up" keep what was randomized before, "independent" does not.
+          order: as for `metrics.randomize`.
           seed: of the new variables.
 
         Raises:
@@ -62,15 +64,14 @@ class QuantusModel:
         """
         if not self.layers or self.initialize is None:
             raise ValueError(
-                "randomizing a model needs quantus_model(..., layers=..., initialize=...): paths of "
-                f"variables from the input to the output, of {paths_of(self.variables)}, and a function "
-                "from a random key to new variables, such as lambda key: module.init(key, x)"
+                "randomizing a model needs quantus_model(..., layers=..., initialize=...): layers from the "
+                "input to the output, such as metrics.evaluation_order(fun, variables, x) gives, and a "
+                "function from a random key to new variables, such as lambda key: module.init(key, x)"
             )
-        new = self.initialize(jax.random.key(seed))
-        names = self.layers if order == "bottom_up" else self.layers[::-1]
-        for i, name in enumerate(names):
-            chosen = (name,) if order == "independent" else names[: i + 1]
-            yield name, dataclasses.replace(self, variables=_replaced(self.variables, new, chosen))
+        key = jax.random.key(seed)
+        options: dict[str, Any] = {"layers": self.layers, "order": order}
+        for path, variables in randomize(self.initialize, self.variables, key, **options):
+            yield path, dataclasses.replace(self, variables=variables)
 
     def representations(self, inputs: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
         """Hidden representations of some layers, or of all, beside each other: (n, values).
@@ -95,7 +96,7 @@ def quantus_model(
     variables: Any = None,
     *,
     channels_last: bool = True,
-    layers: Sequence[str] = (),
+    layers: Layers | None = None,
     initialize: Callable[[Array], Any] | None = None,
     hidden: Callable[[Any, Array], Mapping[str, Array]] | None = None,
     batch_size: int = 64,
@@ -107,9 +108,9 @@ def quantus_model(
         variables, from inputs alone.
       variables: of the model, a pytree.
       channels_last: whether `fun` has the channels of images and signals last.
-      layers: for the metrics that randomize the model: paths in `variables`, such as "params/Dense_0", from
-        the input to the output.
-      initialize: for the same: from a random key to new variables, such as
+      layers: for the metrics that randomize the model: those to randomize, from the input to the output, as
+        for `metrics.randomize`: their paths or a plan.
+      initialize: for the same: from a random key to new variables, or a new NNX module, such as
         `lambda key: module.init(key, x[:1])`.
       hidden: for `RelativeRepresentationStability`: from (variables, inputs) to hidden representations by
         name.
@@ -118,7 +119,7 @@ def quantus_model(
 
     Raises:
       TypeError: if `fun` is no function.
-      ValueError: if a layer is no path in the variables.
+      KeyError: if the variables have no such layer.
     """
     if not callable(fun):
         raise TypeError(
@@ -126,13 +127,10 @@ def quantus_model(
             "give module.apply"
         )
     check_count("batch_size", batch_size)
-    paths = paths_of(variables)
-    for layer in layers:
-        if not any(_below(path, layer) for path in paths):
-            raise ValueError(f"layers: {layer!r} is no path in the variables, which are {paths}")
     call = fun if variables is not None else lambda _, x: fun(x)
     return QuantusModel(
-        jax.jit(call), variables, channels_last, tuple(layers), initialize,
+        jax.jit(call), variables, channels_last,
+        () if layers is None else ordered(layers, variables), initialize,
         None if hidden is None else jax.jit(hidden), batch_size,
     )  # fmt: skip
 
@@ -158,15 +156,3 @@ def paths_of(variables: Any) -> list[str]:
     """The path of each array in the variables, such as "params/Dense_0/kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-
-
-def _below(path: str, layer: str) -> bool:
-    return path == layer or path.startswith(f"{layer}/")
-
-
-def _replaced(variables: Any, new: Any, layers: Sequence[str]) -> Any:
-    """The variables with those of some layers taken from others."""
-    leaves, tree = jax.tree.flatten(variables)
-    others = tree.flatten_up_to(new)
-    chosen = [any(_below(path, layer) for layer in layers) for path in paths_of(variables)]
-    return tree.unflatten([b if c else a for a, b, c in zip(leaves, others, chosen, strict=True)])
