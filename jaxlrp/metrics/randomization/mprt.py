@@ -26,8 +26,9 @@ class Similarities(NamedTuple):
     Attributes:
       layers: the layer that was randomized last, (layers,).
       classical: similarity of the explanations of the trained and of the randomized model, (n, layers).
-      forward: similarity of the explanations of two models whose randomized layers are drawn independently.
-        What they share is the input and the layers that are not randomized.
+      forward: what the forward pass accounts for: the similarity of the explanations of two models whose
+        randomized layers are drawn independently, which share only the input and the layers that are not
+        randomized; or, with `control`, the classical similarity of that explanation.
       corrected: classical - forward.
     """
 
@@ -45,12 +46,15 @@ class _LayerByLayer(OfModels):
       order: which layers are randomized; see `randomize`.
       similarity: of two explanations.
       reading: "classical" or "corrected"; see `Similarities`.
+      control: an explanation that is known to depend on all parameters, a function like `explain`; None to
+        compare two randomized models.
       summary: "mean" over layers, or "last" for that after the last layer.
     """
 
     order: Order = "top_down"
     similarity: Similarity = Spearman(absolute=True)  # noqa: RUF009, a frozen value
     reading: Literal["classical", "corrected"] = "classical"
+    control: ExplainModel | None = None
     summary: Literal["mean", "last"] = "mean"
     bounds: ClassVar[tuple[float, float]] = (-2.0, 2.0)
 
@@ -113,22 +117,32 @@ class _LayerByLayer(OfModels):
 
     def _similarities(self, case: Trained, corrected: bool) -> Similarities:
         keys = jax.random.split(case.key, 3)
-        options: dict[str, Any] = {
-            "layers": self.layers, "order": self.order, "inputs": case.inputs[:1]
-        }  # fmt: skip
+        layers, maps = self._randomized(case, keys[0], keys[2])
         trained = self._maps(case, case.variables, keys[2])
-        other = randomize(self.model, case.variables, keys[1], **options) if corrected else None
-        layers, classical, forward = [], [], []
-        for path, changed in randomize(self.model, case.variables, keys[0], **options):
-            found = self._maps(case, changed, keys[2])
-            layers.append(path)
-            classical.append(self._compared(trained, found))
-            if other is not None:
-                again = self._maps(case, next(other)[1], keys[2])
-                forward.append(self._compared(found, again))
-        first = jnp.stack(classical, axis=1)
-        second = jnp.stack(forward, axis=1) if corrected else jnp.full_like(first, jnp.nan)
-        return Similarities(tuple(layers), first, second, first - second)
+        classical = jnp.stack([self._compared(trained, a) for a in maps], axis=1)
+        if not corrected:
+            nothing = jnp.full_like(classical, jnp.nan)
+            return Similarities(layers, classical, nothing, nothing)
+        if self.control is None:
+            _, others = self._randomized(case, keys[1], keys[2])
+            pairs = zip(maps, others, strict=True)
+        else:
+            case = case._replace(explain=self.control)
+            trained = self._maps(case, case.variables, keys[2])
+            pairs = ((trained, a) for a in self._randomized(case, keys[0], keys[2])[1])
+        forward = jnp.stack([self._compared(a, b) for a, b in pairs], axis=1)
+        return Similarities(layers, classical, forward, classical - forward)
+
+    def _randomized(
+        self, case: Trained, key: Array, noise: Array
+    ) -> tuple[tuple[str, ...], list[Array]]:
+        """The layers, and the explanations after each of them was randomized."""
+        inputs = case.inputs[:1]
+        models = randomize(
+            self.model, case.variables, key, layers=self.layers, order=self.order, inputs=inputs
+        )
+        found = [(layer, self._maps(case, changed, noise)) for layer, changed in models]
+        return tuple(layer for layer, _ in found), [a for _, a in found]
 
     def _compared(self, a: Array, b: Array) -> Array:
         return self._compiled("compare", lambda how, *pair: how(*pair), self.similarity, a, b)
@@ -148,13 +162,17 @@ class MPRT(_LayerByLayer):
     Do not rank methods by it. Randomized from the top, a model keeps its layers below, and with them which
     activations are large. Large activations contribute much under most weights, so also an explanation that
     is right stays similar; and a map of noise, which tells nothing, gets the best score. Therefore
-    `similarities` also gives what remains between two models whose randomized layers have nothing in common
-    (`forward`), and the difference (`corrected`): the similarity that is left to explain. Near zero, the
-    classical value says no more than that the rest of the model is the same. A `forward` near 1 tells that
-    the randomized layers do not matter to the explanation at all: compare it with that of a method that is
-    known to depend on them, and see `EfficientMPRT` and `RandomLogit`.
+    `similarities` also gives what the forward pass accounts for (`forward`), and the difference
+    (`corrected`):
 
-    Lower is better, at most 1; from -1 to 1 for the classical reading, from -2 to 2 for the corrected one.
+    * Without `control`, `forward` is what two models have in common whose randomized layers are unrelated.
+      Where it equals the classical value, the similarity to the trained model comes from the layers that
+      were kept, and the input; it does not tell whether the randomized layers matter to the explanation.
+    * With an explanation as `control` that is known to depend on all parameters, such as input times
+      gradient, `forward` is the similarity that is to be expected of one. A corrected value well above zero
+      is that of an explanation that depends on the randomized layers too little.
+
+    Lower is better; from -1 to 1 for the classical reading, from -2 to 2 for the corrected one.
     Undefined (`nan`) where the similarity of one of the layers is: mostly since an explanation is zero, as
     after a layer that begins with weights of zero.
 
@@ -164,6 +182,7 @@ class MPRT(_LayerByLayer):
       order: "top_down", "bottom_up" or "independent".
       similarity: of two explanations.
       reading: "classical" or "corrected".
+      control: an explanation that is known to depend on all parameters, a function like `explain`.
       summary: "mean" over layers, or "last" for that after the last layer.
       batch_size: how many samples are explained at once, >= 1.
 
@@ -201,7 +220,7 @@ class SmoothMPRT(_LayerByLayer):
     Direction, range and what is undefined as for `MPRT`.
 
     Attributes:
-      model, layers, order, similarity, reading, summary, batch_size: as for `MPRT`.
+      model, layers, order, similarity, reading, control, summary, batch_size: as for `MPRT`.
       draws: how many noisy inputs, >= 1.
       noise: its standard deviation, in units of the range of the values of each sample, >= 0.
 
