@@ -153,11 +153,13 @@ def meta_evaluate(
     check_count("iterations", iterations)
     x = given.as_inputs(inputs)
     _check(metric, explainers, spaces, x, masks)
-    of_metric, of_changes = jax.random.split(key)
+    of_metric, of_changes = given.as_keys(key, 2, "meta_evaluate")
+    classes, further = given.as_targets(targets, len(x)), given.as_context(context, len(x))
+    _check_classes(jax.eval_shape(lambda v, x: predict(v, x, **further), variables, x), classes)
     arguments = {
-        "targets": given.as_targets(targets, len(x)),
+        "targets": classes,
         "masks": None if masks is None else jnp.asarray(masks),
-        "context": given.as_context(context, len(x)),
+        "context": further,
         "key": given.as_keys(of_metric, len(x), metric.name),
     }
     subject = _Subject(
@@ -166,7 +168,7 @@ def meta_evaluate(
         variables,
         x,
         arguments,
-        changes,
+        jax.jit(lambda variables, size, key: _noisy(variables, size, key, changes)),
     )
     before = subject.scores(variables, x)
     sizes = {**_SIZES, **(noise or {})}
@@ -176,15 +178,15 @@ def meta_evaluate(
         for adverse, size in zip((False, True), sizes[space], strict=True):
             drawn = jax.random.fold_in(of_changes, 2 * _SPACES.index(space) + adverse)
             reactions = [
-                _reaction(before, subject.changed(space, size, k), adverse, metric)
+                reaction(before, subject.changed(space, size, k), adverse, metric)
                 for k in jax.random.split(drawn, perturbations * iterations)
             ]
             kinds.append(np.array(reactions).reshape(iterations, perturbations, 3))
-        found[space] = _reliability(*kinds)
+        found[space] = reliability(*kinds)
     return MetaScore(*(found.get(space) for space in _SPACES))
 
 
-class _Scores(NamedTuple):
+class Scores(NamedTuple):
     """What a metric says of all explainers.
 
     Attributes:
@@ -204,7 +206,7 @@ class _Subject(NamedTuple):
       outputs: from (variables, inputs, context) to outputs.
       variables, inputs: before any change.
       arguments: targets, masks, context and keys by name.
-      changes: which leaves of the variables are changed, by path.
+      noisy: from (variables, standard deviation, key) to changed variables.
     """
 
     scored: list[Callable[..., Array]]
@@ -212,36 +214,33 @@ class _Subject(NamedTuple):
     variables: Any
     inputs: Array
     arguments: dict[str, Any]
-    changes: Callable[[str], bool]
+    noisy: Callable[..., Any]
 
-    def scores(self, variables: Any, inputs: Array) -> _Scores:
+    def scores(self, variables: Any, inputs: Array) -> Scores:
         scores = [np.asarray(fun(variables, inputs, self.arguments)) for fun in self.scored]
         outputs = self.outputs(variables, inputs, self.arguments["context"])
-        if outputs.ndim != 2 or outputs.shape[1] < 2:
-            raise ValueError(
-                f"predict must return (n, classes) with at least two classes, got {outputs.shape}"
-            )
-        return _Scores(np.stack(scores), np.asarray(outputs.argmax(axis=1)))
+        return Scores(np.stack(scores), np.asarray(outputs.argmax(axis=1)))
 
-    def changed(self, space: Space, size: float, key: Array) -> _Scores:
+    def changed(self, space: Space, size: float, key: Array) -> Scores:
         """The scores after one change."""
         if space == "input":
             x = self.inputs
             drawn = jax.random.uniform(key, x.shape, x.dtype, minval=-size, maxval=size)
             return self.scores(self.variables, x + drawn)
-        leaves, tree = jax.tree_util.tree_flatten_with_path(self.variables)
-        made = [
-            self._leaf(path, a, size, jax.random.fold_in(key, i))
-            for i, (path, a) in enumerate(leaves)
-        ]
-        return self.scores(jax.tree.unflatten(tree, made), self.inputs)
+        return self.scores(self.noisy(self.variables, size, key), self.inputs)
 
-    def _leaf(self, path: Any, leaf: Any, size: float, key: Array) -> Any:
-        found = jnp.asarray(leaf)
+
+def _noisy(variables: Any, size: Any, key: Array, changes: Callable[[str], bool]) -> Any:
+    """Variables whose floats are multiplied by normal numbers of mean 1, where `changes` says so."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(variables)
+    made = []
+    for i, (path, leaf) in enumerate(leaves):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if not jnp.issubdtype(found.dtype, jnp.floating) or not self.changes(name):
-            return leaf
-        return found * (1 + size * jax.random.normal(key, found.shape, found.dtype))
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and changes(name):
+            drawn = jax.random.normal(jax.random.fold_in(key, i), leaf.shape, leaf.dtype)
+            leaf = leaf * (1 + size * drawn)
+        made.append(leaf)
+    return jax.tree.unflatten(tree, made)
 
 
 def _check(metric: Any, explainers: Any, spaces: Any, x: Array, masks: Any) -> None:
@@ -264,6 +263,14 @@ def _check(metric: Any, explainers: Any, spaces: Any, x: Array, masks: Any) -> N
     if "input" in spaces and not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"inputs must be floats to be changed, got {x.dtype}; use spaces=('model',)"
+        )
+
+
+def _check_classes(outputs: Any, targets: Array | None) -> None:
+    given.check_outputs(targets, outputs)
+    if len(outputs.shape) != 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            f"predict must return (n, classes) with at least two classes, got {outputs.shape}"
         )
 
 
@@ -296,7 +303,7 @@ def _scoring(
     return score
 
 
-def _reaction(before: _Scores, after: _Scores, adverse: bool, metric: Metric) -> Floats:
+def reaction(before: Scores, after: Scores, adverse: bool, metric: Metric) -> Floats:
     """(IAC, IEC, share of samples that count) of one change; the first two `nan` where none counts."""
     counts = (after.classes == before.classes) != adverse
     finite = (np.isfinite(before.scores) & np.isfinite(after.scores)).all(axis=0)
@@ -304,8 +311,7 @@ def _reaction(before: _Scores, after: _Scores, adverse: bool, metric: Metric) ->
     if not counts.any():
         return np.array([np.nan, np.nan, share])
     q, r = before.scores[:, counts], after.scores[:, counts]
-    wilcoxon = need("scipy.stats", "meta_evaluate", "metrics").wilcoxon
-    p = np.mean([wilcoxon(a, b, zero_method="zsplit").pvalue for a, b in zip(q, r, strict=True)])
+    p = np.mean([_p_value(a, b) for a, b in zip(q, r, strict=True)])
     if adverse:
         iec = (r < q).mean() if metric.higher_is_better else (r > q).mean()
     else:
@@ -313,7 +319,15 @@ def _reaction(before: _Scores, after: _Scores, adverse: bool, metric: Metric) ->
     return np.array([1 - p if adverse else p, iec, share])
 
 
-def _reliability(small: Floats, large: Floats) -> Reliability:
+def _p_value(before: Floats, after: Floats) -> float:
+    """Of a two-sided Wilcoxon signed-rank test; zero differences are split between the two signs."""
+    if len(before) == 1 or (before == after).all():
+        return 1.0
+    stats = need("scipy.stats", "meta_evaluate", "metrics")
+    return float(stats.wilcoxon(before, after, zero_method="zsplit").pvalue)
+
+
+def reliability(small: Floats, large: Floats) -> Reliability:
     """The means over changes, of reactions (iterations, changes, 3)."""
 
     def mean(values: Floats) -> Floats:
