@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -47,7 +49,7 @@ class IROF(CurveMetric):
       [1.0]
     """
 
-    features: Features  # pyright: ignore[reportGeneralTypeIssues], by name only, so it may follow defaults
+    features: Features = dataclasses.field()  # has no default
     removal: Removal = Mean()
 
     @property
