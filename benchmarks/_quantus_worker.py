@@ -67,7 +67,7 @@ def main(options: str) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         metric, given = metrics[line.strip()]
-        before, start = peak_mib(), time.perf_counter()
+        before, start, cpu = peak_mib(), time.perf_counter(), time.process_time()
         try:
             with bridge.accepted():
                 found = metric(
@@ -77,10 +77,10 @@ def main(options: str) -> None:
         except (AssertionError, IndexError, TypeError, ValueError) as error:
             print(json.dumps({"failed": f"{type(error).__name__}: {error}"[:100]}), flush=True)
             continue
-        seconds = time.perf_counter() - start
+        seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu
         values = list(found.values()) if isinstance(found, dict) else found
         mean = float(np.mean(np.asarray(values, float)))
-        answer = {"seconds": seconds, "mean": mean, "mib": peak_mib() - before}
+        answer = {"seconds": seconds, "cpu_s": cpu_s, "mean": mean, "mib": peak_mib() - before}
         print(json.dumps(answer), flush=True)
 
 

@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -145,15 +146,16 @@ def programs(case: Case, batch_size: int) -> dict[str, Program]:
     return found | {"Sparseness": Program(metrics.Sparseness(), (a,))}
 
 
-def seconds_of(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def seconds_of(call: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of one call, by the clock and of all processors together."""
+    start, cpu = time.perf_counter(), time.process_time()
     jax.block_until_ready(call())
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 def measure(name: str, ours: Program, theirs: Worker | None, repeats: int) -> dict[str, Any]:
-    """Seconds of ours and theirs, in turn, and the ratio of the medians."""
-    found: dict[str, Any] = {"first": seconds_of(ours)}
+    """Seconds of ours and theirs, in turn, and the ratios of the medians."""
+    found: dict[str, Any] = {"first_s": seconds_of(ours)[0]}
     times, other = [], []
     for _ in range(repeats):
         times.append(seconds_of(ours))
@@ -164,22 +166,28 @@ def measure(name: str, ours: Program, theirs: Worker | None, repeats: int) -> di
         if failed:
             found["failed"] = failed[0]
         else:
-            other.append(sum(one["seconds"] for one in answers))
+            other.append([sum(one[kind] for one in answers) for kind in ("seconds", "cpu_s")])
             found["quantus_mib"] = max(one["mib"] for one in answers)
-    found["seconds"], found["mib"] = float(np.median(times)), ours.temporary_mib()
+    found["seconds"], found["cpu_s"] = (float(t) for t in np.median(times, axis=0))
     if other:
-        found["quantus_s"] = float(np.median(other))
+        found["quantus_s"], found["quantus_cpu_s"] = (float(t) for t in np.median(other, axis=0))
         found["ratio"] = found["quantus_s"] / found["seconds"]
+        found["cpu_ratio"] = found["quantus_cpu_s"] / found["cpu_s"]
+    found["mib"] = ours.temporary_mib()
     return found
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     rows = [
-        [name, number(r["seconds"], ".3f"), number(r["first"], ".1f"), number(r.get("mib"), ".1f"),
-         r.get("failed") or number(r.get("quantus_s"), ".3f"), number(r.get("ratio"), ".1f")]
+        [name, number(r["seconds"], ".3f"), number(r["first_s"], ".1f"), number(r["mib"], ".1f"),
+         r.get("failed") or number(r.get("quantus_s"), ".3f"), number(r.get("quantus_mib"), ".1f"),
+         number(r.get("ratio"), ".1f"), number(r.get("cpu_ratio"), ".1f")]
         for name, r in found.items()
     ]  # fmt: skip
-    names = ("metric", "s", "first call s", "temporary MiB", "Quantus s", "times faster")
+    names = (
+        "metric", "s", "first call s", "temporary MiB", "Quantus s", "Quantus MiB", "times faster",
+        "in CPU time",
+    )  # fmt: skip
     return markdown(names, rows)
 
 
@@ -214,12 +222,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 if metric in IMPOSSIBLE.get(name, ()) or metric not in (args.metrics or [metric]):
                     continue
                 found[metric] = measure(metric, ours, theirs, 1 if args.quick else args.repeats)
+                print(metric, file=sys.stderr, flush=True)
+                if args.json:
+                    args.json.write_text(json.dumps(result | {name: found}, indent=1) + "\n")
         result[name] = found
         shown = f"{settings['n']} of {of.x.shape[1:]}, {of.steps} steps of pixel flipping, "
         shown += f"{len(of.percentages)} percentages, {of.draws} draws, batches of {batch_size}"
         print(f"\n{name}: {shown}\n\n{table(found)}")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
