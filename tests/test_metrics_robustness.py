@@ -10,6 +10,7 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import metrics
 from jaxlrp.metrics import discretize, perturbation, removal
+from jaxlrp.metrics.robustness import stability
 
 from numeric import close
 
@@ -244,19 +245,34 @@ def test_constant_explanations_are_perfectly_stable():
 
 
 def test_undefined():
-    def broken(x, y):  # sample 1 is all zeros, sample 2 is not finite where perturbed
-        a = explain(x, y)
-        a = jnp.where((x[:, :1, :1] > 50)[:, :, :], 0, a)
-        return jnp.where((x[:, :1, :1] < -50) & (x[:, :1, :1] != -60.0), jnp.nan, a)
-
+    """Attributions of sample 0 are zero, of sample 1 only where perturbed, of sample 2 not finite."""
     x = X.copy()
-    x[1, 0, 0], x[2, 0, 0] = 60, -60
-    found = metrics.MaxSensitivity(draws=3)(broken, x, TARGETS, key=KEY)
-    np.testing.assert_array_equal(np.isnan(found), [False, True, True, False])
+    x[:, 0, 0] = [50, 60, 70, 1]
+
+    def broken(x, y):
+        first = x[:, :1, :1]
+        a = jnp.where((first == 50) | ((first > 55) & (first < 65) & (first != 60)), 0, x)
+        return jnp.where((first > 65) & (first != 70), jnp.inf, a)
+
+    nan = np.isnan(metrics.MaxSensitivity(draws=3)(broken, x, TARGETS, key=KEY))
+    np.testing.assert_array_equal(nan, [True, False, True, False])
     same = metrics.Continuity()(explain, np.zeros_like(X), TARGETS)
-    assert np.isnan(same).all()  # no shift changes a constant input
-    moved = metrics.Continuity()(broken, x, TARGETS)
-    np.testing.assert_array_equal(np.isnan(moved), [False, False, False, False])
+    assert np.isnan(same).all()  # no shift changes a blank input
+
+    def infinite(x, y):
+        return jnp.where(x[:, :, :1] == 0, jnp.inf, x)
+
+    nan = np.isnan(metrics.Continuity()(infinite, np.abs(x[1:]), TARGETS[1:]))
+    assert nan.all()  # where zeros move in
+
+
+@pytest.mark.parametrize("over", ["max", "mean", "median"])
+def test_summaries(over):
+    values = np.array([[1.0, 2.0, 6.0], [1.0, np.nan, 6.0], [1.0, 2.0, 6.0], [np.nan, 2.0, 6.0]])
+    used = np.array([[True, True, True], [True, True, True], [False] * 3, [False, True, True]])
+    found = stability.summary(jnp.asarray(values), jnp.asarray(used), over)
+    first, last = {"max": (6, 6), "mean": (3, 4), "median": (2, 4)}[over]
+    np.testing.assert_array_equal(found, [first, np.nan, np.nan, last])
 
 
 def continuity(x, axis, shifts, fill):

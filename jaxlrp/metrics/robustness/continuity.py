@@ -27,7 +27,7 @@ class Continuity(RobustnessMetric):
     compare methods give `normalize="max"` or "rms". Attributions should move along with the input, so even
     a faultless explanation does not score 0: the metric finds jumps, not equivariance.
 
-    Undefined (`nan`) where no shift changes the input, such as for a constant one, or attributions are not
+    Undefined (`nan`) where a shift leaves the input as it is, such as a blank one, or attributions are not
     finite.
 
     Attributes:
@@ -112,11 +112,9 @@ class Continuity(RobustnessMetric):
             change = jnp.abs(plain[sample] - attributions(moved, sample))
             distance = norm(widen(x) - widen(moved))
             ratio = change.reshape(len(x), -1).sum(axis=1) / distance
-            # A shift that leaves the input as it is says nothing.
-            return jnp.where(distance > 0, jnp.where(jnp.isfinite(ratio), ratio, jnp.nan), -jnp.inf)
+            return jnp.where(jnp.isfinite(ratio), ratio, jnp.nan)
 
-        found = over_draws(one, len(inputs), len(shifts), self.batch_size).max(axis=1)
-        return jnp.where(found >= 0, found, jnp.nan)
+        return over_draws(one, len(inputs), len(shifts), self.batch_size).max(axis=1)
 
 
 def _moved(x: Array, axis: int, by: Array, fill: Removal, keys: Array | None) -> Array:
