@@ -37,6 +37,7 @@ ROBUSTNESS = (
     "RelativeInputStability",
     "RelativeOutputStability",
 )
+INPUTS = {"digits": 64, "perceptron": 64, "pictures": 32}
 IMPOSSIBLE = {  # on these pictures: what takes hours on any library
     "pictures": ("NonSensitivity",)
 }
@@ -194,7 +195,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 def options(argv: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__)
     made.set_defaults(repeats=3)
-    made.add_argument("--cases", nargs="+", default=["digits"], choices=("digits", "pictures"))
+    made.add_argument("--cases", nargs="+", default=["digits", "perceptron"], choices=tuple(INPUTS))
     made.add_argument("--n", type=int, help="how many inputs; by default 64 digits, 32 pictures")
     made.add_argument("--draws", type=int, default=50, help="perturbations of each input")
     made.add_argument("--batch-size", type=int, help="by default 256 for digits, 8 for pictures")
@@ -208,14 +209,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {"machine": machine()}
     print(", ".join(f"{key} {v}" for key, v in result["machine"].items()))
     for name in args.cases:
-        n = args.n or {"digits": 64, "pictures": 32}[name]
+        n = args.n or INPUTS[name]
         settings = {
             "n": 2 if args.quick else n,
             "draws": 2 if args.quick else args.draws,
             "quick": args.quick,
         }
         of = case(name, **settings)
-        batch_size = args.batch_size or {"digits": 256, "pictures": 8}[name]
+        batch_size = args.batch_size or (8 if name == "pictures" else 256)
         found = {}
         with worker(args.quantus_python, name=name, **settings) as theirs:
             for metric, ours in programs(of, batch_size).items():

@@ -53,11 +53,28 @@ class Network(nn.Module):
         return nn.Dense(10)(x)
 
 
+class Perceptron(nn.Module):
+    """A model whose forward pass costs next to nothing, so that what metrics add to it shows."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return nn.Dense(10)(nn.relu(nn.Dense(64)(x.reshape(len(x), -1))))
+
+
 def case(name: str, n: int, draws: int, quick: bool) -> Case:
-    """Of name "digits", 28 x 28, or "pictures", 224 x 224 with three channels for EfficientNet-Lite0."""
+    """One of the cases.
+
+    Args:
+      name: "digits", 28 x 28, for a small convolutional network; "perceptron", the same for dense layers;
+        "pictures", 224 x 224 with three channels, for EfficientNet-Lite0.
+      n: how many inputs.
+      draws: perturbations of each.
+      quick: tiny inputs.
+    """
     rng = np.random.default_rng(0)
-    if name == "digits":
-        side, channels, module = 7 if quick else 28, 1, Network()
+    if name != "pictures":
+        module = {"digits": Network, "perceptron": Perceptron}[name]()
+        side, channels = 7 if quick else 28, 1
     else:
         side, channels, module = 32 if quick else 224, 3, EfficientNetLite0()
     # Smooth blobs on nothing, as digits are.
