@@ -255,6 +255,20 @@ def test_functions_written_down_again_are_one_program():
     assert len(traces) == 4
 
 
+def test_a_partial_function_of_what_has_no_hash_is_one_program():
+    programs, traces = Programs(), []
+
+    def fun(held):
+        traces.append(1)
+        model, x = held
+        return model(x), x
+
+    model = functools.partial(lambda weights, x: x @ weights["w"], {"w": W})
+    for _ in range(2):
+        close(programs.run("", fun, (model, X), lambda shapes: None), X @ W)
+    assert len(traces) == 1
+
+
 def test_old_programs_are_dropped():
     fun, traces = counted(lambda x, shift=0: x + shift)
     explain = dataclasses.replace(lrp.explain(fun), _programs=Programs(2))

@@ -202,7 +202,8 @@ def _static(value: Any, depth: int = 0, strict: bool = False) -> Hashable:
     if type(value) is tuple:
         return tuple, tuple(map(inner, value))
     if isinstance(value, functools.partial):
-        return type(value), inner((value.func, value.args, *value.keywords.items()))
+        parts = type(value), inner((value.func, value.args, *value.keywords.items()))
+        return parts if strict or _has_hash(parts) else _Same(value)
     if _is_frozen(value):
         fields = (getattr(value, field.name) for field in dataclasses.fields(value))
         return type(value), inner(tuple(fields))
@@ -220,6 +221,14 @@ def _static(value: Any, depth: int = 0, strict: bool = False) -> Hashable:
             return _Same(value)
         return parts
     return type(value), value
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_frozen(value: Any) -> bool:

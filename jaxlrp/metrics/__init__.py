@@ -8,7 +8,7 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 `higher_is_better`, `bounds`.
 """
 
-from jaxlrp.metrics import controls, features, removal, similarity
+from jaxlrp.metrics import controls, features, quantus, removal, similarity
 from jaxlrp.metrics.axioms import Completeness, NonSensitivity
 from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
 from jaxlrp.metrics.evaluation import Comparison, Evaluation, Table, curves, evaluate
@@ -130,6 +130,7 @@ __all__ = [
     "meta_evaluate",
     "mosaics",
     "perturbation",
+    "quantus",
     "randomize",
     "removal",
     "similarity",
