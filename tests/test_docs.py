@@ -134,7 +134,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("inspection",), public(inspection)),
         (("higher_order",), public(higher_order)),
         (("concepts",), public(concepts)),
-        (("metrics",), public(metrics)),
+        (("metrics",), classes_and_functions(metrics)),
         (("dataset",), public(dataset)),
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),
