@@ -7,12 +7,21 @@ from typing import Any
 import pytest
 
 
-def one_in(n: int, values: Iterable[Any]) -> list[Any]:
-    """All values, each `n`-th from the first on in the default run, the others slow."""
-    return [
-        pytest.param(value, marks=[pytest.mark.slow] if i % n else [])
-        for i, value in enumerate(values)
-    ]
+def one_in(n: int, values: Iterable[Any], *, slow: int | None = None) -> list[Any]:
+    """All values, each `n`-th from the first on in the default run, the others slow.
+
+    Args:
+      n: how many values share one default case.
+      values: the cases.
+      slow: how many of the others are slow, where the rest is exhaustive; None for all.
+    """
+
+    def marks(place: int) -> list[Any]:
+        if place == 0:
+            return []
+        return [pytest.mark.slow if slow is None or place <= slow else pytest.mark.exhaustive]
+
+    return [pytest.param(value, marks=marks(i % n)) for i, value in enumerate(values)]
 
 
 def sample_long_tables(items: list[pytest.Item], shortest: int = 12) -> None:
