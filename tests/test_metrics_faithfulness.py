@@ -642,3 +642,27 @@ def test_infidelity_counts_no_attribution_twice(kind, message):
     infidelity = metrics.Infidelity(features=ELEMENTS, kind=kind)
     with pytest.raises(ValueError, match=message):
         infidelity(lambda x: x.sum(axis=(1, 2, 3)), x, x[..., :1])
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        metrics.Monotonicity(),
+        metrics.NonSensitivity(),
+        metrics.ROAD(features=ELEMENTS, removal=removal.Constant(0.0), percentages=(50,)),
+    ],
+    ids=lambda made: made.name,
+)
+def test_outputs_that_are_nan(made):
+    x = jnp.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    broken = jnp.array([[False], [True]])
+
+    def predict(x, broken):
+        return jnp.where(broken, jnp.nan, x)
+
+    found = made(predict, x, x, jnp.array([0, 0]), context={"broken": broken})
+    assert np.isnan(found).tolist() == [False, True]
+
+
+def test_sizes_and_axes_of_numpy_are_numbers():
+    assert features.Blocks(np.int64(0), np.int64(2)) == features.Blocks(0, 2)

@@ -43,8 +43,8 @@ class Infidelity(ScoreMetric):
 
     Raises:
       TypeError: in a call, if kind is "sensitivity" and inputs are integers, which have no difference.
-      ValueError: in a call, if kind is "sensitivity" and attributions have not the shape of the inputs, such
-        as one value for all channels.
+      ValueError: in a call, if kind is "sensitivity" and attributions do not have the shape of the inputs,
+        such as one value for all channels.
 
     References:
       Yeh et al. (2019), https://arxiv.org/abs/1901.09392
@@ -83,8 +83,8 @@ class Infidelity(ScoreMetric):
         shape, whole = arguments.attributions.shape, arguments.inputs.shape
         if self.kind == "sensitivity" and shape != whole:
             raise ValueError(
-                f"attributions must have the shape of the inputs, {whole}, since each change of an input is "
-                f"multiplied by its own, got {shape}"
+                f"attributions must have the shape of the inputs, {whole}, since each change of an input "
+                f"is multiplied by its own, got {shape}"
             )
 
     def _compute(self, case: Case) -> Array:
