@@ -507,3 +507,13 @@ def test_the_command_line(tmp_path, capsys):
     assert (tmp_path / "report" / "bars.png").exists()
     assert main([*words, "--metric", "sparse"]) == 2
     assert "the nearest are 'sparseness'" in capsys.readouterr().err
+
+
+def test_a_sample_with_more_segments_than_the_metric_knows_fails():
+    x, y = runs.samples()
+    labels = np.zeros(x.shape, int)
+    labels[..., 0], labels[2] = 1, 5
+    flip = metrics.PixelFlipping(features=metrics.features.Segments(labels[:2]))
+    found = evaluate({"LRP": runs.EXPLAIN}, [flip], {"input": x, "target": y, "segments": labels})
+    reason = "ValueError: segment 5 is out of range: metrics have Segments with number=2"
+    assert found.failed == {2: reason}

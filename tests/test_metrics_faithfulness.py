@@ -488,13 +488,6 @@ class TestInfidelity:
         assert (scaled(linear, X, jnp.cos(gradient * X)) > 1).all()
         assert np.isfinite(scaled(linear, X, 0 * gradient)).all()
 
-    def test_one_attribution_for_all_channels(self):
-        x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 3)))
-        a, model = x[..., :1], lambda x: (x**2).sum((1, 2, 3))
-        metric = metrics.Infidelity(features=features.Blocks((0, 1), 2))
-        whole = jnp.broadcast_to(a, x.shape)
-        close(metric(model, x, a), metric(model, x, whole))
-
     def test_ids_have_no_difference(self):
         case = layout("tokens")
         with pytest.raises(TypeError, match=r'inputs are int64: .* Infidelity\(kind="relevance"\)'):
@@ -613,3 +606,63 @@ def test_correlations_are_those_of_scipy(triples):
 def test_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_step_that_removes_everything_is_undefined():
+    x, w = jnp.ones((1, 3)), jnp.arange(3.0)
+    for order in ("between", "morf", "lerf"):
+        for step, defined in ((2, True), (3, False)):
+            flip = metrics.PixelFlipping(step=step, order=order, score="logit")
+            assert np.isfinite(flip(lambda x: x @ w, x, x * w)).all() == defined
+
+
+def test_a_sample_without_regions_is_undefined():
+    of = features.Segments(jnp.array([[0, 0, 1], [-1, -1, -1]]))
+    aopc = metrics.RegionPerturbation(features=of, order="random", draws=2, score="logit")
+    x = jnp.ones((2, 3))
+    found = aopc(lambda x: x.sum(axis=1), x, x, key=jax.random.key(0))
+    assert np.isfinite(found).tolist() == [True, False]
+
+
+def test_one_logit_has_no_probability():
+    x = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match="one number for each sample, which has no probability"):
+        metrics.PixelFlipping()(lambda x: x.sum(axis=1, keepdims=True), x, x, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("sensitivity", r"must have the shape of the inputs, \(1, 2, 2, 3\)"),
+        ("relevance", "do not tell apart features along axis 2"),
+    ],
+)
+def test_infidelity_counts_no_attribution_twice(kind, message):
+    x = jnp.ones((1, 2, 2, 3))
+    infidelity = metrics.Infidelity(features=ELEMENTS, kind=kind)
+    with pytest.raises(ValueError, match=message):
+        infidelity(lambda x: x.sum(axis=(1, 2, 3)), x, x[..., :1])
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        metrics.Monotonicity(),
+        metrics.NonSensitivity(),
+        metrics.ROAD(features=ELEMENTS, removal=removal.Constant(0.0), percentages=(50,)),
+    ],
+    ids=lambda made: made.name,
+)
+def test_outputs_that_are_nan(made):
+    x = jnp.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    broken = jnp.array([[False], [True]])
+
+    def predict(x, broken):
+        return jnp.where(broken, jnp.nan, x)
+
+    found = made(predict, x, x, jnp.array([0, 0]), context={"broken": broken})
+    assert np.isnan(found).tolist() == [False, True]
+
+
+def test_sizes_and_axes_of_numpy_are_numbers():
+    assert features.Blocks(np.int64(0), np.int64(2)) == features.Blocks(0, 2)

@@ -265,6 +265,7 @@ class Inside(LocalizationMetric):
     [
         (Inside(), {"masks": np.tile([True, False, True, False], (6, 1))}),
         (metrics.AvgSensitivity(draws=2), {}),
+        (metrics.EfficientMPRT(model=lambda key: LINEAR, layers=("w",)), {}),
         (metrics.RelativeOutputStability(draws=2), {}),
         (
             metrics.InputInvariance(
@@ -292,6 +293,7 @@ class NoDirection(Largest):
 REFUSED = [
     (lambda: evaluate(len), TypeError, "metric must be a Metric, got builtin_function_or_method"),
     (lambda: evaluate(NoDirection()), ValueError, "NoDirection does not say which direction"),
+    (lambda: evaluate(metrics.Coherence()), ValueError, "Coherence runs on the host"),
     (lambda: evaluate(Inside()), TypeError, "Inside compares attributions with masks: give masks"),
     (
         lambda: evaluate(Largest(), {"one": times_input}),

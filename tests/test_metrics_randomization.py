@@ -517,3 +517,14 @@ def test_efficient_mprt_of_digits():
     }
     assert abs(score["epsilon"] - score["input times gradient"]) < 0.002
     assert score["epsilon"] > score["z+"] + 0.007
+
+
+def test_targets_of_a_small_type_do_not_limit_the_other_class():
+    def explain(x, y):  # zero for classes that uint8 does not hold
+        return jnp.where(y[:, None] < 256, x, 0)
+
+    x = jnp.tile(jnp.arange(1.0, 4.0), (64, 1))
+    found = metrics.RandomLogit(classes=4096)(
+        explain, x, jnp.zeros(64, jnp.uint8), key=jax.random.key(0)
+    )
+    assert np.isnan(found).mean() > 0.8

@@ -339,3 +339,33 @@ class TestDonors:
             removal.Donors(np.zeros((3, 2)), neighbors=0)
         with pytest.raises(ValueError, match=r"float64\[2\], got float64\[3\]"):
             removal.Donors(np.zeros((3, 3)))(jnp.zeros((1, 2)), jnp.ones((1, 2), bool), keys(1))
+
+
+IDS = jnp.array([[3, 1, 4]])
+
+
+@pytest.mark.parametrize(
+    ("removed", "x", "error", "message"),
+    [
+        (removal.Mean(), IDS, TypeError, "removal.Mean gives float(32|64), .* int32: for ids"),
+        (removal.Uniform(), IDS, TypeError, "removal.Uniform gives"),
+        (removal.Noise(), IDS, TypeError, "removal.Noise gives"),
+        (removal.Blur(1.0, (0,)), IDS, TypeError, "removal.Blur gives"),
+        (removal.Constant(0.5), IDS, ValueError, r"which are int32, got 0\.5"),
+        (removal.Constant(-1), IDS.astype(jnp.uint8), ValueError, "which are uint8, got -1"),
+        (removal.Constant(IDS + 0.0), jnp.ones((1, 2)), ValueError, r"one example, \(2,\), got shape"),
+        (removal.Constant(jnp.ones((2, 3))), jnp.ones((2, 3)), ValueError, r"got shape \(2, 3\)"),
+        (removal.Mean((1,)), jnp.ones((1, 3)), ValueError, "axes must be axes of an example, which has 1"),
+        (removal.Blur(1.0), jnp.ones((1, 3)), ValueError, "axes must be axes of an example"),
+        (removal.Linear(), jnp.ones((1, 3)), ValueError, "axes must be axes of an example"),
+    ],
+)  # fmt: skip
+def test_no_value_of_the_input_is_put_in(removed, x, error, message):
+    with pytest.raises(error, match=message):
+        removed(x, jnp.zeros(x.shape, bool), keys(len(x)))
+
+
+def test_integral_constants_suit_integers():
+    keep = jnp.array([[True, False, False]])
+    for value in (9.0, np.int8(9), jnp.array([9, 9, 9]), np.full((1, 3), 9.0)):
+        assert removal.Constant(value)(IDS, keep, None).tolist() == [[3, 9, 9]]

@@ -461,6 +461,12 @@ REFUSED = [
         ValueError,
         r"axis 2 of Continuity does not exist: an example has shape \(3, 4\)",
     ),
+    (
+        lambda: metrics.MaxSensitivity(perturbation=metrics.removal.Uniform()),
+        TypeError,
+        r"perturbation must be a value such as metrics\.perturbation\.Uniform",
+    ),
+    (lambda: metrics.Continuity(shifts=(1.5,)), ValueError, "shifts must be integers other than 0"),
     (lambda: metrics.Continuity(shifts=(0, 1)), ValueError, "shifts must be integers other than 0"),
     (
         lambda: metrics.Continuity(shifts=(5,))(explain, X, TARGETS),
@@ -484,3 +490,15 @@ REFUSED = [
 def test_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_scale_of_attributions_neither_overflows_nor_vanishes(scale):
+    with jax.enable_x64(False):
+        x = jnp.asarray(X, jnp.float32)
+        for made in (
+            metrics.MaxSensitivity(draws=2),
+            metrics.LocalLipschitz(draws=2, normalize="rms"),
+        ):
+            one, other = (made(lambda x, y, s=s: s * x**2, x, key=KEY) for s in (1.0, scale))
+            close(other, one, rtol=1e-5)

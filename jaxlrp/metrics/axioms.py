@@ -91,6 +91,8 @@ class NonSensitivity(FaithfulnessMetric):
     sample. It only asks whether a feature matters, not how much, and removes one at a time: a feature that
     is redundant has no effect. Both thresholds are in the units of what they are compared with.
 
+    Undefined (`nan`) where a score is `nan`.
+
     Attributes:
       features: what is removed at once.
       removal: what takes its place.
@@ -157,4 +159,5 @@ class NonSensitivity(FaithfulnessMetric):
         after = over_draws(one, shape[0], count, self.batch_size)
         idle = jnp.abs(after - before[:, None]) < self.output_epsilon
         wrong = ((jnp.abs(total) < self.epsilon) ^ idle) & self.features.present(shape)
-        return wrong.sum(axis=1).astype(total.dtype)
+        broken = jnp.isnan(before) | jnp.isnan(after).any(axis=1)
+        return jnp.where(broken, jnp.nan, wrong.sum(axis=1).astype(total.dtype))

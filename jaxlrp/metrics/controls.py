@@ -18,6 +18,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp.metrics.pooling import axes_of
+
 
 @dataclasses.dataclass(frozen=True)
 class Random:
@@ -72,7 +74,8 @@ class Contrast:
 
     def __call__(self, inputs: ArrayLike, targets: Any = None, **context: Any) -> Array:
         x = _floats(inputs, "Contrast")
-        return jnp.abs(x - x.mean(axis=_of_batch(self.axes, x.ndim), keepdims=True))
+        axes = range(x.ndim - 1) if self.axes is None else self.axes
+        return jnp.abs(x - x.mean(axis=axes_of(axes, x.ndim, "axes"), keepdims=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,13 +108,7 @@ class Edges:
 
     def __call__(self, inputs: ArrayLike, targets: Any = None, **context: Any) -> Array:
         x = _floats(inputs, "Edges")
-        assert not isinstance(self.axes, int)
-        for axis in self.axes:
-            if not -(x.ndim - 1) <= axis < x.ndim - 1:
-                raise ValueError(
-                    f"axis {axis} of controls.Edges does not exist: an example has shape {x.shape[1:]}"
-                )
-        places = _of_batch(self.axes, x.ndim)
+        places = axes_of(self.axes, x.ndim, "axes")
         squared = jnp.zeros_like(x)
         for axis in places:
             found = x
@@ -168,7 +165,3 @@ def _floats(inputs: ArrayLike, name: str) -> Array:
             "as tokens mean nothing; use controls.Random()"
         )
     return x
-
-
-def _of_batch(axes: Sequence[int] | None, ndim: int) -> tuple[int, ...]:
-    return tuple(1 + a % (ndim - 1) for a in (range(ndim - 1) if axes is None else axes))

@@ -154,8 +154,8 @@ class Blocks(Features):
     size: int | Sequence[int] = 1
 
     def __post_init__(self) -> None:
-        axes = (self.axes,) if isinstance(self.axes, int) else tuple(self.axes)
-        sizes = (self.size,) * len(axes) if isinstance(self.size, int) else tuple(self.size)
+        axes = (int(self.axes),) if np.ndim(self.axes) == 0 else tuple(self.axes)  # type: ignore[arg-type]
+        sizes = (self.size,) * len(axes) if np.ndim(self.size) == 0 else tuple(self.size)  # type: ignore[arg-type]
         if not axes or len(sizes) != len(axes):
             raise ValueError(
                 f"axes must name at least one axis, with one size for each, got axes={self.axes!r} and "

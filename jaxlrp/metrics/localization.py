@@ -17,7 +17,7 @@ from jax import Array
 from jaxlrp._checks import check_count, check_one_of
 from jaxlrp.metrics.metric import LocalizationMetric, metric
 from jaxlrp.metrics.pooling import POOLS, Pool, axes_of, pooled
-from jaxlrp.metrics.ranking import average_ranks
+from jaxlrp.metrics.statistics import mean_ranks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -295,7 +295,7 @@ class LocalizationAUC(_Pooled):
     def _of(self, values: Array, inside: Array) -> Array:
         size = inside.sum(axis=1).astype(values.dtype)
         # Mann and Whitney: the mean rank inside, less what it is if all others come after.
-        mean = jnp.where(inside, average_ranks(values), 0).sum(axis=1) / size
+        mean = jnp.where(inside, mean_ranks(values), 0).sum(axis=1) / size
         found = (mean - (size + 1) / 2) / (inside.shape[1] - size)
         return _where_ordered(values, found)
 

@@ -160,7 +160,10 @@ def meta_evaluate(
         "targets": classes,
         "masks": None if masks is None else jnp.asarray(masks),
         "context": further,
-        "key": given.as_keys(of_metric, len(x), metric.name),
+        # a metric that changes the parameters draws one model for all samples
+        "key": of_metric
+        if "variables" in metric.needs
+        else given.as_keys(of_metric, len(x), metric.name),
     }
     subject = _Subject(
         [jax.jit(_scoring(metric, explain, predict)) for explain in explainers.values()],
@@ -250,6 +253,10 @@ def _check(metric: Any, explainers: Any, spaces: Any, x: Array, masks: Any) -> N
         raise ValueError(
             f"{metric.name} does not say which direction is better, so no score can be worse; choose an "
             "option of it that does"
+        )
+    if metric.on_host:
+        raise ValueError(
+            f"{metric.name} runs on the host, so it cannot be compiled with explainers"
         )
     if "masks" in metric.needs and masks is None:
         raise TypeError(f"{metric.name} compares attributions with masks: give masks")

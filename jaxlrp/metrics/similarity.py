@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from jaxlrp._checks import check_count
 from jaxlrp.metrics.pooling import axes_of
-from jaxlrp.metrics.ranking import cosine, spearman
+from jaxlrp.metrics.statistics import cosine, spearman
 
 
 @dataclasses.dataclass(frozen=True)

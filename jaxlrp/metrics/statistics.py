@@ -1,4 +1,4 @@
-"""Correlations along the last axis, of a part of the values where asked."""
+"""Correlations and ranks along the last axis, of a part of the values where asked."""
 
 from __future__ import annotations
 
@@ -30,10 +30,21 @@ def spearman(a: Array, b: Array, where: Array | None = None) -> Array:
     return pearson(mean_ranks(a, valid), mean_ranks(b, valid), valid)
 
 
-def mean_ranks(values: Array, where: Array) -> Array:
+def cosine(a: Array, b: Array) -> Array:
+    """The cosine of the angle between two arrays (..., m), (...); `nan` where one of the two is zero."""
+
+    def unit(v: Array) -> Array:
+        # The largest first, so that squares neither overflow nor vanish.
+        v = v / jnp.abs(v).max(axis=-1, keepdims=True)
+        return v / jnp.sqrt(jnp.square(v).sum(axis=-1, keepdims=True))
+
+    return jnp.clip((unit(a) * unit(b)).sum(axis=-1), -1, 1)
+
+
+def mean_ranks(values: Array, where: Array | None = None) -> Array:
     """The rank of each value along the last axis, from 1 on; equal values share their mean rank.
 
-    Ranks are among values where `where` is true; others have no meaning.
+    Ranks are among values where `where` is true, None for all; others have no meaning.
     """
 
     def one(row: Array) -> Array:
@@ -42,7 +53,9 @@ def mean_ranks(values: Array, where: Array) -> Array:
         up_to = jnp.searchsorted(ordered, row, side="right")
         return (below + up_to + 1).astype(values.dtype) / 2
 
-    rows = jnp.where(where, values, jnp.inf).reshape(-1, values.shape[-1])
+    if where is not None:
+        values = jnp.where(where, values, jnp.inf)
+    rows = values.reshape(-1, values.shape[-1])
     return jax.vmap(one)(rows).reshape(values.shape)
 
 

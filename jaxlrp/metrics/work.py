@@ -70,11 +70,11 @@ def class_scores(outputs: Array, targets: Array | None, score: Score) -> Array:
       ValueError: if a probability of one output is asked for.
     """
     outputs = widen(outputs)
+    if score == "probability" and (targets is None or outputs.shape[1] == 1):
+        raise ValueError(
+            "predict returns one number for each sample, which has no probability: use score='logit'"
+        )
     if targets is None:
-        if score == "probability":
-            raise ValueError(
-                "predict returns one number for each sample, which has no probability: use score='logit'"
-            )
         return outputs.reshape(len(outputs))
     if score == "probability":
         outputs = jax.nn.softmax(outputs, axis=-1)

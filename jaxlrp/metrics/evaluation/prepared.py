@@ -26,6 +26,7 @@ from jaxlrp.metrics.evaluation import checks, runs, together
 from jaxlrp.metrics.evaluation.samples import Arranger, arranged
 from jaxlrp.metrics.evaluation.scorer import Goal, Result, Scorer
 from jaxlrp.metrics.evaluation.subjects import Predict, Subject, subjects
+from jaxlrp.metrics.features import Segments
 from jaxlrp.metrics.metric import Metric
 
 
@@ -112,9 +113,11 @@ def prepare(
     )  # fmt: skip
     own = {name: _first(s, source) for name, s in by_stored.items() if s.given is not None}
     checks.check_metrics(scorer, spec, given, own)
+    divided = [getattr(metric, "features", None) for metric in metrics.values()]
     arrange = Arranger(
         {name: s.given for name, s in by_stored.items() if s.given is not None},
         min(classes, default=None), any(goal.kind == "given" for goal in goals.values()),
+        min((f.number for f in divided if isinstance(f, Segments) and f.number), default=None),
     )  # fmt: skip
     options = runs.Options(given, preprocess, batch_size, limit, progress, read, compute, store)
     return Prepared(stored, folders, scorer, source, arrange, options)

@@ -22,23 +22,32 @@ class Arranger:
       given: for each explainer with attributions, from the position and the id of a sample to those.
       classes: number of classes that targets may have; None for targets that are not classes.
       targets: whether targets of the data are used.
+      segments: how many segments a sample may have; None where no metric uses those of the data.
     """
 
     given: Mapping[str, Callable[[int, Id], np.ndarray]]
     classes: int | None
     targets: bool
+    segments: int | None = None
 
     def __call__(self, sample: Sample, position: int) -> Sample:
         """The sample with its extras by name: "number", "context", "label", "mask", "attributions".
 
         Raises:
-          ValueError, LookupError: if its target is out of range, or it has no attributions.
+          ValueError, LookupError: if its target or a segment is out of range, or it has no attributions.
         """
         extra = dict(sample.extra)
         found: dict[str, Any] = {"number": number_of(sample.id)}
         for name in (MASK, SEGMENTS):
             if name in extra:
                 found[name] = extra.pop(name)
+        if self.segments is not None and SEGMENTS in found:
+            largest = int(np.max(found[SEGMENTS]))
+            if largest >= self.segments:
+                raise ValueError(
+                    f"segment {largest} is out of range: metrics have Segments with "
+                    f"number={self.segments}"
+                )
         found["context"] = extra
         if self.targets:
             if self.classes is not None and not 0 <= int(sample.target) < self.classes:

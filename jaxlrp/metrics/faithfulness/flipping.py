@@ -30,7 +30,8 @@ class PixelFlipping(CurveMetric):
     The area between the curves does not reward a removal that destroys any input, since both curves fall
     then. All depend on the removal: what is left may be unlike anything that the model was trained on.
 
-    Undefined (`nan`) where attributions of all features are equal, because there is no order.
+    Undefined (`nan`) where attributions of all features are equal, because there is no order, and where a
+    sample has no more features than `step`, all of which go at once.
 
     Attributes:
       features: what is removed at once.
@@ -77,7 +78,8 @@ class PixelFlipping(CurveMetric):
             found = mean_of((lerf - morf)[:, 1:], counted)
         else:
             found = area(self._curve(case, self.order)[:, 1:], counted[:, 1:])
-        return jnp.where(self._ordered(case), found, jnp.nan)
+        defined = self._ordered(case) & (self._own(case) > self.step)
+        return jnp.where(defined, found, jnp.nan)
 
 
 @metric
@@ -92,7 +94,8 @@ class RegionPerturbation(CurveMetric):
     regions first, lower with the least relevant first; with random order it is the baseline to compare
     with. It rewards attributions whose regions fit the blocks, and replacements unlike any data.
 
-    Undefined (`nan`) where attributions of all regions are equal, unless the order is random.
+    Undefined (`nan`) where attributions of all regions are equal, unless the order is random, and where a
+    sample has no region.
 
     Attributes:
       features: the regions, by default 8 x 8 patches of (height, width, channels).
@@ -154,7 +157,8 @@ class RegionPerturbation(CurveMetric):
         counted = self._counted(case)
         fallen = jnp.where(counted, curve[:, :1] - curve[:, 1:], 0).sum(axis=1)
         found = fallen / (counted.sum(axis=1) + 1).astype(fallen.dtype)
-        return found if self.order == "random" else jnp.where(self._ordered(case), found, jnp.nan)
+        defined = self._own(case) > 0 if self.order == "random" else self._ordered(case)
+        return jnp.where(defined, found, jnp.nan)
 
 
 @metric

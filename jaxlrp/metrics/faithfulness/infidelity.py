@@ -43,6 +43,8 @@ class Infidelity(ScoreMetric):
 
     Raises:
       TypeError: in a call, if kind is "sensitivity" and inputs are integers, which have no difference.
+      ValueError: in a call, if kind is "sensitivity" and attributions do not have the shape of the inputs,
+        such as one value for all channels.
 
     References:
       Yeh et al. (2019), https://arxiv.org/abs/1901.09392
@@ -78,9 +80,15 @@ class Infidelity(ScoreMetric):
                 f"the change of inputs must be a number, but inputs are {dtype}: for ids of tokens give "
                 'relevance, and Infidelity(kind="relevance")'
             )
+        shape, whole = arguments.attributions.shape, arguments.inputs.shape
+        if self.kind == "sensitivity" and shape != whole:
+            raise ValueError(
+                f"attributions must have the shape of the inputs, {whole}, since each change of an input "
+                f"is multiplied by its own, got {shape}"
+            )
 
     def _compute(self, case: Case) -> Array:
-        count = self.features.count(case.inputs.shape)
+        count = self._totals(case).shape[1]  # which also checks that they tell features apart
         index = jnp.broadcast_to(jnp.arange(count), (len(case.inputs), count))
         place = self.features.spread(index, case.inputs.shape, absent=-1)
 

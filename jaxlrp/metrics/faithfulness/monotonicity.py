@@ -25,7 +25,8 @@ class Monotonicity(ScoreMetric):
     Higher is better. "all" is 1 for few explanations of inputs with many features, since a single small
     fall makes it 0; a model whose output hardly changes is called monotone.
 
-    Undefined (`nan`) where attributions of all features are equal, and where there is a single step.
+    Undefined (`nan`) where attributions of all features are equal, where there is a single step, and where
+    a score is `nan`.
 
     Attributes:
       features: what is put back at once.
@@ -75,4 +76,5 @@ class Monotonicity(ScoreMetric):
         steps = counted.sum(axis=1)
         share = rises.sum(axis=1).astype(scores.dtype) / steps.astype(scores.dtype)
         found = share if self.summary == "share" else (share == 1).astype(scores.dtype)
-        return jnp.where(self._ordered(case) & (steps > 0), found, jnp.nan)
+        defined = self._ordered(case) & (steps > 0) & ~jnp.isnan(scores).any(axis=1)
+        return jnp.where(defined, found, jnp.nan)

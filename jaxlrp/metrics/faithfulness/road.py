@@ -52,7 +52,8 @@ class ROAD(RemovalMetric):
 
     Imputation hides best what is smooth; a model may still react to its smoothness.
 
-    Undefined (`nan`) where attributions of all features are equal, because there is no order.
+    Undefined (`nan`) where attributions of all features are equal, because there is no order, and where an
+    output is `nan`.
 
     Attributes:
       features: what is removed at once, by default the pixels of (height, width, channels).
@@ -138,9 +139,9 @@ class ROAD(RemovalMetric):
         place = self._place(case, self._totals(case), order == "morf")
         found = self._after(
             case, keep_last(place, removed), len(self.percentages),
-            lambda r: r.outputs.argmax(axis=1) == case.targets_of(r.sample),
+            lambda r: _hit(r.outputs, case.targets_of(r.sample), case.attributions.dtype),
         )  # fmt: skip
-        return found.astype(case.attributions.dtype).mean(axis=2)
+        return found.mean(axis=2)
 
     def _compute(self, case: Case) -> Array:
         if self.order == "between":
@@ -148,3 +149,9 @@ class ROAD(RemovalMetric):
         else:
             found = self._hits(case, self.order)
         return jnp.where(self._ordered(case), found.mean(axis=1), jnp.nan)
+
+
+def _hit(outputs: Array, targets: Array | None, dtype: jnp.dtype) -> Array:
+    """1 where the target has the largest output, else 0, (b,); `nan` where an output is `nan`."""
+    hit = (outputs.argmax(axis=1) == targets).astype(dtype)
+    return jnp.where(jnp.isnan(outputs).any(axis=1), jnp.nan, hit)

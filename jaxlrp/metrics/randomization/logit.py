@@ -108,14 +108,16 @@ class RandomLogit(Metric):
     def _scored(self, case: Explained) -> tuple[Array, Any]:
         assert case.keys is not None
         assert case.targets is not None
+        # Small types of targets, such as uint8, may not hold every class.
+        targets = case.targets.astype(int)
         drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.classes - 1))(case.keys)
-        other = drawn.astype(case.targets.dtype)
-        other = other + (other >= case.targets).astype(other.dtype)
+        other = drawn.astype(targets.dtype)
+        other = other + (other >= targets).astype(other.dtype)
 
         def compared(items: Any) -> Array:
             x, first, second, named = items
             found = [given.as_attributions(case.explain(x, y, **named), x) for y in (first, second)]
             return self.similarity(*found)
 
-        items = case.inputs, case.targets, other, case.context
+        items = case.inputs, targets, other, case.context
         return in_batches(compared, items, self.batch_size), None

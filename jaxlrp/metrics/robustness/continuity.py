@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxlrp._checks import check_count, check_one_of
@@ -62,7 +63,10 @@ class Continuity(RobustnessMetric):
         check_count("batch_size", self.batch_size)
         if self.shifts is not None:
             object.__setattr__(self, "shifts", tuple(self.shifts))
-            if not self.shifts or any(s == 0 for s in self.shifts):
+            whole = all(
+                isinstance(s, (int, np.integer)) and not isinstance(s, bool) for s in self.shifts
+            )
+            if not self.shifts or not whole or 0 in self.shifts:
                 raise ValueError(
                     f"shifts must be integers other than 0, at least one, got {self.shifts!r}"
                 )

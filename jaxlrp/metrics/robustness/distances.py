@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import jax.numpy as jnp
@@ -13,7 +14,11 @@ NORMALIZE = ("none", "max", "rms")
 
 def norm(values: Array) -> Array:
     """The Euclidean norm of each sample, (b,), of values (b, ...)."""
-    return jnp.sqrt(jnp.square(values).reshape(len(values), -1).sum(axis=1))
+    flat = values.reshape(len(values), -1)
+    largest = jnp.abs(flat).max(axis=1)
+    # In units of the largest, so that squares neither overflow nor vanish.
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return unit * jnp.sqrt(jnp.square(flat / unit[:, None]).sum(axis=1))
 
 
 def relative_norm(new: Array, old: Array, epsilon: float | Array) -> Array:
@@ -35,6 +40,6 @@ def normalized(attributions: Array, by: Normalize) -> Array:
     if by == "none":
         return attributions
     flat = attributions.reshape(len(attributions), -1)
-    unit = jnp.abs(flat).max(axis=1) if by == "max" else jnp.sqrt(jnp.square(flat).mean(axis=1))
+    unit = jnp.abs(flat).max(axis=1) if by == "max" else norm(flat) / math.sqrt(flat.shape[1])
     unit = jnp.where(unit > 0, unit, 1)
     return attributions / unit.reshape(-1, *(1,) * (attributions.ndim - 1))

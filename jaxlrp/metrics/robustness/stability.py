@@ -122,7 +122,7 @@ class StabilityMetric(RobustnessMetric):
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def __post_init__(self) -> None:
-        if isinstance(self.perturbation, (int, float, type)):
+        if not isinstance(self.perturbation, Perturbation):
             raise TypeError(
                 "perturbation must be a value such as metrics.perturbation.Uniform(-0.2, 0.2), got "
                 f"{self.perturbation!r}"
