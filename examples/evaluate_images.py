@@ -5,9 +5,9 @@
 A league table of composites, baselines and controls. The controls know nothing of the network: random
 numbers, the contrast of the input, and its edges.
 
-Each picture is a stamp of the drawing program Tux Paint, pasted on a photograph at a random place; its alpha
-channel is an exact mask of the object. A picture counts if EfficientNet-Lite0 gives the class of the stamp a
-probability above .04; each stamp counts once. The logit of its class is explained. Metrics:
+Each picture is a stamp of the drawing program Tux Paint, pasted on a photograph at a random place; its
+alpha channel is an exact mask of the object. A picture counts if EfficientNet-Lite0 gives the class of the
+stamp a probability above .04; each stamp counts once. The logit of its class is explained. Metrics:
 
     faithfulness         area between the curves of pixel flipping, patches of 16 x 16 replaced by the mean
     faithfulness, blur   the same, patches replaced by a blurred picture: does the order of explainers stay?
