@@ -16,9 +16,9 @@ the sentence) have a meaning; a feature is a word. Metrics:
     sparseness           Gini index of the relevance of words
 
 Ratings are those of VADER's lexicon (Hutto and Gilbert, 2014, https://doi.org/10.1609/icwsm.v8i1.14550),
-which neither the network nor the classifier has seen. A snippet counts if one of its words has a rating with
-the sign of the predicted class. Other words speak for a class as well, and context reverses some, so no
-explanation should reach 1.
+which neither the network nor the classifier has seen. A snippet counts if one of its words has a rating
+with the sign of the predicted class. Other words speak for a class as well, and context reverses some, so
+no explanation should reach 1.
 
 Nothing was tuned on these snippets: an epsilon of 0.1 was chosen on training snippets in text_sentiment.py,
 the noise is a tenth of the spread of embeddings of training snippets, and the rest are defaults.
@@ -37,8 +37,8 @@ The whole run takes long without a GPU; it continues where it was stopped:
     python examples/evaluate_text.py
 
 Writes the table (.md), the scores of all snippets (.csv) and a figure (.png). Exits with code 1 if AttnLRP
-is not more faithful than random numbers, or ranks rated words no higher. --quick takes eight snippets and
-five explainers, and has no meta-evaluation.
+is not more faithful than random numbers, or ranks rated words no higher. --quick takes four snippets and five
+explainers, and has no meta-evaluation.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ from jax import Array
 from sklearn.linear_model import LogisticRegression
 
 import jaxlrp as lrp
-from concepts_text import LENGTH, Snippets, snippets
+from concepts_text import LENGTH, Snippets, by_batch, snippets
 from jaxlrp import baselines, metrics
 from jaxlrp.metrics import features, perturbation, removal
 from jaxlrp.pretrained import Pretrained, minilm
 from league import beats_chance, meta_table, report
-from text_sentiment import COMPOSITES, MASK, SDIST, compiled, in_batches, read, sentiment
+from text_sentiment import COMPOSITES, MASK, SDIST, compiled, read, sentiment
 
-SNIPPETS, OF_META = 256, 64
+SNIPPETS, OF_META, FEW = 256, 64, 4
 OURS, GRADIENT = "AttnLRP", "gradient x input"
 
 
@@ -139,9 +139,10 @@ def all_metrics(
     sensitivity = metrics.AvgSensitivity(
         perturbation=perturbation.Normal(noise), draws=2 if quick else 20, batch_size=64
     )
+    flip = {"features": words, "step": 8 if quick else 1}
     return {
-        "faithfulness": metrics.PixelFlipping(features=words, removal=removal.Constant(mask)),
-        "faithfulness, zero": metrics.PixelFlipping(features=words),
+        "faithfulness": metrics.PixelFlipping(removal=removal.Constant(mask), **flip),
+        "faithfulness, zero": metrics.PixelFlipping(removal=removal.Constant(0.0), **flip),
         "rated mass": metrics.RelevanceMass(channels=-1),
         "rated rank": metrics.RelevanceRank(channels=-1),
         "sensitivity": sensitivity,
@@ -153,7 +154,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(f"{SDIST}.tar.gz"))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("examples/output"))
-    parser.add_argument("--quick", action="store_true", help="eight snippets, five explainers")
+    parser.add_argument("--quick", action="store_true", help="four snippets, five explainers")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "evaluate_text"
@@ -162,23 +163,22 @@ def main() -> int:
 
     order = np.random.default_rng(0).permutation(len(reviews.good))
     train, test = np.split(order, [int(0.8 * len(order))])
-    train = train[:300] if arguments.quick else train
-    ids, mask, _ = net.preprocess(reviews.snippets[train])
-    embeddings = in_batches(compiled(net, net.model.apply), ids, mask)
-    head = LogisticRegression(max_iter=1000).fit(embeddings, reviews.good[train])
-    spread = float(embedded(net, ids)[mask == 1].std())
+    train, test = (train[:200], test[:20]) if arguments.quick else (train, test)
+    seen = snippets(net, reviews, train, len(train))
+    embeddings = by_batch(compiled(net, net.model.apply), seen.ids, seen.mask)
+    head = LogisticRegression(max_iter=1000).fit(embeddings, seen.good)
+    spread = float(embedded(net, seen.ids)[seen.mask == 1].std())
 
     predict = classifier(net, head)
-    some = snippets(net, reviews, test, 12 if arguments.quick else SNIPPETS)
-    data = data_of(net, predict, some)
+    data = data_of(net, predict, snippets(net, reviews, test, SNIPPETS))
     if arguments.quick:
-        data = {name: values[:8] for name, values in data.items()}
+        data = {name: values[:FEW] for name, values in data.items()}
     vector = embedded(net, np.array(MASK))
     methods = explainers(predict, vector, arguments.quick)
     chosen = all_metrics(data["segments"], vector, 0.1 * spread, arguments.quick)
     found = metrics.evaluate(
         methods | controls(), chosen, data, args=(net.variables,), key=jax.random.key(1),
-        batch_size=8 if arguments.quick else 32,
+        batch_size=FEW if arguments.quick else 32,
         output=None if arguments.quick else path.with_name("evaluate_text_scores"),
     )  # fmt: skip
 
