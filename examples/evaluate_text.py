@@ -37,8 +37,8 @@ The whole run takes long without a GPU; it continues where it was stopped:
     python examples/evaluate_text.py
 
 Writes the table (.md), the scores of all snippets (.csv) and a figure (.png). Exits with code 1 if AttnLRP
-is not more faithful than random numbers, or ranks rated words no higher. --quick takes four snippets and five
-explainers, and has no meta-evaluation.
+is not more faithful than random numbers, or ranks rated words no higher. --quick takes four snippets and
+five explainers, and has no meta-evaluation.
 """
 
 from __future__ import annotations
