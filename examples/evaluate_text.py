@@ -82,12 +82,8 @@ def embedded(net: Pretrained, ids: Any) -> np.ndarray:
     return np.asarray(net.model.apply(net.variables, ids, method="embed"))
 
 
-def data_of(
-    net: Pretrained, predict: Callable[..., Array], some: Snippets
-) -> dict[str, np.ndarray]:
+def data_of(net: Pretrained, target: np.ndarray, some: Snippets) -> dict[str, np.ndarray]:
     """Snippets with rated words of the predicted class, as data for `metrics.evaluate`."""
-    inputs = embedded(net, some.ids)
-    target = np.asarray(jax.jit(predict)(net.variables, inputs, some.mask)).argmax(-1)
     segments = np.full(some.ids.shape, -1)  # [CLS], [SEP] and padding are no words
     for row, sentence in zip(segments, some.words, strict=True):
         for i, word in enumerate(sentence):
@@ -95,7 +91,7 @@ def data_of(
     rated = np.where(target[:, None] == 1, some.rating > 0, some.rating < 0)
     data = {
         "id": np.arange(len(target)),
-        "input": inputs,
+        "input": embedded(net, some.ids),
         "target": target,
         "attention": some.mask,
         "mask": rated[..., None],
@@ -161,14 +157,18 @@ def main() -> int:
 
     order = np.random.default_rng(0).permutation(len(reviews.good))
     train, test = np.split(order, [int(0.8 * len(order))])
-    train, test = (train[:200], test[:20]) if arguments.quick else (train, test)
-    seen = snippets(net, reviews, train, len(train))
-    embeddings = by_batch(compiled(net, net.model.apply), seen.ids, seen.mask)
-    head = LogisticRegression(max_iter=1000).fit(embeddings, seen.good)
+    if arguments.quick:
+        train, test = train[:200], test[:60]
+    seen = snippets(net, reviews, train, 128 if arguments.quick else len(train))
+    some = snippets(net, reviews, test, 32 if arguments.quick else SNIPPETS)
+    embed = compiled(net, net.model.apply)
+    head = LogisticRegression(max_iter=1000).fit(by_batch(embed, seen.ids, seen.mask), seen.good)
+    target = head.predict(by_batch(embed, some.ids, some.mask)).astype(int)
+    print(f"accuracy on {len(target)} held-out snippets: {np.mean(target == some.good):.3f}")
     spread = float(embedded(net, seen.ids)[seen.mask == 1].std())
 
     predict = classifier(net, head)
-    data = data_of(net, predict, snippets(net, reviews, test, SNIPPETS))
+    data = data_of(net, target, some)
     if arguments.quick:
         data = {name: values[:FEW] for name, values in data.items()}
     vector = embedded(net, np.array(MASK))
