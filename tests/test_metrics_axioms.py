@@ -182,6 +182,22 @@ def test_not_finite():
         )
 
 
+def test_float32():
+    with jax.enable_x64(False):
+        x, a = X.astype(np.float32), A.astype(np.float32)
+
+        def single(x):
+            h = jnp.tanh(x.reshape(len(x), -1) @ W1.astype(np.float32) + B1.astype(np.float32))
+            return h @ W2.astype(np.float32) + B2.astype(np.float32)
+
+        found = metrics.Completeness(residual="signed")(single, x, a, TARGETS.astype(np.int32))
+        count = metrics.NonSensitivity(score="logit")(single, x, a, TARGETS.astype(np.int32))
+    assert found.dtype == count.dtype == np.float32
+    close(found, A.sum(axis=(1, 2)) - score(X) + score(np.zeros_like(X)), rtol=1e-5)
+    groups = [[i] for i in range(12)]
+    np.testing.assert_array_equal(count, non_sensitivity(A, groups, 0.0, 1e-5, False))
+
+
 VARIABLES = {"first": {"kernel": W1, "bias": B1}, "second": {"kernel": W2, "bias": B2}}
 
 

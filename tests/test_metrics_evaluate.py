@@ -125,7 +125,11 @@ def test_scores_do_not_depend_on_batches_or_order():
     other = evaluate(explainers, [Drawn()], mixed, key=jax.random.key(1), batch_size=3)
     assert other.ids == whole.ids[::-1]
     np.testing.assert_allclose(other.scores[..., ::-1], whole.scores, rtol=1e-5)
-    assert len(np.unique(whole.scores[0])) == len(x)
+    logits = np.asarray(runs.network(runs.weights(), x))[np.arange(len(x)), y]
+    drawn = whole.scores[0, 0] - logits
+    assert len(np.unique(drawn.round(3))) == len(x)
+    assert drawn.min() > -1e-4
+    assert drawn.max() < 1 + 1e-4
     again = evaluate(explainers, [Drawn()], data, key=jax.random.key(2), batch_size=len(x))
     assert not np.allclose(again.scores, whole.scores)
 
@@ -240,6 +244,32 @@ def test_metrics_that_compare_samples_see_the_whole_set():
     np.testing.assert_allclose(found.of("LRP", "Sufficiency"), direct, rtol=1e-5)
 
 
+def test_robustness_metrics_share_a_pass():
+    calls = []
+
+    def explain(x, y):
+        calls.append(len(x))
+        return x**2
+
+    own = {"draws": 3, "batch_size": 64}
+    chosen = [
+        metrics.MaxSensitivity(**own), metrics.AvgSensitivity(**own),
+        metrics.RelativeInputStability(perturbation=metrics.MaxSensitivity().perturbation, **own),
+    ]  # fmt: skip
+    more = {
+        "args": (),
+        "key": jax.random.key(0),
+        "predict": lambda x: runs.network(runs.weights(), x),
+    }
+    apart = [evaluate({"f": explain}, [one], **more) for one in chosen]
+    alone, calls[:] = len(calls), []
+    found = evaluate({"f": explain}, chosen, **more)
+    assert len(calls) < alone
+    for j, one in enumerate(apart):
+        np.testing.assert_allclose(found.scores[0, j], one.scores[0, 0], rtol=1e-5)
+    assert (found.scores[0, 0] > found.scores[0, 1]).all()
+
+
 def test_curves_are_those_of_the_metric():
     x, y = runs.samples()
     weights, flip = runs.weights(), metrics.PixelFlipping(step=3)
@@ -259,43 +289,43 @@ X, Y = runs.samples()
 FLIP = metrics.PixelFlipping()
 ONLY = {"LRP": runs.EXPLAIN}
 REFUSED = {
-    "no explainer": (dict(explainers={}), ValueError, "explainers is empty"),
-    "a list": (dict(explainers=[runs.EXPLAIN]), TypeError, "explainers must be a dictionary"),
-    "no explainer at all": (dict(explainers={"a": 3}), TypeError, r"explainers\['a'\] must be"),
-    "no metric": (dict(chosen=[]), ValueError, "metrics is empty"),
-    "a class": (dict(chosen=[metrics.PixelFlipping]), TypeError, r"write PixelFlipping\(\)"),
-    "twice": (dict(chosen=[FLIP, FLIP]), ValueError, "several PixelFlipping: give a dictionary"),
-    "alike": (dict(chosen={"a b": FLIP, "a-b": FLIP}), ValueError, "'a b' and 'a-b', which would"),
-    "no masks": (dict(chosen=[Inside()]), ValueError, "'Inside' needs masks, but data has none"),
+    "no explainer": ({"explainers": {}}, ValueError, "explainers is empty"),
+    "a list": ({"explainers": [runs.EXPLAIN]}, TypeError, "explainers must be a dictionary"),
+    "no explainer at all": ({"explainers": {"a": 3}}, TypeError, r"explainers\['a'\] must be"),
+    "no metric": ({"chosen": []}, ValueError, "metrics is empty"),
+    "a class": ({"chosen": [metrics.PixelFlipping]}, TypeError, r"write PixelFlipping\(\)"),
+    "twice": ({"chosen": [FLIP, FLIP]}, ValueError, "several PixelFlipping: give a dictionary"),
+    "alike": ({"chosen": {"a b": FLIP, "a-b": FLIP}}, ValueError, "'a b' and 'a-b', which would"),
+    "no masks": ({"chosen": [Inside()]}, ValueError, "'Inside' needs masks, but data has none"),
     "masks of numbers": (
-        dict(chosen=[Inside()], data={"input": X, "target": Y, "mask": X}),
+        {"chosen": [Inside()], "data": {"input": X, "target": Y, "mask": X}},
         ValueError, "the metric 'Inside' of 'LRP' cannot be computed: TypeError: masks must be booleans",
     ),
-    "no key": (dict(chosen=[Drawn()]), TypeError, "'Drawn' draws random numbers: give key="),
-    "a key that is none": (dict(chosen=[Drawn()], key=3), TypeError, "key must be one key"),
-    "no targets": (dict(data=X), ValueError, "data has no targets, but the model of 'LRP' has 3"),
-    "a class too many": (dict(target=3), IndexError, "target 3 is out of range: the model has 3"),
-    "no class": (dict(target=lrp.targets.Contrast(0)), TypeError, "target must be None, a class"),
+    "no key": ({"chosen": [Drawn()]}, TypeError, "'Drawn' draws random numbers: give key="),
+    "a key that is none": ({"chosen": [Drawn()], "key": 3}, TypeError, "key must be one key"),
+    "no targets": ({"data": X}, ValueError, "data has no targets, but the model of 'LRP' has 3"),
+    "a class too many": ({"target": 3}, IndexError, "target 3 is out of range: the model has 3"),
+    "no class": ({"target": lrp.targets.Contrast(0)}, TypeError, "target must be None, a class"),
     "no model": (
-        dict(explainers={"f": controls.Random()}), ValueError, "needs the model, which 'f' does not",
+        {"explainers": {"f": controls.Random()}}, ValueError, "needs the model, which 'f' does not",
     ),
     "given attributions": (
-        dict(explainers={"a": X}, chosen=[metrics.MaxSensitivity()], key=jax.random.key(0)),
+        {"explainers": {"a": X}, "chosen": [metrics.MaxSensitivity()], "key": jax.random.key(0)},
         ValueError, "'MaxSensitivity' explains changed inputs, but 'a' is given as attributions",
     ),
     "attributions of another shape": (
-        dict(explainers={"a": X[:, :2], **ONLY}), ValueError, "explainer 'a' .* attributions must have the shape",
+        {"explainers": {"a": X[:, :2], **ONLY}}, ValueError, "explainer 'a' .* attributions must have",
     ),
-    "no arguments": (dict(args=()), TypeError, "args must hold the 1 arguments before"),
+    "no arguments": ({"args": ()}, TypeError, "args must hold the 1 arguments before"),
     "another model": (
-        dict(data=(X[:, :2], Y)), ValueError, "the model of 'LRP' cannot be computed: TypeError",
+        {"data": (X[:, :2], Y)}, ValueError, "the model of 'LRP' cannot be computed: TypeError",
     ),
     "no images": (
-        dict(chosen=[metrics.PixelFlipping(features=metrics.features.Blocks((0, 5)))]),
+        {"chosen": [metrics.PixelFlipping(features=metrics.features.Blocks((0, 5)))]},
         ValueError, "'PixelFlipping' of 'LRP' cannot be computed: ValueError: axis 5 of features.Blocks",
     ),
     "segments apart": (
-        dict(chosen=[metrics.PixelFlipping(features=metrics.features.Segments(np.zeros(X.shape, int)))]),
+        {"chosen": [metrics.PixelFlipping(features=metrics.features.Segments(np.zeros(X.shape, int)))]},
         ValueError, 'give data as a dictionary with "segments"',
     ),
 }  # fmt: skip
@@ -468,7 +498,8 @@ def test_the_command_line(tmp_path, capsys):
         image = rng.integers(0, 255, (6, 6, 3), np.uint8)
         Image.fromarray(image).save(tmp_path / "photos" / f"{i}.png")
     words = [
-        "evaluate", str(tmp_path / "photos"), "-o", str(tmp_path / "report"), "--model", "test_dataset:tiny",
+        "evaluate", str(tmp_path / "photos"), "-o", str(tmp_path / "report"),
+        "--model", "test_dataset:tiny",
         "--composite", "all_epsilon", "--patch", "2", "--batch-size", "2", "--progress", "none",
         "--metric", "sparseness",
     ]  # fmt: skip

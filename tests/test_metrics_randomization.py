@@ -405,13 +405,13 @@ def test_bad_input(call, error, message):
 
 
 class Classifier(nn.Module):
-    """A convolutional network for handwritten digits."""
+    """A small network for handwritten digits."""
 
     @nn.compact
     def __call__(self, x):
-        x = nn.relu(nn.Conv(16, (3, 3))(x))
-        x = nn.relu(nn.Conv(32, (3, 3), strides=2)(x))
-        x = nn.relu(nn.Dense(64)(x.reshape(len(x), -1)))
+        x = x.reshape(len(x), -1)
+        for width in (64, 64, 32):
+            x = nn.relu(nn.Dense(width)(x))
         return nn.Dense(10)(x)
 
 
@@ -461,7 +461,7 @@ def explanation(name):
 
 
 def test_mprt_of_digits():
-    # Measured: z+ in all layers .99 .99 .95 .89, epsilon .48 .41 .38 .36, gradient .31 .18 .14 .13.
+    # Measured: z+ in all layers 1 1 .99 .74, epsilon .35 .37 .33 .29, gradient .08 .13 .06 .02.
     model, variables, x, y = digits()
     test = metrics.MPRT(model=model, control=explanation("input times gradient"))
     found = {
@@ -469,16 +469,16 @@ def test_mprt_of_digits():
         for name in ("z+", "epsilon", "gradient")
     }
     mean = {name: np.asarray(s.classical).mean(0) for name, s in found.items()}
-    assert found["z+"].layers == ("Dense_1", "Dense_0", "Conv_1", "Conv_0")
+    assert found["z+"].layers == ("Dense_3", "Dense_2", "Dense_1", "Dense_0")
     assert mean["z+"][0] > 0.9
-    assert np.all(mean["z+"] > mean["epsilon"] + 0.25)
-    assert np.all(mean["epsilon"] > mean["gradient"] + 0.08)
+    assert np.all(mean["z+"] > mean["epsilon"] + 0.2)
+    assert np.all(mean["epsilon"] > mean["gradient"] + 0.12)
     # The classical reading has the gradient before epsilon. Input times gradient, which equals epsilon in a
-    # ReLU network, is as similar: the forward pass accounts for all of epsilon's, and for half of z+'s.
+    # ReLU network, is as similar: the forward pass accounts for all of epsilon's, and for a third of z+'s.
     corrected = {name: np.asarray(s.corrected).mean() for name, s in found.items()}
     assert abs(corrected["epsilon"]) < 0.02
     assert corrected["z+"] > 0.3
-    assert corrected["gradient"] < 0.05
+    assert corrected["gradient"] < -0.13
 
 
 @pytest.mark.slow
@@ -491,8 +491,8 @@ def test_two_random_models_account_for_what_remains():
 
 
 def test_random_logit_and_sparseness_of_digits():
-    # Measured: |rank correlation| of two classes z+ .99, epsilon .46, gradient .30; Gini epsilon .58,
-    # gradient .48, noise .41.
+    # Measured: rank correlation of magnitudes for two classes z+ 1.00, epsilon .37, gradient .16; Gini
+    # epsilon .50, gradient .41, noise .40.
     _, variables, x, y = digits()
     magnitude = metrics.RandomLogit(classes=10, similarity=Spearman(absolute=True))
     logit, gini = {}, {"noise": metrics.Sparseness()(jax.random.normal(KEY, x.shape)).mean()}
@@ -502,17 +502,18 @@ def test_random_logit_and_sparseness_of_digits():
         gini[name] = metrics.Sparseness()(explain(x, y)).mean()
     assert logit["z+"] > 0.9
     assert max(logit["epsilon"], logit["gradient"]) < 0.7
-    assert gini["epsilon"] > gini["gradient"] + 0.05 > gini["noise"] + 0.08
+    assert gini["epsilon"] > gini["gradient"] + 0.045
+    assert gini["epsilon"] > gini["noise"] + 0.05
 
 
 @pytest.mark.slow
 def test_efficient_mprt_of_digits():
+    # Measured, with two keys: epsilon .017 .011, input times gradient the same, z+ .003 -.002.
     model, variables, x, y = digits()
     test = metrics.EfficientMPRT(model=model)
     score = {
-        name: test(explanation(name), variables, x, y, key=jax.random.key(5))
-        for name in ("epsilon", "input times gradient")
+        name: np.mean(test(explanation(name), variables, x, y, key=jax.random.key(5)))
+        for name in ("epsilon", "input times gradient", "z+")
     }
-    assert score["epsilon"].mean() > 0
-    difference = np.mean(score["epsilon"]) - np.mean(score["input times gradient"])
-    assert abs(difference) < 0.01
+    assert abs(score["epsilon"] - score["input times gradient"]) < 0.002
+    assert score["epsilon"] > score["z+"] + 0.007

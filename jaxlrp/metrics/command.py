@@ -1,4 +1,4 @@
-"""The command of evaluation: `jaxlrp evaluate photos/ --composite A --composite B --metric M -o report/`."""
+"""The command of evaluation: `jaxlrp evaluate photos/ --composite A --composite B -o report/`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     """
     parser = commands.add_parser(
         "evaluate", help="score explanations of a model on a data set by several metrics",
-        description="Scores composites, baselines and controls by metrics, and writes table.md, scores.csv and "
-        "figures. Run the same command again to continue after an interruption, or with more images, "
+        description="Scores composites, baselines and controls by metrics, and writes table.md, scores.csv "
+        "and figures. Run the same command again to continue after an interruption, or with more images, "
         "composites or metrics.",
     )  # fmt: skip
     parser.add_argument(
@@ -45,7 +45,8 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     )
     parser.add_argument(
         "--model", default="efficientnet-lite0",
-        help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained (default: %(default)s)",
+        help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained "
+        "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--composite", action="append",

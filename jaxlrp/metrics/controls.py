@@ -2,8 +2,8 @@
 
     metrics.evaluate({"LRP": explain, **metrics.controls.standard(axes=(0, 1))}, ...)
 
-Where input contrast or edges score as well as an explanation, the metric rewards what the input looks like, not
-what the model uses.
+Where input contrast or edges score as well as an explanation, the metric rewards what the input looks
+like, not what the model uses.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from jax.typing import ArrayLike
 class Random:
     """Normal random numbers.
 
-    They are drawn from the numbers of the sample itself: the same input always gets the same attributions, in
-    whatever batch it is, and another one, however little it differs, gets others.
+    They are drawn from the numbers of the sample itself: the same input always gets the same
+    attributions, in whatever batch it is, and another one, however little it differs, gets others.
 
     Attributes:
       seed: an integer.

@@ -1,7 +1,7 @@
 """Figures of an evaluation: bars, radar, critical differences, curves.
 
-All functions draw with matplotlib, ``pip install "jaxlrp[plot]"``, and return a Figure that needs no display and
-is not registered with pyplot; a notebook shows it, a script saves it with ``savefig``.
+All functions draw with matplotlib, ``pip install "jaxlrp[plot]"``, and return a Figure that needs no
+display and is not registered with pyplot; a notebook shows it, a script saves it with ``savefig``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def bars(table: Table, *, title: str | None = None) -> Figure:
         ax.barh(places, shown, height=0.7, color=[_BEST if b else _OTHER for b in best])
         known = np.isfinite(value)
         ax.errorbar(
-            shown[known], places[known], xerr=ends[:, known], fmt="none", ecolor="0.2", elinewidth=1, capsize=2
+            shown[known], places[known], xerr=ends[:, known], fmt="none", ecolor="0.2", elinewidth=1,
+            capsize=2,
         )  # fmt: skip
         for i in np.flatnonzero(~known):
             ax.text(
@@ -84,8 +85,9 @@ def bars(table: Table, *, title: str | None = None) -> Figure:
 def radar(table: Table, *, title: str | None = None) -> Figure:
     """A polygon for each explainer: each metric is an axis, from the worst explainer to the best.
 
-    Only the order and relative distances among these explainers can be seen; `bars` shows the scores. Metrics
-    without a better direction are left out, and so are explainers that one of the others does not score.
+    Only the order and relative distances among these explainers can be seen; `bars` shows the scores.
+    Metrics without a better direction are left out, and so are explainers that one of the others does
+    not score.
 
     Args:
       table: of an evaluation, `evaluation.table()`, with at least three metrics that have a direction.

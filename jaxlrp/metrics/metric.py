@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 import jax
@@ -44,8 +44,8 @@ class Metric(abc.ABC):
         better.
       bounds: the least and the largest score that is possible.
       needs: names of the arguments of a call, in their order.
-      compares_samples: whether the score of a sample depends on the others of a call, which must be the whole
-        set then.
+      compares_samples: whether the score of a sample depends on the others of a call, which must be the
+        whole set then.
       on_host: whether it needs concrete arrays, and does not run under `jit`.
       random: whether a call needs `key`.
     """
@@ -65,6 +65,11 @@ class Metric(abc.ABC):
     def random(self) -> bool:
         """Whether a call needs `key`."""
         return False
+
+    @property
+    def shares(self) -> Hashable:
+        """Equal for metrics whose scores one pass over changed inputs gives; None for one on its own."""
+        return None
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -97,14 +98,14 @@ def check_needs(subject: Subject, metrics: Mapping[str, Metric], spec: Spec) -> 
             )
         if "variables" in needs and "predict" in needs and not subject.own:
             raise ValueError(
-                f"the metric {name!r} changes the model's parameters, which predict does not take: leave out "
-                "predict"
+                f"the metric {name!r} changes the model's parameters, which predict does not take: "
+                "leave out predict"
             )
         segments = getattr(getattr(metric, "features", None), "segmentation", None)
         if segments is not None and SEGMENTS not in spec.extra and len(segments) > 1:
             raise ValueError(
-                f"the metric {name!r} has a segmentation for each of {len(segments)} samples, but samples are "
-                f'scored in batches: give data as a dictionary with "{SEGMENTS}": its segmentation'
+                f"the metric {name!r} has a segmentation for each of {len(segments)} samples, but samples "
+                f'are scored in batches: give data as a dictionary with "{SEGMENTS}": its segmentation'
             )
         if "variables" in needs and not subject.varies:
             raise ValueError(
@@ -192,8 +193,8 @@ def outputs_of(subject: Subject, spec: Spec, args: tuple) -> tuple[int, ...] | N
     shape = getattr(found, "shape", None)
     if shape is None or len(shape) not in (1, 2) or shape[0] != 2:
         raise ValueError(
-            f"{what} must return (n, classes) or (n,), got {jax.tree.map(jnp.shape, found)} for n = 2: give "
-            "predict, a function of the inputs that does"
+            f"{what} must return (n, classes) or (n,), got {jax.tree.map(jnp.shape, found)} for n = 2: "
+            "give predict, a function of the inputs that does"
         )
     return shape
 
@@ -217,30 +218,33 @@ def check_metrics(scorer: Scorer, spec: Spec, args: tuple, own: Mapping[str, np.
     extra["attributions"] = {k: jax.ShapeDtypeStruct(a.shape, a.dtype) for k, a in own.items()}
     x, extra = batch_of((spec.input, extra))
     for stored, subject in scorer.subjects.items():
-
-        def explained(stored: str = stored) -> Any:
-            def of(x: Any, extra: Any) -> Any:
-                return scorer.batch(stored, args, x, extra)[2:4]
-
-            return jax.eval_shape(of, x, extra)
-
+        explained = functools.partial(_explained, scorer, stored, args, x, extra)
         y, a = _tried(f"the explainer {subject.name!r} with these data", explained)
+        held = Batch(subject, x, y, a, extra)
         for name, metric in scorer.metrics.items():
             if metric.on_host:
                 continue
-
-            def scored(name: str = name, subject: Subject = subject) -> Any:
-                def of(*given: Any) -> Any:
-                    return scorer.one(name, Batch(subject, *given), args)
-
-                return jax.eval_shape(of, x, y, a, extra)
-
+            scored = functools.partial(_scored, scorer, name, args, held)
             found = _tried(f"the metric {name!r} of {subject.name!r}", scored)
             wrong = {k: v.shape for k, v in found.items() if v.shape[:1] != (2,)}
             if wrong:
                 raise ValueError(
                     f"the metric {name!r} must give one number for each of 2 samples, got {wrong}"
                 )
+
+
+def _explained(scorer: Scorer, name: str, args: tuple, x: Any, extra: Any) -> Any:
+    """Shapes of the targets and attributions of an explainer."""
+    return jax.eval_shape(lambda x, extra: scorer.batch(name, args, x, extra)[2:4], x, extra)
+
+
+def _scored(scorer: Scorer, name: str, args: tuple, held: Batch) -> Any:
+    """Shapes of what is stored of a metric."""
+
+    def of(x: Any, y: Any, a: Any, extra: Any) -> Any:
+        return scorer.one(name, Batch(held.subject, x, y, a, extra), args)
+
+    return jax.eval_shape(of, *held[1:])
 
 
 def batch_of(tree: Any) -> Any:

@@ -49,23 +49,25 @@ def evaluate(
     Args:
       explainers: by name. The result of `jaxlrp.explain`; a baseline; a function of (inputs, targets), and
         of the context by name, that returns attributions (n, ...); attributions themselves, (n, ...) in the
-        order of the data; or a store of `attribute_dataset`, opened or its path. `metrics.controls` has more.
+        order of the data; or a store of `attribute_dataset`, opened or its path. `metrics.controls` has
+        more.
       metrics: by name, or a list.
       data: `(inputs, targets)`; a dictionary of arrays (n, ...) with the keys "input", "target", "mask"
-        (booleans of the shape of the attributions, for localization), "segments" (integers, instead of those of
-        metrics whose features are `Segments`), "id", and the context: further keyword arguments of
-        the model, such as an attention mask. Or anything else that `attribute_dataset` takes as a source.
+        (booleans of the shape of the attributions, for localization), "segments" (integers, instead of
+        those of metrics whose features are `Segments`), "id", and the context: further keyword arguments
+        of the model, such as an attention mask. Or anything else that `attribute_dataset` takes as a
+        source.
       args: the positional arguments of the explainers without the explained one, such as `(variables,)`.
       target: the class that is explained. None: the target from the data, or the output itself if it is
         one number; a class index; or `jaxlrp.targets.predicted`.
-      predict: from inputs, and the context by name, to outputs (n, classes) or (n,). None: the model of each
-        explainer; an explainer without one takes that of the others, if they share one.
+      predict: from inputs, and the context by name, to outputs (n, classes) or (n,). None: the model of
+        each explainer; an explainer without one takes that of the others, if they share one.
       key: a random key, for metrics and baselines that draw random numbers.
       output: a folder for the scores. Called again with the same arguments, the run continues; new metrics,
         new explainers and new samples are added. None keeps nothing.
       preprocess: from an input of the data to an input of the model, both without the batch axis.
-      batch_size: samples explained together, >= 1; None for as many as memory allows. The batch of a metric's
-        changed inputs is an option of the metric.
+      batch_size: samples explained together, >= 1; None for as many as memory allows. The batch of a
+        metric's changed inputs is an option of the metric.
       limit: only the first samples of the data, >= 1.
       progress: "bar", "log", "none", or "auto".
       read, compute: as in `attribute_dataset`.
@@ -76,8 +78,8 @@ def evaluate(
       An `Evaluation`: scores (explainers, metrics, samples), tables, tests and figures.
 
     Raises:
-      TypeError, ValueError, IndexError: naming the argument that is wrong, or the metric that does not suit an
-        explainer or the data, before anything is computed.
+      TypeError, ValueError, IndexError: naming the argument that is wrong, or the metric that does not
+        suit an explainer or the data, before anything is computed.
       StoreError: if `output` has other contents, is locked or full; see `attribute_dataset`.
 
     Example:
@@ -139,8 +141,8 @@ def curves(
     Args:
       explainers: as in `evaluate`.
       metric: one with a method `curves`, such as `PixelFlipping`.
-      data, args, target, predict, key, output, preprocess, batch_size, limit, progress, read, compute: as in
-        `evaluate`. The folder must be another one than that of `evaluate`.
+      data, args, target, predict, key, output, preprocess, batch_size, limit, progress, read, compute:
+        as in `evaluate`. The folder must be another one than that of `evaluate`.
 
     Returns:
       What `metric.curves` returns, for each explainer by name: NumPy arrays, with samples in the order of

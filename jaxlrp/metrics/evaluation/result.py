@@ -27,8 +27,8 @@ class Evaluation:
       scores: float64, (explainers, metrics, samples); `nan` where a metric is undefined, and where a sample
         failed.
       ids: the id of each sample.
-      targets: (explainers, samples), the class that was explained, -1 where a sample failed; None if no class
-        was.
+      targets: (explainers, samples), the class that was explained, -1 where a sample failed; None if no
+        class was.
       failed: the reason for each sample without scores, by id.
     """
 
@@ -86,8 +86,8 @@ class Evaluation:
         """The mean or median score of each explainer by each metric, with intervals and ranks.
 
         Args:
-          statistic: "mean" or "median" over samples with a score, or one for each metric by name ("mean" for
-            the others). Scores with heavy tails, such as ratios, need the median.
+          statistic: "mean" or "median" over samples with a score, or one for each metric by name ("mean"
+            for the others). Scores with heavy tails, such as ratios, need the median.
           confidence: of the intervals, > 0 and < 1.
           resamples: of the bootstrap, >= 1.
           seed: of the bootstrap.
@@ -101,7 +101,7 @@ class Evaluation:
         if isinstance(statistic, Mapping):
             for name in statistic:
                 self._column(name)
-            chosen = [statistic.get(name, "mean") for name in self.metrics]
+            chosen: list[Statistic] = [statistic.get(name, "mean") for name in self.metrics]
         else:
             chosen = [statistic] * len(self.metrics)
         return make_table(
@@ -120,8 +120,8 @@ class Evaluation:
 
         Raises:
           KeyError: if there is no such metric.
-          ValueError: if there are fewer than three explainers or two such samples, or neither direction of the
-            metric is better.
+          ValueError: if there are fewer than three explainers or two such samples, or neither direction
+            of the metric is better.
 
         References:
           Demšar (2006), https://www.jmlr.org/papers/v7/demsar06a.html

@@ -84,20 +84,20 @@ def compute(scorer: Scorer, source: Source, folder: Path, options: Options) -> F
 def _parts(folder: Path, pairs: tuple[Pair, ...]) -> list[tuple[Path, tuple[Pair, ...]]]:
     """The stores of a folder, and what is in each: those that are there first.
 
-    A store is continued if all that it holds is wanted, the largest first. One that holds more is left alone,
-    since all in a store is computed together.
+    A store is continued if all that it holds is wanted, the largest first. One that holds more is left
+    alone, since all in a store is computed together.
     """
     found = []
     left = set(pairs)
     there = sorted((p for p in folder.glob("part*") if p.is_dir()), key=lambda p: p.name)
     held = {path: held for path in there if (held := _pairs_in(path)) is not None}
-    for path in sorted(held, key=lambda p: -len(held[p])):
-        if held[path] and held[path] <= left:
-            found.append((path, tuple(n for n in pairs if n in held[path])))
-            left -= held[path]
+    for path, those in sorted(held.items(), key=lambda item: -len(item[1])):
+        if those and those <= left:
+            found.append((path, tuple(pair for pair in pairs if pair in those)))
+            left -= those
     if left:
         number = next(i for i in range(len(there) + 1) if folder / f"part{i}" not in held)
-        found.append((folder / f"part{number}", tuple(n for n in pairs if n in left)))
+        found.append((folder / f"part{number}", tuple(pair for pair in pairs if pair in left)))
     return found
 
 

@@ -65,8 +65,8 @@ class Batch(NamedTuple):
 class Scorer(BaseExplainer):
     """An "explainer" whose relevance are the results of metrics: by explainer, metric and array.
 
-    A metric that does not explain again is one loop over explainers with a common model, so that it is compiled
-    once.
+    A metric that does not explain again is one loop over explainers with a common model, so that it is
+    compiled once.
 
     Attributes:
       subjects: what is evaluated, by the names under which they are stored.
@@ -130,10 +130,34 @@ class Scorer(BaseExplainer):
                 found[name][TARGET] = {"class": held.targets.astype(jnp.int32)}
         for metric in dict.fromkeys(metric for _, metric in self.pairs):
             scored = [name for name, other in self.pairs if other == metric]
+            if self.metrics[metric].shares is not None and self.result is as_scores:
+                continue  # below
             for names in self._alike(metric, scored, batches):
                 stacked = self._several(metric, [batches[name] for name in names], args)
                 for name, result in zip(names, stacked, strict=True):
                     found[name][metric] = result
+        for name, held in batches.items():
+            found[name] |= self._shared([m for n, m in self.pairs if n == name], held, args)
+        return found
+
+    def _shared(
+        self, names: Sequence[str], held: Batch, args: tuple
+    ) -> dict[str, dict[str, Array]]:
+        """The results of metrics that share passes over changed inputs."""
+        if self.result is not as_scores:
+            return {}
+        groups: dict[Any, list[str]] = {}
+        for name in names:
+            if (like := self.metrics[name].shares) is not None:
+                groups.setdefault(_hashable(like, name), []).append(name)
+        found = {}
+        for members in groups.values():
+            # the one that compares most: outputs too, if any does
+            widest = max(members, key=lambda m: getattr(self.metrics[m], "uses_outputs", False))
+            ratios = self.one(widest, held, args, result=_ratios)
+            for name in members:
+                own: Any = self.metrics[name]
+                found[name] = stored(own.of(ratios))
         return found
 
     def batch(self, name: str, args: tuple, x: Any, extra: Mapping[str, Any]) -> Batch:
@@ -184,8 +208,8 @@ class Scorer(BaseExplainer):
         )
         return [{k: v[i] for k, v in found.items()} for i in range(len(held))]
 
-    def one(self, name: str, held: Batch, args: tuple) -> dict[str, Array]:
-        """What is stored of one metric of one explainer."""
+    def one(self, name: str, held: Batch, args: tuple, result: Any = None) -> Any:
+        """What is stored of one metric of one explainer, or another result of it."""
         metric, extra = self.metrics[name], held.extra
         if SEGMENTS in extra and isinstance(getattr(metric, "features", None), Segments):
             own: Any = metric
@@ -196,13 +220,16 @@ class Scorer(BaseExplainer):
 
         def explain(*given: Any, **context: Any) -> Any:
             assert run is not None
-            return run((*given[:varied], *args[varied:]), *given[varied:], context)
+            x, y = given[varied:]
+            return run((*given[:varied], *args[varied:]), x, y, context)
 
         def outputs(*given: Any, **context: Any) -> Any:
             assert predict is not None
             context = {k: v for k, v in context.items() if k != KEY}
             return predict((*given[:varied], *args[varied:]), given[varied], context)
 
+        # metrics that share a pass draw alike, whether or not they are evaluated together
+        drawing = f"metric {name}" if metric.shares is None else "changed inputs"
         known = {
             "predict": None if predict is None else outputs,
             "explain": None if run is None else explain,
@@ -212,17 +239,17 @@ class Scorer(BaseExplainer):
             "targets": held.targets,
             "masks": extra.get(MASK),
             "context": self._context(held),
-            "key": self._keys(extra, f"metric {name}", varied) if metric.random else None,
+            "key": self._keys(extra, drawing, varied) if metric.random else None,
         }
 
         def call(method: Callable[..., Any]) -> Any:
             names = inspect.signature(method).parameters
-            more = [
-                k for k in ("predict", "context", "key") if k in names and k not in metric.needs
-            ]
+            more = {"predict", "context", "key"} & set(names) - set(metric.needs)
+            if not getattr(metric, "uses_outputs", True):
+                more.discard("predict")
             return method(*(known[k] for k in metric.needs), **{k: known[k] for k in more})
 
-        return self.result(metric, call)
+        return (result or self.result)(metric, call)
 
     def _context(self, held: Batch) -> dict[str, Any]:
         found = dict(held.extra["context"])
@@ -238,9 +265,13 @@ class Scorer(BaseExplainer):
 
 
 def as_scores(metric: Metric, call: Callable[[Any], Any]) -> dict[str, Array]:
-    """The score, and whether it is defined: a store holds finite numbers only."""
+    """The score, and whether it is defined: the store of a run holds finite numbers only."""
     method: Any = metric
-    score = call(method)
+    return stored(call(method))
+
+
+def stored(score: Array) -> dict[str, Array]:
+    """Scores (b,) as finite numbers, and what they stand for."""
     kind = jnp.where(jnp.isnan(score), UNDEFINED, DEFINED)
     kind = jnp.where(jnp.isposinf(score), INFINITE, kind)
     kind = jnp.where(jnp.isneginf(score), MINUS_INFINITE, kind)
@@ -248,6 +279,20 @@ def as_scores(metric: Metric, call: Callable[[Any], Any]) -> dict[str, Array]:
         "score": jnp.where(kind == DEFINED, score, 0).astype(score.dtype),
         "kind": kind.astype(jnp.int8),
     }
+
+
+def _hashable(value: Any, other: Any) -> Any:
+    """The value as a key, or another one if it has no hash."""
+    try:
+        hash(value)
+    except TypeError:
+        return other
+    return value
+
+
+def _ratios(metric: Any, call: Callable[[Any], Any]) -> Any:
+    """The pass that several metrics share."""
+    return call(metric.ratios)
 
 
 class CurveReader:

@@ -42,8 +42,8 @@ class Comparison:
         order = np.argsort(self.mean_ranks, kind="stable")
         width = max(map(len, self.explainers))
         lines = [
-            f"{self.metric}: Friedman chi2({len(self.explainers) - 1}) = {self.statistic:.3g}, p = {self.p:.3g}, "
-            f"{self.samples} samples; mean ranks (1 is the best) differ beyond "
+            f"{self.metric}: Friedman chi2({len(self.explainers) - 1}) = {self.statistic:.3g}, "
+            f"p = {self.p:.3g}, {self.samples} samples; mean ranks (1 is the best) differ beyond "
             f"{self.critical_difference:.3g} (Nemenyi, alpha = {self.alpha:g})",
             *(f"  {self.explainers[i].ljust(width)}  {self.mean_ranks[i]:.2f}" for i in order),
         ]
@@ -68,8 +68,8 @@ def compare(
     k, n = held.shape
     if k < 3 or n < 2:
         raise ValueError(
-            f"the test needs at least 3 explainers, and 2 samples for which all have a score by {metric!r}: "
-            f"got {k} and {n}"
+            f"the test needs at least 3 explainers, and 2 samples for which all have a score by "
+            f"{metric!r}: got {k} and {n}"
         )
     placed = np.stack([ranks(-column if better else column) for column in held.T], axis=1)
     mean = placed.mean(axis=1)

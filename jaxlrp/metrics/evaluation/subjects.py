@@ -198,8 +198,8 @@ def _stored(name: str, opened: Relevance) -> Subject:
     """Attributions of a store, by the id of a sample."""
     if "relevance" not in opened or {TARGET, CONDITION} & set(opened.dims):
         raise ValueError(
-            f"explainers[{name!r}]: the store {str(opened.path)!r} must hold one relevance for each sample, "
-            f"got {list(opened)} with axes {opened.dims if 'relevance' in opened else ()}"
+            f"explainers[{name!r}]: the store {str(opened.path)!r} must hold one relevance for each "
+            f"sample, got {list(opened)} with axes {opened.dims if 'relevance' in opened else ()}"
         )
     rows = {found: row for row, found in enumerate(opened.ids)}
     held = opened.relevance

@@ -51,8 +51,9 @@ def compute(scorer: Scorer, source: Source, spec: Spec, options: Options) -> Fou
         n = len(batch.ids)
         ids += batch.ids
         for name, run in explained.items():
-            found = _Whole(*run(options.args, x, extra), extra)
-            parts[name].append(jax.tree.map(lambda a: np.asarray(a)[:n], found))
+            found = run(options.args, x, extra)
+            whole = _Whole(found[0], found[1], found[2], extra)
+            parts[name].append(jax.tree.map(lambda a, n=n: np.asarray(a)[:n], whole))
     wholes = {
         name: jax.tree.map(lambda *a: np.concatenate(a), *held) for name, held in parts.items()
     }

@@ -77,6 +77,7 @@ class OfModels(Metric):
         if key is not None and getattr(key, "ndim", 0):
             raise ValueError(f"key must be one key, for one model, got {key.shape}")
         given.as_keys(key, 1, self.name)
+        assert key is not None
         return Trained(
             explain, variables, x, given.as_targets(targets, len(x)),
             given.as_context(context, len(x)), key,

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jax import Array
 
 from jaxlrp._checks import check_one_of
-from jaxlrp.metrics.metric import Explained, metric
+from jaxlrp.metrics.metric import metric
 from jaxlrp.metrics.robustness.perturbation import Perturbation, Uniform
 from jaxlrp.metrics.robustness.stability import Over, Ratios, StabilityMetric, summary
 
@@ -32,8 +32,7 @@ class RelativeStability(StabilityMetric):
         super().__post_init__()
         check_one_of("over", self.over, ("max", "mean", "median"))
 
-    def _compute(self, case: Explained) -> Array:
-        ratios = self._ratios(case, True)
+    def of(self, ratios: Ratios) -> Array:
         return summary(self._of(ratios), ratios.unchanged, self.over)
 
     @abc.abstractmethod

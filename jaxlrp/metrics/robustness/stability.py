@@ -15,7 +15,7 @@ and a metric is the maximum, the mean or the median of one of them over draws. `
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -223,9 +223,20 @@ class StabilityMetric(RobustnessMetric):
             found["unchanged"] = h.argmax(axis=1) == g.argmax(axis=1)
         return found
 
+    @property
+    def shares(self) -> Hashable:
+        """What the pass depends on: metrics for which it is equal can use the same ratios."""
+        return (
+            self.perturbation, self.draws, self.normalize, self.representation, str(self.epsilon),
+            self.batch_size,
+        )  # fmt: skip
+
     @abc.abstractmethod
+    def of(self, ratios: Ratios) -> Array:
+        """The score of each sample, (n,), from the ratios of all draws."""
+
     def _compute(self, case: Explained) -> Array:
-        """The score of each sample, (n,)."""
+        return self.of(self._ratios(case, self.uses_outputs))
 
 
 @metric
@@ -255,8 +266,8 @@ class MaxSensitivity(StabilityMetric):
       True
     """
 
-    def _compute(self, case: Explained) -> Array:
-        return summary(self._ratios(case, False).sensitivity, None, "max")
+    def of(self, ratios: Ratios) -> Array:
+        return summary(ratios.sensitivity, None, "max")
 
 
 @metric
@@ -282,8 +293,8 @@ class AvgSensitivity(StabilityMetric):
       [0.0, 0.0]
     """
 
-    def _compute(self, case: Explained) -> Array:
-        return summary(self._ratios(case, False).sensitivity, None, "mean")
+    def of(self, ratios: Ratios) -> Array:
+        return summary(ratios.sensitivity, None, "mean")
 
 
 @metric
@@ -311,5 +322,5 @@ class LocalLipschitz(StabilityMetric):
 
     perturbation: Perturbation = Normal(0.1)
 
-    def _compute(self, case: Explained) -> Array:
-        return summary(self._ratios(case, False).lipschitz, None, "max")
+    def of(self, ratios: Ratios) -> Array:
+        return summary(ratios.lipschitz, None, "max")
