@@ -3,8 +3,8 @@
     python examples/evaluate_text.py [--data vaderSentiment-3.3.2.tar.gz] [--output DIR] [--quick]
 
 A league table of composites, baselines and controls. MiniLM, a BERT, embeds snippets of film reviews, and a
-logistic regression tells positive from negative ones, as in text_sentiment.py. The predicted class of
-held-out snippets of at most 32 word pieces is explained. The input of all methods are embedded word pieces,
+logistic regression tells positive from negative ones, as in text_sentiment.py, but on snippets of at most 32
+word pieces. The predicted class of held-out ones is explained. The input of all methods are embedded word pieces,
 32 x 384, so that gradients, noise and controls (random numbers, the contrast of the input, its edges along
 the sentence) have a meaning; a feature is a word. Metrics:
 
