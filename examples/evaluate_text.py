@@ -2,11 +2,11 @@
 
     python examples/evaluate_text.py [--data vaderSentiment-3.3.2.tar.gz] [--output DIR] [--quick]
 
-A league table of composites, baselines and controls. MiniLM, a BERT, embeds snippets of film reviews, and a
-logistic regression tells positive from negative ones, as in text_sentiment.py, but on snippets of at most 32
-word pieces. The predicted class of held-out ones is explained. The input of all methods are embedded word pieces,
-32 x 384, so that gradients, noise and controls (random numbers, the contrast of the input, its edges along
-the sentence) have a meaning; a feature is a word. Metrics:
+A league table of composites, baselines and controls. MiniLM, a BERT, embeds snippets of film reviews, and
+a logistic regression tells positive from negative ones, as in text_sentiment.py, but on snippets of at most
+32 word pieces. The predicted class of held-out ones is explained. All methods explain embedded word
+pieces, 32 x 384, so that gradients, noise and controls (random numbers, the contrast of the input, edges
+along the sentence) have a meaning; a feature is a word. Metrics:
 
     faithfulness         area between the curves of pixel flipping: words are replaced by [MASK]
     faithfulness, zero   the same, words are replaced by zeros: does the order of explainers stay?
