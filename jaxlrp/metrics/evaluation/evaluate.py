@@ -146,7 +146,7 @@ def curves(
 
     Returns:
       What `metric.curves` returns, for each explainer by name: NumPy arrays, with samples in the order of
-      the data.
+      the data, `nan` for those that are undefined or failed.
 
     Raises:
       As `evaluate`.
@@ -172,8 +172,6 @@ def curves(
     ids = runs.order_of(prepared.source, found)
     (metric_name,) = prepared.metrics.values()
     return {
-        name: reader.read(
-            {k: runs.placed(*a, ids, 0) for k, a in found.arrays[stored, metric_name].items()}
-        )
+        name: reader.read(found.arrays[stored, metric_name], lambda held: runs.aligned(held, ids))
         for name, stored in prepared.explainers.items()
     }
