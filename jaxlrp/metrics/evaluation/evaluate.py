@@ -13,9 +13,10 @@ from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.policy import Given
 from jaxlrp.dataset.resolve import SourceLike
 from jaxlrp.metrics.evaluation import checks, runs
+from jaxlrp.metrics.evaluation.curves import CurveReader
 from jaxlrp.metrics.evaluation.prepared import prepare
 from jaxlrp.metrics.evaluation.result import Evaluation
-from jaxlrp.metrics.evaluation.scorer import TARGET, CurveReader, as_scores
+from jaxlrp.metrics.evaluation.scorer import TARGET, as_scores
 from jaxlrp.metrics.evaluation.subjects import Predict
 from jaxlrp.metrics.metric import Metric
 from jaxlrp.targets import Predicted
