@@ -336,3 +336,10 @@ REFUSED = [
 def test_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_sample_without_features_is_undefined():
+    of = features.Segments(jnp.array([[0, 1], [-1, -1]]))
+    x = jnp.ones((2, 2))
+    found = metrics.NonSensitivity(features=of, score="logit")(lambda x: x.sum(axis=1), x, x)
+    assert np.isnan(found).tolist() == [False, True]

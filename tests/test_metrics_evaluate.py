@@ -521,3 +521,23 @@ def test_a_sample_with_more_segments_than_the_metric_knows_fails():
     found = evaluate({"LRP": runs.EXPLAIN}, [flip], {"input": x, "target": y, "segments": labels})
     reason = "ValueError: segment 5 is out of range: metrics have Segments with number=2"
     assert found.failed == {2: reason}
+
+
+def test_curves_of_samples_that_fail_or_have_no_order_are_nan():
+    x, y = runs.samples()
+    relevance = np.array(runs.EXPLAIN(runs.weights(), x, target=y).relevance)
+    relevance[1] = 1.0
+    y = y.copy()
+    y[0] = 7
+    both = metrics.curves(
+        {"given": relevance, "input": x}, metrics.PixelFlipping(step=3), (x, y), progress="none",
+        predict=lambda x: runs.network(runs.weights(), x),
+    )  # fmt: skip
+    found = both["given"]
+    assert np.isnan(both["input"].morf).any(axis=1).tolist() == [True] + [False] * (len(x) - 1)
+    for curve in (found.morf, found.lerf):
+        assert np.isnan(curve).all(axis=1).tolist() == [True, True] + [False] * (len(x) - 2)
+    assert found.removed[-1] == x[0].size
+    figures.curves({"given": found})
+    with pytest.raises(ValueError, match="has no curve that is defined"):
+        figures.curves({"given": found._replace(morf=found.morf[:2])})

@@ -666,3 +666,9 @@ def test_outputs_that_are_nan(made):
 
 def test_sizes_and_axes_of_numpy_are_numbers():
     assert features.Blocks(np.int64(0), np.int64(2)) == features.Blocks(0, 2)
+
+
+def test_outputs_must_be_those_of_the_samples():
+    x = jnp.ones((4, 3))
+    with pytest.raises(ValueError, match=r"one row for each of 4 samples, .* got \(1, 3\)"):
+        metrics.PixelFlipping()(lambda x: x.sum(axis=0, keepdims=True), x, x, 0)

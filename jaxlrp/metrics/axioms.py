@@ -91,7 +91,7 @@ class NonSensitivity(FaithfulnessMetric):
     sample. It only asks whether a feature matters, not how much, and removes one at a time: a feature that
     is redundant has no effect. Both thresholds are in the units of what they are compared with.
 
-    Undefined (`nan`) where a score is `nan`.
+    Undefined (`nan`) where a score is `nan`, and where a sample has no feature.
 
     Attributes:
       features: what is removed at once.
@@ -158,6 +158,7 @@ class NonSensitivity(FaithfulnessMetric):
         )
         after = over_draws(one, shape[0], count, self.batch_size)
         idle = jnp.abs(after - before[:, None]) < self.output_epsilon
-        wrong = ((jnp.abs(total) < self.epsilon) ^ idle) & self.features.present(shape)
-        broken = jnp.isnan(before) | jnp.isnan(after).any(axis=1)
+        present = self.features.present(shape)
+        wrong = ((jnp.abs(total) < self.epsilon) ^ idle) & present
+        broken = jnp.isnan(before) | jnp.isnan(after).any(axis=1) | ~present.any(axis=1)
         return jnp.where(broken, jnp.nan, wrong.sum(axis=1).astype(total.dtype))

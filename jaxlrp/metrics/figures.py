@@ -225,7 +225,8 @@ def curves(
 ) -> Figure:
     """Curves of removal: how the score falls, most relevant features first, and least relevant first.
 
-    Lines are means over samples, bands are 95% intervals of the mean (1.96 standard errors).
+    Lines are means over the samples with a curve, bands are 95% intervals of the mean (1.96 standard
+    errors).
 
     Args:
       found: curves by name of the explainer, such as those of `jaxlrp.metrics.curves`: `morf` and `lerf`
@@ -234,7 +235,7 @@ def curves(
       title: of the figure.
 
     Raises:
-      ValueError: if there is no curve.
+      ValueError: if there is no curve, or all of an explainer are `nan`.
     """
     if not found:
         raise ValueError("found is empty: give the curves of at least one explainer")
@@ -244,6 +245,9 @@ def curves(
     for ax, which, head in zip(panels, ("morf", "lerf"), heads, strict=True):
         for place, (name, held) in enumerate(found.items()):
             values, removed = np.asarray(getattr(held, which)), np.asarray(held.removed)
+            values = values[~np.isnan(values).any(axis=1)]
+            if not len(values):
+                raise ValueError(f"found[{name!r}] has no curve that is defined")
             share = removed / removed[-1]
             mean, error = values.mean(axis=0), values.std(axis=0) / math.sqrt(len(values))
             color, style, width = _look(place, len(found))

@@ -166,12 +166,13 @@ def as_keys(key: Any, n: int, what: str) -> Array:
     return key
 
 
-def check_outputs(targets: Array | None, outputs: Any) -> None:
+def check_outputs(targets: Array | None, outputs: Any, n: int) -> None:
     """Refuses outputs that are not one array, and targets that they do not have.
 
     Args:
       targets: (n,), None for one output.
       outputs: what `predict` returns, as shapes and dtypes.
+      n: how many samples it was given.
 
     Raises:
       TypeError: if the outputs are not one array.
@@ -182,6 +183,11 @@ def check_outputs(targets: Array | None, outputs: Any) -> None:
             f"predict must return one array, got {type(outputs).__name__}: choose one of its outputs"
         )
     check_classes(targets, outputs.shape)
+    if outputs.shape[0] != n:
+        raise ValueError(
+            f"predict must return one row for each of {n} samples, (n, classes) or (n,), got "
+            f"{outputs.shape}"
+        )
 
 
 def check_classes(targets: Array | None, shape: tuple[int, ...]) -> None:

@@ -120,7 +120,7 @@ class InputInvariance(Metric):
         return self._run("score", type(self)._scored, case)
 
     def _check(self, arguments: Any, shapes: Any) -> None:
-        given.check_outputs(arguments.targets, shapes)
+        given.check_outputs(arguments.targets, shapes, len(arguments.inputs))
 
     def _scored(self, case: _Shifted) -> tuple[Array, Any]:
         x, n = case.inputs, len(case.inputs)

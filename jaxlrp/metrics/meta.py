@@ -155,7 +155,9 @@ def meta_evaluate(
     _check(metric, explainers, spaces, x, masks)
     of_metric, of_changes = given.as_keys(key, 2, "meta_evaluate")
     classes, further = given.as_targets(targets, len(x)), given.as_context(context, len(x))
-    _check_classes(jax.eval_shape(lambda v, x: predict(v, x, **further), variables, x), classes)
+    _check_classes(
+        jax.eval_shape(lambda v, x: predict(v, x, **further), variables, x), classes, len(x)
+    )
     arguments = {
         "targets": classes,
         "masks": None if masks is None else jnp.asarray(masks),
@@ -273,8 +275,8 @@ def _check(metric: Any, explainers: Any, spaces: Any, x: Array, masks: Any) -> N
         )
 
 
-def _check_classes(outputs: Any, targets: Array | None) -> None:
-    given.check_outputs(targets, outputs)
+def _check_classes(outputs: Any, targets: Array | None, n: int) -> None:
+    given.check_outputs(targets, outputs, n)
     if len(outputs.shape) != 2 or outputs.shape[1] < 2:
         raise ValueError(
             f"predict must return (n, classes) with at least two classes, got {outputs.shape}"

@@ -37,7 +37,9 @@ class Metric(abc.ABC):
     """A score of explanations: a value with options, and a pure function of arrays.
 
     A call returns one number for each sample, (n,), `nan` where the score is undefined. Called with
-    concrete arrays it compiles itself, once for each model and shapes; it also runs under `jit`.
+    concrete arrays it compiles itself, once for each model and shapes; it also runs under `jit`. Programs
+    belong to the metric and to the functions given: in a loop keep both. A lambda that reads a dictionary
+    of parameters, written down anew for each call, is compiled for each call.
 
     Attributes:
       higher_is_better: whether a larger score is that of a better explanation; None where neither is
@@ -189,7 +191,7 @@ class FaithfulnessMetric(Metric):
         return jnp.where(finite, self._compute(case), jnp.nan), shapes
 
     def _check(self, arguments: Any, shapes: Any) -> None:
-        given.check_outputs(arguments.targets, shapes)
+        given.check_outputs(arguments.targets, shapes, len(arguments.inputs))
 
     @abc.abstractmethod
     def _compute(self, case: Case) -> Array:
@@ -360,7 +362,7 @@ class RobustnessMetric(Metric):
 
     def _check(self, arguments: Any, shapes: Any) -> None:
         if arguments.predict is not None:
-            given.check_outputs(arguments.targets, shapes)
+            given.check_outputs(arguments.targets, shapes, len(arguments.inputs))
 
     @abc.abstractmethod
     def _compute(self, case: Explained) -> Array:

@@ -74,6 +74,7 @@ def mosaics(
     along = axes_of(axes, x.ndim, "axes")
     if len(along) not in (1, 2):
         raise ValueError(f"axes must be one axis of an example or two, got {axes!r}")
+    given.as_keys(key, 1, "mosaics")
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     labels = np.asarray(found)
     samples = _draw(labels, generator, check_count("number", number))

@@ -32,7 +32,9 @@ def by_name(metrics: Any) -> dict[str, Metric]:
     if isinstance(metrics, Mapping):
         found = dict(metrics)
     elif isinstance(metrics, Sequence) and not isinstance(metrics, str):
-        named = [getattr(m, "name", type(m).__name__) for m in metrics]
+        named = [
+            m.name if isinstance(m, Metric) else getattr(m, "__name__", str(m)) for m in metrics
+        ]
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:
             raise ValueError(

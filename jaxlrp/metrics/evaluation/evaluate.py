@@ -13,9 +13,10 @@ from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.policy import Given
 from jaxlrp.dataset.resolve import SourceLike
 from jaxlrp.metrics.evaluation import checks, runs
+from jaxlrp.metrics.evaluation.curves import CurveReader
 from jaxlrp.metrics.evaluation.prepared import prepare
 from jaxlrp.metrics.evaluation.result import Evaluation
-from jaxlrp.metrics.evaluation.scorer import TARGET, CurveReader, as_scores
+from jaxlrp.metrics.evaluation.scorer import TARGET, as_scores
 from jaxlrp.metrics.evaluation.subjects import Predict
 from jaxlrp.metrics.metric import Metric
 from jaxlrp.targets import Predicted
@@ -146,7 +147,7 @@ def curves(
 
     Returns:
       What `metric.curves` returns, for each explainer by name: NumPy arrays, with samples in the order of
-      the data.
+      the data, `nan` for those that are undefined or failed.
 
     Raises:
       As `evaluate`.
@@ -172,8 +173,6 @@ def curves(
     ids = runs.order_of(prepared.source, found)
     (metric_name,) = prepared.metrics.values()
     return {
-        name: reader.read(
-            {k: runs.placed(*a, ids, 0) for k, a in found.arrays[stored, metric_name].items()}
-        )
+        name: reader.read(found.arrays[stored, metric_name], lambda held: runs.aligned(held, ids))
         for name, stored in prepared.explainers.items()
     }

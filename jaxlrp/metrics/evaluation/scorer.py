@@ -293,25 +293,3 @@ def _hashable(value: Any, other: Any) -> Any:
 def _ratios(metric: Any, call: Callable[[Any], Any]) -> Any:
     """The pass that several metrics share."""
     return call(metric.ratios)
-
-
-class CurveReader:
-    """The curves of a metric that has some, each (b, points), and back from arrays."""
-
-    def __init__(self) -> None:
-        self._kind: Any = None
-        self._shared: set[str] = set()
-
-    def __call__(self, metric: Metric, call: Callable[[Any], Any]) -> dict[str, Array]:
-        curves = call(metric.curves)  # pyright: ignore[reportAttributeAccessIssue]
-        self._kind, fields = type(curves), curves._asdict()
-        self._shared = {k for k, a in fields.items() if a.ndim == 1}
-        n = next(len(a) for k, a in fields.items() if k not in self._shared)
-        return {
-            k: jnp.broadcast_to(a, (n, *a.shape)) if k in self._shared else a
-            for k, a in fields.items()
-        }
-
-    def read(self, arrays: dict[str, Any]) -> Any:
-        """What `metric.curves` returns, from stored arrays (n, points)."""
-        return self._kind(**{k: a[0] if k in self._shared else a for k, a in arrays.items()})

@@ -19,6 +19,8 @@ from jaxlrp.metrics.metric import Case, Predict
 class Curves(NamedTuple):
     """Scores of the target while features are removed.
 
+    Samples whose attributions have no order are `nan`: all equal, or not finite.
+
     Attributes:
       morf: most relevant features first, (n, steps + 1), from the unchanged input on.
       lerf: least relevant features first.
@@ -51,7 +53,11 @@ class CurveMetric(ScoreMetric):
     def _curves(self, case: Case) -> tuple[Curves, Any]:
         shapes = jax.eval_shape(case.predict, case.inputs, **case.context)
         self._check(case, shapes)
-        morf, lerf = self._curve(case, "morf"), self._curve(case, "lerf")
+        finite = jnp.isfinite(case.attributions).reshape(len(case.inputs), -1).all(axis=1)
+        defined = (finite & self._ordered(case))[:, None]
+        morf, lerf = (
+            jnp.where(defined, self._curve(case, order), jnp.nan) for order in ("morf", "lerf")
+        )
         return Curves(morf, lerf, self._removed(self.features.count(case.inputs.shape))), shapes
 
     @abc.abstractmethod
