@@ -53,9 +53,10 @@ def over_draws(
     Returns:
       The results, (n, draws, ...).
     """
+    # All samples of one draw stand together: steps of removal that are as hard as each other.
     pairs = jnp.arange(n * draws)
-    found = in_batches(lambda i: fun(i // draws, i % draws), pairs, batch_size)
-    return jax.tree.map(lambda a: a.reshape(n, draws, *a.shape[1:]), found)
+    found = in_batches(lambda i: fun(i % n, i // n), pairs, batch_size)
+    return jax.tree.map(lambda a: a.reshape(draws, n, *a.shape[1:]).swapaxes(0, 1), found)
 
 
 def class_scores(outputs: Array, targets: Array | None, score: Score) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -122,19 +123,57 @@ def _interpolate(values: Array, keep: Array, axis: int) -> Array:
     return from_left + share * (from_right - from_left)
 
 
-def _neighbors(values: Array, axes: tuple[int, ...]) -> Array:
-    """The weighted sum of the neighbors of each position: weight 1, halved with each further axis.
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    """Values on a grid with a border of zeros, each sample as one row: a neighbor is a fixed offset.
 
-    The weights are those of a product of (1/2, 1, 1/2) along each axis, twice, less the position itself.
+    So the sum over neighbors reads contiguous memory, which is several times as fast as shifting along
+    axes.
+
+    Attributes:
+      shape: of the values, (b, ...).
+      axes: of the grid.
     """
-    found = values
-    for axis in axes:
-        length = values.shape[axis]
-        padded = jnp.pad(found, [(int(i == axis),) * 2 for i in range(values.ndim)])
-        before = lax.slice_in_dim(padded, 0, length, axis=axis)
-        after = lax.slice_in_dim(padded, 2, length + 2, axis=axis)
-        found = found + 0.5 * (before + after)
-    return found - values
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    @property
+    def _order(self) -> list[int]:
+        rest = [i for i in range(1, len(self.shape)) if i not in self.axes]
+        return [0, *self.axes, *rest]
+
+    @property
+    def _bordered(self) -> list[int]:
+        """The lengths of axes in that order, with the border, without that of the samples."""
+        return [self.shape[i] + 2 * (i in self.axes) for i in self._order[1:]]
+
+    def flat(self, values: Array, border: float | bool = 0) -> Array:
+        """Values that broadcast to the shape, as rows (b or 1, length)."""
+        shape = (len(values), *self.shape[1:])
+        moved = jnp.transpose(jnp.broadcast_to(values, shape), self._order)
+        width = [(int(i in self.axes),) * 2 for i in self._order]
+        return jnp.pad(moved, width, constant_values=border).reshape(len(values), -1)
+
+    def unflat(self, rows: Array) -> Array:
+        """The inverse of `flat`."""
+        found = rows.reshape(len(rows), *self._bordered)
+        inside = [slice(1, -1) if i in self.axes else slice(None) for i in self._order]
+        return jnp.transpose(found[tuple(inside)], np.argsort(self._order).tolist())
+
+    def neighbors(self, rows: Array) -> Array:
+        """The weighted sum of the neighbors: weight 1, halved with each further axis.
+
+        The weights are those of a product of (1/2, 1, 1/2) along each axis, twice, less the position
+        itself. At the border it is not zero.
+        """
+        found, lengths = rows, self._bordered
+        for i in range(len(self.axes)):
+            offset = math.prod(lengths[i + 1 :])
+            padded = jnp.pad(found, ((0, 0), (offset, offset)))
+            before, after = padded[:, : -2 * offset], padded[:, 2 * offset :]
+            found = found + 0.5 * (before + after)
+        return found - rows
 
 
 def _solve(values: Array, keep: Array, axes: tuple[int, ...], limit: Array) -> Array:
@@ -150,34 +189,37 @@ def _solve(values: Array, keep: Array, axes: tuple[int, ...], limit: Array) -> A
       axes: of the grid.
       limit: the largest residual that is left in units of values, (b, 1, ...).
     """
-    grid = tuple(length if i in axes else 1 for i, length in enumerate(values.shape))
-    weight = _neighbors(jnp.ones(grid, values.dtype), axes)
-    weight = jnp.maximum(weight, 0.25)  # a grid of one position has no neighbor
-    over = tuple(range(1, values.ndim))
+    grid = _Grid(values.shape, axes)
+    inside = grid.flat(jnp.ones((1, *values.shape[1:]), values.dtype))
+    # a grid of one position has no neighbor
+    weight = jnp.maximum(grid.neighbors(inside), 0.25)
+    fixed = grid.flat(keep, border=True)
+    limit = limit.reshape(len(values), 1)
 
     def apply(u: Array) -> Array:
-        return jnp.where(keep, 0, weight * u - _neighbors(u, axes))
+        return jnp.where(fixed, 0, weight * u - grid.neighbors(u))
 
     def dot(a: Array, b: Array) -> Array:
-        return (a * b).sum(axis=over, keepdims=True)
+        return (a * b).sum(axis=1, keepdims=True)
 
     def far(r: Array) -> Array:
-        return jnp.abs(r / weight).max(axis=over, keepdims=True) > limit
+        return jnp.abs(r / weight).max(axis=1, keepdims=True) > limit
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        i, u, r, p, rho = state
-        ap, going = apply(p), far(r)
+        i, u, r, p, rho, going = state
+        ap = apply(p)
         alpha = jnp.where(going, rho / jnp.where(going, dot(p, ap), 1), 0)
         u, r = u + alpha * p, r - alpha * ap
         z = r / weight
         new = dot(r, z)
         beta = jnp.where(going, new / jnp.where(going, rho, 1), 0)
         # A sample that has converged keeps its state.
-        return i + 1, u, r, jnp.where(going, z + beta * p, p), jnp.where(going, new, rho)
+        p, rho = jnp.where(going, z + beta * p, p), jnp.where(going, new, rho)
+        return i + 1, u, r, p, rho, going & far(r)
 
-    r = jnp.where(keep, 0, _neighbors(values, axes))
+    r = jnp.where(fixed, 0, grid.neighbors(grid.flat(values)))
     z = r / weight
     most = 10 * int(np.sum([values.shape[a] for a in axes])) + 100
-    state = (jnp.zeros((), int), jnp.zeros_like(values), r, z, dot(r, z))
-    _, u, *_ = lax.while_loop(lambda s: (s[0] < most) & far(s[2]).any(), step, state)
-    return values + u
+    state = (jnp.zeros((), int), jnp.zeros_like(r), r, z, dot(r, z), far(r))
+    _, u, *_ = lax.while_loop(lambda s: (s[0] < most) & s[-1].any(), step, state)
+    return values + grid.unflat(u)
