@@ -42,9 +42,9 @@ def mosaics(
     number: int,
     axes: int | Sequence[int] = (0, 1),
 ) -> Mosaics:
-    """Mosaics with two samples of one class and two of other classes, in random places.
+    """Mosaics with two samples of one class and two of other classes, in random positions.
 
-    Classes with at least two samples take turns, in random order.
+    Classes with at least two samples are used in turn, in random order.
 
     Args:
       inputs: (n, ...).

@@ -56,10 +56,10 @@ def _is_float(leaf: Any) -> bool:
 def evaluation_order(fun: Callable[..., Any], variables: Any, *args: Any) -> tuple[str, ...]:
     """The layers whose parameters a function uses, from its input to its output; computes nothing.
 
-    A layer is what owns parameters: the path of a module, such as "Dense_0" or "layers/0", or a parameter
-    at the root of the tree. It stands where the function uses one of its parameters for the last time
-    together with other values than parameters. Layers inside one branch or `while` loop have one place, and
-    keep the order of the tree.
+    A layer owns parameters: it is the path of a module, such as "Dense_0" or "layers/0", or a parameter at
+    the root of the tree. Its position is where the function last uses one of its parameters together with
+    values other than parameters. Layers inside one branch or `while` loop share one position and keep the
+    order of the tree.
 
     Args:
       fun: of (variables, *args), such as `model.apply`.

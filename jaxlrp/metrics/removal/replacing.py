@@ -115,7 +115,7 @@ class Mean(Replacement):
 
 @dataclasses.dataclass(frozen=True)
 class Least(Replacement):
-    """The least value of the sample ("black")."""
+    """The smallest value of the sample ("black")."""
 
     def values(self, inputs: Array, keys: Array | None) -> Array:
         return inputs.min(axis=of_batch(None, inputs.ndim), keepdims=True)
