@@ -154,7 +154,7 @@ class Stacked:
     Attributes:
       family: the concepts.
       values: (K, 1 or batch, m) indices, or (K, 1 or batch, concepts) weights.
-      present: (K,), whether a condition speaks of the family at all.
+      present: (K,), whether a condition refers to the family at all.
       soft: whether `values` are weights.
     """
 

@@ -154,7 +154,7 @@ class RelevanceMass(_Pooled):
 
 @metric
 class RelevanceRank(_Pooled):
-    """The share of the most relevant positions, as many as the object has, that lie on it.
+    """The share of the |s| most relevant positions that lie on the object, which has |s| positions.
 
     |{the |s| largest R_i} and s| / |s|, where s is the mask. It does not depend on the scale of the
     relevance. Ties at the cutoff are averaged over all orders.

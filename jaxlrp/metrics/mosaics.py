@@ -55,8 +55,8 @@ def mosaics(
         width, channels); one for a row of four, such as 0 of (time, channels).
 
     Raises:
-      TypeError, ValueError: naming the argument that is wrong; if no class has two samples and two of other
-        classes beside it.
+      TypeError, ValueError: naming the argument that is wrong; if no class has two samples, or there are
+        not two samples of other classes.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -30,7 +30,7 @@ class IROF(CurveMetric):
     be.
 
     Attributes:
-      features: the segments: `features.superpixels(images)`, or `features.Segments(labels)` of your own.
+      features: the segments: `features.superpixels(images)`, or your own `features.Segments(labels)`.
       removal: what takes their place, by default the mean of the sample; `removal.Mean((0, 1))` is that of
         each channel of (height, width, channels).
       score: "probability" or "logit" of the target.

@@ -40,7 +40,7 @@ def _name(key: Any) -> Any:
 def leaf_layers(variables: Any) -> list[str | None]:
     """The layer that each leaf belongs to: the path of its module; None for a leaf that is no float.
 
-    A leaf at the root of the tree is a layer of its own.
+    A leaf at the root of the tree is a separate layer.
     """
     leaves = jax.tree.leaves(variables)
     return [

@@ -131,7 +131,7 @@ class Largest(Replacement):
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Replacement):
-    """Random numbers, drawn anew for each value.
+    """Random numbers, drawn independently for each value.
 
     Attributes:
       low, high: in units of the input.
