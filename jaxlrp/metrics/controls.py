@@ -25,8 +25,9 @@ from jaxlrp.metrics.pooling import axes_of
 class Random:
     """Normal random numbers.
 
-    The values of the sample determine the seed: the same input always gets the same attributions, whatever
-    its batch, and a different input gets different ones, however small the difference.
+    The numbers depend only on `seed` and the values of the sample: the same input always gets the same
+    attributions, whatever its batch, and a different input gets different ones, however small the
+    difference.
 
     Attributes:
       seed: an integer.
