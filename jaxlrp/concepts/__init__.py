@@ -1,9 +1,9 @@
 """What a model uses: concepts in hidden layers, and where they are in the input.
 
-A heat map says where; concepts say what. A *concept* is a group of units of a layer: a channel, an
-attention head, a token, a direction, a latent of a dictionary. `scores` says how much each counts for a
-prediction, `conditional` where each is (concept relevance propagation), and `local` which concepts
-made a region relevant.
+A heat map shows where a model looks; concepts show what it sees. A *concept* is a group of units of a
+layer: a channel, an attention head, a token, a direction, a latent of a dictionary. `scores` computes how
+much each concept matters for a prediction, `conditional` where each is in the input (concept relevance
+propagation), and `local` which concepts made a region relevant.
 """
 
 from jaxlrp.concepts import regions as regions

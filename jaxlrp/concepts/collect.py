@@ -43,17 +43,17 @@ def collect(
 ) -> Summary:
     """Stores the scores of every concept for every sample of a data set.
 
-    It runs as `jaxlrp.dataset.attribute_dataset`: in batches, on all devices and hosts, and resumable after
-    any interruption. `open_scores` reads what was stored: the samples with the largest scores of each
+    It runs like `jaxlrp.dataset.attribute_dataset`: in batches, on all devices and hosts, and resumable
+    after any interruption. `open_scores` reads what was stored: the samples with the largest scores of each
     concept (relevance and activation maximization), and statistics of classes.
 
-    A sample takes 24 bytes per concept before compression: relevance, its maximum over positions and where
-    that is, and the same for activation.
+    A sample takes 24 bytes per concept before compression: relevance, its maximum over positions, the
+    position of that maximum, and the same for activation.
 
     Args:
       explainer: the result of `jaxlrp.explain`.
-      concepts: the concepts of a layer, such as `Channels(layer, axis)`; or several of those: a list, or a
-        dictionary by name.
+      concepts: the concepts of a layer, such as `Channels(layer, axis)`; or several of these, as a list or
+        a dictionary by name.
       source, output, args, preprocess, batch_size, limit, progress, read, compute, store: as in
         `jaxlrp.dataset.attribute_dataset`.
       target: what is explained for each sample, one target each; if it is a class, it is the class of the

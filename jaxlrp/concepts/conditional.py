@@ -27,22 +27,22 @@ from jaxlrp.targets import Target
 def conditional(
     explainer: Explainer, *, cut: bool = False, batch_size: int | None = None
 ) -> ConceptExplainer[Explanation]:
-    r"""Explains under conditions on concepts: where, and by which lower concepts, a concept is used.
+    r"""Explains under conditions on concepts: where a concept is, and which lower concepts it uses.
 
-    At each conditioned layer, relevance is multiplied by the share of the concepts that were named:
+    At each conditioned layer, relevance is multiplied by the share of the selected concepts:
 
         R_(i<-j)(x|theta) = z_ij / z_j [j in theta_l, or l not in theta] R_j(x|theta)
 
-    All conditions share one forward pass; each costs one backward pass. For a layer that every path
-    crosses, the relevances of all concepts add up to the unconditioned one.
+    All conditions share one forward pass; each costs one backward pass. If every path crosses the layer,
+    the relevance of all concepts sums to the unconditioned relevance.
 
     Args:
-      explainer: the result of `jaxlrp.explain`. Its recorded layers are given back for each condition, as
-        relevance arrived there, before the condition of the layer itself. With `start=`, relevance
-        begins at that layer; `activation(condition)` is a class-agnostic target for it.
-      cut: True lets relevance pass only through the conditioned layers: paths around one of them, such as
-        a skip connection, are closed. False multiplies in place, and what bypasses the layer stays. With
-        cut, each condition must name layers that lie on one path.
+      explainer: the result of `jaxlrp.explain`. Its recorded layers are returned for each condition, with
+        the relevance that arrived there, before the layer's own condition. With `start=`, relevance begins
+        at that layer; `activation(condition)` is a class-agnostic target for it.
+      cut: True lets relevance pass only through the conditioned layers: paths around them, such as skip
+        connections, are closed. False only multiplies the relevance at the layers, so relevance that
+        bypasses them remains. With `cut=True`, each condition must name layers that lie on one path.
       batch_size: conditions whose backward passes run together, >= 1; None for all of them. It bounds
         memory.
 
@@ -81,10 +81,10 @@ def conditional(
 def activation(condition: Condition) -> Any:
     """A target for an explainer with `start=`: the activation of concepts of that layer.
 
-    Relevance begins with the value of each unit of the concepts, whatever the output of the model is.
+    Relevance starts as the value of each unit of the concepts, whatever the output of the model.
 
     Args:
-      condition: on concepts of the layer at which relevance begins, such as `channels[3]`.
+      condition: on concepts of the layer at which relevance starts, such as `channels[3]`.
 
     Returns:
       A function from the layer's output to relevance, for `target=`.

@@ -25,8 +25,8 @@ _NOWHERE = np.iinfo(np.int32).max  # an index that selects nothing
 class Condition:
     """Relevance must pass through certain concepts; `family[3]` makes one.
 
-    `a & b` requires both (AND, across layers), `a | b` either (OR, within a layer). `Condition()` is no
-    condition: all relevance of the target.
+    `a & b` requires both (AND, across layers), `a | b` either of them (OR, within a layer). `Condition()`
+    imposes no condition: it keeps all relevance of the target.
 
     Attributes:
       parts: for each family of concepts, which of them: indices (1 or batch, m), or weights
@@ -154,7 +154,7 @@ class Stacked:
     Attributes:
       family: the concepts.
       values: (K, 1 or batch, m) indices, or (K, 1 or batch, concepts) weights.
-      present: (K,), whether a condition speaks of the family at all.
+      present: (K,), whether a condition refers to the family at all.
       soft: whether `values` are weights.
     """
 
@@ -183,7 +183,7 @@ def stack(conditions: Sequence[Condition]) -> tuple[Stacked, ...]:
     """K conditions as arrays, family by family.
 
     Raises:
-      TypeError: if one of them is no condition.
+      TypeError: if one of them is not a condition.
       ValueError: if there is none, or they are for batches of different sizes.
     """
     if isinstance(conditions, Condition):
@@ -248,7 +248,7 @@ def check(stacked: Stacked, shape: tuple[int, ...]) -> None:
 
     Raises:
       IndexError: if a concept is out of range.
-      ValueError: if there is another number of concepts or examples.
+      ValueError: if the number of concepts or examples differs.
     """
     family, count = stacked.family, stacked.family.count(shape)
     rows = stacked.values.shape[1]

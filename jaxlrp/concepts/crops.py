@@ -1,4 +1,4 @@
-"""Where a map is strong: blurring, boxes, masks."""
+"""Where the relevance of a map is large: blurring, boxes, masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def smooth(relevance: np.ndarray, blur: float) -> np.ndarray:
 
     Args:
       relevance: any number of axes.
-      blur: standard deviation in lengths of each axis, >= 0; 0 for none.
+      blur: standard deviation as a fraction of the length of each axis, >= 0; 0 for none.
 
     Raises:
       ValueError: if `blur` is negative.

@@ -40,9 +40,9 @@ def graph(
     words: Words | None = None,
     title: str | None = None,
 ) -> Figure:
-    """An attribution graph, the concept at the top, each family of concepts in a row of its own.
+    """An attribution graph with the concept at the top and one row for each family of concepts.
 
-    Lines are the wider the larger the magnitude of their weight, red for positive and blue for negative.
+    The width of a line shows the magnitude of its weight; red is positive, blue is negative.
 
     Args:
       found: the result of `concepts.graph`.
@@ -112,10 +112,10 @@ def comparison(
     words: Words | None = None,
     title: str | None = None,
 ) -> Figure:
-    """A sample beside prototypes, concept by concept: what it uses more and less than they do.
+    """Compares a sample with prototypes, concept by concept: what it uses more and less than they do.
 
-    Shown are the `n` concepts that count most in the sample or in the first prototype, and of the others
-    the `n_different` in which these two differ most.
+    It shows the `n` concepts that matter most in the sample or in the first prototype, and from the others
+    the `n_different` concepts in which these two differ most.
 
     Args:
       sample: (concepts,), normalized relevance, such as `Scores.normalized[0]`.
@@ -123,7 +123,7 @@ def comparison(
       names: of concepts; None for their numbers.
       n: >= 1.
       n_different: >= 0.
-      references: from concepts to references, the first three drawn beside the row.
+      references: from concepts to references; the first three are drawn beside the row.
       to_image, words: as in `cards`.
       title: of the figure.
 
@@ -131,7 +131,7 @@ def comparison(
       The Figure.
 
     Raises:
-      ValueError: if there is no prototype, or numbers of concepts differ.
+      ValueError: if there is no prototype, or the numbers of concepts differ.
 
     References:
       Dreyer et al. (2024), Understanding the (Extra-)Ordinary, https://arxiv.org/abs/2311.16681

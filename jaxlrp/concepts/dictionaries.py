@@ -23,9 +23,9 @@ _STATIC = {"static": True}
 class Dictionary(Concepts):
     """Latents of a dictionary: a layer's output as `x = sum_k z_k D_k + rest`.
 
-    The dictionary is a virtual inspection layer: it reads the model and does not change it. With c = R / x
-    the relevance of latent k is `z_k <D_k, c>`, and that of the rest is `<x - sum_k z_k D_k, c>`: together
-    exactly the relevance of the layer, however the codes were computed.
+    The dictionary is a virtual inspection layer: it reads the model and does not change it. With c = R / x,
+    the relevance of latent k is `z_k <D_k, c>`, and that of the rest is `<x - sum_k z_k D_k, c>`. Together
+    they sum exactly to the relevance of the layer, however the codes were computed.
 
     Attributes:
       encode: from activations (..., features) to codes (..., latents). It need not be linear or
@@ -33,7 +33,7 @@ class Dictionary(Concepts):
       decoder: (latents, features), the direction of each latent.
       axis: the axis of the features.
       groups: (latents,), integers from 0: the concept to which each latent belongs, so that a concept may
-        be a subspace. None: each latent is a concept.
+        be a subspace. None: each latent is its own concept.
 
     Raises:
       ValueError: if the decoder is not a matrix, or `groups` does not fit.

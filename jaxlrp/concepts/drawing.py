@@ -31,13 +31,13 @@ def dimmed(
       reference: of an image: two axes of positions.
       to_image: from an example to a displayable image of the same height and width, (height, width, 1 or
         3), such as `Pretrained.to_image`; None if examples can be displayed: uint8, or floats in [0, 1].
-      shade: brightness of what is dimmed, in [0, 1].
+      shade: brightness of dimmed pixels, in [0, 1].
 
     Returns:
       uint8 (height, width, 3), of the crop.
 
     Raises:
-      ValueError: if the reference is no image, or `to_image` changes its size.
+      ValueError: if the reference is not an image, or `to_image` changes its size.
     """
     if len(reference.axes) != 2:
         raise ValueError(

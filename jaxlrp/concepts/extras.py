@@ -1,4 +1,4 @@
-"""Packages that only a part of this one needs."""
+"""Optional packages that only a part of this package needs."""
 
 from __future__ import annotations
 

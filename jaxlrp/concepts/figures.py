@@ -1,8 +1,8 @@
 """Figures of concepts: cards, atlas, attribution graph, comparison with prototypes.
 
 All functions draw with matplotlib, ``pip install "jaxlrp[concepts]"``, and return a Figure that needs no
-display and is not registered with pyplot; a notebook shows it, a script saves it with ``savefig``. Red is
-relevance for the explained output, blue against it.
+display and is not registered with pyplot; a notebook shows it, a script saves it with ``savefig``. Red
+marks evidence for the explained output, blue marks evidence against it.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ def cards(
     words: Words | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Concept cards, a row for each concept: its share, where it is in a sample, and its references.
+    """Concept cards, one row for each concept: its share, where it is in a sample, and its references.
 
     Args:
       references: from concepts to their references, as `concepts.references` returns them.
       maps: from concepts to the relevance of a sample under the condition on the concept, (height, width),
-        drawn with a color limit that all share; None for none.
-      shares: from concepts to normalized relevance in that sample, written and drawn as a bar.
+        drawn with a common color scale; None for none.
+      shares: from concepts to normalized relevance in that sample, shown as a number and as a bar.
       image: the sample, (height, width, 3), under the maps; None for maps alone.
       names: of concepts; None for their numbers.
-      n: references in a row, at most, >= 1.
+      n: the maximum number of references in a row, >= 1.
       to_image: from an example to a displayable image; see `dimmed`.
       words: for tokens: from the ids of a crop to a string for each.
       title: of the figure.
@@ -129,19 +129,20 @@ def atlas(
 ) -> Figure:
     """The concept atlas: each region in the color of its most relevant concept.
 
-    The color is the stronger, the more relevant the concept is there, per pixel of the region. Regions in
-    which no concept has positive relevance stay gray.
+    The saturation of the color shows the relevance of the concept per pixel of the region. Regions in which
+    no concept has positive relevance stay gray.
 
     Args:
       found: the result of `concepts.local`.
-      regions: with which it was computed, (regions, height, width) up to axes of length 1.
+      regions: the regions for which it was computed, (regions, height, width) up to axes of length 1.
       image: the sample, (height, width, 3), uint8 or floats in [0, 1].
       example: which one of the batch.
-      n: concepts with a color of their own, those of the largest relevance, 1 to 10; others share one.
+      n: the number of concepts with their own color, 1 to 10: those with the largest relevance. The others
+        share one color.
       names: of concepts; None for their numbers.
-      references: from concepts to references; the first is drawn beside the picture.
+      references: from concepts to references; the first is drawn beside the image.
       to_image: as in `cards`.
-      title: of the picture.
+      title: of the figure.
 
     Returns:
       The Figure.

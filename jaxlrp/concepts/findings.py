@@ -1,4 +1,4 @@
-"""What a report says about concepts: numbers from the scores of a data set, without pictures."""
+"""What a report says about concepts: numbers from the scores of a data set, without images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Odd:
 
 
 def choose(means: ArrayLike, counts: ArrayLike, per_class: int, most: int) -> list[int]:
-    """The concepts that are worth a card: the first of each class, then the second of each, and so on.
+    """The concepts that get a card: the top one of each class, then the second of each, and so on.
 
     Args:
       means: (classes, concepts), mean normalized relevance.
@@ -44,8 +44,8 @@ def choose(means: ArrayLike, counts: ArrayLike, per_class: int, most: int) -> li
       most: concepts in all, at most.
 
     Returns:
-      Concepts, those with the largest mean over all samples first. None whose mean in a class is not
-      positive is chosen for that class.
+      Concepts, sorted by their mean over all samples, largest first. A concept is only chosen for a class
+      if its mean in that class is positive.
     """
     held = np.asarray(means)
     ranked = [[c for c in best(row) if row[c] > 0] for row in held]
@@ -56,7 +56,7 @@ def choose(means: ArrayLike, counts: ArrayLike, per_class: int, most: int) -> li
 
 
 def best(values: np.ndarray) -> list[int]:
-    """The indices of values (n,), the largest first; of equal values the first."""
+    """The indices of values (n,), largest first; equal values keep their order."""
     return np.argsort(-values, kind="stable").tolist()
 
 

@@ -37,17 +37,17 @@ def graph(
     width: Sequence[int] = (4, 2),
     batch_size: int | None = None,
 ) -> Grower:
-    r"""The attribution graph of a concept: the lower concepts that it consists of, and theirs.
+    r"""The attribution graph of a concept: the lower concepts that it uses, and those that they use.
 
     A node (l, c) is conditioned on {y, l: c}. Its relevance is recorded at the next lower layers that have
     concepts, on every path, residual connections included:
 
         weight((l, c) -> (l', c')) = R^(l')_(c')(x | y, l: c) / sum_(l'', c'') |R^(l'')_(c'')(x | y, l: c)|
 
-    where the sum is over the concepts of all those layers. What reaches one of them through another counts
-    for that other alone, so the layers share the relevance of the node. The `width[d]` children of
-    largest magnitude are kept and become nodes of level d + 1. All conditions of one layer and level
-    share one forward pass.
+    where the sum runs over the concepts of all these layers. Relevance that reaches one of these layers
+    through another counts only for that other layer, so the layers share the relevance of the node. The
+    `width[d]` children with the largest magnitude are kept and become nodes of level d + 1. All conditions
+    of one layer and level share one forward pass.
 
     Args:
       explainer: the result of `jaxlrp.explain`.
@@ -57,9 +57,9 @@ def graph(
 
     Returns:
       A function `(*args, target=None, node, **kwargs) -> networkx.DiGraph` of a batch of one example.
-      `node` is (name, concept), the concept from which the graph goes down. Nodes of the graph are such
-      pairs, with `layer`, `concept`, `level`, and `relevance`, the share of the concept in its layer for
-      the target alone. Edges lead down and have `weight`, see above, and `relevance` in units of the
+      `node` is (name, concept), the concept at the top of the graph. Nodes of the graph are such pairs,
+      with `layer`, `concept`, `level`, and `relevance`, the share of the concept in its layer without
+      conditions. Edges lead to lower layers and have `weight`, see above, and `relevance` in units of the
       output.
 
     Raises:

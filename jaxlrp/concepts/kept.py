@@ -21,10 +21,10 @@ from jaxlrp.concepts.references import Reference, View
 class Kept:
     """A folder of maps, each in a file that is named by a hash of what it depends on.
 
-    A file that is missing or cannot be read is computed and written again.
+    If a file is missing or cannot be read, its map is computed and written again.
 
     Attributes:
-      folder: where the files are; None keeps nothing.
+      folder: where the files are; None stores nothing.
       identity: what all maps depend on: the run that made the scores, the concepts, the axes.
     """
 

@@ -27,8 +27,8 @@ class LocalRelevance:
 
     Attributes:
       relevance: (batch, regions, concepts); without the first axis if the concepts have `batch=None`.
-      residual: (batch, regions), the relevance that passes the layer and belongs to no concept. Zero up to
-        rounding but for a `Dictionary`.
+      residual: (batch, regions), the relevance that passes through the layer and belongs to no concept.
+        Zero up to rounding, except for a `Dictionary`.
     """
 
     relevance: Array
@@ -67,9 +67,9 @@ def local(
 
         R_B(c) = sum_(p in B) R_p(x | y, l: c) = sum_(i in c) R_i (back^T 1_B)_i
 
-    where `back` sends relevance of the layer's output to the input. Its transpose costs one pass for each
-    region, whatever the number of concepts. Relevance that bypasses the layer, as on a skip connection,
-    belongs to none of its concepts: this is `conditional(..., cut=True)`, summed over regions.
+    where `back` propagates relevance from the layer's output to the input. Its transpose costs one pass for
+    each region, whatever the number of concepts. Relevance that bypasses the layer, as on a skip
+    connection, belongs to none of its concepts: this is `conditional(..., cut=True)`, summed over regions.
 
     Args:
       explainer: the result of `jaxlrp.explain`, with rules that are linear in relevance.

@@ -1,4 +1,4 @@
-"""Where a concept is in a sample: the conditional pass from the concept to the input."""
+"""Where a concept is in a sample: the conditional backward pass from the concept to the input."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def locate(
 
         R_p = back(S_c R^l),   or   back(S_c a^l) for activations
 
-    where `back` sends relevance of the layer to the input and S_c is the share of the concept in each unit.
-    It is `conditional(explainer, cut=True)` with a concept for each example of the batch.
+    where `back` propagates relevance from the layer to the input and S_c is the share of the concept in
+    each unit. It is `conditional(explainer, cut=True)` with one concept for each example of the batch.
 
     Args:
       explainer: the result of `jaxlrp.explain`.
-      concepts: the concepts of a layer, with an axis of the batch. The first axis of the explained
-        argument must be that of the batch, too.
-      by: what begins at the layer. "relevance": the relevance of all units of the concept, for the target.
-        "relevance_max": that of the position with the largest relevance alone. "activation" and
-        "activation_max": the same with activations, whatever the output of the model is.
+      concepts: the concepts of a layer with a batch axis. The first axis of the explained argument must be
+        the batch axis, too.
+      by: what starts at the layer. "relevance": the relevance of all units of the concept, for the target.
+        "relevance_max": only the relevance at the position where it is largest. "activation" and
+        "activation_max": the same with activations, whatever the output of the model.
 
     Returns:
       A function `(*args, target=None, concepts, **kwargs) -> relevance` of the shape of the explained

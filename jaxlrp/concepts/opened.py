@@ -1,4 +1,4 @@
-"""Reading the scores of a data set: the largest of each concept, and statistics."""
+"""Reading the scores of a data set: the top samples of each concept, and statistics."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class LazyScores:
 class StoredScores(Mapping[str, LazyScores]):
     """The scores of a data set: a mapping from names of families of concepts to `LazyScores`.
 
-    Rows are in the order of the ids of the samples, whatever the order in which they were computed: the
-    same samples give the same rows, however often a run was interrupted and on however many devices or
-    hosts it ran. For a source that is an array, a row is the index in it, unless samples failed.
+    Rows are sorted by the ids of the samples, whatever the order in which they were computed. The same
+    samples give the same rows, no matter how often a run was interrupted and on how many devices or hosts
+    it ran. If the source is an array, a row is the index in that array, unless samples failed.
 
-    The name of a family has "." for "/", but either may be given.
+    Names of families contain "." instead of "/"; both are accepted.
 
     Attributes:
       path: the folder of the store.
@@ -135,14 +135,14 @@ class StoredScores(Mapping[str, LazyScores]):
           name: of the family of concepts.
           k: how many samples are kept for each concept, >= 1, at most as many as there are.
           by: which of the `Scores`.
-          normalized: whether each score is divided by the sum of magnitudes of the sample's scores of all
-            concepts; see `normalize`.
+          normalized: whether each score is divided by the sum of the magnitudes of all concepts' scores in
+            the sample; see `normalize`.
           per_class: True for the samples of each class, or a list of classes.
 
         Returns:
-          A `TopK` of NumPy arrays (concepts, k), or (classes, concepts, k). The same scores give the same
-          bits, however samples were divided among chunks, runs and hosts. A class with fewer samples than
-          k has empty places.
+          A `TopK` of NumPy arrays (concepts, k), or (classes, concepts, k). The same scores give bitwise
+          the same result, however the samples were divided among chunks, runs and hosts. If a class has
+          fewer than k samples, the remaining entries are empty.
 
         Raises:
           KeyError: if there are no such concepts.
@@ -179,8 +179,8 @@ class StoredScores(Mapping[str, LazyScores]):
           per_class: True for each class, a list of classes, or False for all samples together.
 
         Returns:
-          `Statistics` with arrays (classes, concepts), or (concepts,). Runs that divided the data in other
-          ways agree up to rounding in float64.
+          `Statistics` with arrays (classes, concepts), or (concepts,). Runs that divided the data
+          differently agree up to rounding in float64.
 
         Raises:
           KeyError: if there are no such concepts.
@@ -218,7 +218,7 @@ class StoredScores(Mapping[str, LazyScores]):
 
     @property
     def identity(self) -> str:
-        """A hash of everything that the scores depend on but the samples."""
+        """A hash of everything that the scores depend on, except the samples."""
         return self._opened.manifest.identity
 
 
@@ -262,7 +262,7 @@ def open_scores(path: str | os.PathLike[str]) -> StoredScores:
       A mapping from names of families to lazy arrays, with `.top` and `.statistics`.
 
     Raises:
-      StoreError: if the folder is not a store, or holds other relevance.
+      StoreError: if the folder is not a store, or does not hold scores of concepts.
       DamagedError: if the store cannot be read.
     """
     return StoredScores(open_relevance(path))

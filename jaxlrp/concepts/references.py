@@ -34,13 +34,13 @@ class Reference:
     Attributes:
       concept: its index.
       row: of the sample in the data set.
-      value: by which it was ranked.
-      example: the input, without the axis of the batch.
+      value: the score by which it was ranked.
+      example: the input, without the batch axis.
       relevance: of the positions, under the condition on the concept; summed over other axes.
-      heat: the same, blurred; what the crop and the mask come from.
+      heat: the same, blurred; the crop and the mask are computed from it.
       axes: the axes of positions in `example`.
       box: (start, stop) along each of them: where `heat` exceeds the threshold.
-      mask: of the positions, False where the sample is to be dimmed.
+      mask: of the positions, False where the sample is dimmed.
     """
 
     concept: int
@@ -138,37 +138,37 @@ def references(
 ) -> dict[int, list[Reference]]:
     """The top samples of concepts, each cropped to where its concept is.
 
-    Every sample is located by its own conditional pass (`locate`); samples of all concepts share batches of
-    one size, and thus one compiled program.
+    Each sample gets its own conditional pass (`locate`). Samples of all concepts share batches of one size,
+    and therefore one compiled program.
 
     Args:
       explainer: the result of `jaxlrp.explain`.
       concepts: the concepts of a layer.
-      top: the top samples of each concept, such as a `TopK`: `rows` and `values` of shape (concepts, k). Of
-        one that is divided by class, choose a class first.
+      top: the top samples of each concept, such as a `TopK`: `rows` and `values` of shape (concepts, k). If
+        it has an axis of classes, select a class first.
       fetch: from rows, an array of integers, to the batch of their inputs; or the inputs themselves,
         (samples, *shape). Rows are those of the scores, `open_scores(...).ids`: where samples failed, they
-        are not rows of the data set. A tuple gives several arguments of the model, each with an axis of
-        the batch.
+        are not rows of the data set. A tuple gives several arguments of the model, each with a batch axis.
       axes: the axes of one example, without the batch, along which concepts are located: (0, 1) for
         images (height, width, channels), (0,) for tokens and signals. Relevance is summed over the others.
-      by: as in `locate`; by the same word samples are ranked in `TopK`.
+      by: as in `locate`; use the score by which the samples in `top` are ranked.
       of: the concepts, integers; None for all.
       targets: (samples,), for `by="relevance"` and "relevance_max": the class of each row of the scores;
         None where the model has one output.
-      n: samples of each concept, at most; >= 1.
+      n: the maximum number of samples of each concept, >= 1.
       args: the positional arguments of the explainer that come before what `fetch` returns, such as
         `(variables,)`.
       batch_size: samples that are located together, >= 1.
-      blur: standard deviation of the Gaussian that smooths a map, in lengths of each axis; 0 for none.
+      blur: standard deviation of the Gaussian that smooths a map, as a fraction of the length of each axis;
+        0 for none.
       threshold: the box holds all positions above this share of the largest value; see `crop_box`.
-      dim: positions below this share of it are dimmed.
-      context: positions that are added on each side of the box.
+      dim: positions below this share of the largest value are dimmed.
+      context: number of positions added on each side of the box.
       progress: "bar", "log", "none" or "auto", as in `attribute_dataset`.
 
     Returns:
-      Concepts, in the order of `of`, to their references, the top sample first. A concept without samples
-      has an empty list.
+      A dictionary from concepts, in the order of `of`, to their references, the top sample first. A concept
+      without samples has an empty list.
 
     Raises:
       TypeError, ValueError, IndexError: naming the argument that is wrong, and how to fix it.

@@ -1,7 +1,7 @@
 """Regions of the input, for `jaxlrp.concepts.local`: tiles, superpixels, intervals, tokens, masks.
 
 Each function returns (regions, *shape of one example), where axes that no region divides have length 1. All
-but `masks` return booleans that divide the input: each value belongs to exactly one region.
+except `masks` return booleans that partition the input: each value belongs to exactly one region.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ def grid(shape: Sequence[int], size: int | Sequence[int | None]) -> np.ndarray:
 
     Args:
       shape: of one example, without the batch.
-      size: of a tile along each axis; None for an axis that is not divided, such as that of channels. An
-        integer for all axes. Where it does not divide an axis, the last tile is smaller.
+      size: of a tile along each axis; None for an axis that is not divided, such as the channel axis. An
+        integer applies to all axes. If the size does not divide the length of an axis, the last tile is
+        smaller.
 
     Returns:
       Booleans (tiles, *shape), tiles in row-major order.
@@ -58,7 +59,7 @@ def grid(shape: Sequence[int], size: int | Sequence[int | None]) -> np.ndarray:
 
 
 def intervals(length: int, size: int) -> np.ndarray:
-    """Intervals of a signal of one axis; write `intervals(...)[..., None]` if channels follow it.
+    """Intervals of a signal with one axis; use `intervals(...)[..., None]` if a channel axis follows.
 
     Args:
       length: samples of the signal, >= 1.
@@ -80,7 +81,7 @@ def intervals(length: int, size: int) -> np.ndarray:
 
 
 def tokens(length: int) -> np.ndarray:
-    """Each token on its own; write `tokens(...)[..., None]` if embeddings are explained.
+    """Each token as its own region; use `tokens(...)[..., None]` if embeddings are explained.
 
     Args:
       length: number of tokens, >= 1.
@@ -130,9 +131,9 @@ def superpixels(
     Args:
       image: (height, width, channels), or volumes with one more axis; any real units, such as
         the preprocessed input: colors are scaled to [0, 1] first.
-      n_segments: how many, >= 1; the number that is found may differ.
-      channel_axis: the axis of the channels, -1 for the last; None if the image has none.
-      compactness: how much nearness counts beside color, > 0.
+      n_segments: how many, >= 1; the number found may differ.
+      channel_axis: the channel axis, -1 for the last; None if the image has none.
+      compactness: weight of spatial distance relative to color, > 0.
 
     Returns:
       Booleans (superpixels, height, width, 1), with length 1 along the axis of the channels.
@@ -170,13 +171,13 @@ def superpixels(
 
 
 def masks(array: ArrayLike | Sequence[ArrayLike], *, rest: bool = False) -> np.ndarray:
-    """Masks of your own, such as those of objects.
+    """Your own masks, such as masks of objects.
 
     Args:
       array: (regions, *shape of one example), booleans or weights such as an alpha channel; or a list of
         masks. They may overlap. Axes of length 1 are broadcast, so for images with channels write
         `mask[..., None]`.
-      rest: whether to add a last region with what the masks leave, `1 - sum`.
+      rest: whether to add a last region for everything outside the masks, `1 - sum`.
 
     Returns:
       The masks as booleans or floats, one region each.

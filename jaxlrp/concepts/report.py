@@ -46,12 +46,12 @@ class ReportSize:
     """How much a report shows.
 
     Attributes:
-      cards: concepts, at most.
-      per_class: top concepts of each class.
-      classes: classes, those with most samples.
-      references: reference samples of each concept.
-      odd: samples.
-      alike: pairs of concepts.
+      cards: the maximum number of concepts with a card.
+      per_class: number of top concepts of each class.
+      classes: number of classes, those with the most samples.
+      references: number of reference samples of each concept.
+      odd: number of odd samples.
+      alike: number of pairs of similar concepts.
     """
 
     cards: int = 24
@@ -93,12 +93,12 @@ def report(
     It answers, in this order: what does the model see (a card for each concept, with its share of
     relevance, where it is in a sample, and its reference samples); what does it use for each class; which
     samples are odd; which concepts are alike. A text field filters the cards by the names of classes and,
-    with `embed` and `embed_text`, orders them by similarity to the words of a list. The file needs no
-    network.
+    with `embed` and `embed_text`, sorts them by similarity to the words of a list. The file needs no
+    network access.
 
     Args:
       path: the file; an existing file is replaced.
-      explainer: with which the scores were collected.
+      explainer: the explainer with which the scores were collected.
       concepts: the concepts of one layer.
       scores: the result of `open_scores`.
       fetch: from rows of `scores`, an array of integers, to the batch of their inputs; or the inputs

@@ -1,4 +1,4 @@
-"""How much each concept counts: relevance and activation of all concepts of a layer."""
+"""How much each concept matters: relevance and activation of all concepts of a layer."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Scores:
     Attributes:
       relevance: (batch, concepts), summed over positions.
       relevance_max: (batch, concepts), the largest over positions.
-      position: (batch, concepts), int32, where that is; the first of equal ones.
+      position: (batch, concepts), int32, where that is; the first in case of ties.
       activation: (batch, concepts), summed over positions.
       activation_max: (batch, concepts), the largest over positions.
       activation_position: (batch, concepts), int32, where that is.
-      residual: (batch,), the relevance of the layer that belongs to no concept. Zero up to rounding but for
-        a `Dictionary`.
+      residual: (batch,), the relevance of the layer that belongs to no concept. Zero up to rounding, except
+        for a `Dictionary`.
     """
 
     relevance: Array
@@ -55,7 +55,7 @@ class Scores:
         return normalize(self.relevance)
 
     def top(self, k: int) -> Array:
-        """(batch, k), the most relevant concepts, the most relevant first; of equal ones the first."""
+        """(batch, k), the most relevant concepts, largest first; ties keep the order of concepts."""
         check_count("k", k)
         if k > self.relevance.shape[-1]:
             raise ValueError(
@@ -81,7 +81,7 @@ def scores(explainer: Explainer, concepts: Families) -> ConceptExplainer[Any]:
 
     Args:
       explainer: the result of `jaxlrp.explain`.
-      concepts: the concepts of a layer; or several of those: a list, or a dictionary by name.
+      concepts: the concepts of a layer; or several of these, as a list or a dictionary by name.
 
     Returns:
       A function `(*args, target=None, **kwargs) -> Scores`. For several families it returns a

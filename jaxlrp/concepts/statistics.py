@@ -62,7 +62,7 @@ class Statistics:
     """How relevant and how active each concept is over a data set. A pytree.
 
     Shapes are (classes, concepts), or (concepts,) if classes are taken together. It takes 48 bytes for each
-    class and concept: 25 kB for each class of a layer with 512 concepts.
+    class and concept: 25 kB per class for a layer with 512 concepts.
 
     Attributes:
       relevance: moments of the relevance of each concept.
@@ -102,7 +102,8 @@ class Statistics:
     def prototypes(self) -> np.ndarray:
         """(classes, concepts) or (concepts,): mean normalized relevance; NaN for a class without samples.
 
-        What a class usually looks at: a sample is unusual where its own normalized relevance differs.
+        They show what a class usually relies on; a sample is unusual where its own normalized relevance
+        differs.
         """
         return np.where(np.asarray(self.count > 0)[..., None], self.normalized.mean, np.nan)
 

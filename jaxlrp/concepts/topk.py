@@ -18,11 +18,11 @@ from jaxlrp._checks import check_count
 class TopK:
     """The k samples with the largest score of each concept. A pytree, of NumPy or of JAX arrays.
 
-    Of equal scores the lowest row comes first. NaN is never among the largest. Where there are fewer
-    than k samples, the value is -inf, row and position are -1.
+    If scores are equal, the lowest row comes first. NaN is never among the largest. If there are fewer than
+    k samples, the remaining entries have the value -inf and row and position -1.
 
-    Each place takes 16 bytes with rows of 64 bits: 40 samples for each of 512 concepts are 328 kB, times
-    the number of classes if they are kept for each class.
+    Each entry takes 16 bytes with 64-bit rows: 40 samples for each of 512 concepts take 328 kB, times the
+    number of classes if they are stored for each class.
 
     Attributes:
       values: (..., concepts, k), floats, in descending order.
@@ -51,8 +51,8 @@ class TopK:
 
         Args:
           scores: (samples, concepts).
-          rows: (samples,), a number of its own for each sample; negative for one that does not count, such
-            as padding.
+          rows: (samples,), a unique number for each sample; negative for samples that are ignored, such as
+            padding.
           k: how many are kept, >= 1.
           positions: (samples, concepts), integers; None for zeros.
 
@@ -97,8 +97,8 @@ class TopK:
     def merge(self, other: TopK) -> TopK:
         """The state of the samples of both.
 
-        It is associative and commutative, bit for bit: it does not matter how samples were divided among
-        states, nor in which order these are merged. No sample may be in both.
+        It is associative and commutative, bit for bit: the result does not depend on how samples were
+        divided among states or on the order of merging. No sample may be in both.
 
         Args:
           other: of the same shape.

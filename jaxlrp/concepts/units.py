@@ -36,13 +36,13 @@ class Concepts(abc.ABC):
     channels, heads and tokens the shares are 0 or 1. Each family of concepts defines two functions, one the
     transpose of the other: `spread` and `collect`.
 
-    `family[3]` is the condition on concept 3, `family[[3, 5]]` that on either of two.
+    `family[3]` is the condition on concept 3, and `family[[3, 5]]` the condition on either of two.
 
     Attributes:
       layer: the path of the layer; see `print(lrp.plan(...))`.
-      batch: the axis of the output along which examples lie, by index or name; None if there is none. By
-        default axis 0. A layer in a loop or in `shard_map` is recorded with axes of steps or shards in
-        front: there the axis must be given.
+      batch: the axis of the output along which examples lie, by index or name; None if there is none. The
+        default is axis 0. A layer in a loop or in `shard_map` is recorded with leading axes of steps or
+        shards: there you must give the axis.
       dims: names of the axes of the output, in order, for `batch` and `axis` by name.
     """
 
@@ -66,7 +66,7 @@ class Concepts(abc.ABC):
 
     @abc.abstractmethod
     def collect(self, a: Array, values: Array) -> Array:
-        """Adds up values of a layer's units by concept, at each position: `sum_i S_ki values_i`.
+        """Sums values of a layer's units by concept, at each position: `sum_i S_ki values_i`.
 
         Args:
           a: the output of the layer.
@@ -102,7 +102,7 @@ class Concepts(abc.ABC):
         return select(self, index)
 
     def none(self) -> Condition:
-        """The condition on the empty set of concepts: no relevance passes the layer."""
+        """The condition on the empty set of concepts: no relevance passes through the layer."""
         return select(self, (), empty=True)
 
     def weighted(self, weights: ArrayLike) -> Condition:
@@ -114,7 +114,7 @@ class Concepts(abc.ABC):
         return weigh(self, weights)
 
     def each(self, index: ArrayLike | Sequence[int] | Sequence[Sequence[int]]) -> Condition:
-        """A condition of its own for each example.
+        """A separate condition for each example.
 
         Args:
           index: (batch,) or (batch, m), the concept or concepts of each example.
@@ -192,8 +192,8 @@ class _Axes(Concepts):
 class Channels(_Axes):
     """The units along one axis, or several: each index is a concept, at all positions together.
 
-    Use it for channels of a convolution (`axis=-1`), features of a dense layer, and whatever else has an
-    axis of its own, such as the heads of `nn.MultiHeadDotProductAttention` (`axis=-2` of its value layer).
+    Use it for channels of a convolution (`axis=-1`), features of a dense layer, and anything else that has
+    its own axis, such as the heads of `nn.MultiHeadDotProductAttention` (`axis=-2` of its value layer).
 
     Attributes:
       axis: the axis, by index or by its name in `dims`; a tuple of axes, whose flattened index
@@ -246,10 +246,9 @@ class Units(_Axes):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Heads(Concepts):
-    """Attention heads whose features lie side by side along one axis.
+    """Attention heads whose features are concatenated along one axis.
 
-    For layers that give (batch, tokens, heads * size). Where the heads have an axis of their own,
-    use `Channels`.
+    For layers with outputs (batch, tokens, heads * size). If the heads have their own axis, use `Channels`.
 
     Attributes:
       n_heads: number of heads, >= 1; it must divide the length of the axis.

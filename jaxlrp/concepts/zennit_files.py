@@ -37,17 +37,17 @@ def write_zennit(
 ) -> None:
     """Writes the reference samples of each concept as files of zennit-crp.
 
-    Classes are written if each sample has one, but not those without samples. Files that are there already
-    are replaced.
+    If each sample has a class, the reference samples of each class are written too, except for classes
+    without samples. Existing files are replaced.
 
     Args:
-      path: the folder that zennit-crp calls "path", made if missing.
+      path: the folder that zennit-crp calls "path"; created if missing.
       scores: the result of `open_scores`. Its ids are written as the indices of samples if they are
         integers, else its rows.
       layers: from names of families to names of layers in zennit-crp; None for all, under their own names.
       by: which scores.
       normalized: whether they are normalized.
-      k: how many samples of each concept at the most, >= 1. zennit-crp keeps 40.
+      k: the maximum number of samples of each concept, >= 1. zennit-crp keeps 40.
 
     Raises:
       KeyError: if there are no such concepts.
@@ -94,8 +94,8 @@ def read_zennit(
       A `TopK` of shape (concepts, k), whose rows are indices in the data set.
 
     Raises:
-      FileNotFoundError: if there are no such files, naming those that there are.
-      ValueError: if the arrays do not fit together.
+      FileNotFoundError: if there are no such files; it lists the available ones.
+      ValueError: if the shapes of the arrays do not match.
     """
     if by not in _WORDS:
         raise ValueError(f"by must be one of {', '.join(map(repr, _WORDS))}, got {by!r}")

@@ -1,4 +1,4 @@
-"""Axioms: properties that an explanation should have exactly, as distances from them."""
+"""Axioms: properties that an explanation should have exactly. Metrics return the deviation from them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Completeness(FaithfulnessMetric):
         residual = sum_i a_i - (f(x) - f(x'))         x': the baseline
 
         signed     residual                           0 is best, of either sign
-        absolute   |residual|                         lower is better, from 0 on
-        relative   |residual| / |f(x) - f(x')|        lower is better, from 0 on
+        absolute   |residual|                         lower is better, from 0 up
+        relative   |residual| / |f(x) - f(x')|        lower is better, from 0 up
 
-    Rounding alone gives a small residual, so this is a distance, not a test of equality. A complete
-    explanation can still be wrong: it may put the sum anywhere. Biases of the model keep relevance, so most
-    rules of LRP leave a residual on networks with biases.
+    Rounding alone gives a small residual, so this is a deviation, not a test of equality. A complete
+    explanation can still be wrong: it may put the relevance anywhere. Biases of the model absorb relevance,
+    so most LRP rules leave a residual on networks with biases.
 
-    Undefined (`nan`) for "relative" where the score is that of the baseline.
+    Undefined (`nan`) for "relative" if the input has the same score as the baseline.
 
     Attributes:
-      baseline: what takes the place of all values; None to compare with f(x) itself, as LRP promises.
+      baseline: replaces all values of the input; None to compare with f(x) itself, as LRP promises.
       residual: which of the three is returned.
       score: "probability" or "logit" of the target.
 
@@ -88,16 +88,16 @@ class NonSensitivity(FaithfulnessMetric):
         number of features i with   (|a_i| < epsilon)  xor  (|f(x) - f(x without i)| < output_epsilon)
 
     Lower is better, from 0 to the number of features. It evaluates the model once for each feature of each
-    sample. It only asks whether a feature matters, not how much, and removes one at a time: a feature that
-    is redundant has no effect. Both thresholds are in the units of what they are compared with.
+    sample. It only asks whether a feature matters, not how much. It removes one feature at a time, so a
+    redundant feature has no effect. Each threshold has the units of the quantity that it is compared with.
 
-    Undefined (`nan`) where a score is `nan`, and where a sample has no feature.
+    Undefined (`nan`) if a score is `nan`, or if a sample has no feature.
 
     Attributes:
       features: what is removed at once.
       removal: what takes its place.
-      epsilon: attributions below it in size count as none, > 0.
-      output_epsilon: changes of the score below it in size count as none, > 0.
+      epsilon: attributions with a smaller magnitude count as zero, > 0.
+      output_epsilon: changes of the score with a smaller magnitude count as zero, > 0.
       score: "probability" or "logit" of the target.
       batch_size: how many changed inputs are in memory at once, >= 1.
 

@@ -1,6 +1,6 @@
-"""How simple is an explanation? Metrics of attributions alone.
+"""How simple is an explanation? Metrics that only use attributions.
 
-Simple is not right: a map with one relevant pixel, the same for every input, gets the best score.
+Simple does not mean right: a map with the same single relevant pixel for every input gets the best score.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Complexity(_OfFeatures):
     H = -sum_i p_i ln p_i,  p_i = |a_i| / sum_k |a_k|.
 
     Lower is simpler, from 0 (one feature has all) to ln n (all equal), in nats. Do not compare it between
-    samples of different size. Undefined (`nan`) where all attributions are zero.
+    samples with different numbers of features. Undefined (`nan`) where all attributions are zero.
 
     Attributes:
       features: what is counted as one; attributions of a feature are summed.
@@ -119,14 +119,14 @@ class Complexity(_OfFeatures):
 class EffectiveComplexity(_OfFeatures):
     """How many features matter: those with |a| > epsilon.
 
-    With `relative`, |a| is in units of the sample's largest, so that the scale of a method does not decide.
+    With `relative`, |a| is divided by the sample's maximum, so the score does not depend on the scale.
 
     Lower is simpler, from 0 to n; `relative`, from 1. The number depends on `epsilon`. Undefined (`nan`)
     where all attributions are zero.
 
     Attributes:
       features: what is counted as one; attributions of a feature are summed.
-      epsilon: what |a| must exceed, >= 0.
+      epsilon: threshold that |a| must exceed, >= 0.
       relative: whether `epsilon` is a share of the sample's largest |a|.
 
     References:
@@ -168,15 +168,15 @@ class Coherence(ComplexityMetric):
 
         100 diagonal (1 / sqrt(area of the convex hull of V)) (|V| / length of their minimum spanning tree)
 
-    where lengths are in positions and the diagonal is that of the map. The tree is that of all of V. The
-    usual approximation, by a graph that joins each position with its 20 nearest, has the same length unless
-    groups lie far apart; then it leaves out the gaps between them.
+    where lengths are in positions and the diagonal is that of the map. The tree spans all of V. The usual
+    approximation, a graph that joins each position with its 20 nearest neighbors, has a tree of the same
+    length unless groups lie far apart; then it leaves out the gaps between them.
 
-    Higher is more compact, from 0 on. Compact is not right: a blot beside the object scores as well as one
-    on it. Undefined (`nan`) where all salient positions lie on one line, and where all attributions are
-    equal.
+    Higher is more compact, from 0 upward. Compact does not mean right: a spot beside the object scores as
+    well as one on it. Undefined (`nan`) where all salient positions lie on one line, and where all
+    attributions are equal.
 
-    It runs on the host, one sample after the other, and not under `jit`. Requires SciPy.
+    It runs on the host, one sample at a time, and not under `jit`. It requires SciPy.
 
     Attributes:
       axes: the two axes of an example along which positions lie, such as (0, 1) of (height, width,

@@ -1,9 +1,9 @@
-"""Controls: attributions that know nothing of the model. An explainer should do better than these.
+"""Controls: attributions that do not use the model. An explainer should do better than these.
 
     metrics.evaluate({"LRP": explain, **metrics.controls.standard(axes=(0, 1))}, ...)
 
-Where input contrast or edges score as well as an explanation, the metric rewards what the input looks
-like, not what the model uses.
+If input contrast or edges score as well as an explanation, the metric rewards what the input looks like,
+not what the model uses.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from jaxlrp.metrics.pooling import axes_of
 class Random:
     """Normal random numbers.
 
-    They are drawn from the numbers of the sample itself: the same input always gets the same
-    attributions, in whatever batch it is, and another one, however little it differs, gets others.
+    The numbers depend only on `seed` and the values of the sample: the same input always gets the same
+    attributions, whatever its batch, and a different input gets different ones, however small the
+    difference.
 
     Attributes:
       seed: an integer.
-      shared: axes of an example along which one number is shared, such as that of channels.
+      shared: axes of an example along which one number is shared, such as the channel axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -80,7 +81,7 @@ class Contrast:
 
 @dataclasses.dataclass(frozen=True)
 class Edges:
-    """How fast values change along some axes: the length of the gradient, by Sobel's filter.
+    """How fast values change along some axes: the magnitude of the gradient, by the Sobel filter.
 
     Along each axis it takes central differences (1, 0, -1) / 2, averaged by (1, 2, 1) / 4 along the other
     axes. At borders the outermost value is repeated.
@@ -120,7 +121,7 @@ class Edges:
 
 
 def standard(axes: int | Sequence[int] | None = None, *, seed: int = 0) -> dict[str, Any]:
-    """The controls that belong beside every table, by name.
+    """The controls that every table should contain, by name.
 
     Args:
       axes: of an example along which values are neighbors, for the edge filter; None for data without

@@ -3,14 +3,15 @@
 Every value belongs to one feature, or to none. A layout is a value:
 
 * `Elements()`: each number of the input on its own, channels included.
-* `Blocks(axes, size)`: positions along some axes, or blocks of them. Of an example (height, width,
-  channels), `Blocks((0, 1))` are pixels and `Blocks((0, 1), size=8)` patches; of (tokens, features),
-  `Blocks(0)` are tokens, and `Blocks(1)` channels; of (time, channels), `Blocks(0, size=50)` are intervals;
-  of (nodes, features), `Blocks(0)` are nodes; of a table's row (columns,), `Elements()` are columns.
-* `Segments(labels)`: segments of your own, one segmentation for all samples or one for each;
-  `superpixels(images)` makes them.
+* `Blocks(axes, size)`: positions along some axes, or blocks of them. For an example (height, width,
+  channels), `Blocks((0, 1))` are pixels and `Blocks((0, 1), size=8)` are patches; for (tokens, features),
+  `Blocks(0)` are tokens and `Blocks(1)` are channels; for (time, channels), `Blocks(0, size=50)` are
+  intervals; for (nodes, features), `Blocks(0)` are nodes; for a table row (columns,), `Elements()` are
+  columns.
+* `Segments(labels)`: your own segments, one segmentation for all samples or one for each;
+  `superpixels(images)` computes superpixels.
 
-Axes are those of one example, without the axis of the samples.
+Axes are those of one example, without the batch axis.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Features(abc.ABC):
           Integers (n or 1, ...) that broadcast to the inputs, -1 where a value belongs to no feature.
 
         Raises:
-          ValueError: if inputs of this shape cannot be divided so.
+          ValueError: if inputs of this shape cannot be divided in this way.
         """
 
     @abc.abstractmethod
@@ -81,7 +82,7 @@ class Features(abc.ABC):
         self, values: Array, shape: tuple[int, ...], absent: float | int | bool,
         which: Array | None = None,
     ) -> Array:  # fmt: skip
-        """For each value of the inputs, what its feature has.
+        """Values of features, spread to the values of the inputs.
 
         Args:
           values: (n, features).
@@ -107,7 +108,7 @@ class Features(abc.ABC):
     def sizes(self, shape: tuple[int, ...]) -> Array:
         """How many positions belong to each feature, (n or 1, features).
 
-        Along an axis that the labels do not tell apart, such as that of the channels, all are one position.
+        Along an axis on which labels do not depend, such as the channel axis, all values are one position.
         """
         labels = self.labels(shape)
         index = labels.reshape(len(labels), -1)
@@ -197,11 +198,11 @@ class Blocks(Features):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segments(Features):
-    """Segments of your own, such as superpixels.
+    """Your own segments, such as superpixels.
 
     Attributes:
       segmentation: integers (n, ...) or (1, ...) that broadcast to the inputs: the segment of each value,
-        from 0 on; -1 for values that are never removed, such as padding.
+        from 0; -1 for values that are never removed, such as padding.
       number: the largest number of segments of a sample; None to find it, which needs concrete labels.
 
     Raises:
@@ -255,10 +256,10 @@ def superpixels(
     Args:
       images: (n, height, width, channels), or volumes with one more axis, in any real units: each image
         is scaled to [0, 1] first.
-      number: of superpixels of each image, >= 1. How many are found may differ.
+      number: of superpixels of each image, >= 1. The number found may differ.
       channel_axis: that of one example, without the axis of the samples; None if there is none.
-      compactness: how much nearness counts beside color, > 0. For images of one channel, 0.1 is about
-        what 10 is for three.
+      compactness: weight of spatial distance relative to color, > 0. For images with one channel, 0.1
+        corresponds to about 10 for three channels.
 
     Returns:
       `Segments`, with length 1 along the axis of the channels.

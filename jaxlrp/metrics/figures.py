@@ -86,8 +86,8 @@ def radar(table: Table, *, title: str | None = None) -> Figure:
     """A polygon for each explainer: each metric is an axis, from the worst explainer to the best.
 
     Only the order and relative distances among these explainers can be seen; `bars` shows the scores.
-    Metrics without a better direction are left out, and so are explainers that one of the others does
-    not score.
+    Metrics without a direction are left out, and so are explainers without a score by one of the other
+    metrics.
 
     Args:
       table: of an evaluation, `evaluation.table()`, with at least three metrics that have a direction.
@@ -223,7 +223,7 @@ def critical_difference(comparison: Comparison, *, title: str | None = None) -> 
 def curves(
     found: Mapping[str, Any], *, score: str = "score of the target", title: str | None = None
 ) -> Figure:
-    """Curves of removal: how the score falls, most relevant features first, and least relevant first.
+    """Removal curves: how the score falls with the most and with the least relevant features first.
 
     Lines are means over the samples with a curve, bands are 95% intervals of the mean (1.96 standard
     errors).

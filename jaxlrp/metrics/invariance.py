@@ -1,4 +1,4 @@
-"""Input invariance: attributions of a shifted input by a model that undoes the shift."""
+"""Input invariance: do attributions change if the input is shifted and the model compensates?"""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ class _Shifted(NamedTuple):
 
 @metric
 class InputInvariance(Metric):
-    r"""How much attributions change when the input is shifted and the model undoes the shift.
+    r"""How much attributions change if the input is shifted and the model compensates for the shift.
 
     The first layer, W x + b, gets the bias b' = b - W m, so that the outputs of the new model for x + m are
     those of the old one for x:
 
         || a(new model, x + m) - a(model, x) || / || a(model, x) ||
 
-    Lower is better; 0 for an explanation that depends on the function alone, such as the gradient. Methods
-    that multiply by the input, and most rules of LRP, are not invariant: they take the zero of the input as
-    a reference, and the shift moves it. So a large score says that the reference matters, not that the
-    explanation is wrong.
+    Lower is better; 0 for an explanation that only depends on the function, such as the gradient. Methods
+    that multiply by the input, and most LRP rules, are not invariant: they use zero as a reference, and the
+    shift moves it. A large score therefore means that the reference matters, not that the explanation is
+    wrong.
 
-    Undefined (`nan`) where the outputs of the shifted model differ from those of the model by more than
-    `tolerance` of the largest, so that nothing is learned; where attributions are all zero or not finite.
+    Undefined (`nan`) if the outputs of the two models differ by more than `tolerance` of the largest
+    output, since `absorb` then does not compensate for the shift, or if attributions are all zero or not
+    finite.
 
     Attributes:
       shift: m, a number or an array that broadcasts to one example, in units of the input.
@@ -146,15 +147,15 @@ def absorb_in_bias(path: str) -> Callable[[Any, Array], Any]:
 
     The layer at `path` must see the input first. It is a dense layer with a kernel (in, out), of the
     flattened input or of its last axis, or a convolution with a kernel (..., in, out) and a shift that is
-    one number for each channel. A convolution that pads with zeros is not shifted exactly at the borders;
-    `InputInvariance` notices.
+    one number for each channel. A convolution with zero padding cannot compensate at the borders;
+    `InputInvariance` then returns `nan`.
 
     Args:
       path: names of the dictionaries that lead to the layer's "kernel" and "bias", joined by "/", such as
         "params/Dense_0".
 
     Returns:
-      A function of (variables, m) that changes nothing in place.
+      A function of (variables, m). It changes nothing in place.
 
     Raises:
       KeyError: by the function, if the variables have no kernel and bias there.

@@ -1,7 +1,7 @@
-"""Does relevance lie on the object? Metrics of attributions and the mask of the object.
+"""Does relevance lie on the object? Metrics that compare attributions with the object's mask.
 
-Every metric pools channels first: `channels` says which axes of an example hold them, `pool` how one number
-is made of them. Without `channels`, each value is a position.
+Every metric pools channels first: `channels` says which axes of an example hold them, `pool` how they
+become one number. Without `channels`, each value is a position.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def _size_ratio(inside: Array, dtype: jnp.dtype) -> Array:
 class PointingGame(_Pooled):
     """Whether the most relevant position lies on the object: 1 or 0.
 
-    Where several positions share the largest value, one of them on the object suffices. It looks at one
-    position alone, so it tells little of where the rest of the relevance lies; a large object is hit by
-    chance with the probability of its area. For a tolerance, widen the masks.
+    If several positions share the largest value, one of them on the object suffices. The metric only uses
+    one position, so it says little about the rest of the relevance. It hits an object by chance with a
+    probability equal to the object's share of the area. For a tolerance, dilate the masks.
 
     Higher is better, from 0 to 1. Undefined (`nan`) where the mask is empty or covers everything, and where
     all positions have equal relevance.
@@ -119,11 +119,11 @@ class PointingGame(_Pooled):
 class RelevanceMass(_Pooled):
     """The share of the relevance that lies on the object.
 
-    sum_{i in s} R_i / sum_i R_i, where s is the mask. With `positive`, of max(R_i, 0). Without it,
-    relevance of both signs can cancel in the denominator, and the share lies anywhere.
+    sum_{i in s} R_i / sum_i R_i, where s is the mask. With `positive`, max(R_i, 0) replaces R_i. Without
+    it, positive and negative relevance can cancel in the denominator, and the share can have any value.
 
-    A model may rightly use the surroundings of an object: relevance outside the mask is an error only where
-    nothing outside matters. Compare with the share of the area, which a uniform map gets.
+    A model may rightly use the surroundings of an object: relevance outside the mask is an error only if
+    nothing outside matters. Compare with the mask's share of the area, which is the score of a uniform map.
 
     Higher is better, from 0 to 1 (`positive`, or a pool without a sign). Undefined (`nan`) where the mask
     is empty or covers everything, and where the denominator is zero up to rounding.
@@ -154,10 +154,10 @@ class RelevanceMass(_Pooled):
 
 @metric
 class RelevanceRank(_Pooled):
-    """The share of the most relevant positions, as many as the object has, that lie on it.
+    """The share of the |s| most relevant positions that lie on the object, which has |s| positions.
 
     |{the |s| largest R_i} and s| / |s|, where s is the mask. It does not depend on the scale of the
-    relevance. Positions tied at the limit count with the share that a random order gives on average.
+    relevance. Ties at the cutoff are averaged over all orders.
 
     Higher is better, from 0 to 1; a random map gets the share of the area. Undefined (`nan`) where the mask
     is empty or covers everything, and where all positions have equal relevance.
@@ -187,8 +187,8 @@ class TopKIntersection(_Pooled):
     """The share of the k most relevant positions that lie on the object.
 
     |{the k largest R_i} and s| / k, where s is the mask; `weighted`: times the number of positions over
-    |s|, so that small objects count as much as large ones and a random map gets 1. With k larger than the
-    object, 1 cannot be reached. Ties as in `RelevanceRank`.
+    |s|, so that small objects count as much as large ones and a random map gets 1. If k is larger than the
+    object, the score cannot reach 1. Ties as in `RelevanceRank`.
 
     Higher is better, from 0 to 1 without `weighted`. Undefined (`nan`) where the mask is empty or covers
     everything, and where all positions have equal relevance.
@@ -272,8 +272,8 @@ class LocalizationAUC(_Pooled):
     """The area under the ROC curve of relevance as a detector of the object.
 
     The probability that a random position of the object has more relevance than a random one outside; ties
-    count half. It depends on the order of all positions, also of the irrelevant ones, so it says little of
-    the few most relevant.
+    count half. It depends on the order of all positions, including irrelevant ones, so it says little about
+    the few most relevant positions.
 
     Higher is better, from 0 to 1; a random map gets 0.5. Undefined (`nan`) where the mask is empty or
     covers everything, and where all positions have equal relevance.
@@ -305,9 +305,9 @@ class Focus(_Pooled):
     """On a mosaic of four samples, the share of positive relevance on those of the explained class.
 
     sum_{i in s} max(R_i, 0) / sum_i max(R_i, 0), where s holds the quadrants of the class: the masks of
-    `jaxlrp.metrics.mosaics`, whose targets are to be explained. No one has to draw masks. A mosaic is an
-    unusual input, though, and only a model that recognizes its parts can be explained on it; keep those for
-    which the class is among the first two.
+    `jaxlrp.metrics.mosaics`, whose targets are to be explained. It needs no hand-drawn masks. A mosaic is
+    an unusual input, though, and only useful if the model recognizes its parts: keep only mosaics for which
+    the class is among the top two predictions.
 
     Higher is better, from 0 to 1; a random map gets the share of the quadrants, 0.5. Undefined (`nan`)
     where the mask is empty or covers everything, and where no relevance is positive.

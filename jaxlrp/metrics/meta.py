@@ -1,6 +1,6 @@
-"""Meta-evaluation: which metric can be believed (MetaQuantus)?
+"""Meta-evaluation: which metric can you trust (MetaQuantus)?
 
-A good metric passes over changes that do not matter and reacts to those that do. Each sample's score is
+A good metric ignores changes that do not matter and reacts to changes that do. Each sample's score is
 computed again after a small change of the model or of the input (noise resilience, NR) and after a large
 one (adversarial reactivity, AR), for several explainers:
 
@@ -11,7 +11,7 @@ one (adversarial reactivity, AR), for several explainers:
     MC    the mean of the four, in [0, 1]; a metric of random numbers with L explainers has about
           (0.5 + 0.5 + 1 / L + 0.5) / 4
 
-Only samples count whose predicted class stays (NR) or changes (AR).
+Only samples whose predicted class stays the same (NR) or changes (AR) are counted.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Reliability(NamedTuple):
 
 
 class MetaScore(NamedTuple):
-    """How far a metric can be believed.
+    """How far a metric can be trusted.
 
     Attributes:
       model: under changes of the model's parameters; None where they were not changed.
@@ -113,13 +113,13 @@ def meta_evaluate(
 ) -> MetaScore:
     """Noise resilience and adversarial reactivity of a metric.
 
-    Parameters are multiplied by independent normal numbers of mean 1 and standard deviation `noise`; to
-    inputs uniform numbers between -`noise` and `noise` are added. Explanations are computed anew, of the
-    given targets.
+    Parameters are multiplied by independent normal numbers with mean 1 and standard deviation `noise`;
+    uniform numbers between -`noise` and `noise` are added to inputs. The given targets are then explained
+    again.
 
-    Scores that are `nan` do not count. A change after which no sample counts is left out; if that holds for
-    all changes of an iteration, its numbers are `nan`: give other `noise`. For large changes of the input
-    the paper's 5 suits inputs with a range of about 1.
+    Scores that are `nan` are not counted. A change after which no sample is counted is left out; if this is
+    true of all changes of an iteration, its results are `nan`: choose a different `noise`. For large
+    changes of the input, the paper's 5 suits inputs with a range of about 1.
 
     Args:
       metric: one that says which direction is better.

@@ -36,18 +36,19 @@ def metric(cls: T) -> T:
 class Metric(abc.ABC):
     """A score of explanations: a value with options, and a pure function of arrays.
 
-    A call returns one number for each sample, (n,), `nan` where the score is undefined. Called with
-    concrete arrays it compiles itself, once for each model and shapes; it also runs under `jit`. Programs
-    belong to the metric and to the functions given: in a loop keep both. A lambda that reads a dictionary
-    of parameters, written down anew for each call, is compiled for each call.
+    A call returns one number for each sample, (n,), `nan` where the score is undefined. If you call it with
+    concrete arrays, it compiles itself, once for each model and each set of shapes; it also runs under
+    `jit`. Compiled programs belong to the metric and the functions that you pass, so create both before a
+    loop. A lambda that reads a dictionary of parameters and is created for each call is compiled for each
+    call.
 
     Attributes:
-      higher_is_better: whether a larger score is that of a better explanation; None where neither is
+      higher_is_better: whether a larger score means a better explanation; None if neither direction is
         better.
-      bounds: the least and the largest score that is possible.
+      bounds: the smallest and the largest possible score.
       needs: names of the arguments of a call, in their order.
-      compares_samples: whether the score of a sample depends on the others of a call, which must be the
-        whole set then.
+      compares_samples: whether the score of a sample depends on the other samples of the call, which must
+        then be the whole set.
       on_host: whether it needs concrete arrays, and does not run under `jit`.
       random: whether a call needs `key`.
     """
@@ -61,7 +62,7 @@ class Metric(abc.ABC):
     @property
     @abc.abstractmethod
     def higher_is_better(self) -> bool | None:
-        """Whether a larger score is that of a better explanation."""
+        """Whether a larger score means a better explanation."""
 
     @property
     def random(self) -> bool:
@@ -199,7 +200,7 @@ class FaithfulnessMetric(Metric):
 
 
 class ComplexityMetric(Metric):
-    """A metric of attributions alone."""
+    """A metric that only uses attributions."""
 
     needs: ClassVar[tuple[str, ...]] = ("attributions",)
 

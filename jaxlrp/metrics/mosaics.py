@@ -42,9 +42,9 @@ def mosaics(
     number: int,
     axes: int | Sequence[int] = (0, 1),
 ) -> Mosaics:
-    """Mosaics with two samples of one class and two of other classes, in random places.
+    """Mosaics with two samples of one class and two of other classes, in random positions.
 
-    Classes with at least two samples take turns, in random order.
+    Classes with at least two samples are used in turn, in random order.
 
     Args:
       inputs: (n, ...).
@@ -55,8 +55,8 @@ def mosaics(
         width, channels); one for a row of four, such as 0 of (time, channels).
 
     Raises:
-      TypeError, ValueError: naming the argument that is wrong; if no class has two samples and two of other
-        classes beside it.
+      TypeError, ValueError: naming the argument that is wrong; if no class has two samples, or there are
+        not two samples of other classes.
 
     Example:
       >>> import jax, jax.numpy as jnp

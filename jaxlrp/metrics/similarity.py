@@ -1,10 +1,10 @@
 """How similar two explanations are: values with options, and functions of two arrays.
 
-* `Spearman()`: correlation of ranks. The scale of relevance and any monotonic change of it do not matter.
+* `Spearman()`: rank correlation. It does not depend on the scale or on monotonic changes of relevance.
 * `Cosine()`: the angle between the two, where large relevance counts most.
-* `SSIM(axes)`: local structure of images, as people see it.
+* `SSIM(axes)`: similarity of the local structure of images.
 
-Each takes `absolute=True` to compare magnitudes without signs.
+Each accepts `absolute=True` to compare magnitudes without signs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxlrp.metrics.statistics import cosine, spearman
 
 @dataclasses.dataclass(frozen=True)
 class Similarity(abc.ABC):
-    """A similarity of two explanations of a sample, at most 1, which equal ones have.
+    """A similarity of two explanations of a sample, at most 1; equal explanations have 1.
 
     Attributes:
       absolute: whether signs are left out.

@@ -42,7 +42,7 @@ def cosine(a: Array, b: Array) -> Array:
 
 
 def mean_ranks(values: Array, where: Array | None = None) -> Array:
-    """The rank of each value along the last axis, from 1 on; equal values share their mean rank.
+    """The rank of each value along the last axis, from 1; equal values share their mean rank.
 
     Ranks are among values where `where` is true, None for all; others have no meaning.
     """

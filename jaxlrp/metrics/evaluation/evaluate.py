@@ -43,15 +43,16 @@ def evaluate(
 ) -> Evaluation:
     """Scores explainers by metrics on a data set.
 
-    It runs as `jaxlrp.dataset.attribute_dataset`: in batches, on all devices, and, with `output`, resumable
-    after any interruption. Explanations are computed once for all metrics of an explainer. Scores do not
-    depend on how samples are divided into batches: random numbers of a sample come from `key` and its id.
+    It runs like `jaxlrp.dataset.attribute_dataset`: in batches, on all devices, and, with `output`,
+    resumable after any interruption. Explanations are computed once for all metrics of an explainer. Scores
+    do not depend on how samples are divided into batches: the random numbers of a sample depend only on
+    `key` and its id.
 
     Args:
       explainers: by name. The result of `jaxlrp.explain`; a baseline; a function of (inputs, targets), and
         of the context by name, that returns attributions (n, ...); attributions themselves, (n, ...) in the
-        order of the data; or a store of `attribute_dataset`, opened or its path. `metrics.controls` has
-        more.
+        order of the data; or a store of `attribute_dataset`, opened or as a path. See also
+        `metrics.controls`.
       metrics: by name, or a list.
       data: `(inputs, targets)`; a dictionary of arrays (n, ...) with the keys "input", "target", "mask"
         (booleans of the shape of the attributions, for localization), "segments" (integers, instead of
@@ -64,8 +65,8 @@ def evaluate(
       predict: from inputs, and the context by name, to outputs (n, classes) or (n,). None: the model of
         each explainer; an explainer without one takes that of the others, if they share one.
       key: a random key, for metrics and baselines that draw random numbers.
-      output: a folder for the scores. Called again with the same arguments, the run continues; new metrics,
-        new explainers and new samples are added. None keeps nothing.
+      output: a folder for the scores. Call again with the same arguments to continue; new metrics, new
+        explainers and new samples are added. None stores nothing.
       preprocess: from an input of the data to an input of the model, both without the batch axis.
       batch_size: samples explained together, >= 1; None for as many as memory allows. The batch of a
         metric's changed inputs is an option of the metric.
@@ -73,7 +74,7 @@ def evaluate(
       progress: "bar", "log", "none", or "auto".
       read, compute: as in `attribute_dataset`.
       verify: whether all checksums of an existing folder are compared first, rather than file sizes only.
-      retry_failed: whether samples are tried again that failed in an earlier run.
+      retry_failed: whether to try samples again that failed in an earlier run.
 
     Returns:
       An `Evaluation`: scores (explainers, metrics, samples), tables, tests and figures.
@@ -137,13 +138,13 @@ def curves(
     read: ReadOptions | None = None,
     compute: ComputeOptions | None = None,
 ) -> dict[str, Any]:
-    """The whole curves of a metric that has some, for `figures.curves`.
+    """The curves of a metric that computes curves, for `figures.curves`.
 
     Args:
       explainers: as in `evaluate`.
       metric: one with a method `curves`, such as `PixelFlipping`.
-      data, args, target, predict, key, output, preprocess, batch_size, limit, progress, read, compute:
-        as in `evaluate`. The folder must be another one than that of `evaluate`.
+      data, args, target, predict, key, output, preprocess, batch_size, limit, progress, read, compute: as
+        in `evaluate`. The folder must not be the one used for `evaluate`.
 
     Returns:
       What `metric.curves` returns, for each explainer by name: NumPy arrays, with samples in the order of

@@ -86,8 +86,9 @@ class Evaluation:
         """The mean or median score of each explainer by each metric, with intervals and ranks.
 
         Args:
-          statistic: "mean" or "median" over samples with a score, or one for each metric by name ("mean"
-            for the others). Scores with heavy tails, such as ratios, need the median.
+          statistic: "mean" or "median" over samples with a score, or a dictionary from names of metrics to
+            one of these ("mean" for the others). Use the median for scores with heavy tails, such as
+            ratios.
           confidence: of the intervals, > 0 and < 1.
           resamples: of the bootstrap, >= 1.
           seed: of the bootstrap.
@@ -116,7 +117,7 @@ class Evaluation:
           alpha: level of the critical difference, > 0 and < 1.
 
         Returns:
-          A `Comparison` of ranks, 1 the best, over the samples for which all explainers have a score.
+          A `Comparison` of ranks (1 is best) over the samples for which all explainers have a score.
 
         Raises:
           KeyError: if there is no such metric.
@@ -155,7 +156,7 @@ class Evaluation:
         return self.table().markdown()
 
     def csv(self) -> str:
-        """Scores as text: a line for each sample and explainer, a column for each metric."""
+        """Scores as CSV text: one line for each sample and explainer, one column for each metric."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["id", "explainer", *self.metrics])

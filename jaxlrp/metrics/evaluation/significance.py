@@ -15,15 +15,15 @@ from jaxlrp.metrics.evaluation.table import ranks
 class Comparison:
     """Ranks of explainers by one metric, and tests of their differences.
 
-    Samples are the blocks of the tests, so they speak of explainers of this model on such samples.
+    Samples are the blocks of the tests, so the tests only apply to this model on such samples.
 
     Attributes:
       explainers: their names.
       metric: its name.
       mean_ranks: (explainers,), 1 is the best, over samples for which all have a score.
-      statistic, p: of the Friedman test that all explainers rank alike. With ties, which it corrects for.
-      pairs: (explainers, explainers), p of Nemenyi's test that two rank alike.
-      critical_difference: of mean ranks, beyond which two differ at level `alpha`.
+      statistic, p: of the Friedman test that all explainers rank equally, corrected for ties.
+      pairs: (explainers, explainers), p of Nemenyi's test that two explainers rank equally.
+      critical_difference: two explainers differ at level `alpha` if their mean ranks differ by more.
       alpha: the level.
       samples: how many were ranked.
     """

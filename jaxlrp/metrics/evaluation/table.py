@@ -179,7 +179,7 @@ def make_table(
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Places from 1 on, smallest first; equal values share the mean of theirs, `nan` stays so."""
+    """Places from 1, smallest first; equal values share the mean of theirs, `nan` stays so."""
     below = (values[None] < values[:, None]).sum(axis=1)
     equal = (values[None] == values[:, None]).sum(axis=1)
     return np.where(np.isnan(values), np.nan, below + (equal + 1) / 2)

@@ -1,4 +1,4 @@
-"""Does the output change as the attributions say?"""
+"""Does the output change as the attributions predict?"""
 
 from jaxlrp.metrics.faithfulness.correlation import (
     FaithfulnessCorrelation,

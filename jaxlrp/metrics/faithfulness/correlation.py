@@ -124,8 +124,8 @@ class FaithfulnessCorrelation(CorrelationMetric):
 
         Pearson correlation over S of   sum over i in S of a_i   and   f(x) - f(x without S)
 
-    From -1 to 1, higher is better. It sees what many features do together; sets of a fixed size seldom
-    isolate one feature, so differences between good attributions are small, and noisy with few runs.
+    From -1 to 1, higher is better. It measures the joint effect of many features. Sets of a fixed size
+    rarely isolate one feature, so differences between good attributions are small, and noisy with few runs.
 
     Undefined (`nan`) where attributions of all features are equal, where no removal changes the score
     differently from another, and where a sample has no more features than `size`.
@@ -205,7 +205,7 @@ class FaithfulnessEstimate(CorrelationMetric):
 
         Pearson correlation over sets S of   sum over i in S of a_i   and   f(x) - f(x without S)
 
-    From -1 to 1, higher is better. Features that stand in for each other change nothing one at a time.
+    From -1 to 1, higher is better. Redundant features have no effect if they are removed one at a time.
 
     Undefined (`nan`) where attributions of all features are equal, and where no removal changes the score
     differently from another.
@@ -244,7 +244,7 @@ class FaithfulnessEstimate(CorrelationMetric):
 
 @metric
 class MonotonicityCorrelation(CorrelationMetric):
-    r"""Whether features with larger |a| make the score more uncertain when they are unknown.
+    r"""Whether the score is more uncertain without features that have larger |a|.
 
     Features are removed one at a time, or `step` at a time in the order of |a|, by several random draws:
 

@@ -1,4 +1,4 @@
-"""Metrics that remove features one after the other, and look at the curve of scores."""
+"""Metrics that remove features one after another and use the curve of scores."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from jaxlrp.metrics.metric import Case, Predict
 class Curves(NamedTuple):
     """Scores of the target while features are removed.
 
-    Samples whose attributions have no order are `nan`: all equal, or not finite.
+    Samples are `nan` if their attributions have no order: if all are equal or not finite.
 
     Attributes:
-      morf: most relevant features first, (n, steps + 1), from the unchanged input on.
+      morf: most relevant features first, (n, steps + 1), starting with the unchanged input.
       lerf: least relevant features first.
-      removed: how many features are removed at each point, (steps + 1,); of a sample that has fewer, all.
+      removed: the number of features removed at each point, (steps + 1,); all, if a sample has fewer.
     """
 
     morf: Array
@@ -62,7 +62,7 @@ class CurveMetric(ScoreMetric):
 
     @abc.abstractmethod
     def _removed(self, count: int) -> Array:
-        """How many features of `count` are removed at each point, (points,), from 0 on."""
+        """How many features of `count` are removed at each point, (points,), from 0."""
 
     def _values(self, case: Case) -> Array:
         """What features are ordered by, (n, features)."""

@@ -27,11 +27,12 @@ class PixelFlipping(CurveMetric):
         morf      trapezoid rule over k >= 1 of p_k(MoRF)         lower is better
         lerf      the same of p_k(LeRF)                           higher is better
 
-    The area between the curves does not reward a removal that destroys any input, since both curves fall
-    then. All depend on the removal: what is left may be unlike anything that the model was trained on.
+    The area between the curves does not reward a removal that destroys any input, since both curves then
+    fall. All three depend on the removal: the remaining input may be unlike anything that the model was
+    trained on.
 
-    Undefined (`nan`) where attributions of all features are equal, because there is no order, and where a
-    sample has no more features than `step`, all of which go at once.
+    Undefined (`nan`) if the attributions of all features are equal, because there is no order, or if a
+    sample has at most `step` features, because all are removed at once.
 
     Attributes:
       features: what is removed at once.
@@ -92,7 +93,7 @@ class RegionPerturbation(CurveMetric):
 
     With random replacement, each p_k is the mean of several draws. Higher is better with the most relevant
     regions first, lower with the least relevant first; with random order it is the baseline to compare
-    with. It rewards attributions whose regions fit the blocks, and replacements unlike any data.
+    with. It rewards attributions whose regions match the blocks, and replacements unlike any data.
 
     Undefined (`nan`) where attributions of all regions are equal, unless the order is random, and where a
     sample has no region.

@@ -17,7 +17,7 @@ from jaxlrp.metrics.work import Score
 
 @metric
 class Infidelity(ScoreMetric):
-    r"""How wrong the changes are that attributions predict, when one feature at a time is removed.
+    r"""The error of the changes that attributions predict if one feature at a time is removed.
 
     With x_S the input without the feature S, and I = x - x_S the change of the input:
 
@@ -26,17 +26,17 @@ class Infidelity(ScoreMetric):
         sensitivity   s_S = sum_i a_i I_i              attributions per unit of the input, such as gradients
         relevance     s_S = sum over i in S of a_i     attributions that add up to the output, such as LRP
 
-    The paper's formula is the first. Relevance holds the factor x already: put into the first, it is
-    counted twice, and the number means nothing. Lower is better, from 0 on, in squared units of the score:
-    compare it only for the same samples and the same model. With `scaled`, attributions of each sample are
-    first multiplied by the factor that makes the error smallest, as the authors do, which leaves their
-    proportions to be judged.
+    The paper's formula is the first. Relevance already contains the factor x: the first formula would count
+    it twice, and the result would be meaningless. Lower is better, from 0 upward, in squared units of the
+    score: only compare it for the same samples and the same model. With `scaled`, the attributions of each
+    sample are first multiplied by the factor that minimizes the error, as the authors do, so that only
+    their proportions matter.
 
     Attributes:
       features: what is removed at once, by default 4 x 4 patches of (height, width, channels).
       removal: what takes its place.
       kind: "sensitivity" or "relevance", what the attributions are.
-      scaled: whether they are scaled first. Attributions of which all s_S are zero stay zero.
+      scaled: whether they are scaled first. If all s_S are zero, attributions stay zero.
       score: "probability" or "logit" of the target.
       draws: how many random removals of each feature are averaged, >= 1.
       batch_size: how many changed inputs are in memory at once, >= 1.

@@ -17,20 +17,20 @@ from jaxlrp.metrics.removal import Mean, Removal
 class IROF(CurveMetric):
     r"""Iterative removal of features: the area over the curve while segments are removed.
 
-    p_k = score of the target after k segments are removed, in the order of their mean attributions, K how
-    many the sample has:
+    p_k = score of the target after k segments are removed, in the order of their mean attributions, and K
+    is the number of segments of the sample:
 
         AOC = K - trapezoid rule over k = 0 .. K of p_k / p_0
 
     Higher is better, at most K where all scores are >= 0; 0 where no removal matters. A sample with more
-    segments can score more. Quantus leaves k = 0 out of the trapezoid, so its number is larger by
-    (1 + p_1 / p_0) / 2, and 1 where no removal matters.
+    segments can score more. Quantus leaves k = 0 out of the trapezoid, so its score is larger by (1 + p_1 /
+    p_0) / 2, and 1 if no removal matters.
 
     Undefined (`nan`) where mean attributions of all segments are equal, and where p_0 <= 0, as a logit can
     be.
 
     Attributes:
-      features: the segments: `features.superpixels(images)`, or `features.Segments(labels)` of your own.
+      features: the segments: `features.superpixels(images)`, or your own `features.Segments(labels)`.
       removal: what takes their place, by default the mean of the sample; `removal.Mean((0, 1))` is that of
         each channel of (height, width, channels).
       score: "probability" or "logit" of the target.

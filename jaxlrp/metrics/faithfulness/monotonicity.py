@@ -22,15 +22,15 @@ class Monotonicity(ScoreMetric):
         all       1 if p_{k+1} >= p_k for each k >= 1, else 0
         share     the share of k for which this holds
 
-    Higher is better. "all" is 1 for few explanations of inputs with many features, since a single small
-    fall makes it 0; a model whose output hardly changes is called monotone.
+    Higher is better. With many features, "all" is rarely 1, since a single small drop makes it 0. A model
+    whose output hardly changes counts as monotone.
 
     Undefined (`nan`) where attributions of all features are equal, where there is a single step, and where
     a score is `nan`.
 
     Attributes:
       features: what is put back at once.
-      removal: what takes the place of what is missing.
+      removal: what takes the place of missing features.
       step: features put back at each step, >= 1.
       summary: "all", as in the paper, or "share".
       tolerance: how far the score may fall without counting as a fall, >= 0.

@@ -115,7 +115,7 @@ class RemovalMetric(FaithfulnessMetric):
         return largest > jnp.where(present, totals, jnp.inf).min(axis=1)
 
     def _place(self, case: Case, values: Array, descending: bool) -> Array:
-        """The place of the feature of each value in an order, from 0 on; of none, a very large one.
+        """The place of the feature of each value in an order, from 0; without one, a very large number.
 
         Args:
           values: what features are ordered by, (n, features); ties go to the first feature.

@@ -38,7 +38,7 @@ class ROAD(RemovalMetric):
     r"""Remove and debias: how often the target is still predicted after features are imputed.
 
     For each percentage p, floor(p / 100 * features) of a sample's features are removed at once and imputed
-    from their neighbors, so that the shape of what is removed tells the model less:
+    from their neighbors, so that the shape of the removed area reveals less to the model:
 
         h_p = 1 if the target has the largest output afterwards, else 0 (the mean over several draws)
 
@@ -47,10 +47,10 @@ class ROAD(RemovalMetric):
         between   lerf - morf                                              higher is better
 
     The paper reports the accuracy at each p, the mean of h_p over samples: `.accuracy(...)`. The mean of
-    this score over samples is the mean of that over p. Targets that the model does not predict to begin
-    with count as misses: use the predicted class to evaluate explanations of predictions.
+    this score over samples is the mean of that accuracy over p. Targets that the model does not predict for
+    the unchanged input count as misses: use the predicted class to evaluate explanations of predictions.
 
-    Imputation hides best what is smooth; a model may still react to its smoothness.
+    Imputation works best for smooth inputs; a model may still react to the smoothness of imputed values.
 
     Undefined (`nan`) where attributions of all features are equal, because there is no order, and where an
     output is `nan`.

@@ -45,14 +45,14 @@ class SensitivityN(ScoreMetric):
     The score is the mean of r_n over the sizes; `.correlations(...)` gives each. From -1 to 1, higher is
     better. Attributions that are exact for a linear model reach 1 at all n.
 
-    This is the paper's reading: the correlation is over sets, for one sample, and samples are averaged
+    This follows the paper: the correlation is over sets, for each sample, and samples are averaged
     afterwards. Quantus removes features cumulatively, most relevant first, and correlates over the samples
-    of a batch at each step; its number depends on the batch, does not exist for one sample, and mixes
-    differences between samples into it, so it is not offered here.
+    of a batch at each step. Its score depends on the batch, is undefined for a single sample, and also
+    reflects differences between samples, so it is not available here.
 
-    A size is undefined where a sample has no more features than that, where all features have the same
-    attribution, and where no removal changes the score differently from another; the score is the mean of
-    the other sizes, `nan` if there are none.
+    A size is undefined if a sample has no more features than that, if all features have the same
+    attribution, or if all removals change the score equally. The score is the mean over the other sizes,
+    `nan` if there are none.
 
     Attributes:
       features: what is removed at once.

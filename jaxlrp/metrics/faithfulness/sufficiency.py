@@ -1,4 +1,4 @@
-"""Sufficiency: do samples with like attributions have the same prediction?"""
+"""Sufficiency: do samples with similar attributions have the same prediction?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxlrp.metrics.work import in_batches
 
 @metric
 class Sufficiency(FaithfulnessMetric):
-    r"""The share of samples with like attributions for which the model predicts the same class.
+    r"""The share of samples with similar attributions for which the model predicts the same class.
 
     With d_ij the distance of the attributions of samples i and j, each value in units of its standard
     deviation over the samples:
@@ -23,10 +23,10 @@ class Sufficiency(FaithfulnessMetric):
         score of i        the share of its neighbors with the same predicted class
 
     From 0 to 1, higher is better. Unlike any other metric of this family, the score of a sample depends on
-    the others: give the whole set in one call, and compare scores of the same set only. Attributions that
-    tell apart nothing but classes are rewarded. One outlier makes neighbors of all others.
+    the other samples: pass the whole set in one call, and only compare scores of the same set. The metric
+    rewards attributions that encode only the class. A single outlier makes all other samples neighbors.
 
-    The class is the largest output, of one output whether it is > 0. Targets are not used.
+    The class is that of the largest output; for a single output, whether it is > 0. Targets are not used.
 
     Undefined (`nan`) for a sample without neighbors, and where all samples have the same attributions. A
     sample whose attributions are not finite is left out.

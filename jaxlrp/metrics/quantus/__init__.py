@@ -1,4 +1,4 @@
-"""Our models and explainers in Quantus, without PyTorch or TensorFlow.
+"""JAX models and explainers in Quantus, without PyTorch or TensorFlow.
 
     import quantus
     from jaxlrp.metrics import quantus as bridge
@@ -10,10 +10,11 @@
             explain_func=bridge.explain_func(explainer),
         )
 
-Quantus holds images as (n, channels, height, width) and signals as (n, channels, length). Models and
-explainers here see them channels-last, unless the model says otherwise.
+Quantus stores images as (n, channels, height, width) and signals as (n, channels, length). Models and
+explainers of jaxlrp get them channels-last, unless the model says otherwise.
 
-Needs quantus 0.6, which accepts models of PyTorch and TensorFlow only; inside `accepted` it takes these.
+This needs quantus 0.6. Quantus only accepts PyTorch and TensorFlow models; inside `accepted` it also
+accepts these.
 """
 
 from jaxlrp.metrics.quantus.bridge import accepted, channels_first, explain_func

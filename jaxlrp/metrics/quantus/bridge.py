@@ -29,7 +29,7 @@ def explain_func(explainer: Any, *, reduce_channels: bool = False) -> Callable[.
       reduce_channels: sum relevance over channels.
 
     Returns:
-      A function `(model, inputs, targets, **kwargs) -> relevance`, compiled once for each size of batch.
+      A function `(model, inputs, targets, **kwargs) -> relevance`, compiled once for each batch size.
     """
 
     def relevance(variables: Any, inputs: Array, targets: Array) -> Array:
@@ -75,8 +75,8 @@ def channels_first(array: Any) -> np.ndarray:
 def accepted() -> Iterator[None]:
     """While it is open, Quantus accepts models of `quantus_model`.
 
-    It replaces the function by which Quantus wraps a model, and `calculate_auc` where NumPy 2.4 has no
-    `trapz` any more, and puts both back on exit. Not for use by several threads at once.
+    It replaces the function with which Quantus wraps a model, and `calculate_auc` if NumPy no longer has
+    `trapz` (from 2.4 on), and restores both on exit. Do not use it in several threads at once.
 
     Raises:
       ImportError: if quantus is not installed.

@@ -74,7 +74,7 @@ class QuantusModel:
             yield path, dataclasses.replace(self, variables=variables)
 
     def representations(self, inputs: np.ndarray, names: Sequence[str] | None) -> np.ndarray:
-        """Hidden representations of some layers, or of all, beside each other: (n, values).
+        """Hidden representations of some layers, or of all, concatenated: (n, values).
 
         Raises:
           ValueError: if the model has no `hidden`, or none of that name.
@@ -114,11 +114,11 @@ def quantus_model(
         `lambda key: module.init(key, x[:1])`.
       hidden: for `RelativeRepresentationStability`: from (variables, inputs) to hidden representations by
         name.
-      batch_size: how many inputs are evaluated at once, >= 1. Batches are filled up to a power of two, so
-        that there are few programs.
+      batch_size: how many inputs are evaluated at once, >= 1. Batches are padded to a power of two, so that
+        few programs are compiled.
 
     Raises:
-      TypeError: if `fun` is no function.
+      TypeError: if `fun` is not a function.
       KeyError: if the variables have no such layer.
     """
     if not callable(fun):

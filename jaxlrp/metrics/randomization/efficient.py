@@ -53,12 +53,12 @@ class EfficientMPRT(OfModels):
     """How much the entropy of explanations rises when all parameters are randomized (eMPRT).
 
     (H(a_random) - H(a)) / H(a), where H is the entropy of the histogram of the attributions of a sample,
-    with their signs. Two explanations of each sample are enough. It compares no positions, so it does not
-    see whether an explanation marks the same ones; and a method that smooths what a random model gives gets
-    a low score, whatever it shows of a trained one.
+    with their signs. It takes two explanations of each sample. It does not compare positions, so it does
+    not detect whether both explanations mark the same ones. A method that smooths the explanation of a
+    random model gets a low score, whatever it shows for a trained model.
 
-    Higher is better, from -1 on; 0 for an explanation that does not depend on parameters. Undefined (`nan`)
-    where attributions of the trained model are all equal, and where attributions are not finite.
+    Higher is better, from -1 upward; 0 for an explanation that does not depend on parameters. Undefined
+    (`nan`) where attributions of the trained model are all equal, and where attributions are not finite.
 
     Attributes:
       model: a Linen module; or a function from a random key to variables or to a new NNX module.

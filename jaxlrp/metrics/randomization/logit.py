@@ -23,8 +23,8 @@ class RandomLogit(Metric):
     """How similar the explanation of the target is to that of another class, drawn at random.
 
     similarity(a(c), a(c')), c' != c; by default the rank correlation, with signs. An explanation that is
-    the same for all classes, or the same with the other sign, tells nothing of the class: look at the
-    magnitude. Two classes that look alike may rightly have similar explanations, though.
+    the same for all classes, or only flips its sign, says nothing about the class: look at the magnitude of
+    the similarity. Two classes that look alike may rightly have similar explanations, though.
 
     Lower is better, from -1 to 1. Undefined (`nan`) where the similarity is, and where attributions are not
     finite.

@@ -26,9 +26,9 @@ class Similarities(NamedTuple):
     Attributes:
       layers: the layer that was randomized last, (layers,).
       classical: similarity of the explanations of the trained and of the randomized model, (n, layers).
-      forward: what the forward pass accounts for: the similarity of the explanations of two models whose
-        randomized layers are drawn independently, which share only the input and the layers that are not
-        randomized; or, with `control`, the classical similarity of that explanation.
+      forward: the similarity that the forward pass explains: that of the explanations of two models which
+        share only the input and the layers that are not randomized; or, with `control`, the classical
+        similarity of that explanation.
       corrected: classical - forward.
     """
 
@@ -156,25 +156,26 @@ class _LayerByLayer(OfModels):
 class MPRT(_LayerByLayer):
     """How similar explanations stay when the parameters of layers are randomized, one after the other.
 
-    similarity(a, a_l), where a_l is the explanation after layer l was randomized too; by default the rank
-    correlation of |a|. An explanation that stays the same does not depend on what the model has learned.
+    similarity(a, a_l), where a_l is the explanation after layer l has been randomized as well; by default
+    the rank correlation of |a|. An explanation that stays the same does not depend on what the model has
+    learned.
 
-    Do not rank methods by it. Randomized from the top, a model keeps its layers below, and with them which
-    activations are large. Large activations contribute much under most weights, so also an explanation that
-    is right stays similar; and a map of noise, which tells nothing, gets the best score. Therefore
-    `similarities` also gives what the forward pass accounts for (`forward`), and the difference
-    (`corrected`):
+    Do not rank methods by it. If a model is randomized from the top, its lower layers stay the same, and so
+    does the set of large activations. Large activations contribute a lot under most weights, so even a
+    correct explanation stays similar, and a map of noise, which says nothing, gets the best score.
+    Therefore `similarities` also returns the similarity that the forward pass explains (`forward`), and the
+    difference (`corrected`):
 
-    * Without `control`, `forward` is what two models have in common whose randomized layers are unrelated.
-      Where it equals the classical value, the similarity to the trained model comes from the layers that
-      were kept, and the input; it does not tell whether the randomized layers matter to the explanation.
-    * With an explanation as `control` that is known to depend on all parameters, such as input times
-      gradient, `forward` is the similarity that is to be expected of one. A corrected value well above zero
-      is that of an explanation that depends on the randomized layers too little.
+    * Without `control`, `forward` is the similarity between two models with independently randomized
+      layers. If it equals the classical value, the similarity to the trained model comes from the kept
+      layers and the input; it does not show whether the randomized layers matter for the explanation.
+    * With a `control` that is known to depend on all parameters, such as input times gradient, `forward` is
+      the similarity to expect from such an explanation. A corrected value well above zero means that the
+      explanation depends too little on the randomized layers.
 
-    Lower is better; from -1 to 1 for the classical reading, from -2 to 2 for the corrected one.
-    Undefined (`nan`) where the similarity of one of the layers is: mostly since an explanation is zero, as
-    after a layer that begins with weights of zero.
+    Lower is better; from -1 to 1 for the classical reading, from -2 to 2 for the corrected one. Undefined
+    (`nan`) if the similarity for one of the layers is undefined, usually because an explanation is zero, as
+    after a layer that is initialized with zeros.
 
     Attributes:
       model: a Linen module; or a function from a random key to variables or to a new NNX module.
@@ -211,13 +212,13 @@ class MPRT(_LayerByLayer):
 
 @metric
 class SmoothMPRT(_LayerByLayer):
-    """MPRT of explanations that are averaged over noisy inputs, so that noise in them does not decide.
+    """MPRT of explanations averaged over noisy inputs, which reduces the noise in the explanations.
 
     a is the mean of `draws` explanations of x + noise (max(x) - min(x)) N(0, 1); the last draw has no
-    noise. All models get the same noise. Layers are randomized from the input on, which destroys the
-    activations that a top-down order keeps.
+    noise. All models get the same noise. Layers are randomized from the input to the output, which destroys
+    the activations that a top-down order keeps.
 
-    Direction, range and what is undefined as for `MPRT`.
+    Direction, range and undefined scores are those of `MPRT`.
 
     Attributes:
       model, layers, order, similarity, reading, control, summary, batch_size: as for `MPRT`.

@@ -40,7 +40,7 @@ def _name(key: Any) -> Any:
 def leaf_layers(variables: Any) -> list[str | None]:
     """The layer that each leaf belongs to: the path of its module; None for a leaf that is no float.
 
-    A leaf at the root of the tree is a layer of its own.
+    A leaf at the root of the tree is a separate layer.
     """
     leaves = jax.tree.leaves(variables)
     return [
@@ -56,10 +56,10 @@ def _is_float(leaf: Any) -> bool:
 def evaluation_order(fun: Callable[..., Any], variables: Any, *args: Any) -> tuple[str, ...]:
     """The layers whose parameters a function uses, from its input to its output; computes nothing.
 
-    A layer is what owns parameters: the path of a module, such as "Dense_0" or "layers/0", or a parameter
-    at the root of the tree. It stands where the function uses one of its parameters for the last time
-    together with other values than parameters. Layers inside one branch or `while` loop have one place, and
-    keep the order of the tree.
+    A layer owns parameters: it is the path of a module, such as "Dense_0" or "layers/0", or a parameter at
+    the root of the tree. Its position is where the function last uses one of its parameters together with
+    values other than parameters. Layers inside one branch or `while` loop share one position and keep the
+    order of the tree.
 
     Args:
       fun: of (variables, *args), such as `model.apply`.

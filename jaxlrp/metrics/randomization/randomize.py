@@ -38,8 +38,8 @@ def randomize(
     """Variables in which more and more layers are initialized again.
 
     New values come from the model's own initializers: its `init` is called on the key, and the leaves of
-    the chosen layers are replaced, running statistics included. So a layer that begins with zeros or ones
-    does so again.
+    the chosen layers are replaced, running statistics included. A layer that is initialized with zeros or
+    ones gets them again.
 
     Args:
       model: a Linen module; or a function from a random key to variables, or to a new NNX module, such as
@@ -47,10 +47,9 @@ def randomize(
       variables: pytree of parameters; for NNX, the state of the trained module.
       key: a random key. All layers come from one initialization.
       layers: those to randomize, from the input to the output: their paths, or a plan of the model
-        (`jaxlrp.plan`). By default all that a Linen module uses, in the order in which it does.
-      order: "top_down" begins with the layer next to the output and goes on from there, each time in
-        addition to those before; "bottom_up" begins at the input; "independent" randomizes one layer at a
-        time.
+        (`jaxlrp.plan`). By default, all layers that a Linen module uses, in the order of use.
+      order: "top_down" starts at the output and randomizes one more layer each time; "bottom_up" starts at
+        the input; "independent" randomizes one layer at a time.
       inputs: one example with the axis of the samples, or a tuple of arguments, to initialize a Linen
         module.
 

@@ -5,7 +5,7 @@
 * `Uniform(low, high)`: random numbers. `Noise(std)`: the values plus noise.
 * `Blur(sigma, axes)`: a Gaussian average of the sample.
 * `Linear(axes)`: interpolation from the values that are kept (ROAD).
-* `Donors(data)`: values of another sample: any, or one that is close in what is kept.
+* `Donors(data)`: values of another sample: any sample, or one that is close in the kept values.
 """
 
 from jaxlrp.metrics.removal.donors import Donors

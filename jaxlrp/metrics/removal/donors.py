@@ -16,22 +16,22 @@ from jaxlrp.metrics.removal.replacing import Removal
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Donors(Removal):
-    """The values of another sample, drawn from data: all that is removed comes from the same one.
+    """The values of another sample, drawn from data; all removed values come from the same sample.
 
-    Values that belong together stay together, and nothing is put in that no sample has. Drawn from all
-    of the data (marginal), what is put in need not fit what is kept. Drawn from those that are closest in
-    what is kept (conditional), it does, as well as the data allow.
+    Values that belong together stay together, and all inserted values occur in the data. If the sample is
+    drawn from all of the data (marginal), the inserted values need not fit the kept values. If it is drawn
+    from the samples that are closest in the kept values (conditional), they fit as well as the data allow.
 
-    Closeness is the sum of squared differences of the kept values, each in units of its standard
-    deviation in the data (values that are constant there do not count); of integers, such as ids of
-    tokens or categories, how many of the kept ones differ. Samples of the data that are equal to the input
+    Closeness is the sum of squared differences of the kept values, each in units of its standard deviation
+    in the data (values that are constant there do not count); for integers, such as token ids or
+    categories, it is the number of kept values that differ. Samples of the data that are equal to the input
     in every value are never drawn, unless there are no others.
 
-    A conditional draw compares an input with all of the data: as much work as N comparisons.
+    A conditional draw compares each input with all N samples of the data.
 
     Attributes:
       data: (N, ...), examples of the shape and dtype of the inputs.
-      neighbors: None to draw from all; k to draw from the k closest in what is kept, 1 <= k <= N.
+      neighbors: None to draw from all; k to draw from the k closest in the kept values, 1 <= k <= N.
 
     Raises:
       ValueError: if `neighbors` is not from 1 to N; in a call, if data and inputs do not fit.

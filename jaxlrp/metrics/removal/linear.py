@@ -18,17 +18,17 @@ from jaxlrp.metrics.removal.replacing import Removal, of_batch
 class Linear(Removal):
     r"""Each removed value is a weighted mean of its neighbors, removed ones included, plus noise.
 
-    Along one axis this is linear interpolation between the closest kept values; beyond the first and the
-    last of them, the value continues. Along several axes it is the sparse linear system of ROAD:
+    Along one axis this is linear interpolation between the closest kept values; before the first and after
+    the last of them, the value is constant. Along several axes it is the sparse linear system of ROAD:
 
         x_i = sum_j w_ij x_j / sum_j w_ij        i removed, j its neighbors inside the grid
 
     A neighbor differs by at most one position along each axis. Its weight halves with each axis beyond the
     first along which it differs: of two axes, a direct neighbor has 1/6, a diagonal one 1/12, more at the
-    borders. Noise is added to removed values alone. It hides that a value was interpolated: without it, the
-    shape of what is removed can be read off the result.
+    borders. Noise is added only to removed values. It hides that a value was interpolated: without it, the
+    result reveals the shape of the removed area.
 
-    Where nothing of a grid is kept, all its values become their mean.
+    If no value of a grid is kept, all its values become their mean.
 
     Attributes:
       axes: along which axes of an example it interpolates; (0, 1) of (height, width, channels). An integer

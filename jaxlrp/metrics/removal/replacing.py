@@ -115,7 +115,7 @@ class Mean(Replacement):
 
 @dataclasses.dataclass(frozen=True)
 class Least(Replacement):
-    """The least value of the sample ("black")."""
+    """The smallest value of the sample ("black")."""
 
     def values(self, inputs: Array, keys: Array | None) -> Array:
         return inputs.min(axis=of_batch(None, inputs.ndim), keepdims=True)
@@ -131,7 +131,7 @@ class Largest(Replacement):
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Replacement):
-    """Random numbers, drawn anew for each value.
+    """Random numbers, drawn independently for each value.
 
     Attributes:
       low, high: in units of the input.

@@ -22,15 +22,17 @@ from jaxlrp.metrics.work import in_batches
 class Consistency(Metric):
     r"""The share of the samples with the same explanation that have the same predicted class.
 
-    Attributions become words, by `discretize`. For sample i, with E_i the other samples that have its word:
+    `discretize` turns attributions into discrete codes. For sample i, with E_i the other samples with its
+    code:
 
         |{j in E_i : class(x_j) = class(x_i)}| / |E_i|
 
-    Higher is better, in [0, 1]. The score of a sample depends on the others: call it once with the whole
-    set, of hundreds of samples or more. A coarse word is shared by samples of all classes, a fine one by
-    none; report the share of samples that are not `nan` beside the mean.
+    Higher is better, in [0, 1]. The score of a sample depends on the other samples: call it once with the
+    whole set, of hundreds of samples or more. A code that is too coarse is shared by samples of all
+    classes, one that is too fine by none; report the share of samples that are not `nan` together with the
+    mean.
 
-    Undefined (`nan`) where no other sample has the same word, or attributions are not finite.
+    Undefined (`nan`) if no other sample has the same code, or attributions are not finite.
 
     Attributes:
       discretize: from attributions of features (n, features) to codes (n, k); two explanations are the same

@@ -24,19 +24,18 @@ class Continuity(RobustnessMetric):
 
         max over shifts s of  ||a(x) - a(x_s)||_1 / ||x - x_s||_2
 
-    x_s is x moved by s positions. Lower is better, from 0 on. It has the scale of the attributions: to
-    compare methods give `normalize="max"` or "rms". Attributions should move along with the input, so even
-    a faultless explanation does not score 0: the metric finds jumps, not equivariance.
+    x_s is x moved by s positions. Lower is better, from 0 up. It depends on the scale of the attributions:
+    to compare methods, pass `normalize="max"` or "rms". Attributions should move along with the input, so
+    even a perfect explanation does not score 0: the metric finds jumps and does not test equivariance.
 
-    Undefined (`nan`) where a shift leaves the input as it is, such as a blank one, or attributions are not
-    finite.
+    Undefined (`nan`) if a shift does not change the input (a blank one), or attributions are not finite.
 
     Attributes:
       axis: of one example, along which it is moved: 1 is the width of (height, width, channels), 0 the
         time of (time, channels).
       shifts: by how many positions, towards larger indices if positive; None for 1 to the length of the
         axis less 1.
-      fill: what takes the place of the positions that nothing moves to.
+      fill: the value at positions that nothing moves to.
       normalize: attributions in units of their own sample: "max" of |a|, "rms", or "none".
       batch_size: how many moved inputs are explained at once, >= 1.
 

@@ -1,11 +1,11 @@
-"""Explanations as words: when two attributions count as the same explanation.
+"""Discrete codes of explanations: when two attributions count as the same explanation.
 
 * `Signs()`: the sign of every feature.
 * `Top(count)`: which features have the largest |a|, and their signs.
 * `Ranks()`: the order of all features.
 * `Rounded(decimals)`: all attributions, rounded.
 
-A function of your own from attributions (n, features) to codes (n, k) does as well.
+Your own function from attributions (n, features) to codes (n, k) also works.
 """
 
 from __future__ import annotations

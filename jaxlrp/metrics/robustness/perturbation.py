@@ -3,7 +3,7 @@
 * `Uniform(low, high)`: independent uniform numbers.
 * `Normal(std)`: independent normal numbers.
 
-A perturbation of your own is a subclass of `Perturbation` with one method.
+Your own perturbation is a subclass of `Perturbation` with one method.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Perturbation(abc.ABC):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Uniform(Perturbation):
-    """Uniform numbers, drawn anew for each value.
+    """Uniform numbers, drawn independently for each value.
 
     Attributes:
       low, high: in units of the input, low < high; -0.2 and 0.2 is a radius of 0.2.
@@ -61,7 +61,7 @@ class Uniform(Perturbation):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Normal(Perturbation):
-    """Normal numbers of mean zero, drawn anew for each value.
+    """Normal numbers with mean zero, drawn independently for each value.
 
     Attributes:
       std: their standard deviation, >= 0, in units of the input.

@@ -21,7 +21,7 @@ class RelativeStability(StabilityMetric):
 
     Attributes:
       over: "max", as in the paper, "mean" or "median" over draws. Ratios have heavy tails: where an
-        attribution is zero, its relative change is in units of `epsilon`. The median is far steadier.
+        attribution is zero, its relative change is in units of `epsilon`. The median is much more stable.
     """
 
     perturbation: Perturbation = Uniform(0.02, 0.2)
@@ -46,9 +46,9 @@ class RelativeInputStability(RelativeStability):
 
         max over draws of  ||(a - a') / a|| / max(||(x - x') / x||, epsilon)
 
-    Lower is better, from 0 on. Zeros that are divided by are replaced by `epsilon`, so scores of sparse
-    attributions or inputs are huge and mostly noise: give `over="median"`, and compare only methods with
-    the same zeros.
+    Lower is better, from 0 up. Zeros in denominators are replaced by `epsilon`, so scores of sparse
+    attributions or inputs are huge and mostly noise: use `over="median"`, and only compare methods with the
+    same zeros.
 
     Undefined (`nan`) where every draw changes the predicted class, or attributions are not finite.
 
@@ -77,7 +77,7 @@ class RelativeOutputStability(RelativeStability):
 
         max over draws of  ||(a - a') / a|| / max(||h(x) - h(x')||, epsilon)
 
-    h are the outputs of `predict`, which should be logits. Lower is better, from 0 on. It depends on the
+    h are the outputs of `predict`, which should be logits. Lower is better, from 0 up. It depends on the
     scale of the outputs, so compare it on one model only. Zeros as in `RelativeInputStability`.
 
     Undefined (`nan`) where every draw changes the predicted class, or attributions are not finite.
@@ -106,7 +106,7 @@ class RelativeRepresentationStability(RelativeStability):
 
         max over draws of  ||(a - a') / a|| / max(||(L(x) - L(x')) / L(x)||, epsilon)
 
-    L is `representation`. Lower is better, from 0 on. Zeros as in `RelativeInputStability`; a layer after a
+    L is `representation`. Lower is better, from 0 up. Zeros as in `RelativeInputStability`; a layer after a
     ReLU has many.
 
     Undefined (`nan`) where every draw changes the predicted class, or attributions are not finite.

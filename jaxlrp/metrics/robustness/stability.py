@@ -152,7 +152,7 @@ class StabilityMetric(RobustnessMetric):
     ) -> Ratios:
         """The ratios of all draws, from one pass; arguments as in a call.
 
-        `Ratios.statistics` makes the scores of all metrics of this family of them. Without `predict`
+        `Ratios.statistics` computes the scores of all metrics of this family from them. Without `predict`,
         outputs are not compared, and relative ratios are left out.
         """
         case = self._case(explain, predict, inputs, targets, context, key)
@@ -245,9 +245,9 @@ class MaxSensitivity(StabilityMetric):
 
         max over draws d of  ||a(x + d) - a(x)|| / ||a(x)||
 
-    Lower is better, from 0 on. Constant attributions score best, so read it beside a metric of
-    faithfulness. It depends on the radius and grows with the number of draws. It does not depend on the
-    scale of the attributions.
+    Lower is better, from 0 up. Constant attributions score best, so read it together with a faithfulness
+    metric. It depends on the radius and grows with the number of draws. It does not depend on the scale of
+    the attributions.
 
     Undefined (`nan`) where attributions of the input are all zero, or any are not finite.
 
@@ -276,8 +276,7 @@ class AvgSensitivity(StabilityMetric):
 
         mean over draws d of  ||a(x + d) - a(x)|| / ||a(x)||
 
-    Lower is better, from 0 on; as `MaxSensitivity`, but an estimate that does not grow with the number of
-    draws.
+    Lower is better, from 0 upward. Like `MaxSensitivity`, but it does not grow with the number of draws.
 
     Undefined (`nan`) where attributions of the input are all zero, or any are not finite.
 
@@ -303,7 +302,7 @@ class LocalLipschitz(StabilityMetric):
 
         max over draws d of  ||a(x + d) - a(x)||_2 / ||d||_2
 
-    Lower is better, from 0 on. It has the scale of the attributions: to compare methods give
+    Lower is better, from 0 up. It depends on the scale of the attributions: to compare methods, pass
     `normalize="max"` or "rms". In many dimensions random directions rarely find the steepest one.
 
     Undefined (`nan`) where any attributions are not finite, or an input is not changed.
