@@ -293,7 +293,7 @@ REFUSED = [
         ValueError,
         "residual must be one of 'signed', 'absolute', 'relative', got 'bool'",
     ),
-    (lambda: metrics.NonSensitivity(epsilon=-1.0), ValueError, r"epsilon must be >= 0, got -1\.0"),
+    (lambda: metrics.NonSensitivity(epsilon=-1.0), ValueError, r"epsilon must be > 0, got -1\.0"),
     (
         lambda: metrics.NonSensitivity()(predict, X, A[:, :1], TARGETS),
         ValueError,

@@ -143,7 +143,7 @@ def test_the_order_of_evaluation():
 
 def test_a_plan_without_a_place_for_a_layer_is_refused():
     model, variables, x = net()
-    with pytest.raises(ValueError, match="the plan does not say where BatchNorm_0, gain stand"):
+    with pytest.raises(ValueError, match="the plan has no layer of its own for BatchNorm_0, gain"):
         metrics.randomize(
             model, variables, KEY, layers=lrp.plan(model, None, variables, x), inputs=x
         )

@@ -89,8 +89,8 @@ def collect(
     held = check_explainer(explainer)
     if isinstance(target, (Top, list, tuple)):
         raise TypeError(
-            f"target must be one target for each sample, got {target!r}: run collect once for each of "
-            "several targets, into a folder of its own"
+            f"target must be one target for each sample, got {target!r}: call collect once for each "
+            "target, each with its own output folder"
         )
     return attribute_dataset(
         collecting(held, concepts), source, output, args=args, target=target, preprocess=preprocess,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp._checks import check_at_least, check_count, check_one_of
+from jaxlrp._checks import check_count, check_one_of, is_number
 from jaxlrp.metrics.features import Elements, Features
 from jaxlrp.metrics.metric import Case, FaithfulnessMetric, metric
 from jaxlrp.metrics.removal import Constant, Removal
@@ -122,8 +122,10 @@ class NonSensitivity(FaithfulnessMetric):
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def __post_init__(self) -> None:
-        check_at_least("epsilon", self.epsilon, 0.0)
-        check_at_least("output_epsilon", self.output_epsilon, 0.0)
+        for name in ("epsilon", "output_epsilon"):
+            value = getattr(self, name)
+            if is_number(value) and not value > 0:
+                raise ValueError(f"{name} must be > 0, got {value!r}")
         check_one_of("score", self.score, ("probability", "logit"))
         check_count("batch_size", self.batch_size)
 

@@ -173,7 +173,7 @@ def _of_plan(plan: Plan, owned: Sequence[str]) -> tuple[str, ...]:
     left = [layer for layer in owned if layer not in found]
     if left:
         raise ValueError(
-            f"the plan does not say where {', '.join(left)} stand, which are no layers of their own there: "
-            "give layers=metrics.evaluation_order(model.apply, variables, inputs)"
+            f"the plan has no layer of its own for {', '.join(left)}, so it does not give their order: "
+            "pass layers=metrics.evaluation_order(model.apply, variables, inputs)"
         )
     return tuple(found)
