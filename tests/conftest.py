@@ -20,7 +20,7 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    selection.sample_long_tables(items)
+    selection.sample_tables(items)
 
 
 def pytest_collection_finish() -> None:

@@ -24,15 +24,15 @@ def one_in(n: int, values: Iterable[Any], *, slow: int | None = None) -> list[An
     return [pytest.param(value, marks=marks(i % n)) for i, value in enumerate(values)]
 
 
-def sample_long_tables(items: list[pytest.Item], shortest: int = 12) -> None:
-    """Leaves each third case of a test with many cases to the default run; the others become slow.
+def sample_tables(items: list[pytest.Item], share: int = 6) -> None:
+    """Leaves each sixth case of a test with four cases or more to the default run; the others become slow.
 
-    The tests of a file take turns: what the first leaves out, the second or third has. So the default run
-    still sees every case of a table that several tests share, such as that of all architectures.
+    The tests of a file take turns: they begin with different cases, so that the default run sees most cases
+    of a table that many tests share, such as that of all rules.
 
     Args:
       items: collected tests, in order. Cases that are slow already do not count.
-      shortest: how many cases a test must have.
+      share: one in how many cases stays, at least one.
     """
     tests: dict[tuple[Any, str], list[pytest.Item]] = collections.defaultdict(list)
     for item in items:
@@ -40,8 +40,9 @@ def sample_long_tables(items: list[pytest.Item], shortest: int = 12) -> None:
             tests[item.path, getattr(item, "originalname", item.name)].append(item)
     turns: dict[Any, int] = collections.defaultdict(int)
     for (path, _), cases in tests.items():
-        if len(cases) >= shortest:
+        if len(cases) >= 4:
+            step = min(share, len(cases))
             for i, case in enumerate(cases):
-                if (i - turns[path]) % 3:
+                if (i - turns[path]) % step:
                     case.add_marker(pytest.mark.slow)
             turns[path] += 1

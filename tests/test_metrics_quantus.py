@@ -1,4 +1,4 @@
-"""The bridge to Quantus, where Quantus is not installed; tests/thirdparty/test_quantus.py has the rest."""
+"""The bridge to Quantus without Quantus; tests/thirdparty/test_quantus_package.py has the rest."""
 
 import sys
 

@@ -1,6 +1,7 @@
 """What stands in several files of the project says the same in each; a user's file is whole and runs."""
 
 import ast
+import collections
 import pathlib
 import re
 import tomllib
@@ -49,3 +50,9 @@ def test_a_users_file_has_every_public_name_and_runs() -> None:
     assert len({type(rule) for rule in user_file.rules()}) == 11
     assert all(isinstance(made, lrp.Composite) for made in user_file.composites())
     user_file.main()
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by name, since their folders are no packages, and refuses the second."""
+    names = collections.Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -197,7 +197,7 @@ def test_default(name: str) -> None:
     check_default(name, CHECKS)
 
 
-@pytest.mark.parametrize("name", one_in(5, ZOO, slow=2))
+@pytest.mark.parametrize("name", one_in(5, ZOO, slow=1))
 def test_default_varied(name: str) -> None:
     """Finite, compiled or not; a batch is its examples; the explanation has a derivative."""
     if "plan" in KNOWN.get(name, {}):
@@ -221,7 +221,7 @@ def presets(entry: Entry) -> dict[str, lrp.Composite]:
 
 def _by_turns() -> list[Any]:
     """One in five in the default run: AttnLRP and CP-LRP by turns."""
-    return one_in(5, ZOO, slow=2)
+    return one_in(5, ZOO, slow=1)
 
 
 @pytest.mark.parametrize("name", _by_turns())
