@@ -213,7 +213,7 @@ def test_every_picture_that_a_page_shows_is_drawn(make_pictures):
     assert shown == {*make_pictures.panels(net), *drawn, *of_concepts}
 
 
-@pytest.mark.parametrize("name", one_in(2, ["time_series", "concepts"]))
+@pytest.mark.parametrize("name", one_in(2, ["time_series", "concepts"], slow=0))
 def test_pictures_of_tutorials_are_those_of_their_page(make_pictures, name):
     figures = make_pictures.of_tutorial(name)
     assert set(figures) == set(make_pictures.TUTORIALS[name])
