@@ -48,6 +48,11 @@ def as_attributions(attributions: Any, inputs: Array | None = None) -> Array:
     return found
 
 
+def finite(values: Array) -> Array:
+    """Whether all values of a sample are finite, (n,)."""
+    return jnp.isfinite(values).reshape(len(values), -1).all(axis=1)
+
+
 def as_masks(masks: ArrayLike, attributions: Array) -> Array:
     """Masks as booleans of the shape of the attributions.
 

@@ -124,6 +124,10 @@ class Case(NamedTuple):
         """The outputs for changed inputs (b, ...) of the samples `which`, (b,)."""
         return self.predict(inputs, **{name: a[which] for name, a in self.context.items()})
 
+    def shapes(self) -> Any:
+        """The shape and dtype of the outputs."""
+        return jax.eval_shape(self.predict, self.inputs, **self.context)
+
     def targets_of(self, which: Array) -> Array | None:
         """The targets of some samples."""
         return None if self.targets is None else self.targets[which]
@@ -186,10 +190,15 @@ class FaithfulnessMetric(Metric):
         )
 
     def _scored(self, case: Case) -> tuple[Array, Any]:
-        shapes = jax.eval_shape(case.predict, case.inputs, **case.context)
-        self._check(case, shapes)
-        finite = jnp.isfinite(case.attributions).reshape(len(case.inputs), -1).all(axis=1)
+        shapes = self._shapes(case)
+        finite = given.finite(case.attributions)
         return jnp.where(finite, self._compute(case), jnp.nan), shapes
+
+    def _shapes(self, case: Case) -> Any:
+        """The shape and dtype of the outputs, checked."""
+        shapes = case.shapes()
+        self._check(case, shapes)
+        return shapes
 
     def _check(self, arguments: Any, shapes: Any) -> None:
         given.check_outputs(arguments.targets, shapes, len(arguments.inputs))
@@ -219,7 +228,7 @@ class ComplexityMetric(Metric):
         return self._run("score", type(self)._scored, given.as_attributions(attributions))
 
     def _scored(self, attributions: Array) -> tuple[Array, Any]:
-        finite = jnp.isfinite(attributions).reshape(len(attributions), -1).all(axis=1)
+        finite = given.finite(attributions)
         return jnp.where(finite, self._compute(attributions), jnp.nan), None
 
     @abc.abstractmethod

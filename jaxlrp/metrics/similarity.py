@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxlrp._checks import check_count
+from jaxlrp.metrics import given
 from jaxlrp.metrics.pooling import axes_of
 from jaxlrp.metrics.statistics import cosine, spearman
 
@@ -36,7 +37,7 @@ class Similarity(abc.ABC):
         Args:
           a, b: floats (n, ...) of the same shape.
         """
-        finite = (jnp.isfinite(a) & jnp.isfinite(b)).reshape(len(a), -1).all(axis=1)
+        finite = given.finite(a) & given.finite(b)
         found = self._of(jnp.abs(a), jnp.abs(b)) if self.absolute else self._of(a, b)
         return jnp.where(finite, found, jnp.nan)
 

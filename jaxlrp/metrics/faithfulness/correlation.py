@@ -61,8 +61,7 @@ class CorrelationMetric(ScoreMetric):
         return self._run("pairs", type(self)._checked_pairs, case)
 
     def _checked_pairs(self, case: Case) -> tuple[Pairs, Any]:
-        shapes = jax.eval_shape(case.predict, case.inputs, **case.context)
-        self._check(case, shapes)
+        shapes = self._shapes(case)
         return self._pairs(case), shapes
 
     @abc.abstractmethod

@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp.metrics import given
 from jaxlrp.metrics.faithfulness.removing import ScoreMetric
 from jaxlrp.metrics.metric import Case, Predict
 
@@ -51,9 +51,8 @@ class CurveMetric(ScoreMetric):
         return self._run("curves", type(self)._curves, case)
 
     def _curves(self, case: Case) -> tuple[Curves, Any]:
-        shapes = jax.eval_shape(case.predict, case.inputs, **case.context)
-        self._check(case, shapes)
-        finite = jnp.isfinite(case.attributions).reshape(len(case.inputs), -1).all(axis=1)
+        shapes = self._shapes(case)
+        finite = given.finite(case.attributions)
         defined = (finite & self._ordered(case))[:, None]
         morf, lerf = (
             jnp.where(defined, self._curve(case, order), jnp.nan) for order in ("morf", "lerf")

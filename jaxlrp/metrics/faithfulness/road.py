@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_one_of, is_number
+from jaxlrp.metrics import given
 from jaxlrp.metrics.faithfulness.removing import RemovalMetric, keep_last
 from jaxlrp.metrics.features import Blocks, Features
 from jaxlrp.metrics.metric import Case, Predict, metric
@@ -113,9 +113,8 @@ class ROAD(RemovalMetric):
         return self._run("accuracy", type(self)._accuracy, case)
 
     def _accuracy(self, case: Case) -> tuple[Accuracy, Any]:
-        shapes = jax.eval_shape(case.predict, case.inputs, **case.context)
-        self._check(case, shapes)
-        finite = jnp.isfinite(case.attributions).reshape(len(case.inputs), -1).all(axis=1)
+        shapes = self._shapes(case)
+        finite = given.finite(case.attributions)
         defined = (finite & self._ordered(case))[:, None]
         morf, lerf = (
             jnp.nanmean(jnp.where(defined, self._hits(case, order), jnp.nan), axis=0)

@@ -112,8 +112,7 @@ class SensitivityN(ScoreMetric):
         return self._run("correlations", type(self)._checked, case)
 
     def _checked(self, case: Case) -> tuple[Correlations, Any]:
-        shapes = jax.eval_shape(case.predict, case.inputs, **case.context)
-        self._check(case, shapes)
+        shapes = self._shapes(case)
         return self._correlations(case), shapes
 
     def _sizes_of(self, own: Array) -> Array:

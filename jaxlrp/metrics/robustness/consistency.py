@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
@@ -112,13 +111,13 @@ class Consistency(Metric):
             )
 
     def _scored(self, case: Case) -> tuple[Array, Any]:
-        shapes = jax.eval_shape(case.predict, case.inputs, **case.context)
+        shapes = case.shapes()
         self._check(case, shapes)
         everyone = jnp.arange(len(case.inputs))
         classes = in_batches(
             lambda i: case.outputs(case.inputs[i], i).argmax(axis=1), everyone, self.batch_size
         )
-        finite = jnp.isfinite(case.attributions).reshape(len(everyone), -1).all(axis=1)
+        finite = given.finite(case.attributions)
         words = self.discretize(self.features.total(case.attributions, case.inputs.shape))
 
         def one(i: Array) -> Array:
