@@ -307,7 +307,7 @@ def main() -> int:
     shuffled = np.random.default_rng(0).permutation(len(data.good))
     train, test = np.split(shuffled, [int(0.8 * len(shuffled))])
     if arguments.quick:
-        train, test = train[:3000], test[:200]
+        train, test = train[:1500], test[:120]
     ids, mask, _ = net.preprocess(data.snippets[train])
     embeddings = in_batches(compiled(net, net.model.apply), ids, mask)
     head = LogisticRegression(max_iter=1000).fit(embeddings, data.good[train])

@@ -17,10 +17,19 @@ import jax
 import psutil
 import pytest
 
+# Few tests that take long, in the order of their length: begun last, one worker would wait for the other.
+_BEGUN_FIRST = ["test_zoo.py", "test_docs.py", "test_contract.py", "test_shard_map.py"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # of xdist: files with many tests first
+
 
 @pytest.hookimpl(tryfirst=True)  # before tests are deselected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     selection.sample_tables(items)
+    places = {name: i for i, name in enumerate(_BEGUN_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def pytest_collection_finish() -> None:

@@ -65,11 +65,15 @@ BY_TURNS = [
     ("local", "local"), ("attention", "attnlrp"), ("attention", "signs"), ("layers", "default"),
     ("automatic", "own"), ("lookup", "lrp0"), ("mapped", "epsilon"), ("unreduced", "guided"),
 ]  # fmt: skip
-REST = [
-    pytest.param(case, name, marks=pytest.mark.slow)
+PAIRS = [
+    (case, name)
     for case in CASES for name in COMPOSITES
     if (case, name) not in BY_TURNS and name != "local"
 ]  # fmt: skip
+REST = [
+    pytest.param(*pair, marks=pytest.mark.exhaustive if i % 3 else pytest.mark.slow)
+    for i, pair in enumerate(PAIRS)
+]
 
 
 def close(actual: Any, expected: Any) -> None:

@@ -25,7 +25,7 @@ def one_in(n: int, values: Iterable[Any], *, slow: int | None = None) -> list[An
 
 
 def sample_tables(items: list[pytest.Item], share: int = 6) -> None:
-    """Leaves each sixth case of a test with four cases or more to the default run; the others become slow.
+    """Leaves each sixth case of a test to the default run, one at the least; the others become slow.
 
     The tests of a file take turns: they begin with different cases, so that the default run sees most cases
     of a table that many tests share, such as that of all rules.
@@ -40,9 +40,9 @@ def sample_tables(items: list[pytest.Item], share: int = 6) -> None:
             tests[item.path, getattr(item, "originalname", item.name)].append(item)
     turns: dict[Any, int] = collections.defaultdict(int)
     for (path, _), cases in tests.items():
-        if len(cases) >= 4:
-            step = min(share, len(cases))
-            for i, case in enumerate(cases):
-                if (i - turns[path]) % step:
-                    case.add_marker(pytest.mark.slow)
+        step = min(share, len(cases))
+        for i, case in enumerate(cases):
+            if (i - turns[path]) % step:
+                case.add_marker(pytest.mark.slow)
+        if len(cases) > 1:
             turns[path] += 1

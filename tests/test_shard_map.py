@@ -12,9 +12,10 @@ import pytest
 @pytest.mark.parametrize(
     ("file", "marked"),
     [
-        ("eight_devices.py", "not slow"),
-        ("explicit_axes.py", "not slow"),
+        ("eight_devices.py", "not slow and not exhaustive"),
+        ("explicit_axes.py", "not slow and not exhaustive"),
         pytest.param("explicit_axes.py", "slow", marks=pytest.mark.slow),
+        pytest.param("explicit_axes.py", "exhaustive", marks=pytest.mark.exhaustive),
     ],
 )
 def test_on_eight_devices(file: str, marked: str) -> None:
