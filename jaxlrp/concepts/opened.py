@@ -30,7 +30,7 @@ _POSITIONS = {
     "activation_max": "activation_position",
 }
 _NAMES = tuple(f.name for f in dataclasses.fields(Scores))
-_BLOCK = 2**25  # bytes that are read at once
+_BLOCK = 2**22  # bytes that are read at once: of larger blocks, glibc returns less to the system
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ class StoredScores(Mapping[str, LazyScores]):
     ) -> TopK:
         """The k samples with the largest score of each concept: relevance or activation maximization.
 
-        Scores are read in blocks of at most 32 MiB.
+        Scores are read in blocks of at most 4 MiB, or of one chunk of the store.
 
         Args:
           name: of the family of concepts.
@@ -197,7 +197,7 @@ class StoredScores(Mapping[str, LazyScores]):
         return state
 
     def blocks(self, name: str, *scores: str) -> Iterator[tuple[np.ndarray, ...]]:
-        """Scores in blocks of at most 32 MiB, in the order in which samples lie on disk.
+        """Scores in blocks of at most 4 MiB, or of one chunk of the store, in the order in which samples lie on disk.
 
         Args:
           name: of the family of concepts.
