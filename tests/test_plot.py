@@ -805,8 +805,8 @@ def test_without_matplotlib_the_error_names_the_command():
     code = "import sys; sys.modules['matplotlib'] = None; import jaxlrp.plot"
     last = run(code).stderr.strip().splitlines()[-1]
     assert last == (
-        "ImportError: jaxlrp.plot draws with matplotlib, which could not be imported; "
-        'install the extra: pip install "jaxlrp[plot]"'
+        "ImportError: jaxlrp.plot requires matplotlib, which could not be imported; install it with: "
+        'pip install "jaxlrp[plot]"'
     )
 
 
