@@ -23,6 +23,16 @@ def check_at_least(name: str, value: Any, least: float) -> None:
         raise ValueError(f"{name} must be >= {least:g}, got {value!r}")
 
 
+def check_not_text(name: str, value: Any) -> None:
+    """Refuses a string where a number or an array is expected.
+
+    Raises:
+      TypeError: naming the argument.
+    """
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be a number or an array, got the string {value!r}")
+
+
 def check_count(name: str, value: Any) -> int:
     """An integer of at least one.
 
