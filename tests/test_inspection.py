@@ -793,7 +793,11 @@ REFUSALS = {
         ValueError,
         r"relevance must have the shape of the signal, \(8,\), got \(7,\)",
     ),
-    "floor": (lambda: decompose(DFT(), X, R, axis=0, floor=-1.0), ValueError, "floor must be a number >= 0"),
+    "floor": (
+        lambda: decompose(DFT(), X, R, axis=0, floor=-1.0),
+        ValueError,
+        "must be a number >= 0, got -1",
+    ),
     "complex": (
         lambda: decompose(DFT(), X + 0j, R, axis=0),
         TypeError,
