@@ -534,7 +534,7 @@ def test_bad_explainers():
     family = concepts.Channels(LAST, axis=-1)
     for explain, message in (
         (lrp.explain(cnn, composites.guided_backprop()), "reads gradients"),
-        (lrp.explain(lambda w, x: cnn(x) * w, argnums=1, parameters=0), "has parameters=\\(0,\\)"),
+        (lrp.explain(lambda w, x: cnn(x) * w, argnums=1, parameters=0), "must not have parameters=, got \\(0,\\)"),
         (of_cnn().replace(debug=True), "must not have debug=True"),
     ):
         for make in (concepts.conditional, lambda e: concepts.scores(e, family)):
@@ -621,7 +621,7 @@ def test_bad_families():
         concepts.Heads("l", 0, axis=-1)
     with pytest.raises(ValueError, match="linearly independent"):
         concepts.directions("l", np.ones((2, 5)), axis=-1)
-    with pytest.raises(ValueError, match="the number of its concept"):
+    with pytest.raises(ValueError, match="the concept of each latent"):
         concepts.directions("l", np.eye(3), axis=-1, groups=[0, 2, 2])
     with pytest.raises(ValueError, match="decoder must have shape"):
         concepts.Dictionary("l", lambda x: x, np.ones(3), axis=-1)
