@@ -534,7 +534,10 @@ def test_bad_explainers():
     family = concepts.Channels(LAST, axis=-1)
     for explain, message in (
         (lrp.explain(cnn, composites.guided_backprop()), "reads gradients"),
-        (lrp.explain(lambda w, x: cnn(x) * w, argnums=1, parameters=0), "must not have parameters=, got \\(0,\\)"),
+        (
+            lrp.explain(lambda w, x: cnn(x) * w, argnums=1, parameters=0),
+            "must not have parameters=, got",
+        ),
         (of_cnn().replace(debug=True), "must not have debug=True"),
     ):
         for make in (concepts.conditional, lambda e: concepts.scores(e, family)):

@@ -397,7 +397,7 @@ def test_random_logit_by_formula():
         (lambda: metrics.randomize(Block(nnx.Rngs(0)), TRAINED, KEY, layers=("a",)), TypeError,
          "a new NNX module, such as lambda key"),
         (lambda: metrics.randomize(Net(), TRAINED, KEY), TypeError, "inputs is missing"),
-        (lambda: metrics.RandomLogit(classes=2)(turned, X, Y + 1, key=KEY), IndexError, "0 to 1"),
+        (lambda: metrics.RandomLogit(classes=2)(turned, X, Y + 1, key=KEY), IndexError, "in .0, 1., got"),
         (lambda: metrics.RandomLogit(classes=2)(turned, X, None, key=KEY), TypeError, "one class for"),
     ],
 )  # fmt: skip
