@@ -89,7 +89,7 @@ def call_body(eqn: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
         if body is not None:
             return open_jaxpr(body)
     raise TypeError(
-        f"the call primitive {eqn.primitive} holds no jaxpr; parameters {list(eqn.params)}"
+        f"the call primitive {eqn.primitive} contains no jaxpr; parameters {list(eqn.params)}"
     )
 
 

@@ -73,11 +73,17 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser("explain", help="explain a classifier's decision on an image")
     explain.add_argument(
-        "image", help=f"an image file, or {_SAMPLE}NAME of scikit-image ({_SAMPLE}coffee)"
+        "image",
+        help=f"an image file, or {_SAMPLE}NAME, an image of scikit-image ({_SAMPLE}coffee)",
     )
-    explain.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("heatmap.png"))
     explain.add_argument(
-        "--target", default="predicted", help="predicted, a class index, or a class name"
+        "-o", "--output", type=pathlib.Path, default=pathlib.Path("heatmap.png"),
+        help="the file of the heatmap (default: %(default)s)",
+    )  # fmt: skip
+    explain.add_argument(
+        "--target",
+        default="predicted",
+        help="what is explained: predicted, a class index, or a class name (default: %(default)s)",
     )
     explain.set_defaults(run=_explain)
 
@@ -90,10 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     for parser_of in (explain, plan):
         parser_of.add_argument(
             "--model", default="efficientnet-lite0",
-            help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained",
+            help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained "
+            "(default: %(default)s)",
         )  # fmt: skip
         parser_of.add_argument(
-            "--composite", default="epsilon_gamma_box", help=", ".join(composites.PRESETS)
+            "--composite",
+            default="epsilon_gamma_box",
+            help=f"one of {', '.join(composites.PRESETS)} (default: %(default)s)",
         )
     return parser
 
@@ -150,7 +159,7 @@ def _read(name: str) -> np.ndarray:
 
     path = pathlib.Path(name)
     if not (path.exists() or path.is_symlink()):
-        raise CommandError(f"no image file {name!r}")
+        raise CommandError(f"the image file {name!r} does not exist")
     try:
         return read_image(path)
     except UnidentifiedImageError:
@@ -164,7 +173,8 @@ def _read_sample(name: str) -> np.ndarray:
         import skimage.data
     except ImportError:
         raise CommandError(
-            f"{_SAMPLE}{name} requires scikit-image: pip install 'jaxlrp[examples]', or pass a file"
+            f"{_SAMPLE}{name} requires scikit-image, which could not be imported; install it with: "
+            "pip install 'jaxlrp[examples]', or pass an image file"
         ) from None
     known = ("astronaut", "camera", "chelsea", "coffee", "rocket")
     if name not in known:
@@ -186,9 +196,18 @@ def _model(name: str) -> Any:
         )
     try:
         load: Callable[[], Any] = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):  # a module that it imports in turn
+            raise
+        raise CommandError(f"--model {name}: there is no module {module!r}") from None
     except AttributeError:
-        raise CommandError(f"the module {module!r} has no {function!r}") from None
-    return load()
+        raise CommandError(f"--model {name}: the module {module!r} has no {function!r}") from None
+    found = load()
+    if not all(hasattr(found, part) for part in ("model", "variables")):
+        raise CommandError(
+            f"--model {name} must return a jaxlrp.pretrained.Pretrained, got {type(found).__name__}"
+        )
+    return found
 
 
 def _composite(name: str, net: Any) -> lrp.Composite:

@@ -96,8 +96,8 @@ def _initial(output: Any, target: Target, readout: str) -> Any:
     if isinstance(target, Selection):
         if not single:
             raise ValueError(
-                f"{target!r} is a target for one array, but the output is {_describe(output)}: give a "
-                "target for each of its parts, None for those at which no relevance begins"
+                f"{target!r} is a target for one array, but the output is {_describe(output)}: pass a "
+                "target for each of its parts, and None where no relevance begins"
             )
         return _compat.freely(lambda target, z: target.weights(z), target, output)
     if callable(target):
@@ -116,7 +116,7 @@ def _initial(output: Any, target: Target, readout: str) -> Any:
     if jax.tree.structure(target) != jax.tree.structure(output):
         raise ValueError(
             f"the output is {_describe(output)}, which the target {_describe(target)} does not fit: "
-            "give class indices, an array of its shape, or a function from the output to that"
+            "pass class indices, an array of its shape, or a function from the output to that"
         )
     return _like(leaves[0], target, readout)
 
@@ -128,13 +128,13 @@ def _by_parts(output: Any, target: Any, readout: str) -> Any:
     except (ValueError, TypeError, KeyError):
         raise ValueError(
             f"the output is {_describe(output)}, which the target {_describe(target)} does not fit: "
-            "give a target for each of its parts in a pytree of the same structure (None where no "
+            "pass a target for each of its parts in a pytree of the same structure (None where no "
             "relevance begins), a function from the output to relevance of the same structure, or "
             "explain a function that returns the one output you mean"
         ) from None
     if all(part is None for part in given):
         raise ValueError(
-            "target is None for every part of the output: give at least one part a target"
+            "target is None for every part of the output: pass a target for at least one part"
         )
     parts, tree = jax.tree_util.tree_flatten_with_path(output)
     found = []
@@ -159,15 +159,17 @@ def _whole(output: Any) -> Any:
     if len(leaves) == 1 and (leaves[0].ndim <= 1 or leaves[0].shape[1:] == (1,)):
         return jax.tree.map(jnp.ones_like, output)
     raise TypeError(
-        f"target is missing: the output is {_describe(output)}, of which one value per example must "
-        "be chosen. Pass target=0 or target=labels (class indices), target=lrp.targets.predicted, "
+        f"target is missing: the output is {_describe(output)}, and one value per example must be "
+        "chosen. Pass target=0 or target=labels (class indices), target=lrp.targets.predicted, "
         "an array of initial relevance shaped like the output, or a function from output to that"
     )
 
 
 def _is_index(target: Any, z: Array) -> bool:
     if isinstance(target, (bool, np.bool_)):
-        raise TypeError("target must be a class index, an array or a function, got a boolean")
+        raise TypeError(
+            f"target must be a class index, an array or a function of the output, got {target!r}"
+        )
     if isinstance(target, (int, np.integer)):
         return True
     return (
@@ -186,7 +188,7 @@ def class_cotangent(z: Array, target: Any) -> Array:
     """
     if z.ndim == 0:
         raise ValueError(
-            "the output is a scalar, which has no classes: leave target out, or give an array"
+            "the output is a scalar, which has no classes: leave target out, or pass an array"
         )
     classes = z.shape[-1]
     _check_classes(target, classes)
@@ -195,7 +197,7 @@ def class_cotangent(z: Array, target: Any) -> Array:
         index = index.astype(jnp.int32)
     if index.ndim and index.shape != z.shape[:-1]:
         raise ValueError(
-            f"target of shape {index.shape} must hold one class index for each of the outputs "
+            f"target of shape {index.shape} must contain one class index for each of the outputs "
             f"{z.shape[:-1]}: the output has shape {z.shape}"
         )
     index = jnp.broadcast_to(index, z.shape[:-1])
@@ -220,11 +222,14 @@ def _check_classes(target: Any, classes: int) -> None:
 
 def _like(z: Array, relevance: Any, readout: str) -> Array:
     if not _compat.is_array(relevance) and not isinstance(relevance, (int, float)):
-        raise TypeError(f"target must be an array like the output, got {relevance!r}")
+        raise TypeError(
+            "target must be a class index, an array of the output's shape, or a function of the output, "
+            f"got {relevance!r}; for the predicted class pass jaxlrp.targets.predicted"
+        )
     if jnp.shape(relevance) != jnp.shape(z):
         raise ValueError(
             f"target of shape {jnp.shape(relevance)} must have the output's shape {jnp.shape(z)}, "
-            "or be class indices of an integer dtype"
+            f"or be class indices of an integer dtype, got {jnp.result_type(relevance)}"
         )
     relevance = jnp.asarray(relevance).astype(z.dtype)
     return relevance if readout == "gradient" else _compat.freely(to_gradient_form, z, relevance)

@@ -280,7 +280,9 @@ def test_the_explained_argument_is_missing(name: str):
 @every_method
 @pytest.mark.parametrize("x", [None, "picture"], ids=["None", "string"])
 def test_the_explained_argument_is_no_array(name: str, x: Any):
-    with pytest.raises(TypeError, match=r"\(argnums=\(0,\)\) must be an array or a pytree of"):
+    with pytest.raises(
+        TypeError, match=r"\(argnums=\(0,\)\) must be a numeric array or a pytree of"
+    ):
         METHODS[name](smooth_network)(x, target=0, **keyed(name))
 
 
@@ -638,14 +640,15 @@ def test_the_batch_axis_may_be_any():
 @pytest.mark.parametrize(
     ("options", "key", "error", "match"),
     [
-        ({}, None, TypeError, r"smooth_\w+ draws random noise: pass key=jax\.random\.key"),
-        ({}, 3, TypeError, r"key must be a key of jax.random, such as jax.random.key\(0\), got 3"),
-        ({}, np.zeros(3), TypeError, r"key must be a key of jax.random"),
-        ({}, "two", ValueError, r"one key, or 3 of them, one per example; got keys of shape \(2,\)"),
+        ({}, None, TypeError, r"smooth_\w+ draws random numbers: pass key=jax\.random\.key"),
+        ({}, 3, TypeError, r"key must be one random key such as jax.random.key\(0\), got 3"),
+        ({}, np.zeros(3), TypeError, r"key must be one random key such as"),
+        ({}, "two", ValueError, r"one random key, or one for each of 3 examples, got keys of shape \(2,\)"),
         ({"n_samples": 0}, KEY, ValueError, r"n_samples must be an integer >= 1, got 0"),
         ({"n_samples": 2.0}, KEY, ValueError, r"n_samples must be an integer >= 1, got 2\.0"),
         ({"n_samples": True}, KEY, ValueError, r"n_samples must be an integer >= 1, got True"),
         ({"batch_size": 0}, KEY, ValueError, r"batch_size must be an integer >= 1, got 0"),
+        ({"noise": "0.1"}, KEY, TypeError, r"noise must be a number or an array, got the string '0\.1'"),
         ({"noise": -0.1}, KEY, ValueError, r"noise must be >= 0, got -0\.1"),
         ({"noise": float("nan")}, KEY, ValueError, r"noise must be >= 0, got nan"),
         ({"batch_axis": -1}, KEY, TypeError, r"batch_axis must be an integer >= 0 or None, got -1"),
@@ -661,7 +664,7 @@ def test_noise_is_refused(name: str, options: dict, key: Any, error: Any, match:
 
 def test_several_keys_for_one_example_are_refused():
     explain = B.smooth_grad(lambda x: x.sum(), batch_axis=None)
-    with pytest.raises(ValueError, match=r"key must be one key; got keys of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"key must be one random key, got keys of shape \(2,\)"):
         explain(array(1.0, 2.0), key=jax.random.split(KEY, 2))
 
 
@@ -682,7 +685,7 @@ def test_integers_have_no_gradient(name: str):
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_complex_numbers_have_no_range(name: str):
-    with pytest.raises(TypeError, match="dtype complex128 but must be real and floating-point"):
+    with pytest.raises(TypeError, match="must be real and floating-point, got dtype complex128"):
         METHODS[name](lambda x: jnp.abs(x))(np.ones((2, 3), complex), target=0, key=KEY)
 
 
@@ -774,15 +777,18 @@ def pair(x: Any) -> Any:
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"window": 7}, ValueError, r"window=7 is longer than axis 1 of the input, of shape"),
-        ({"window": (2, 6)}, ValueError, r"window=6 is longer than axis 2 of the input"),
-        ({"window": 2, "stride": 3}, ValueError, r"stride=3 is longer than window=2: entries"),
+        ({"window": 7}, ValueError, r"window must be <= 6, the length of axis 1 of the input, .* got 7"),
+        ({"window": (2, 6)}, ValueError, r"window must be <= 5, the length of axis 2 of .* got 6"),
+        ({"window": 2, "stride": 3}, ValueError, r"stride must be <= window \(2\), got 3: entries"),
         ({"window": 0}, ValueError, r"window must be an integer >= 1, got 0"),
+        ({"window": "2"}, ValueError, r"window must be one integer, .* got '2'"),
+        ({"window": 2, "axes": 1}, TypeError, r"axes must be a sequence such as \(1, 2\), got 1"),
+        ({"window": 2, "value": "black"}, TypeError, r"value must be a number .* got the string 'black'"),
         ({"window": 2, "stride": 0}, ValueError, r"stride must be an integer >= 1, got 0"),
-        ({"window": (2, 2, 2)}, ValueError, r"window=\(2, 2, 2\) must be one .* axes \(1, 2\)"),
-        ({"window": 2, "axes": (1, 4)}, ValueError, r"axes=\(1, 4\) must be distinct axes of the"),
-        ({"window": 2, "axes": (1, 1)}, ValueError, r"axes=\(1, 1\) must be distinct axes"),
-        ({"window": 2, "axes": ()}, ValueError, r"axes=\(\) must be distinct axes"),
+        ({"window": (2, 2, 2)}, ValueError, r"window must be one .* axes \(1, 2\), got \(2, 2, 2\)"),
+        ({"window": 2, "axes": (1, 4)}, ValueError, r"axes must be distinct axes of .* got \(1, 4\)"),
+        ({"window": 2, "axes": (1, 1)}, ValueError, r"axes must be distinct axes .* got \(1, 1\)"),
+        ({"window": 2, "axes": ()}, ValueError, r"axes must be distinct axes .* got \(\)"),
         ({"window": 2, "axes": (0, 1)}, ValueError, r"other than its batch_axis=0"),
         ({"window": 2, "batch_size": 0}, ValueError, r"batch_size must be an integer >= 1, got 0"),
         ({"window": 2, "mode": "hide"}, ValueError, r"mode must be 'remove' or 'keep', got 'hide'"),

@@ -26,7 +26,7 @@ def test_plan_prints_the_table(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["explain", "nowhere.jpg"], "no image file 'nowhere.jpg'"),
+        (["explain", "nowhere.jpg"], "the image file 'nowhere.jpg' does not exist"),
         (["explain", "sample:cofee"], "unknown sample 'cofee': the nearest are 'coffee'"),
         (
             ["explain", "sample:coffee", "-o", "/nowhere/a.png"],
@@ -37,6 +37,8 @@ def test_plan_prints_the_table(capsys):
         (["explain", "sample:coffee", "--composite", "epsilon"], "unknown composite 'epsilon'"),
         (["plan", "--model", "resnet"], "unknown model 'resnet'"),
         (["plan", "--model", "jaxlrp.pretrained:resnet"], "has no 'resnet'"),
+        (["plan", "--model", "nowhere.models:resnet"], "there is no module 'nowhere.models'"),
+        (["plan", "--model", "os:getcwd"], "must return a jaxlrp.pretrained.Pretrained, got str"),
     ],
 )
 def test_mistakes_are_reported_in_one_line(words, message, capsys):

@@ -59,6 +59,13 @@ def test_what_no_entry_speaks_of_gets_its_default():
     [
         (lambda: C.by_kind("convolution", E), ValueError, r"no kind of layer 'convolution'.*'conv"),
         (lambda: C.by_kind("dense", lrp.Epsilon), TypeError, r"write Epsilon\(\)"),
+        (lambda: C.by_path(3, E), TypeError, "pattern must be a shell pattern .* got 3"),
+        (lambda: C.by_operation(3, E), TypeError, "name must be that of an operation .* got 3"),
+        (
+            lambda: C.by_module(3, E),
+            TypeError,
+            "module must be a Flax module class or its name, got 3",
+        ),
         (lambda: C.composite(E), TypeError, r"composite\(\) joins composites"),
         (
             lambda: dense_rules(C.by_path("layr1/w", E)),

@@ -443,17 +443,18 @@ BAD = {
     "out of range": (lambda f: [f[4]], IndexError, "concept 4 of the layer 'relu:2' is out of range"),
     "negative": (lambda f: [f[-1]], IndexError, "numbered from 0"),
     "no conditions": (lambda f: [], ValueError, "conditions is empty"),
-    "not a list": (lambda f: f[0], TypeError, "write \\[condition\\]"),
+    "not a list": (lambda f: f[0], TypeError, "pass \\[condition\\]"),
     "not a condition": (lambda f: [3], TypeError, "such as channels\\[3\\]"),
     "weights": (lambda f: [f.weighted(np.ones(3))], ValueError, "for 3 concepts, but it has 4"),
     "batch": (lambda f: [f.each([0, 1, 2])], ValueError, "for 3 examples, but the batch has 2"),
-    "mixed": (lambda f: [f[0], f.weighted(np.ones(4))], ValueError, "mix indices and weights"),
+    "mixed": (lambda f: [f[0], f.weighted(np.ones(4))], ValueError, "all indices or all weights, got both"),
     "empty": (lambda f: [f[[]]], ValueError, "write .none\\(\\)"),
-    "float": (lambda f: [f[0.5]], TypeError, "selected by integers"),
+    "float": (lambda f: [f[0.5]], TypeError, "must be integers, got float"),
     "twice": (lambda f: [f[0] & f[1]], ValueError, "write a \\| b"),
     "or": (lambda f: [f[0] | concepts.Channels(FIRST, -1)[0]], ValueError, "one family"),
     "axis": (lambda f: [concepts.Channels(LAST, 4)[0]], ValueError, "has 4 axes"),
     "batch axis": (lambda f: [concepts.Channels(LAST, 0)[0]], ValueError, "other than that of"),
+    "axis as a float": (lambda f: [concepts.Channels(LAST, 1.5)[0]], ValueError, "4 axes, got 1.5"),
     "name": (lambda f: [concepts.Channels(LAST, "c")[0]], ValueError, "dims was not given"),
     "heads": (lambda f: [concepts.Heads(LAST, 3, -1)[0]], ValueError, "does not divide"),
 }  # fmt: skip
@@ -491,7 +492,9 @@ def test_bad_regions_and_rules():
     with pytest.raises(ValueError, match="at least one region"):
         local(x, target=TARGET, regions=np.ones((0, 5, 6, 1)))
     found = local(x, target=TARGET, regions=np.ones((1, 1, 1, 1)))
-    with pytest.raises(ValueError, match="k=9 concepts are asked for, but the layer has 4"):
+    with pytest.raises(
+        ValueError, match="k must be <= 4, the number of concepts of the layer, got 9"
+    ):
         found.search(0, 9)
     with pytest.raises(IndexError, match="region 1 is out of range"):
         found.search(1, 1)
@@ -531,8 +534,11 @@ def test_bad_explainers():
     family = concepts.Channels(LAST, axis=-1)
     for explain, message in (
         (lrp.explain(cnn, composites.guided_backprop()), "reads gradients"),
-        (lrp.explain(lambda w, x: cnn(x) * w, argnums=1, parameters=0), "has parameters=\\(0,\\)"),
-        (of_cnn().replace(debug=True), "has debug=True"),
+        (
+            lrp.explain(lambda w, x: cnn(x) * w, argnums=1, parameters=0),
+            "must not have parameters=, got",
+        ),
+        (of_cnn().replace(debug=True), "must not have debug=True"),
     ):
         for make in (concepts.conditional, lambda e: concepts.scores(e, family)):
             with pytest.raises(ValueError, match=message):
@@ -552,11 +558,11 @@ def test_a_layer_in_a_loop_has_no_shares_that_add_up():
     run = concepts.conditional(explain)
     found = run(SENTENCES, target=TARGET, conditions=[inside[[0, 1, 2, 3, 4]], inside[0]])
     close(found.relevance[0], explain(SENTENCES, target=TARGET).relevance)
-    with pytest.raises(ValueError, match="in a loop whose steps feed each other"):
+    with pytest.raises(ValueError, match="in a loop in which each step reads the previous one"):
         concepts.scores(explain, inside)(SENTENCES, target=TARGET)
-    with pytest.raises(ValueError, match="in a loop whose steps feed each other"):
+    with pytest.raises(ValueError, match="in a loop in which each step reads the previous one"):
         concepts.conditional(explain, cut=True)(SENTENCES, target=TARGET, conditions=[inside[0]])
-    with pytest.raises(ValueError, match="in a loop whose steps feed each other"):
+    with pytest.raises(ValueError, match="in a loop in which each step reads the previous one"):
         concepts.local(explain, inside)(SENTENCES, target=TARGET, regions=np.ones((1, TOKENS, 5)))
 
 
@@ -618,7 +624,7 @@ def test_bad_families():
         concepts.Heads("l", 0, axis=-1)
     with pytest.raises(ValueError, match="linearly independent"):
         concepts.directions("l", np.ones((2, 5)), axis=-1)
-    with pytest.raises(ValueError, match="the number of its concept"):
+    with pytest.raises(ValueError, match="the concept of each latent"):
         concepts.directions("l", np.eye(3), axis=-1, groups=[0, 2, 2])
     with pytest.raises(ValueError, match="decoder must have shape"):
         concepts.Dictionary("l", lambda x: x, np.ones(3), axis=-1)
@@ -632,5 +638,7 @@ def test_bad_families():
         concepts.scores(explain, wrong)(np.ones((1, 5)), target=0)
     with pytest.raises(TypeError, match=r"explainer must be the result of jaxlrp.explain\(...\)"):
         concepts.scores(jax.jit(explain), concepts.Channels("relu", axis=-1))  # pyright: ignore
+    with pytest.raises(TypeError, match=r"families such as Channels\(layer, axis\), got 'relu'"):
+        concepts.scores(explain, "relu")  # pyright: ignore
     with pytest.raises(ValueError, match="two families of one layer"):
         concepts.scores(explain, [concepts.Units("relu"), concepts.Channels("relu", axis=-1)])

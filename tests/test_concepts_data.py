@@ -266,13 +266,17 @@ def test_scores_in_fewer_bits(tmp_path, expected):
 
 def test_errors(store, tmp_path):
     opened = concepts.open_scores(store)
-    with pytest.raises(ValueError, match=r"k=121 samples are asked for, but the store has 120"):
+    with pytest.raises(
+        ValueError, match=r"k must be <= 120, the number of samples in the store, got 121"
+    ):
         opened.top("hidden", k=121)
     with pytest.raises(KeyError, match=r"no concepts 'hiden': the nearest are 'hidden'"):
         opened.top("hiden")
     with pytest.raises(ValueError, match=r"by must be one of 'relevance', .* got 'gradient'"):
         opened.top("hidden", by="gradient")  # pyright: ignore
-    with pytest.raises(ValueError, match=r"no sample has the class 7; .* are 0, 1, 2, 3, 4"):
+    with pytest.raises(
+        ValueError, match=r"per_class must be classes with samples, 0, 1, 2, 3, 4, got 7"
+    ):
         opened.statistics("hidden", per_class=[1, 7])
     with pytest.raises(
         TypeError, match="per_class must be True, False or a list of classes, got 3"
@@ -297,7 +301,7 @@ def test_errors(store, tmp_path):
         EXPLAIN, samples(9), tmp_path / "heat", args=(weights(),), progress="none"
     )
     with pytest.raises(
-        dataset.StoreError, match="holds relevance of inputs, not scores of concepts"
+        dataset.StoreError, match="contains relevance of inputs, not scores of concepts"
     ):
         concepts.open_scores(tmp_path / "heat")
     collect(tmp_path / "none", source=samples(9)[0], target=lambda z: z)

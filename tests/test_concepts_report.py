@@ -379,7 +379,10 @@ def test_the_command_continues(photos, tmp_path, capsys):
     ("words", "message"),
     [
         (["--layer", "rely"], "--layer rely matches no layer: the nearest are 'relu'"),
-        (["--axis", "4"], "axis=4 is not an axis of the output of the layer 'relu'"),
+        (
+            ["--axis", "4"],
+            "axis must be an axis of the output of layer 'relu', which has 4 axes, got 4",
+        ),
         (["--target", "top2"], "--target must be predicted, given, or one class index, got 'top2'"),
         (["--target", "7"], "--target 7 is out of range"),
         (["--model", "test_concepts_report:silent"], "are not images"),

@@ -390,7 +390,7 @@ def test_a_folder_of_images(out, tmp_path):
     assert set(summary.failed) == {"broken.png", "cat/c.jpg"}
     assert "cannot identify image file" in summary.failed["broken.png"]
     assert "shape (8, 8)" in summary.failed["cat/c.jpg"]
-    with pytest.raises(FileNotFoundError, match="holds no images"):
+    with pytest.raises(FileNotFoundError, match="contains no images"):
         dataset.images(out)
 
 
@@ -480,10 +480,10 @@ def test_failed_samples_are_listed_and_the_others_are_explained(out):
     wanted = relevance(weights(), x, labels)[good]
     np.testing.assert_allclose(opened.relevance[:], wanted, rtol=1e-5, atol=1e-5)
     reasons = failed
-    assert reasons["n3"] == "the input holds NaN or infinity"
+    assert reasons["n3"] == "the input contains NaN or infinity"
     assert reasons["n5"] == "input has shape (2, 2) and dtype float32, expected (4, 3) and float32"
-    assert reasons["n7"] == "the output or the relevance holds NaN or infinity"
-    assert reasons["n9"] == "target 5 is out of range: 0 to 4"
+    assert reasons["n7"] == "the output or the relevance contains NaN or infinity"
+    assert reasons["n9"] == "target 5 is out of range: the output has 5 classes, 0 to 4"
     assert "complex64" in reasons["n15"]
     assert "target is" in reasons["n17"]
 
@@ -541,7 +541,9 @@ def test_lazy_arrays(out):
     assert np.asarray(array, np.float64).dtype == np.float64
     assert opened.find([7, 3]).tolist() == [opened.ids.index(7), opened.ids.index(3)]
     assert "relevance (sample: 60, dim_0: 4, dim_1: 3) float32" in repr(opened)
-    with pytest.raises(IndexError, match="sample 60 is out of range for 60 samples"):
+    with pytest.raises(
+        IndexError, match="sample 60 is out of range: there are 60 samples, 0 to 59"
+    ):
         array[60]
     with pytest.raises(KeyError, match="no relevance for 60"):
         opened.find([60])
@@ -772,28 +774,33 @@ def test_an_id_that_comes_twice_in_a_list_is_read_by_one_process(count):
     ("changes", "message"),
     [
         ({"explainer": 3}, "explainer must be callable"),
+        ({"explainer": lambda x: x}, "or a function with the keyword argument target"),
+        ({"args": 3}, "args must be a sequence such as (variables,), got 3"),
+        ({"preprocess": "resize"}, "preprocess must be a function of one input, got 'resize'"),
+        ({"output": 3}, "output must be a path, got 3"),
+        ({"source": np.float32(3)}, "must have the samples along axis 0"),
         (
             {"explainer": lrp.explain(network, argnums=(0, 1))},
             "a data set has one explained argument",
         ),
-        ({"args": ()}, "args must hold the 1 arguments before"),
+        ({"args": ()}, "args must contain the 1 arguments before"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         (
             {"dtype": "int8"},
-            "dtype must be None or one of float32, float16, bfloat16, float64, got 'int8'",
+            "dtype must be None or one of 'float32', 'float16', 'bfloat16', 'float64', got 'int8'",
         ),
-        ({"progress": "yes"}, "progress must be one of auto, bar, log, none, got 'yes'"),
+        ({"progress": "yes"}, "progress must be one of 'auto', 'bar', 'log', 'none', got 'yes'"),
         ({"memory_fraction": 2}, "memory_fraction must be > 0 and <= 1, got 2"),
         ({"source": 3}, "source must be an array"),
-        ({"source": []}, "has no readable sample"),
+        ({"source": []}, "has no readable sample: it is empty"),
         (
             {"source": [(1, 2)]},
             "the first is 'item 0': ValueError: a tuple must be",
         ),
         ({"source": {"x": 1}}, 'must have the key "input"'),
-        ({"source": (np.ones((3, 2)), np.ones(2))}, "all arrays must have the same length"),
-        ({"source": "nowhere"}, "no file or folder 'nowhere'"),
-        ({"target": np.arange(60)}, "pass the target of each sample with the source"),
+        ({"source": (np.ones((3, 2)), np.ones(2))}, "got the shapes inputs (3, 2), targets (2,)"),
+        ({"source": "nowhere"}, "the file or folder 'nowhere' does not exist"),
+        ({"target": np.arange(60)}, "pass one target per sample in the source"),
         ({"target": []}, "target is an empty list"),
         ({"target": dataset.Top(9)}, "needs at least 9 classes along the last axis"),
         ({"source": samples(4)[0], "target": 9}, "target 9 is out of range: the output has 5"),
@@ -809,7 +816,7 @@ def test_an_id_that_comes_twice_in_a_list_is_read_by_one_process(count):
         ({"chunk_size": 0}, "chunk_size must be an integer >= 1, got 0"),
         ({"dims": "height"}, "dims must be a sequence of strings, got 'height'"),
         ({"workers": 0}, "workers must be an integer >= 1, got 0"),
-        ({"readers": {"csv": len}}, 'file extensions such as ".csv", got the key'),
+        ({"readers": {"csv": len}}, 'file extensions such as ".csv" to functions, got the key'),
         ({"readers": {".CSV": len}}, "write '.csv'"),
         ({"readers": {".csv": 3}}, "the reader of '.csv' must be a function of a path, got 3"),
     ],

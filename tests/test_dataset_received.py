@@ -89,7 +89,7 @@ def test_a_journal_that_does_not_say_whose_it_is_is_refused(out):
                               for line in held))  # fmt: skip
     assert dataset.verify(out).ok
     (out / "manifest.json").unlink()
-    with pytest.raises(dataset.DifferentRunError, match="did not note how"):
+    with pytest.raises(dataset.DifferentRunError, match="did not record how"):
         attribute(out, 8)
 
 

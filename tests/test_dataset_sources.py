@@ -112,7 +112,7 @@ def test_skipped_files_of_a_folder_are_listed(tmp_path, out, monkeypatch, capsys
     assert "is not a regular file" in failed["pipe.png"]
     monkeypatch.undo()
     (root / "closed" / "never").symlink_to("never")
-    with pytest.raises(FileNotFoundError, match=r"holds no images: .*'never': a broken link"):
+    with pytest.raises(FileNotFoundError, match=r"contains no images: .*'never': a broken link"):
         dataset.images(root / "closed")
 
 
@@ -210,7 +210,7 @@ def test_files_that_are_not_images_are_reported(tmp_path, capsys, monkeypatch):
     save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
     said = {
-        "empty.png": "the file is empty (0 bytes): save or copy", "gone.png": "no image file",
+        "empty.png": "the file is empty (0 bytes): save or copy", "gone.png": "does not exist",
         "large.png": "could be decompression bomb DOS attack", "folder.png": "folder.png' is a folder",
     }  # fmt: skip
     for name, why in said.items():
@@ -274,12 +274,18 @@ def test_ids_keep_their_type():
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        (np.int64(2**32 + 3), "target 4294967299 is out of range: 0 to 4"),
-        (np.int64(2**31), "target 2147483648 is out of range: 0 to 4"),
-        (np.uint64(2**64 - 1), f"target {2**64 - 1} is out of range: 0 to 4"),
-        (2**32, "target 4294967296 is out of range: 0 to 4"),
-        (-(2**32), "target -4294967296 is out of range: 0 to 4"),
-        (np.int16(256 + 3), "target 259 is out of range: 0 to 4"),
+        (
+            np.int64(2**32 + 3),
+            "target 4294967299 is out of range: the output has 5 classes, 0 to 4",
+        ),
+        (np.int64(2**31), "target 2147483648 is out of range: the output has 5 classes, 0 to 4"),
+        (
+            np.uint64(2**64 - 1),
+            f"target {2**64 - 1} is out of range: the output has 5 classes, 0 to 4",
+        ),
+        (2**32, "target 4294967296 is out of range: the output has 5 classes, 0 to 4"),
+        (-(2**32), "target -4294967296 is out of range: the output has 5 classes, 0 to 4"),
+        (np.int16(256 + 3), "target 259 is out of range: the output has 5 classes, 0 to 4"),
     ],
 )
 def test_labels_are_checked_before_they_are_cast(out, label, said):
@@ -300,9 +306,9 @@ def test_no_number_becomes_another_by_a_cast(out):
     source = {"input": x, "n": n, "target": np.array([0, 0, 0, 2**31])}
     failed = attribute(out, source=source, explainer=explain, args=(table,)).failed
     assert failed == {
-        1: "input holds 1e+300, outside the range of float32, -3.4e+38 to 3.4e+38",
-        2: "an extra argument holds 4294967297, outside the range of int32, -2147483648 to 2147483647",
-        3: "target 2147483648 is out of range: 0 to 2",
+        1: "input contains 1e+300, outside the range of float32, -3.4e+38 to 3.4e+38",
+        2: "an extra argument contains 4294967297, outside the range of int32, -2147483648 to 2147483647",
+        3: "target 2147483648 is out of range: the output has 3 classes, 0 to 2",
     }
 
 
@@ -321,7 +327,7 @@ def test_a_label_of_an_output_with_one_class(out):
     x, _ = samples(4)
     w = np.ones((12, 1), np.float32)
     failed = attribute(out, source=(x, np.array([0, 1, 0, 0])), explainer=explain, args=(w,)).failed
-    assert failed == {1: "target 1 is out of range: 0 to 0"}
+    assert failed == {1: "target 1 is out of range: the output has 1 classes, 0 to 0"}
     given = dataset.Given(lambda t: jnp.where(t > 0, 1.0, -1.0)[:, None])  # labels of two signs
     source = (x, np.array([0, 1, 0, 2**32 + 3]))
     made = {"explainer": explain, "args": (w,), "target": given}
@@ -408,12 +414,15 @@ def damaged(folder):
     [
         (
             "labels.npz",
-            "the array 'target' in '{}' holds pickled Python objects, which are refused",
+            "the array 'target' in '{}' contains pickled Python objects, which are refused",
         ),
-        ("ragged.npz", "the array 'input' in '{}' holds pickled Python objects, which are refused"),
+        (
+            "ragged.npz",
+            "the array 'input' in '{}' contains pickled Python objects, which are refused",
+        ),
         (
             "objects.npy",
-            "'{}' holds pickled Python objects, which are refused because loading them",
+            "'{}' contains pickled Python objects, which are refused because loading them",
         ),
         ("fields.npy", "it has dtype [('a', '<f4'), ('b', '<f4')], which is not numeric"),
         ("empty.npz", "'{}' is empty (0 bytes)"),
@@ -434,8 +443,8 @@ def test_a_source_that_was_moved(photos, out, capsys):  # noqa: F811
     assert begin(photos, out, "--limit", 2) == 0
     moved = photos.rename(photos.with_name("moved"))
     assert resume(out) == 2
-    assert "no file or folder" in (said := capsys.readouterr().err)
-    assert f"pass its new location, jaxlrp resume {out} --source PATH" in said
+    assert "does not exist" in (said := capsys.readouterr().err)
+    assert f"pass its new path, jaxlrp resume {out} --source PATH" in said
     assert begin(moved, out, "--limit", 3) == 0  # the widest
     (out / "relevance" / "c" / "0").rename(out / "gone")
     photos.symlink_to(moved)
@@ -477,9 +486,7 @@ def test_an_interrupt_is_one_line_that_says_how_to_resume(
         return
     assert "Traceback" not in said
     words = f"jaxlrp resume '{out}' --model test_dataset:tiny"
-    assert (
-        said == f"jaxlrp: interrupted; everything committed so far is safe, resume with: {words}\n"
-    )
+    assert said == f"jaxlrp: interrupted; everything written so far is safe, resume with: {words}\n"
     monkeypatch.undo()
     assert resume(out) == 0
     assert len(dataset.open_relevance(out).ids) == 8

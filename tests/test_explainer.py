@@ -410,7 +410,7 @@ def test_keyword_arguments_of_the_model_named_like_those_of_the_explainer():
     assert len(lrp.plan(fun, None, X, fun_kwargs=own)) == len(
         lrp.explain(fun).plan(X, fun_kwargs=own)
     )
-    with pytest.raises(TypeError, match="'argnums' is given twice"):
+    with pytest.raises(TypeError, match="'argnums' is passed twice"):
         lrp.explain(fun)(X, argnums=1, fun_kwargs=own)
 
 
@@ -458,12 +458,19 @@ def test_start_and_condition_take_patterns():
     named = lrp.explain(network, start="dot_general")(X, target=0).relevance
     close(lrp.explain(network, start="rel*")(X, target=0).relevance, named)
     with pytest.raises(
-        ValueError, match=r"start must match one layer, but matches 2: 'dot_general'"
+        ValueError, match=r"start='dot\*' must match one layer, but matches 2: 'dot_general'"
     ):
         lrp.explain(network, start="dot*")(X, target=0)
-    with pytest.raises(ValueError, match="start matches no layer"):
+    with pytest.raises(ValueError, match="start='nothing' matches no layer"):
         lrp.explain(network, start="nothing")(X, target=0)
+    for wrong in (3, [3]):
+        with pytest.raises(TypeError, match=r"record must be a path .* got \[?3"):
+            lrp.explain(network, record=wrong)  # pyright: ignore
+    with pytest.raises(TypeError, match=r"start must be the path of a layer .* got 3"):
+        lrp.explain(network, start=3)  # pyright: ignore
     explain = lrp.explain(network)
+    with pytest.raises(TypeError, match=r"the keys of condition must be a path .* got {3:"):
+        explain(X, target=1, condition={3: 0.0})  # pyright: ignore
     mask = jnp.array([1.0, 0.0, 1.0])
     masked = explain(X, target=1, condition={"relu": mask}).relevance
     close(explain(X, target=1, condition={"r*u": mask}).relevance, masked)

@@ -131,7 +131,7 @@ def test_walks_along_edges():
     [
         (
             lambda: higher_order.walks(gcn, ()),
-            r"layers must be one or more distinct paths of layers, got \(\)",
+            r"layers must be a sequence of one or more distinct paths of layers, got \(\)",
         ),
         (lambda: higher_order.walks(gcn, "relu"), "got 'relu'"),
         (lambda: higher_order.walks(gcn, ["rely"])(X, walks=[[0, 0]]), "there is no layer 'rely'"),
@@ -176,10 +176,10 @@ def test_walks_along_edges():
         ),
         (
             lambda: higher_order.walks(gcn, LAYERS, node_axis=2)(X, walks=[[0, 0, 0]]),
-            "node_axis=2 is no",
+            "node_axis must be an axis of .* got 2",
         ),
         (lambda: higher_order.walks_along(np.ones((2, 3)), 1), "edges must be a square matrix"),
-        (lambda: higher_order.walks_along(EDGES, 0), "length >= 1"),
+        (lambda: higher_order.walks_along(EDGES, 0), "length must be an integer >= 1, got 0"),
         (lambda: higher_order.walks_along(EDGES, 9, max_walks=10), "more than max_walks=10"),
     ],
 )
@@ -465,7 +465,7 @@ def test_pairs_of_pooled_features():
 
 def test_pairs_of_different_embeddings_are_refused():
     with pytest.raises(
-        ValueError, match="both inputs must have the same number of outputs, got 2 and 3"
+        ValueError, match="the outputs for both inputs must have the same length, got 2 and 3"
     ):
         higher_order.pairs(lambda x: x * 2.0)(jnp.ones(2), jnp.ones(3))
 

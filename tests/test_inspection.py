@@ -786,14 +786,18 @@ REFUSALS = {
     "number of axes": (
         lambda: decompose(DFT2(), X, R, axis=0),
         ValueError,
-        "the transform reads 2 axes, got axis=0",
+        "axis must be 2 distinct axes for this transform, got 0",
     ),
     "relevance": (
         lambda: decompose(DFT(), X, R[:7], axis=0),
         ValueError,
         r"relevance must have the shape of the signal, \(8,\), got \(7,\)",
     ),
-    "floor": (lambda: decompose(DFT(), X, R, axis=0, floor=-1.0), ValueError, "floor must be >= 0"),
+    "floor": (
+        lambda: decompose(DFT(), X, R, axis=0, floor=-1.0),
+        ValueError,
+        "must be a number >= 0, got -1",
+    ),
     "complex": (
         lambda: decompose(DFT(), X + 0j, R, axis=0),
         TypeError,
@@ -928,12 +932,12 @@ REFUSALS = {
     "bands length": (
         lambda: decompose(Chain(DFT(), Bands.of(np.ones((1, 4)))), X, R, axis=0),
         ValueError,
-        "these bands are for 4 coefficients, got 5;",
+        "bands are for 4 coefficients, got 5;",
     ),
     "per_band length": (
         lambda: inspection.per_band(jnp.ones(3), Bands.of(np.ones((1, 4))), axis=0, how="sum"),
         ValueError,
-        "these bands are for 4 coefficients, got 3 along axis=0",
+        "bands are for 4 coefficients, but relevance has 3 along axis=0",
     ),
     "how": (
         lambda: inspection.per_segment(jnp.ones(3), 2, axis=0, how="mean"),
@@ -943,7 +947,7 @@ REFUSALS = {
     "segments": (
         lambda: inspection.per_segment(jnp.ones(3), [0, 0], axis=0, how="sum"),
         ValueError,
-        "segments must be a length, or increasing starts from 0",
+        r"segments must be a length \(an integer\), or increasing starts from 0",
     ),
     "late segment": (
         lambda: inspection.per_segment(jnp.ones(3), [0, 3], axis=0, how="sum"),
@@ -958,12 +962,38 @@ REFUSALS = {
     "batch axis": (
         lambda: inspection.per_channel(jnp.ones((3, 2)), axis=0, how="sum"),
         ValueError,
-        "batch_axis=0 must not be the axis of the channels;",
+        "batch_axis must not be the axis of the channels, got 0;",
+    ),
+    "bands as a string": (
+        lambda: inspection.per_band(jnp.ones(3), "eeg", axis=0, how="sum"),
+        TypeError,
+        "bands must be a dictionary such as .* got 'eeg'",
+    ),
+    "a band as a pair": (
+        lambda: inspection.per_band(jnp.ones(3), {"a": (0, 2)}, axis=0, how="sum"),
+        TypeError,
+        r"bands\['a'\] must be a slice within 3 coefficients, got \(0, 2\)",
+    ),
+    "a chain of names": (lambda: Chain("dft"), TypeError, "transforms such as DFT.* got 'dft'"),
+    "no axis": (
+        lambda: decompose(DFT(), X, R, axis=None),
+        ValueError,
+        "axis must be an integer .* got None",
+    ),
+    "dims as a number": (
+        lambda: decompose(DFT(), X, R, axis=0, dims=2),
+        TypeError,
+        "dims must be a sequence such as .* got 2",
+    ),
+    "floor as a string": (
+        lambda: decompose(DFT(), X, R, axis=0, floor="0"),
+        ValueError,
+        "floor must be a number >= 0, got '0'",
     ),
     "slice": (
         lambda: inspection.per_band(jnp.ones(3), {"a": slice(2, 5)}, axis=0, how="sum"),
         ValueError,
-        r"the band 'a', slice\(2, 5, None\), is not within 3 coefficients",
+        r"bands\['a'\] must be a slice within 3 coefficients, got slice\(2, 5, None\)",
     ),
     "stream": (
         lambda: inspection.stream(STDFT(4, 2, pad="end"), []),
@@ -988,7 +1018,7 @@ REFUSALS = {
     "windows hop": (
         lambda: inspection.windows(X, length=2, hop=3),
         ValueError,
-        "hop must be <= length, 2, got 3: samples would be skipped",
+        "hop must be <= length, 2, got 3: samples between frames would be skipped",
     ),
     "no samples": (
         lambda: list(inspection.windows(X[:0], length=2, hop=2)),

@@ -179,8 +179,8 @@ def test_two_groups_are_less_coherent_than_one():
     ("call", "error", "message"),
     [
         (lambda: metrics.EffectiveComplexity(epsilon=-1.0), ValueError, r"epsilon must be >= 0, got -1\.0"),
-        (lambda: metrics.Coherence(percentile=101), ValueError, "percentile must lie in .* got 101"),
-        (lambda: metrics.Coherence(axes=(0,)), ValueError, "axes must be the two axes of positions"),
+        (lambda: metrics.Coherence(percentile=101), ValueError, "percentile must be in .* got 101"),
+        (lambda: metrics.Coherence(axes=(0,)), ValueError, "axes must be two axes of positions"),
         (lambda: jax.jit(metrics.Coherence())(A), TypeError, "Coherence runs on the host"),
         (lambda: metrics.Coherence(axes=(0, 3))(A), ValueError, "axes must be axes of an example"),
         (lambda: metrics.Sparseness()(A[0, 0, 0]), ValueError, "write attributions"),

@@ -194,7 +194,9 @@ def test_samples_that_fail_are_named():
     y = y.copy()
     y[3] = 7
     found = evaluate({"LRP": runs.EXPLAIN}, [Total()], (x, y))
-    assert found.failed == {3: "ValueError: target 7 is out of range: 0 to 2"}
+    assert found.failed == {
+        3: "ValueError: target 7 is out of range: the model has 3 classes, 0 to 2"
+    }
     assert np.isnan(found.scores[0, 0, 3])
     assert "1 samples failed, such as 3" in str(found)
 
@@ -294,15 +296,15 @@ REFUSED = {
     "no explainer at all": ({"explainers": {"a": 3}}, TypeError, r"explainers\['a'\] must be"),
     "no metric": ({"chosen": []}, ValueError, "metrics is empty"),
     "a class": ({"chosen": [metrics.PixelFlipping]}, TypeError, r"write PixelFlipping\(\)"),
-    "twice": ({"chosen": [FLIP, FLIP]}, ValueError, "several PixelFlipping: give a dictionary"),
+    "twice": ({"chosen": [FLIP, FLIP]}, ValueError, "several PixelFlipping: pass a dictionary"),
     "alike": ({"chosen": {"a b": FLIP, "a-b": FLIP}}, ValueError, "'a b' and 'a-b', which would"),
     "no masks": ({"chosen": [Inside()]}, ValueError, "'Inside' needs masks, but data has none"),
     "masks of numbers": (
         {"chosen": [Inside()], "data": {"input": X, "target": Y, "mask": X}},
         ValueError, "the metric 'Inside' of 'LRP' cannot be computed: TypeError: masks must be booleans",
     ),
-    "no key": ({"chosen": [Drawn()]}, TypeError, "'Drawn' draws random numbers: give key="),
-    "a key that is none": ({"chosen": [Drawn()], "key": 3}, TypeError, "key must be one key"),
+    "no key": ({"chosen": [Drawn()]}, TypeError, "'Drawn' draws random numbers: pass key="),
+    "a key that is none": ({"chosen": [Drawn()], "key": 3}, TypeError, "key must be one random key"),
     "no targets": ({"data": X}, ValueError, "data has no targets, but the model of 'LRP' has 3"),
     "a class too many": ({"target": 3}, IndexError, "target 3 is out of range: the model has 3"),
     "no class": ({"target": lrp.targets.Contrast(0)}, TypeError, "target must be None, a class"),
@@ -316,7 +318,7 @@ REFUSED = {
     "attributions of another shape": (
         {"explainers": {"a": X[:, :2], **ONLY}}, ValueError, "explainer 'a' .* attributions must have",
     ),
-    "no arguments": ({"args": ()}, TypeError, "args must hold the 1 arguments before"),
+    "no arguments": ({"args": ()}, TypeError, "args must contain the 1 arguments before"),
     "another model": (
         {"data": (X[:, :2], Y)}, ValueError, "the model of 'LRP' cannot be computed: TypeError",
     ),
@@ -326,7 +328,7 @@ REFUSED = {
     ),
     "segments apart": (
         {"chosen": [metrics.PixelFlipping(features=metrics.features.Segments(np.zeros(X.shape, int)))]},
-        ValueError, 'give data as a dictionary with "segments"',
+        ValueError, 'pass data as a dictionary with "segments"',
     ),
 }  # fmt: skip
 
@@ -539,5 +541,5 @@ def test_curves_of_samples_that_fail_or_have_no_order_are_nan():
         assert np.isnan(curve).all(axis=1).tolist() == [True, True] + [False] * (len(x) - 2)
     assert found.removed[-1] == x[0].size
     figures.curves({"given": found})
-    with pytest.raises(ValueError, match="has no curve that is defined"):
+    with pytest.raises(ValueError, match="must contain at least one finite curve"):
         figures.curves({"given": found._replace(morf=found.morf[:2])})

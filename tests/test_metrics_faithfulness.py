@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
@@ -521,7 +522,7 @@ class TestSufficiency:
         assert np.isnan(metric(lambda x: x[:, 0, 0], x, np.ones(a.shape))).all()
 
     def test_needs_the_set(self):
-        with pytest.raises(ValueError, match="give the whole set in one call, got one sample"):
+        with pytest.raises(ValueError, match="pass the whole set in one call, got one sample"):
             metrics.Sufficiency()(lambda x: x[:, 0, 0], self.X[:1], self.A[:1])
 
 
@@ -571,11 +572,23 @@ def test_correlations_are_those_of_scipy(triples):
         (lambda: metrics.SensitivityN(sizes=(0,)), ValueError, "sizes must be an integer >= 1, got 0"),
         (lambda: metrics.SensitivityN(runs=1), ValueError, "runs must be an integer >= 2"),
         (lambda: metrics.IROF(), TypeError, "features"),
-        (lambda: metrics.ROAD(percentages=(101,)), ValueError, r"from 0 to 100, .* got \(101,\)"),
-        (lambda: metrics.ROAD(percentages=()), ValueError, r"from 0 to 100, at least one, got \(\)"),
+        (lambda: metrics.ROAD(percentages=(101,)), ValueError, r"in \[0, 100\], got \(101,\)"),
+        (lambda: metrics.ROAD(percentages=10), TypeError, "percentages must be a sequence .* got 10"),
+        (lambda: metrics.SensitivityN(sizes=3), TypeError, "sizes must be a sequence such as .* got 3"),
+        (lambda: metrics.PixelFlipping()(nn.Dense(2), X, X), TypeError, "got Dense; for a Linen module"),
+        (lambda: metrics.Sufficiency()(nn.Dense(2), X, X), TypeError, "got Dense; for a Linen module"),
+        (
+            lambda: metrics.PixelFlipping(removal=removal.Constant("black"))(linear, X, X),
+            TypeError,
+            "value of removal.Constant must be a number or an array, got the string 'black'",
+        ),
+        (lambda: removal.Blur(None), ValueError, "sigma must be a number > 0, got None"),
+        (lambda: removal.Noise("1"), TypeError, "std must be a number >= 0, got the string '1'"),
+        (lambda: removal.Uniform("0"), TypeError, "low must be a number .* got the string '0'"),
+        (lambda: metrics.ROAD(percentages=()), ValueError, r"one or more numbers in \[0, 100\], got \(\)"),
         (lambda: metrics.ROAD(order="all"), ValueError, "order must be one of 'morf', 'lerf', 'between'"),
         (lambda: metrics.Infidelity(kind="lrp"), ValueError, "kind must be one of 'sensitivity'"),
-        (lambda: metrics.Sufficiency(threshold=2), ValueError, "threshold must be from 0 to 1, got 2"),
+        (lambda: metrics.Sufficiency(threshold=2), ValueError, r"threshold must be in \[0, 1\], got 2"),
         (
             lambda: metrics.RegionPerturbation()(linear, X, X, key=jax.random.key(0)),
             ValueError,
@@ -589,7 +602,7 @@ def test_correlations_are_those_of_scipy(triples):
         (
             lambda: metrics.RegionPerturbation(features=ELEMENTS)(linear, X, X),
             TypeError,
-            r"RegionPerturbation draws random numbers: give key=jax\.random\.key\(0\)",
+            r"RegionPerturbation draws random numbers: pass key=jax\.random\.key\(0\)",
         ),
         (
             lambda: metrics.FaithfulnessEstimate()(linear, X, X[:, :4]),
@@ -599,7 +612,7 @@ def test_correlations_are_those_of_scipy(triples):
         (
             lambda: metrics.FaithfulnessEstimate()(lambda x: x, X, X, 8),
             IndexError,
-            r"targets\[0\] is 8, but there are 8 classes",
+            r"targets\[0\] = 8 is out of range: the model has 8 classes",
         ),
     ],
 )  # fmt: skip
@@ -634,7 +647,7 @@ def test_one_logit_has_no_probability():
     ("kind", "message"),
     [
         ("sensitivity", r"must have the shape of the inputs, \(1, 2, 2, 3\)"),
-        ("relevance", "do not tell apart features along axis 2"),
+        ("relevance", "have one value along axis 2"),
     ],
 )
 def test_infidelity_counts_no_attribution_twice(kind, message):

@@ -188,9 +188,10 @@ def test_more_relevance_inside_is_better():
     [
         (lambda: metrics.PointingGame(pool="mean"), ValueError, "pool must be one of 'sum'"),
         (lambda: metrics.TopKIntersection(k=0), ValueError, "k must be an integer >= 1, got 0"),
-        (lambda: metrics.TopKIntersection()(A, MASKS), ValueError, "at most the number of positions, 24"),
+        (lambda: metrics.TopKIntersection()(A, MASKS), ValueError, "k must be <= 24, the number"),
+        (lambda: metrics.PointingGame(channels="C")(A, MASKS), ValueError, "channels must be .* got 'C'"),
         (lambda: metrics.PointingGame(channels=3)(A, MASKS), ValueError, "channels must be axes of an"),
-        (lambda: metrics.PointingGame(channels=(2, -1))(A, MASKS), ValueError, "must be different axes"),
+        (lambda: metrics.PointingGame(channels=(2, -1))(A, MASKS), ValueError, "must be distinct axes"),
         (lambda: metrics.PointingGame()(A, MASKS * 1), TypeError, "masks must be booleans, got int"),
         (lambda: metrics.PointingGame()(A, MASKS[:, 1:]), ValueError, "masks must have the shape of"),
         (lambda: metrics.PointingGame()(A[0, 0, 0], MASKS), ValueError, "write attributions"),

@@ -294,7 +294,7 @@ REFUSED = [
     (lambda: evaluate(len), TypeError, "metric must be a Metric, got builtin_function_or_method"),
     (lambda: evaluate(NoDirection()), ValueError, "NoDirection does not say which direction"),
     (lambda: evaluate(metrics.Coherence()), ValueError, "Coherence runs on the host"),
-    (lambda: evaluate(Inside()), TypeError, "Inside compares attributions with masks: give masks"),
+    (lambda: evaluate(Inside()), TypeError, "Inside compares attributions with masks: pass masks"),
     (
         lambda: evaluate(Largest(), {"one": times_input}),
         ValueError,
@@ -314,7 +314,7 @@ REFUSED = [
     (
         lambda: evaluate(Largest(), targets=3),
         IndexError,
-        r"targets\[0\] is 3, but there are 3 classes",
+        r"targets\[0\] = 3 is out of range: the model has 3 classes",
     ),
     (lambda: evaluate(Largest(), perturbations=0), ValueError, "perturbations must be an integer"),
 ]

@@ -94,7 +94,7 @@ class TestFeatures:
             (lambda: features.Segments(np.zeros((2, 3), int)).labels((1, 3)), "broadcasts to the inputs"),
             (
                 lambda: features.Elements().total(jnp.ones((1, 4, 1)), (1, 4, 2)),
-                "do not tell apart features along axis 1",
+                "have one value along axis 1",
             ),
             (lambda: features.superpixels(np.zeros((4, 4, 3))), "must be a batch"),
             (lambda: features.superpixels(np.full((1, 4, 4, 3), np.nan)), "must be finite"),
@@ -106,7 +106,7 @@ class TestFeatures:
             make()
 
     def test_labels_must_be_integers(self):
-        with pytest.raises(TypeError, match="must be integers, got float64"):
+        with pytest.raises(TypeError, match=r"must be integers \(labels\), got float64"):
             features.Segments(np.zeros((1, 3)))
 
 
@@ -350,7 +350,7 @@ IDS = jnp.array([[3, 1, 4]])
         (removal.Mean(), IDS, TypeError, "removal.Mean gives float(32|64), .* int32: for ids"),
         (removal.Uniform(), IDS, TypeError, "removal.Uniform gives"),
         (removal.Noise(), IDS, TypeError, "removal.Noise gives"),
-        (removal.Blur(1.0, (0,)), IDS, TypeError, "removal.Blur gives"),
+        (removal.Blur(1.0, (0,)), IDS, TypeError, "removal.Blur returns"),
         (removal.Constant(0.5), IDS, ValueError, r"which are int32, got 0\.5"),
         (removal.Constant(-1), IDS.astype(jnp.uint8), ValueError, "which are uint8, got -1"),
         (removal.Constant(IDS + 0.0), jnp.ones((1, 2)), ValueError, r"one example, \(2,\), got shape"),

@@ -418,7 +418,9 @@ REFUSED = [
         r"perturbation must be a value such as metrics\.perturbation\.Uniform.*got 0\.2",
     ),
     (lambda: metrics.MaxSensitivity(normalize="l1"), ValueError, "normalize must be one of 'none'"),
-    (lambda: perturbation.Uniform(0.2, 0.2), ValueError, "low must be below high"),
+    (lambda: perturbation.Uniform(0.2, 0.2), ValueError, "low must be < high"),
+    (lambda: perturbation.Uniform("a"), TypeError, "low must be a number .* got the string 'a'"),
+    (lambda: perturbation.Normal("a"), TypeError, "std must be a number >= 0, got the string 'a'"),
     (lambda: perturbation.Normal(-1.0), ValueError, r"std must be >= 0, got -1\.0"),
     (lambda: discretize.Top(0), ValueError, "count must be an integer >= 1"),
     (
@@ -434,12 +436,12 @@ REFUSED = [
     (
         lambda: metrics.RelativeInputStability()(explain, X, TARGETS, key=KEY),
         TypeError,
-        "RelativeInputStability compares outputs too: give predict",
+        "RelativeInputStability compares outputs too: pass predict",
     ),
     (
         lambda: metrics.MaxSensitivity()(explain, X, TARGETS),
         TypeError,
-        "MaxSensitivity draws random numbers: give key",
+        "MaxSensitivity draws random numbers: pass key",
     ),
     (
         lambda: metrics.MaxSensitivity()(explain, np.zeros((2, 3), int), TARGETS[:2], key=KEY),
@@ -454,7 +456,7 @@ REFUSED = [
     (
         lambda: metrics.MaxSensitivity(draws=2)(explain, X, [0, 1, 2, 3], predict=predict, key=KEY),
         IndexError,
-        r"targets\[3\] is 3, but there are 3 classes",
+        r"targets\[3\] = 3 is out of range: the model has 3 classes",
     ),
     (
         lambda: metrics.Continuity(axis=2)(explain, X, TARGETS),
@@ -466,8 +468,16 @@ REFUSED = [
         TypeError,
         r"perturbation must be a value such as metrics\.perturbation\.Uniform",
     ),
-    (lambda: metrics.Continuity(shifts=(1.5,)), ValueError, "shifts must be integers other than 0"),
-    (lambda: metrics.Continuity(shifts=(0, 1)), ValueError, "shifts must be integers other than 0"),
+    (
+        lambda: metrics.Continuity(shifts=(1.5,)),
+        ValueError,
+        "must be one or more integers other than 0",
+    ),
+    (
+        lambda: metrics.Continuity(shifts=(0, 1)),
+        ValueError,
+        "must be one or more integers other than 0",
+    ),
     (
         lambda: metrics.Continuity(shifts=(5,))(explain, X, TARGETS),
         ValueError,

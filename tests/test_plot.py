@@ -151,10 +151,10 @@ def test_what_is_not_relevance_is_refused(name):
     with pytest.raises(ValueError, match=r"relevance must not be empty, got shape \(0, 2\)"):
         draw(np.zeros((0, 2)))
     with pytest.raises(
-        TypeError, match=r"relevance must hold real numbers, got dtype complex128; conv"
+        TypeError, match=r"relevance must contain real numbers, got dtype complex128; conv"
     ):
         draw(np.zeros((2, 2), complex))
-    with pytest.raises(TypeError, match=r"relevance must hold real numbers, got dtype bool"):
+    with pytest.raises(TypeError, match=r"relevance must contain real numbers, got dtype bool"):
         draw(np.zeros((2, 2), bool))
     with pytest.raises(ValueError, match="relevance must be an array with rows of equal length:"):
         draw([[1.0], [1.0, 2.0]])
@@ -805,8 +805,8 @@ def test_without_matplotlib_the_error_names_the_command():
     code = "import sys; sys.modules['matplotlib'] = None; import jaxlrp.plot"
     last = run(code).stderr.strip().splitlines()[-1]
     assert last == (
-        "ImportError: jaxlrp.plot draws with matplotlib, which could not be imported; "
-        'install the extra: pip install "jaxlrp[plot]"'
+        "ImportError: jaxlrp.plot requires matplotlib, which could not be imported; install it with: "
+        'pip install "jaxlrp[plot]"'
     )
 
 

@@ -146,7 +146,7 @@ def test_steps_are_done_in_their_order():
         (
             lambda: spray.sum_channels(jnp.ones((2, 3)), axis=0),
             ValueError,
-            "with samples first, got 0",
+            r"of the samples \(0\), for relevance of shape .* got 0",
         ),
         (
             lambda: spray.pool(jnp.ones((2, 3)), 0),
@@ -385,7 +385,10 @@ def test_the_same_key_gives_the_same_embedding():
     [
         (np.ones((2, 3)), r"must have shape \(n, n\), got \(2, 3\)"),
         (np.array([[0.0, -1.0], [-1.0, 0.0]]), "finite and >= 0"),
-        (np.array([[0.0, 1.0], [0.0, 0.0]]), r"must be symmetric; use \(A \+ A.T\) / 2"),
+        (
+            np.array([[0.0, 1.0], [0.0, 0.0]]),
+            r"must be symmetric: pass \(affinity \+ affinity.T\) / 2",
+        ),
     ],
 )
 def test_what_is_no_affinity_is_refused(affinity, message):
@@ -667,17 +670,48 @@ def call(**changes):
         (
             call(classes=[0, 7]),
             ValueError,
-            r"classes without samples: \[7\]; classes with samples: \[0\]",
+            r"classes must be classes with samples, \[0\], got \[7\]",
         ),
-        (call(key=0), TypeError, r"one random key, such as jax.random.key\(0\), got 0"),
+        (call(key=0), TypeError, r"one random key such as jax.random.key\(0\), got 0"),
         (call(key=jax.random.split(KEY)), TypeError, "one random key"),
+        (
+            call(settings={"n_neighbors": 3}),
+            TypeError,
+            "settings must be a jaxlrp.spray.Settings, got {",
+        ),
+        (
+            lambda: spray.features(np.ones((2, 3)), "l1"),
+            TypeError,
+            "preprocess must be .* got 'l1'",
+        ),
+        (
+            lambda: spray.Settings(views=[spray.PCA()]),
+            TypeError,
+            "views must be a dictionary such as",
+        ),
+        (
+            lambda: spray.Settings(clusterings={"k": spray.KMeans}),
+            TypeError,
+            r"KMeans\(\), got the class",
+        ),
+        (lambda: spray.rank(3), TypeError, "analyses must be a sequence such as .* got 3"),
+        (
+            lambda: spray.resize(np.ones((2, 8)), 4),
+            TypeError,
+            "shape must be a sequence such as .* got 4",
+        ),
+        (
+            lambda: spray.sum_channels(np.ones((2, 8)), axis="c"),
+            ValueError,
+            "axis must be .* got 'c'",
+        ),
         (call(rows=[4]), ValueError, r"rows must be in \[0, 3\], got 4"),
         (
             lambda: spray.Settings(n_components=2),
             ValueError,
             r"must be > min_clusters \(2\), got 2",
         ),
-        (lambda: spray.Settings(views={"spectral": spray.PCA()}), ValueError, "not be named"),
+        (lambda: spray.Settings(views={"spectral": spray.PCA()}), ValueError, "not have the name"),
         (
             lambda: spray.Settings(views={"a": spray.PCA(base="b")}),
             ValueError,

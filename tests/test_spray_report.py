@@ -134,7 +134,7 @@ def test_signals_and_a_drawing_of_ones_own(tmp_path):
     [
         ({"names": ["cat"]}, "names must cover every class, up to 1, got 1 names"),
         ({"view": "tsne"}, r"view must be one of \['pca', 'spectral'\], got 'tsne'"),
-        ({"analyses": []}, "analyses must hold every class of ranking, class 1 is missing"),
+        ({"analyses": []}, "analyses must contain every class of ranking, but class 1 is missing"),
         ({"max_examples": 0}, "max_examples must be an integer >= 1, got 0"),
         ({"max_classes": 0}, "max_classes must be an integer >= 1, got 0"),
         ({"relevance": np.ones((48, 6, 6, 7))}, r"samples of shape \(6, 6, 7\); sum over channels"),

@@ -139,14 +139,19 @@ def test_stored_domains_controls_and_few_samples():
     ("changes", "message"),
     [
         ({"alpha": 1.0}, r"alpha must be in \(0, 1\), got 1\.0"),
-        ({"changed": len}, "changed needs outputs="),
+        ({"changed": len}, "pass outputs="),
         ({"outputs": np.ones((3, 2))}, r"outputs must have shape \(24, classes\), got \(3, 2\)"),
         ({"outputs": np.ones((24, 1))}, "a column for class 1"),
         ({"inputs": np.ones((23, 4))}, "inputs must have the 24 samples of relevance.*got 23"),
         ({"inputs": np.ones((24, 5))}, r"the shape of the relevance, \(256, 4\), got \(256, 5\)"),
         ({"domains": {}}, "at least one domain"),
-        ({"domains": {"f": spray.Frequency()}}, "Frequency needs inputs="),
-        ({"stored": {"raw": np.ones((24, 2))}}, "repeats the name of a domain"),
+        ({"domains": [spray.Raw()]}, "domains must be a dictionary such as"),
+        ({"domains": {"raw": spray.Raw}}, r"domains\['raw'\] must be a domain such as Raw\(\)"),
+        (
+            {"domains": {"f": spray.Frequency()}},
+            "Frequency needs the explained inputs: pass inputs=",
+        ),
+        ({"stored": {"raw": np.ones((24, 2))}}, "stored must have other names than domains"),
         ({"stored": {"dft": np.ones((2, 2))}}, "must have the 24 samples of relevance, got 2"),
         ({"max_samples": 0}, "max_samples must be"),
     ],
@@ -154,7 +159,7 @@ def test_stored_domains_controls_and_few_samples():
 def test_what_does_not_fit_is_refused(changes, message):
     relevance = np.random.default_rng(0).normal(size=(24, 4))
     arguments = {"relevance": relevance, "labels": np.repeat([0, 1], 12), "key": KEY}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         spray.screen(**(arguments | {"settings": NO_VIEWS} | changes))
 
 
@@ -191,7 +196,7 @@ def test_a_class_without_a_score_is_no_control():
     for a, b in zip(spray.surprise(scores), spray.surprise(more), strict=True):
         np.testing.assert_array_equal(a, np.delete(b, 2))
         assert np.isnan(b[2])
-    with pytest.raises(ValueError, match="controls must hold at least 4 scores, got 2"):
+    with pytest.raises(ValueError, match="controls must contain at least 4 scores, got 2"):
         spray.surprise(scores, [1.0, 2.0, np.nan])
     with pytest.raises(ValueError, match="must be a vector of numbers >= 0"):
         spray.surprise([-1.0])

@@ -131,7 +131,7 @@ def test_parts_in_the_ledger():
         (
             (0,),
             ValueError,
-            r"give a target for each of its parts in a pytree of the same structure",
+            r"pass a target for each of its parts in a pytree of the same structure",
         ),
         ([0, 1], ValueError, r"the output is .*float32\[2, 3\].* which the target .* does not fit"),
         (0, ValueError, r"for each of its parts"),
@@ -195,8 +195,12 @@ def test_the_next_token(position):
         (jnp.array([0, 5]), IndexError, r"target 5 is out of range"),
         (jnp.array([0, 1, 2]), ValueError, r"one class index for each of the outputs \(2,\)"),
         (jnp.ones((3, 2)), ValueError, r"must have the output's shape \(2, 3\)"),
-        (True, TypeError, r"got a boolean"),
-        ("cat", TypeError, r"target must be an array like the output, got 'cat'"),
+        (True, TypeError, r"got True"),
+        (
+            "cat",
+            TypeError,
+            r"must be a class index, an array .*, got 'cat'; .* pass jaxlrp.targets",
+        ),
         ({"a": 1}, ValueError, r"which the target .* does not fit"),
         (lambda z: {"a": z}, ValueError, r"must return relevance shaped like the output"),
     ],

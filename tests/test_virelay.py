@@ -416,12 +416,12 @@ REFUSED = {
     "probabilities": ({"labels": np.full((N, 3), 0.3)}, "must be True where an image has a label,"),
     "many labels": ({"labels": np.ones((N, 4), bool)}, "column 3 of labels"),
     "classes": ({"classes": "abc"}, "classes must be a sequence of names, got the single string"),
-    "class": ({"classes": ["a", "", "c"]}, "classes must be names, got '' for label 1"),
+    "class": ({"classes": ["a", "", "c"]}, "classes must be nonempty strings, got '' for label 1"),
     "large label": ({"classes": {70000: "a"}}, "from 0 to 65535, got 70000"),
     "no classes": ({"classes": []}, "at least one label"),
     "few ids": ({"word_net_ids": ["a", "b"]}, "same 3 labels as classes, got 2"),
     "ids twice": ({"word_net_ids": ["a", "b", "b"]}, "must be unique, got 'b' for labels 1 and 2"),
-    "no analyses": ({"attributions": attribution(analyses={})}, r'at least one entry, \{"spray":'),
+    "no analyses": ({"attributions": attribution(analyses={})}, r'at least one entry such as \{"spray":'),
     "empty analysis": ({"attributions": attribution(analyses={"a": []})}, "at least one class"),
     "single analysis": (
         {"attributions": attribution(analyses={"a": analysis(0)})},
@@ -551,16 +551,16 @@ def test_rows_of_a_store_are_found_by_id():
 @pytest.mark.parametrize(
     ("stored", "ids", "message"),
     [
-        (["a.png"], None, r"ids of the store are names, not rows, got 'a\.png'"),
+        (["a.png"], None, r"the store are names such as 'a\.png', not rows of images; pass ids="),
         (
             ["a", "b"],
             ["a", "c"],
-            r"ids must include every id of the store: 'b' is missing \(1 of 2 are\)",
+            r"ids must contain every id of the store, but 'b' is missing \(1 of 2 are missing\)",
         ),
         (
             [1, 2**64],
             None,
-            "order of images: the id 18446744073709551616 of the store is not a row of an",
+            "the id 18446744073709551616 of the store is not a row of images; pass ids=",
         ),
         (["a"], ["a", "b", "a"], "ids must be unique, got 'a' for images 0 and 2"),
     ],
@@ -607,7 +607,7 @@ def test_what_is_refused_is_refused_before_reading(tmp_path):
 
 def test_a_rendered_array_is_sliced_in_steps_of_one():
     rows = LazyArray((4, 2), np.dtype(int), lambda start, stop: np.ones((stop - start, 2), int))
-    with pytest.raises(IndexError, match="steps of 1, got 2"):
+    with pytest.raises(IndexError, match="with step 1, got step 2"):
         rows[::2]
     with pytest.raises(IndexError):
         rows[4]
@@ -618,9 +618,7 @@ def test_a_rendered_array_is_sliced_in_steps_of_one():
 def test_names_the_extra_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     monkeypatch.delitem(sys.modules, "jaxlrp.virelay")
-    message = (
-        r'h5py, which could not be imported; install the extra: pip install "jaxlrp\[virelay\]"'
-    )
+    message = r'h5py, which could not be imported; install it with: pip install "jaxlrp\[virelay\]"'
     with pytest.raises(ImportError, match=message):
         importlib.import_module("jaxlrp.virelay")
 

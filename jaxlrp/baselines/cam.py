@@ -81,7 +81,7 @@ def grad_cam(
     """
     model = model_of(fun, argnums, has_aux)
     if not isinstance(layer, str):
-        raise TypeError(f"layer must be the path of a layer, a string, got {layer!r}")
+        raise TypeError(f"layer must be the path of a layer (a string), got {layer!r}")
 
     def compute(args: tuple, kwargs: dict, target: Target) -> Explanation:
         given = Arguments(model, args)

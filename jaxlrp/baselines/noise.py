@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp import _compat
-from jaxlrp._checks import check_count
+from jaxlrp._checks import check_at_least, check_count, check_not_text
 from jaxlrp.baselines.method import Method
 from jaxlrp.baselines.problem import Problem, examples, prepare, times, weighted_sum
 from jaxlrp.explanation.result import Explanation
@@ -174,8 +174,8 @@ def _sampled(
     model = model_of(fun, argnums, has_aux)
     check_count("n_samples", n_samples)
     check_count("batch_size", batch_size)
-    if isinstance(noise, (int, float)) and not noise >= 0:
-        raise ValueError(f"noise must be >= 0, got {noise!r}")
+    check_not_text("noise", noise)
+    check_at_least("noise", noise, 0.0)
 
     def compute(args: tuple, kwargs: dict, target: Target, key: Array | None) -> Explanation:
         problem = prepare(model, args, kwargs, jnp.floating)
@@ -257,14 +257,16 @@ def _keys(name: str, key: Any, n: int | None) -> Array:
       ValueError: if the numbers of keys and examples differ.
     """
     if key is None:
-        raise TypeError(f"{name} draws random noise: pass key=jax.random.key(0)")
+        raise TypeError(f"{name} draws random numbers: pass key=jax.random.key(0)")
     if _compat.is_array(key) and key.dtype == jnp.uint32 and key.ndim in (1, 2):
         key = jax.random.wrap_key_data(jnp.asarray(key))
     if not (_compat.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key must be a key of jax.random, such as jax.random.key(0), got {key!r}")
+        raise TypeError(f"key must be one random key such as jax.random.key(0), got {key!r}")
     if key.ndim == 0:
         return key if n is None else jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
     if key.shape != (n,):
-        wanted = "one key" if n is None else f"one key, or {n} of them, one per example"
-        raise ValueError(f"key must be {wanted}; got keys of shape {key.shape}")
+        wanted = (
+            "one random key" if n is None else f"one random key, or one for each of {n} examples"
+        )
+        raise ValueError(f"key must be {wanted}, got keys of shape {key.shape}")
     return key

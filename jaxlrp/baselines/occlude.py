@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import check_count, check_sequence
 from jaxlrp.baselines.method import Method
 from jaxlrp.baselines.problem import examples, prepare, weighted_sum
 from jaxlrp.explanation.result import Explanation
@@ -139,12 +139,13 @@ def _windows(
     Raises:
       ValueError: if an axis, a length or a stride is invalid for the shape.
     """
+    check_sequence("axes", axes, "(1, 2)")
     wrong = [a for a in axes if not -len(shape) <= a < len(shape)]
     slid = tuple(a % len(shape) for a in axes) if not wrong else ()
     if wrong or not slid or len(set(slid)) != len(slid) or batch_axis in slid:
         raise ValueError(
-            f"axes={tuple(axes)} must be distinct axes of the input, of shape {shape}, other than "
-            f"its batch_axis={batch_axis}"
+            f"axes must be distinct axes of the input, of shape {shape}, other than its "
+            f"batch_axis={batch_axis}, got {tuple(axes)}"
         )
     sizes = _per_axis("window", window, slid)
     strides = sizes if stride is None else _per_axis("stride", stride, slid)
@@ -152,12 +153,14 @@ def _windows(
     for axis, size, step in zip(slid, sizes, strides, strict=True):
         if size > shape[axis]:
             raise ValueError(
-                f"window={size} is longer than axis {axis} of the input, of shape {shape}"
+                f"window must be <= {shape[axis]}, the length of axis {axis} of the input, of shape "
+                f"{shape}, "
+                f"got {size}"
             )
         if step > size:
             raise ValueError(
-                f"stride={step} is longer than window={size}: entries in between would stay "
-                "uncovered"
+                f"stride must be <= window ({size}), got {step}: entries in between would never be "
+                "occluded"
             )
         last = shape[axis] - size
         starts.append([*range(0, last, step), last])
@@ -165,10 +168,10 @@ def _windows(
 
 
 def _per_axis(name: str, given: int | Sequence[int], slid: tuple[int, ...]) -> tuple[int, ...]:
-    lengths = (given,) * len(slid) if isinstance(given, int) else tuple(given)
-    if len(lengths) != len(slid):
+    lengths = (given,) * len(slid) if isinstance(given, int | str) else tuple(given)
+    if len(lengths) != len(slid) or isinstance(given, str):
         raise ValueError(
-            f"{name}={lengths} must be one integer, or one for each of the axes {slid}"
+            f"{name} must be one integer, or one for each of the axes {slid}, got {given!r}"
         )
     return tuple(check_count(name, length) for length in lengths)
 

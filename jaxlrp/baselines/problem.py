@@ -13,7 +13,9 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlrp import _compat, targets
+from jaxlrp._checks import check_not_text
 from jaxlrp.explanation.result import Explanation
+from jaxlrp.network.arguments import types_in
 from jaxlrp.network.model import Model
 from jaxlrp.numerics import widen
 from jaxlrp.targets import Target
@@ -51,6 +53,7 @@ class Problem:
         Raises:
           ValueError: if a structure or a shape does not match.
         """
+        check_not_text(name, given)
         if _is_number(given):
             return jax.tree.map(lambda x: jnp.full_like(x, given), self.values)
         given = (given,) if self.single else given
@@ -119,14 +122,14 @@ def _values(model: Model, args: tuple, dtype: Any) -> Any:
     leaves, tree = jax.tree.flatten(explained)
     if not leaves or not all(_compat.is_array(x) or _is_number(x) for x in leaves):
         raise TypeError(
-            f"the explained argument (argnums={model.argnums}) must be an array or a pytree of "
-            f"arrays, got {jax.tree.map(type, list(explained))}"
+            f"the explained argument (argnums={model.argnums}) must be a numeric array or a "
+            f"pytree of numeric arrays, got {types_in(list(explained))}"
         )
     arrays = [jnp.asarray(x) for x in leaves]
     for x in arrays:
         if dtype in _DTYPES and not jnp.issubdtype(x.dtype, dtype):
             raise TypeError(
-                f"the explained argument has dtype {x.dtype} but must be {_DTYPES[dtype]} here; "
+                f"the explained argument must be {_DTYPES[dtype]}, got dtype {x.dtype}; "
                 "explain the function of the embedded or converted input instead"
             )
     return jax.tree.unflatten(tree, arrays)

@@ -222,16 +222,26 @@ def by_path(pattern: str | re.Pattern[str], then: Rule | Composite) -> Composite
 
     A pattern that matches no layer is an error when the composite is applied.
     """
+    if not isinstance(pattern, (str, re.Pattern)):
+        raise TypeError(
+            f"pattern must be a shell pattern (a string) or a compiled regex, got {pattern!r}"
+        )
     return _single(Path(pattern), then)
 
 
 def by_module(module: type | str, then: Rule | Composite) -> Composite:
     """Layers called in a Flax module of this type, given as a class or by its name."""
+    if not isinstance(module, (str, type)):
+        raise TypeError(f"module must be a Flax module class or its name, got {module!r}")
     return _single(Module(module if isinstance(module, str) else module.__name__), then)
 
 
 def by_operation(name: str, then: Rule | Composite) -> Composite:
     """Layers that compute this function or primitive: "relu", "softplus", "cholesky"."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name must be that of an operation such as 'relu' (a string), got {name!r}"
+        )
     return _single(Operation(name), then)
 
 

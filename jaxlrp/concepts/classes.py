@@ -26,9 +26,9 @@ def chosen_classes(
         return None
     if targets is None or count is None:
         raise ValueError(
-            "per_class needs one class for each sample, but no class was explained: give targets with "
-            "the source, or target=jaxlrp.targets.predicted, and collect into another folder; or "
-            "write per_class=False"
+            "per_class needs one class for each sample, but no class was explained: pass per_class=False; "
+            "or collect into another folder, with targets in the source or "
+            "target=jaxlrp.targets.predicted"
         )
     if per_class is True:
         return list(range(count))
@@ -40,9 +40,12 @@ def chosen_classes(
     for c in per_class:
         if c not in there:
             shown = ", ".join(map(str, there[:10])) + (", ..." if len(there) > 10 else "")
-            raise ValueError(f"no sample has the class {c}; the classes with samples are {shown}")
+            raise ValueError(f"per_class must be classes with samples, {shown}, got {c}")
     if len(set(per_class)) < len(per_class) or not len(per_class):
-        raise ValueError(f"per_class must name each class once, at least one, got {per_class!r}")
+        raise ValueError(
+            "per_class must be True, False or a list of one or more distinct classes, got "
+            f"{per_class!r}"
+        )
     return [int(c) for c in per_class]
 
 

@@ -90,7 +90,7 @@ def collect(
     if isinstance(target, (Top, list, tuple)):
         raise TypeError(
             f"target must be one target for each sample, got {target!r}: call collect once for each "
-            "target, each with its own output folder"
+            "target, with another output folder each time"
         )
     return attribute_dataset(
         collecting(held, concepts), source, output, args=args, target=target, preprocess=preprocess,
@@ -104,8 +104,9 @@ def collecting(explainer: Explainer, families: Families) -> ConceptExplainer[Exp
     for name, family in named.items():
         if family.batch is None:
             raise ValueError(
-                f"the concepts {name!r} have batch=None, but samples are explained in batches: give the "
-                "axis of the batch in the output of the layer"
+                f"the concepts {name!r} have batch=None, but samples are explained in batches: pass "
+                "batch=, "
+                "the axis of the samples in the output of the layer"
             )
     compute = functools.partial(_compute, explainer, named)
     return ConceptExplainer("collect", explainer, compute, no_options, _nothing)

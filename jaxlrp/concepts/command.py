@@ -39,26 +39,28 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     )
     parser.add_argument(
         "--layer", required=True, action="append", dest="layers",
-        help="the layer, as `jaxlrp plan` names it; may be given several times, for a page of each layer",
+        help="the path of the layer, as `jaxlrp plan` prints it; may be repeated: each layer gets a page",
     )  # fmt: skip
     parser.add_argument(
         "--axis", type=int, default=-1,
-        help="the axis of the layer's output that holds its channels, which are the concepts; the models "
-        "of this package are channels-last, hence -1 by default",
+        help="the axis of the channels (the concepts) in the output of the layer (default: %(default)s, "
+        "the last axis, as in the models of this package)",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", dest="folder", required=True,
-        help="the folder of the report: index.html, the scores in scores/, and where concepts are in "
-        "reference samples in references/",
+        help="the folder of the report (index.html), of the scores (scores/) and of the reference "
+        "samples (references/)",
     )  # fmt: skip
     parser.add_argument(
         "--model", default="efficientnet-lite0",
-        help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained",
+        help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained "
+        "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--composite", default="epsilon_gamma_box")
     parser.add_argument(
         "--target", default="predicted",
-        help="what is explained: predicted, given (by the source), or a class index",
+        help="what is explained: predicted, given (the target of each sample in the source), or a class "
+        "index (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, help="only the first LIMIT samples")
     parser.set_defaults(run=lambda a: _run(a, model, composite))
@@ -143,8 +145,9 @@ def _pages(layers: list[str]) -> dict[str, str]:
     found = {layer: re.sub(r"[^\w-]", ".", layer) + ".html" for layer in layers}
     if len({*found.values(), "index.html"}) <= len(layers):
         raise ValueError(
-            f"--layer {layers[0]} and others have names too much alike for one folder: "
-            "write a folder for each"
+            f"--layer {layers[0]} and another layer would have the same file name: run the command "
+            "once for "
+            "each, with another --output"
         )
     return found
 
@@ -159,8 +162,8 @@ def _fetch(
         missing = [ids[row] for row in rows if ids[row] not in places]
         if missing:
             raise ValueError(
-                f"the sample {missing[0]!r} has scores, but the source no longer has it: put it back, or "
-                "start in another folder"
+                f"the sample {missing[0]!r} has scores, but the source no longer has it: restore "
+                "it, or use another --output folder"
             )
         found = source.fetch([places[ids[row]] for row in rows])
         inputs = [sample.input for sample in found]

@@ -58,7 +58,7 @@ class Condition:
         pairs = list(zip(self.parts, other.parts, strict=False))
         if not (len(self.parts) == len(other.parts) == 1) or pairs[0][0][0] != pairs[0][1][0]:
             raise ValueError(
-                "a | b combines concepts of one family, such as conv[3] | conv[5]: give conditions on "
+                "a | b combines concepts of one family, such as conv[3] | conv[5]: pass conditions on "
                 "different layers as two conditions, whose relevances can be compared"
             )
         (family, one), (_, two) = pairs[0]
@@ -84,7 +84,10 @@ class Selection:
     def either(self, other: Selection) -> Selection:
         """Concepts of either selection."""
         if self.soft or other.soft:
-            raise ValueError("a | b takes indices: add the weights of soft conditions instead")
+            raise ValueError(
+                "a | b is for conditions on indices, got weights: add the weights and pass one "
+                ".weighted(...)"
+            )
         rows = max(len(self.values), len(other.values))
         both = [_padded(s.values, (rows, s.values.shape[1]), soft=False) for s in (self, other)]
         return Selection(_array_module(both).concatenate(both, axis=1))
@@ -103,8 +106,8 @@ def select(family: Concepts, index: Any, empty: bool = False) -> Condition:
     chosen = np.zeros((0,), np.int32) if empty else _indices(family, index)
     if not chosen.size and not empty:
         raise ValueError(
-            f"the set of concepts of the layer {family.layer!r} is empty, so that no relevance would pass: "
-            "name a concept, or write .none() if that is meant"
+            f"no concept of the layer {family.layer!r} is selected, so no relevance would pass: select at "
+            "least one, or write .none() to select none"
         )
     return Condition(((family, Selection(chosen.reshape(1, -1))),))
 
@@ -114,8 +117,8 @@ def select_each(family: Concepts, index: Any) -> Condition:
     chosen = _indices(family, index)
     if chosen.ndim not in (1, 2) or not chosen.size:
         raise ValueError(
-            f"each(index) takes the concepts of each example, of shape (batch,) or (batch, m), got "
-            f"{chosen.shape}"
+            f"index of .each(index) must have shape (batch,) or (batch, m), the concepts of each example, "
+            f"got {chosen.shape}"
         )
     return Condition(((family, Selection(chosen.reshape(len(chosen), -1))),))
 
@@ -125,7 +128,8 @@ def weigh(family: Concepts, weights: ArrayLike) -> Condition:
     found = jnp.asarray(weights)
     if found.ndim not in (1, 2):
         raise ValueError(
-            f"weighted(weights) takes weights of shape (concepts,) or (batch, concepts), got {found.shape}"
+            "weights of .weighted(weights) must have shape (concepts,) or (batch, concepts), got "
+            f"{found.shape}"
         )
     return Condition(((family, Selection(jnp.atleast_2d(found), soft=True)),))
 
@@ -135,8 +139,8 @@ def _indices(family: Concepts, index: Any) -> Any:
     found = index if _compat.is_traced(index) else np.asarray(index)
     if found.size and not np.issubdtype(found.dtype, np.integer):
         raise TypeError(
-            f"concepts of the layer {family.layer!r} are selected by integers, got {found.dtype}; "
-            "use .weighted(...) for weights"
+            f"concepts of the layer {family.layer!r} must be integers, got {found.dtype}; "
+            "for weights write .weighted(...)"
         )
     if not _compat.is_traced(found) and found.size:
         wrong = found[(found < 0) | (found >= _NOWHERE)]
@@ -187,14 +191,14 @@ def stack(conditions: Sequence[Condition]) -> tuple[Stacked, ...]:
       ValueError: if there is none, or they are for batches of different sizes.
     """
     if isinstance(conditions, Condition):
-        raise TypeError("conditions must be a sequence, got one condition: write [condition]")
+        raise TypeError("conditions must be a sequence, got one condition: pass [condition]")
     for condition in conditions:
         if not isinstance(condition, Condition):
             raise TypeError(
-                f"conditions must hold conditions such as channels[3], got {condition!r}"
+                f"conditions must contain conditions such as channels[3], got {condition!r}"
             )
     if not len(conditions):
-        raise ValueError("conditions is empty: give at least one, such as [channels[3]]")
+        raise ValueError("conditions is empty: pass at least one, such as [channels[3]]")
     families: list[Concepts] = []
     for family, _ in (part for condition in conditions for part in condition.parts):
         if family not in families:
@@ -208,8 +212,9 @@ def _stacked(family: Concepts, conditions: Sequence[Condition]) -> Stacked:
     soft = any(s.soft for s in held)
     if soft and not all(s.soft for s in held):
         raise ValueError(
-            f"conditions on the layer {family.layer!r} mix indices and weights: write all of them with "
-            ".weighted(...), or explain them in two calls"
+            f"conditions on the layer {family.layer!r} must be all indices or all weights, got both: "
+            "write all "
+            "of them with .weighted(...), or explain them in two calls"
         )
     rows = sorted({s.values.shape[0] for s in held} - {1}) or [1]
     if len(rows) > 1:
@@ -234,7 +239,10 @@ def _padded(values: Any, shape: tuple[int, int], soft: bool) -> Any:
         if values is None:
             return jnp.ones(shape)
         if values.shape[1] != shape[1]:
-            raise ValueError(f"weights are given for {values.shape[1]} and for {shape[1]} concepts")
+            raise ValueError(
+                f"weights must all be for the same number of concepts, got {values.shape[1]} and "
+                f"{shape[1]}"
+            )
         return jnp.broadcast_to(values, shape)
     if values is None:
         return np.full(shape, _NOWHERE, np.int32)

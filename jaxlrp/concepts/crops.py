@@ -76,7 +76,7 @@ def runs(mask: np.ndarray) -> list[tuple[int, int]]:
     """
     if mask.ndim != 1:
         raise ValueError(
-            f"spans are of tokens and signals, with one axis of positions, got {mask.ndim}"
+            f"spans is for tokens and signals, which have one axis of positions, got {mask.ndim} axes"
         )
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]

@@ -57,7 +57,7 @@ def _check_chain(plan: Plan, chain: Sequence[str]) -> None:
         if lower not in plan.upstream(upper):
             raise ValueError(
                 f"with cut=True relevance must pass all layers of a condition, but no path leads from "
-                f"{upper!r} back to {lower!r}: give two conditions, or leave out cut"
+                f"{upper!r} back to {lower!r}: pass two conditions, or leave out cut"
             )
 
 

@@ -140,7 +140,7 @@ def comparison(
     rows = {name: as_real(p, f"prototypes[{name!r}]") for name, p in prototypes.items()}
     if not rows or values.ndim != 1 or any(p.shape != values.shape for p in rows.values()):
         raise ValueError(
-            f"prototypes must hold at least one array of the shape of sample, {values.shape}, got "
+            f"prototypes must contain at least one array of the shape of sample, {values.shape}, got "
             f"{[p.shape for p in rows.values()]}"
         )
     if n_different < 0:
@@ -191,7 +191,7 @@ def _rows(found: nx.DiGraph) -> dict[str, list[Any]]:
     """The nodes of each family, upper families first; within a family by the mean place of parents."""
     networkx = need("networkx", "figures.graph")
     if not found.number_of_nodes():
-        raise ValueError("the graph is empty")
+        raise ValueError("graph must contain at least one node, got none")
     between = networkx.DiGraph([(a[0], b[0]) for a, b in found.edges])
     between.add_nodes_from(name for name, _ in found.nodes)
     rows: dict[str, list[Any]] = {}

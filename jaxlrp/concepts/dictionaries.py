@@ -68,8 +68,8 @@ class Dictionary(Concepts):
             groups = tuple(int(g) for g in self.groups)
             if len(groups) != shape[0] or set(groups) != set(range(max(groups) + 1)):
                 raise ValueError(
-                    f"groups must give each of the {shape[0]} latents the number of its concept, "
-                    f"0 to the last without a gap, got {groups}"
+                    f"groups must be {shape[0]} integers, the concept of each latent, numbered from 0 "
+                    f"without gaps, got {groups}"
                 )
             object.__setattr__(self, "groups", groups)
 

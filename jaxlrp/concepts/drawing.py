@@ -41,7 +41,7 @@ def dimmed(
     """
     if len(reference.axes) != 2:
         raise ValueError(
-            f"dimmed(reference) takes images, with two axes of positions, got axes={reference.axes}"
+            f"reference must be of an image, with two axes of positions, got axes={reference.axes}"
         )
     if not 0 <= shade <= 1:
         raise ValueError(f"shade must be in [0, 1], got {shade}")
@@ -73,7 +73,8 @@ def draw(
         return
     if len(reference.axes) != 1:
         raise ValueError(
-            f"only images, signals and tokens can be drawn, got {len(reference.axes)} axes of positions"
+            f"reference must be of an image, a signal or tokens (one or two axes of positions), got "
+            f"{len(reference.axes)} axes"
         )
     if words is None:
         _signal(ax, reference)
@@ -107,7 +108,7 @@ def _tokens(ax: Axes, reference: Reference, words: Words, width: float) -> None:
     begin, end = reference.box[0]
     if len(found) != end - begin:
         raise ValueError(
-            f"words must give a string for each of {end - begin} tokens, got {len(found)}"
+            f"words must return one string for each of {end - begin} tokens, got {len(found)}"
         )
     limit = np.abs(reference.relevance).max() or 1.0
     shares = reference.relevance[begin:end] / limit

@@ -77,7 +77,7 @@ def cards(
     """
     check_count("n", n)
     if not references:
-        raise ValueError("references is empty: name at least one concept")
+        raise ValueError("references is empty: pass the references of at least one concept")
     shown = {concept: list(found)[:n] for concept, found in references.items()}
     columns = max([1, *(len(found) for found in shown.values())])
     wide = 2.4 if words is not None else _INCHES
@@ -91,7 +91,7 @@ def cards(
     if maps is not None:
         missing = [concept for concept in shown if concept not in maps]
         if missing:
-            raise ValueError(f"maps must have a map for each concept, but has none for {missing}")
+            raise ValueError(f"maps must have a map for each concept, but {missing} are missing")
         limit = max(float(np.abs(as_real(maps[c], "maps")).max()) for c in shown) or None
     most = max((abs(float(s)) for s in (shares or {}).values()), default=0.0) or 1.0
     for row, (concept, found) in enumerate(shown.items()):
@@ -151,7 +151,7 @@ def atlas(
       ValueError: if shapes do not fit, or `n` is out of range.
     """
     if not 1 <= check_count("n", n) <= 10:
-        raise ValueError(f"n must be 1 to 10, got {n}")
+        raise ValueError(f"n must be in [1, 10], got {n}")
     pixels = displayable(np.asarray(image), (0, 1), None)
     parts = np.asarray(regions, np.float64)
     parts = parts.reshape(len(parts), *[size for size in parts.shape[1:] if size != 1])

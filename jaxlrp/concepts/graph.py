@@ -86,7 +86,7 @@ def graph(
         check_count("width", w)
     if not len(width):
         raise ValueError(
-            "width is empty: give the number of children of each level, such as (4, 2)"
+            "width must have the number of children of at least one level, such as (4, 2), got ()"
         )
     if batch_size is not None:
         check_count("batch_size", batch_size)
@@ -145,24 +145,29 @@ class Grower:
         if not found.number_of_edges():
             if not float(shares[node[0]][node[1]]):
                 raise ValueError(
-                    f"concept {node[1]} of {node[0]!r} has no relevance for this target: choose one that "
-                    "has, such as scores(...).top(1)"
+                    f"concept {node[1]} of {node[0]!r} has no relevance for this target: choose "
+                    "another, such as scores(...).top(1)"
                 )
             raise ValueError(
-                f"no family of concepts lies below {node[0]!r}, on {self.families[node[0]].layer!r}: give "
+                f"no family of concepts lies below {node[0]!r}, on {self.families[node[0]].layer!r}: pass "
                 "families of layers that feed it"
             )
         return found
 
     def _checked(self, node: Node, shares: Mapping[str, np.ndarray]) -> Node:
         if not isinstance(node, tuple) or len(node) != 2:
-            raise TypeError(f"node must be (name of a family, concept), got {node!r}")
+            raise TypeError(
+                f"node must be a pair (name of a family, index of a concept), got {node!r}"
+            )
         name, concept = node
         if name not in self.families:
-            raise KeyError(f"node names no family: {name!r} is none of {sorted(self.families)}")
+            raise KeyError(
+                f"node must name one of the families {sorted(self.families)}, got {name!r}"
+            )
         if not 0 <= concept < len(shares[name]):
             raise IndexError(
-                f"concept {concept} of {name!r} is out of range: it has {len(shares[name])} concepts"
+                f"concept {concept} of {name!r} is out of range: it has {len(shares[name])} concepts, 0 to "
+                f"{len(shares[name]) - 1}"
             )
         return name, int(concept)
 
@@ -212,7 +217,9 @@ def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
 def _layers(families: Mapping[str, Concepts]) -> tuple[str, ...]:
     layers = tuple(family.layer for family in families.values())
     if len(set(layers)) < len(layers):
-        raise ValueError("concepts must hold one family for each layer, but two are of one layer")
+        raise ValueError(
+            "concepts must have at most one family for each layer, got two of one layer"
+        )
     return layers
 
 
@@ -232,7 +239,7 @@ def _at_output(
         size = [shape[axis] for axis in family.batch_axes(len(shape))]
         if size not in ([], [1]):
             raise ValueError(
-                f"a graph is of one example, but the batch has {size[0]}: give x[i : i + 1]"
+                f"a graph needs a batch of one example, got {size[0]}: pass x[i : i + 1]"
             )
     records = pullback(target=target).records
     return pullback.output, activations, {path: records[path].relevance for path in layers}

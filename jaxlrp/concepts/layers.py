@@ -38,7 +38,7 @@ def planned(
     rows = {row.path: row for row in plan.rows}
     known = [family for family in families if family.layer in rows]
     if reached and explainer.start is not None:
-        _check_reached(plan, one("start", explainer.start, plan.paths), known)
+        _check_reached(plan, one(f"start={explainer.start!r}", explainer.start, plan.paths), known)
     for family in known:
         if once:
             check_passed_once(plan, family.layer)
@@ -65,8 +65,9 @@ def check_passed_once(plan: Plan, layer: str) -> None:
     """
     if layer in plan.upstream(layer):
         raise ValueError(
-            f"the layer {layer!r} is in a loop whose steps feed each other, so that the same relevance "
-            "passes it in every step and its shares do not add up: use conditional(...) without cut, or a "
+            f"the layer {layer!r} is in a loop in which each step reads the previous one, so the "
+            "same relevance "
+            "passes it in every step and is counted several times: use conditional(...) without cut, or a "
             "layer before or after the loop"
         )
 
@@ -78,7 +79,7 @@ def _check_batch(family: Concepts, row: Row) -> None:
     raise ValueError(
         f"the layer {row.path!r} is inside a loop or shard_map and is recorded with shape "
         f"{(*row.leading, *row.output_shape)}, steps or shards first: say along which axis the examples "
-        f"lie, such as batch={len(row.leading)} (batch=0 if each step or shard holds one example)"
+        f"lie, such as batch={len(row.leading)} (batch=0 if each step or shard contains one example)"
     )
 
 

@@ -51,11 +51,12 @@ class LocalRelevance:
         check_count("k", k)
         if k > self.relevance.shape[-1]:
             raise ValueError(
-                f"k={k} concepts are asked for, but the layer has {self.relevance.shape[-1]}"
+                f"k must be <= {self.relevance.shape[-1]}, the number of concepts of the layer, got {k}"
             )
         if not -self.relevance.shape[-2] <= region < self.relevance.shape[-2]:
             raise IndexError(
-                f"region {region} is out of range for {self.relevance.shape[-2]} regions"
+                f"region {region} is out of range: there are {self.relevance.shape[-2]} regions, 0 to "
+                f"{self.relevance.shape[-2] - 1}"
             )
         return jax.lax.top_k(self.relevance[..., region, :], k)
 
@@ -107,7 +108,7 @@ def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
         raise TypeError("regions is missing: pass regions=..., (regions, *shape of one example)")
     regions = jnp.asarray(kwargs.pop("regions"))
     if not regions.ndim or not len(regions):
-        raise ValueError(f"regions must hold at least one region, got shape {regions.shape}")
+        raise ValueError(f"regions must contain at least one region, got shape {regions.shape}")
     return {"regions": regions}
 
 

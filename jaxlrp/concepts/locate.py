@@ -70,7 +70,10 @@ def locate(
     held = check_explainer(explainer)
     check_family(concepts)
     if concepts.batch is None:
-        raise ValueError("concepts must have an axis of the batch, got batch=None")
+        raise ValueError(
+            "concepts must have an axis of the batch, got batch=None: pass batch=, the axis of the "
+            "examples"
+        )
     check_one_of("by", by, ORDERS)
     compute = functools.partial(_locate, held, concepts, by)
     check = functools.partial(_check, concepts)
@@ -96,7 +99,7 @@ def _check(family: Concepts, options: Mapping[str, Any], shapes: Mapping[str, An
     count, size = family.count(shape), shape[family.batch_axes(len(shape))[0]]
     if chosen.shape != (size,):
         raise ValueError(
-            f"concepts must name one concept for each of {size} examples, got {chosen.shape[0]}"
+            f"concepts must have one concept for each of {size} examples, got {chosen.shape[0]}"
         )
     if not _compat.is_traced(chosen):
         check_indices(family, np.asarray(chosen), count)

@@ -111,12 +111,14 @@ def check_explainer(explainer: Any) -> Explainer:
         )
     if explainer.debug:
         raise ValueError(
-            "explainer has debug=True: debug the explanation itself, then leave it out"
+            "explainer must not have debug=True: call the explainer itself to debug it, then leave "
+            "debug out"
         )
     if explainer.parameters:
         raise ValueError(
-            f"explainer has parameters={explainer.parameters}, but concepts divide the relevance of "
-            "activations: leave it out"
+            f"explainer must not have parameters=, got {explainer.parameters}: concepts divide the "
+            "relevance "
+            "of activations; leave parameters out"
         )
     if explainer.composite.readout != "relevance":
         raise ValueError(

@@ -155,8 +155,9 @@ class StoredScores(Mapping[str, LazyScores]):
         arrays = self._arrays(name)
         if k > len(self.ids):
             raise ValueError(
-                f"k={k} samples are asked for, but the store has {len(self.ids)}: use a smaller k, or "
-                "collect more samples"
+                f"k must be <= {len(self.ids)}, the number of samples in the store, got {k}: use a "
+                "smaller k, "
+                "or collect more samples"
             )
         groups = chosen_classes(per_class, self.targets, self.classes)
         values = arrays[by]
@@ -237,7 +238,7 @@ def _families(opened: Relevance) -> tuple[str, ...]:
     parts = {f"relevance.{name}.{key}" for name in names for key in _NAMES}
     if not names or not parts <= set(opened):
         raise StoreError(
-            f"the store {str(opened.path)!r} holds relevance of inputs, not scores of concepts: open it "
+            f"the store {str(opened.path)!r} contains relevance of inputs, not scores of concepts: open it "
             "with jaxlrp.dataset.open_relevance, or make one with jaxlrp.concepts.collect"
         )
     if TARGET in opened[f"relevance.{names[0]}{ends}"].dims:

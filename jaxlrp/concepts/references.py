@@ -188,17 +188,22 @@ def references(
       >>> [(r.concept, r.row, r.box, r.spans) for r in found[0] + found[1]]
       [(0, 1, ((0, 1),), [(0, 1)]), (1, 0, ((2, 3),), [(2, 3)])]
     """
+    if not (hasattr(top, "rows") and hasattr(top, "values")):
+        raise TypeError(
+            f"top must be a ranking such as scores.top(8), with rows and values, got {top!r}"
+        )
     rows, values = np.asarray(top.rows), np.asarray(top.values)
     if rows.ndim != 2 or rows.shape != values.shape:
         raise ValueError(
-            f"top must hold rows and values of shape (concepts, k), got {rows.shape} and {values.shape}; "
-            "of one by class choose a class first: jax.tree.map(lambda a: a[y], top)"
+            f"top must contain rows and values of shape (concepts, k), got {rows.shape} and "
+            f"{values.shape}; "
+            "if top is by class, select a class y first: jax.tree.map(lambda a: a[y], top)"
         )
     check_count("n", n)
     check_count("batch_size", batch_size)
     chosen = np.arange(len(rows)) if of is None else _each_of(of)
     if ((chosen < 0) | (chosen >= len(rows))).any():
-        raise IndexError(f"of must name concepts 0 to {len(rows) - 1}, got {chosen.tolist()}")
+        raise IndexError(f"of must be concepts in [0, {len(rows) - 1}], got {chosen.tolist()}")
     pairs = [(c, r, v) for c in chosen.tolist() for r, v in
              zip(rows[c, :n].tolist(), values[c, :n].tolist(), strict=True) if r >= 0]  # fmt: skip
     found: dict[int, list[Reference]] = {c: [] for c in chosen.tolist()}
@@ -218,5 +223,5 @@ def _each_of(chosen: ArrayLike) -> np.ndarray:
     """
     found = np.atleast_1d(np.asarray(chosen))
     if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"of must be concepts, integers, at least one, got {chosen!r}")
+        raise ValueError(f"of must be one or more concepts (integers), got {chosen!r}")
     return found

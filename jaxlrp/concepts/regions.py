@@ -42,7 +42,7 @@ def grid(shape: Sequence[int], size: int | Sequence[int | None]) -> np.ndarray:
     )
     if len(sizes) != len(lengths) or not lengths:
         raise ValueError(
-            f"size must give one size, or None, for each of the {len(lengths)} axes of "
+            f"size must be one integer, or one integer or None for each of the {len(lengths)} axes of "
             f"shape={tuple(shape)}, got {size!r}"
         )
     pieces = []
@@ -159,7 +159,7 @@ def superpixels(
     if not compactness > 0:
         raise ValueError(f"compactness must be > 0, got {compactness}")
     if not np.isfinite(values).all():
-        raise ValueError("image must be finite")
+        raise ValueError("image must be finite, got NaN or infinity")
     spread = values.max() - values.min()
     values = (values - values.min()) / (spread or 1.0)
     labels = need("skimage.segmentation", "regions.superpixels").slic(
@@ -204,7 +204,7 @@ def masks(array: ArrayLike | Sequence[ArrayLike], *, rest: bool = False) -> np.n
             "a single one"
         )
     if not boolean and not np.isfinite(found).all():
-        raise ValueError("masks must be finite")
+        raise ValueError("masks must be finite, got NaN or infinity")
     if not rest:
         return found
     covered = found.sum(axis=0, dtype=None if not boolean else np.int64)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import as_path, check_count
 from jaxlrp.concepts import findings
 from jaxlrp.concepts.kept import Kept
 from jaxlrp.concepts.locate import Locator, locate
@@ -158,7 +158,8 @@ def report(
         )
     if not callable(fetch) and len(np.asarray(fetch)) != len(scores.ids):
         raise ValueError(
-            f"fetch holds {len(np.asarray(fetch))} inputs, but {len(scores.ids)} samples have scores: give "
+            f"fetch contains {len(np.asarray(fetch))} inputs, but {len(scores.ids)} samples have "
+            "scores: pass "
             "the inputs of scores.ids, in that order; samples that failed have no scores"
         )
     give = fetch if callable(fetch) else np.asarray(fetch).__getitem__
@@ -202,7 +203,7 @@ def report(
         words=list(search_words) if similarity is not None else [],
         similarity=similarity,
     )
-    target = Path(path)
+    target = as_path("path", path)
     target.write_text(render(contents), encoding="utf-8")
     return target
 

@@ -23,8 +23,8 @@ def check_search(embed: Any, embed_text: Any, search_words: Sequence[str]) -> No
         embed is None or embed_text is None or not search_words
     ):
         raise ValueError(
-            "a search by similarity takes embed, embed_text and search_words together: two functions "
-            "into one space, and the words that the page knows"
+            "embed, embed_text and search_words must be passed together: two functions into one space, and "
+            "the words of the page's search"
         )
 
 
@@ -50,7 +50,7 @@ def checked_vectors(given: ArrayLike, count: int, what: str) -> np.ndarray:
             f"{what} must return a vector for each of {count} items, ({count}, d), got {found.shape}"
         )
     if not np.isfinite(found).all():
-        raise ValueError(f"{what} must return finite vectors, but some are not")
+        raise ValueError(f"{what} must return finite vectors, got NaN or infinity")
     return found
 
 
@@ -58,7 +58,7 @@ def similarity_of(words: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """(words, concepts), cosine."""
     if words.shape[1] != vectors.shape[1]:
         raise ValueError(
-            f"embed_text must give vectors of the length of those of embed, {vectors.shape[1]}, got "
+            f"embed_text must return vectors of the same length as embed, {vectors.shape[1]}, got "
             f"{words.shape[1]}"
         )
     return findings.unit(words) @ vectors.T

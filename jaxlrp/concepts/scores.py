@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -59,7 +59,7 @@ class Scores:
         check_count("k", k)
         if k > self.relevance.shape[-1]:
             raise ValueError(
-                f"k={k} concepts are asked for, but the layer has {self.relevance.shape[-1]}"
+                f"k must be <= {self.relevance.shape[-1]}, the number of concepts of the layer, got {k}"
             )
         return jax.lax.top_k(self.relevance, k)[1]
 
@@ -120,10 +120,13 @@ def by_name(concepts: Families) -> dict[str, Concepts]:
     elif isinstance(concepts, Mapping):
         found = dict(concepts)
     else:
+        wrong = f"concepts must be families such as Channels(layer, axis), got {concepts!r}"
+        if isinstance(concepts, str) or not isinstance(concepts, Iterable):
+            raise TypeError(wrong)
         found = {getattr(family, "layer", ""): family for family in concepts}
         if len(found) < len(concepts):
             raise ValueError(
-                "concepts holds two families of one layer: give a dictionary, from names to families"
+                "concepts has two families of one layer: pass a dictionary from names to families"
             )
     for family in found.values():
         if not isinstance(family, Concepts):
@@ -132,7 +135,7 @@ def by_name(concepts: Families) -> dict[str, Concepts]:
             )
     if not found:
         raise ValueError(
-            "concepts is empty: give at least one family, such as Channels(layer, axis)"
+            "concepts must contain at least one family such as Channels(layer, axis), got none"
         )
     return found
 

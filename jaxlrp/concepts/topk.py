@@ -108,7 +108,7 @@ class TopK:
         """
         if self.values.shape != other.values.shape:
             raise ValueError(
-                "states can be merged if they have the same classes, concepts and k, got the shapes "
+                "states to be merged must have the same classes, concepts and k, got the shapes "
                 f"{self.values.shape} and {other.values.shape}"
             )
         xp = _namespace(*jax.tree.leaves((self, other)))

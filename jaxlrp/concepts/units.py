@@ -52,7 +52,7 @@ class Concepts(abc.ABC):
 
     def __post_init__(self) -> None:
         if not isinstance(self.layer, str) or not self.layer:
-            raise TypeError(f"layer must be the path of a layer, a string, got {self.layer!r}")
+            raise TypeError(f"layer must be the path of a layer (a string), got {self.layer!r}")
         if self.dims is not None:
             object.__setattr__(self, "dims", tuple(self.dims))
 
@@ -148,12 +148,15 @@ class Concepts(abc.ABC):
         if isinstance(axis, str):
             if self.dims is None or axis not in self.dims:
                 known = "dims was not given" if self.dims is None else f"dims={self.dims}"
-                raise ValueError(f"axis {axis!r} of the layer {self.layer!r} is not known: {known}")
+                raise ValueError(
+                    f"axis must be an integer or a name in dims, got {axis!r} for layer "
+                    f"{self.layer!r}: {known}"
+                )
             return self.dims.index(axis)
-        if not -ndim <= axis < ndim:
+        if not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
             raise ValueError(
-                f"axis={axis} is not an axis of the output of the layer {self.layer!r}, which has "
-                f"{ndim} axes"
+                f"axis must be an axis of the output of layer {self.layer!r}, which has {ndim} axes, got "
+                f"{axis!r}"
             )
         return axis % ndim
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlrp._checks import as_path
 from jaxlrp.concepts.opened import By, StoredScores
 from jaxlrp.concepts.topk import TopK
 from jaxlrp.errors import near
@@ -117,7 +118,9 @@ def read_zennit(
 
 def _folder(path: str | os.PathLike[str], by: str, normalized: bool, kind: str) -> Path:
     mode, reduced = _WORDS[by]
-    return Path(path) / f"{mode}{kind}_{reduced}_{'normed' if normalized else 'unnormed'}"
+    return (
+        as_path("path", path) / f"{mode}{kind}_{reduced}_{'normed' if normalized else 'unnormed'}"
+    )
 
 
 def _write(folder: Path, start: str, top: TopK, indices: np.ndarray) -> None:

@@ -34,7 +34,9 @@ def checked(
             outside = [int(t) for leaf in leaves for t in leaf.flat if not 0 <= int(t) < classes]
             if outside:
                 return Failure(
-                    sample.id, f"target {outside[0]} is out of range: 0 to {classes - 1}"
+                    sample.id,
+                    f"target {outside[0]} is out of range: the output has {classes} classes, "
+                    f"0 to {classes - 1}",
                 )
         cast = [_cast(leaf, like.dtype) for leaf, like in zip(leaves, likes, strict=True)]
         changed = [why for pair in zip(leaves, cast, strict=True) if (why := _changed(*pair))]
@@ -71,7 +73,9 @@ def _changed(leaf: np.ndarray, cast: np.ndarray) -> str:
         )
         outside = leaf[lost].tolist()
     return (
-        f"holds {outside[0]}, outside the range of {cast.dtype}, {low} to {high}" if outside else ""
+        f"contains {outside[0]}, outside the range of {cast.dtype}, {low} to {high}"
+        if outside
+        else ""
     )
 
 

@@ -26,6 +26,8 @@ Loader = Callable[[str], Any]
 Chooser = Callable[[str, Any], lrp.Composite]
 """From the name of a composite and such a model to the composite."""
 
+_STORE = "the folder of the store, as passed to `attribute --output`"
+
 
 def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) -> None:
     """Adds the commands of data sets to the command line.
@@ -36,45 +38,58 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
       known: names of the models in this package; other names are code to run.
     """
     attribute = commands.add_parser(
-        "attribute", help="explain every sample of a data set, onto disk"
+        "attribute", help="explain every sample of a data set and store the relevance on disk"
     )
     attribute.add_argument(
         "source", help=f"a folder of images, or a file of type {', '.join(READERS)}"
     )
-    attribute.add_argument("-o", "--output", required=True, help="the folder of the store")
-    attribute.add_argument("--model", default="efficientnet-lite0")
-    attribute.add_argument("--composite", default="epsilon_gamma_box")
+    attribute.add_argument(
+        "-o", "--output", required=True, help="the folder in which relevance is stored"
+    )
+    attribute.add_argument(
+        "--model", default="efficientnet-lite0",
+        help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    attribute.add_argument(
+        "--composite", default="epsilon_gamma_box",
+        help="the name of a composite (default: %(default)s); `jaxlrp plan --help` lists them",
+    )  # fmt: skip
     attribute.add_argument(
         "--target", default="predicted",
-        help="predicted, given (by the source), a class index, several with commas, or topK",
+        help="what is explained: predicted, given (the target of each sample in the source), a class "
+        "index, several separated by commas (3,7), or the K largest outputs (top3) "
+        "(default: %(default)s)",
     )  # fmt: skip
     attribute.add_argument("--limit", type=int, help="explain only the first LIMIT samples")
     attribute.set_defaults(run=lambda a: _attribute(_command(a), a, model, composite))
-    add_options(attribute).add_argument("--dtype", choices=DTYPES, help="dtype of the relevance")
+    add_options(attribute).add_argument(
+        "--dtype", choices=DTYPES, help="dtype of the stored relevance"
+    )
 
     resume = commands.add_parser("resume", help="resume an interrupted `attribute`")
-    resume.add_argument("store")
+    resume.add_argument("store", help=_STORE)
     resume.add_argument(
-        "--model", help="required if the model is not one of this package: a store cannot choose the code "
-        "that is run",
+        "--model", help="the model of the run; required if it is not one of this package, because a store "
+        "cannot choose the code that is run",
     )  # fmt: skip
-    resume.add_argument("--source", help="the new location of the source, if it was moved")
+    resume.add_argument("--source", help="the new path of the source, if it was moved")
     resume.set_defaults(run=lambda a: _resume(a, model, composite, known))
     add_options(resume)
 
     verify = commands.add_parser(
         "verify", help="compare a store with its checksums; exit status 1 if it is damaged"
     )
-    verify.add_argument("store")
+    verify.add_argument("store", help=_STORE)
     verify.add_argument(
         "--repair",
         action="store_true",
-        help="discard damaged chunks, so that `resume` computes them",
+        help="discard damaged chunks, so that `resume` computes them again",
     )
     verify.set_defaults(run=_verify)
 
     info = commands.add_parser("info", help="show what a store contains")
-    info.add_argument("store")
+    info.add_argument("store", help=_STORE)
     info.add_argument("--plan", action="store_true", help="also print the rule of each layer")
     info.set_defaults(run=_info)
 
@@ -86,36 +101,37 @@ def add_options(command: argparse.ArgumentParser, batch_size: int | None = None)
       command: the parser of the command.
       batch_size: by default; None for as many as memory allows.
     """
-    default = "by default as large as memory allows"
     command.add_argument(
         "--batch-size", type=int, default=batch_size,
-        help=default if batch_size is None else "samples explained together (default: %(default)s)",
+        help="samples explained together (default: "
+        f"{'as many as memory allows' if batch_size is None else '%(default)s'})",
     )  # fmt: skip
     command.add_argument(
         "--progress", choices=("auto", "bar", "log", "none"), default="auto",
-        help="log prints a line every half minute",
+        help="how progress is shown: auto is a bar in a terminal and otherwise log, which prints a line "
+        "every 30 seconds (default: %(default)s)",
     )  # fmt: skip
     reading = command.add_argument_group("reading")
     reading.add_argument(
         "--workers",
         type=int,
         default=ReadOptions().workers,
-        help="threads that read and preprocess",
+        help="threads that read and preprocess samples (default: %(default)s)",
     )
     computing = command.add_argument_group("computing")
     computing.add_argument(
         "--memory-fraction", type=float, default=ComputeOptions().memory_fraction,
-        help="share of the free memory that a batch may use",
+        help="share of the free memory that a batch may use, > 0 and <= 1 (default: %(default)s)",
     )  # fmt: skip
     storing = command.add_argument_group("storing")
     storing.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True,
-        help="compare all checksums of an existing store first; otherwise only file sizes",
+        help="compare all checksums of an existing store first; with --no-verify only file sizes",
     )  # fmt: skip
     storing.add_argument(
         "--retry-failed",
         action="store_true",
-        help="try samples again that failed in an earlier run",
+        help="retry samples that failed in an earlier run",
     )
     return storing
 
@@ -221,7 +237,10 @@ def _check_classes(word: str, target: Any, shape: tuple[int, ...]) -> None:
     if classes is None:
         return
     if isinstance(target, Top) and target.k > classes:
-        raise ValueError(f"--target {word}: the model has only {classes} classes")
+        raise ValueError(
+            f"--target {word} needs at least {target.k} classes, but the model has {classes}: "
+            "use a smaller K"
+        )
     chosen = target if isinstance(target, list) else [target]
     wrong = [t for t in chosen if isinstance(t, int) and not 0 <= t < classes]
     if wrong:
@@ -241,7 +260,8 @@ def target_of(word: str) -> Any:
         classes = [int(part) for part in word.split(",")]
     except ValueError:
         raise ValueError(
-            f"--target must be predicted, given, topK such as top3, or class indices, got {word!r}"
+            "--target must be predicted, given, topK such as top3, or class indices such as 3,7, "
+            f"got {word!r}"
         ) from None
     return classes[0] if len(classes) == 1 else classes
 
@@ -270,8 +290,8 @@ def _resume(
             source = str(pathlib.Path(arguments.source).resolve())
         if not pathlib.Path(source).exists():
             raise ValueError(
-                f"no file or folder {source!r}, the source of {arguments.store!r}: if it was moved, pass "
-                f"its new location, jaxlrp resume {arguments.store} --source PATH"
+                f"the source {source!r} of {arguments.store!r} does not exist: if it was moved, pass "
+                f"its new path, jaxlrp resume {arguments.store} --source PATH"
             )
         moved = {**command, "output": arguments.store, "model": named, "source": source}
         _attribute(moved, arguments, model, composite)

@@ -132,8 +132,8 @@ def _padding(run: Run) -> Any:
 
 
 _CHECKS = {
-    "_finite_input": "the input holds NaN or infinity",
-    "_finite": "the output or the relevance holds NaN or infinity",
+    "_finite_input": "the input contains NaN or infinity",
+    "_finite": "the output or the relevance contains NaN or infinity",
     "_fits": "the relevance is outside the range of {dtype}",
 }
 

@@ -54,7 +54,7 @@ def full_disk_as_error(path: Path) -> Iterator[None]:
         if full or any(word in str(error) for word in words):
             raise StoreFullError(
                 f"the disk of {str(path)!r} is full, or a limit on file sizes was reached: {error}. "
-                "Everything committed so far is safe: free space, then start the same run again"
+                "Everything written so far is safe: free space, then start the same run again"
             ) from error
         raise
 

@@ -128,6 +128,8 @@ def read(store: Path) -> Manifest:
     if store.exists() and not store.is_dir():
         raise StoreError(f"{str(store)!r} is a file, but a store is a folder")
     if not (path.exists() or path.is_symlink()):
+        if not store.exists():
+            raise StoreError(f"the store {str(store)!r} does not exist")
         raise StoreError(f"{str(store)!r} is not a store of relevance: it has no {FILE}")
     try:
         held = _parsed(safe_files.read(path))
@@ -265,7 +267,7 @@ def _tree(tree: Any) -> Any:
     if type(tree) in (list, tuple):
         return {type(tree).__name__: [_tree(value) for value in tree]}
     raise TypeError(
-        f"a sample must be an array, or dictionaries, lists and tuples of arrays, got {type(tree)}"
+        f"a sample must be an array, or dictionaries, lists and tuples of arrays, got {type(tree).__name__}"
     )
 
 

@@ -47,7 +47,7 @@ def lock(output: Path) -> Lock:
       StoreLockedError: if another run is writing to it.
     """
     if output.exists() and not output.is_dir():
-        raise StoreError(f"{str(output)!r} is a file, but a store is a folder: choose another name")
+        raise StoreError(f"{str(output)!r} is a file, but a store is a folder: choose another path")
     # A kill can leave a store without a manifest, but not without the lock file.
     ours = not output.exists() or (output / durable.LOCK).exists() or not any(output.iterdir())
     if not ours and not (output / manifest.FILE).exists():
@@ -131,7 +131,7 @@ def _check_identity(output: Path, held: Manifest, state: State) -> None:
         _LOG.warning("the manifest of %r is missing and is written again", str(output))
         return
     why = (
-        "by a version of jaxlrp that did not note how"
+        "by a version of jaxlrp that did not record how"
         if None in of or not of
         else "with a different model, composite, target policy, dtype, chunk_size or shape of samples, or "
         "by another version of JAX"

@@ -97,7 +97,7 @@ class StoreOptions:
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(
-                f"dtype must be None or one of {', '.join(DTYPES)}, got {self.dtype!r}"
+                f"dtype must be None or one of {', '.join(map(repr, DTYPES))}, got {self.dtype!r}"
             )
         if self.chunk_size is not None:
             check_count("chunk_size", self.chunk_size)

@@ -147,7 +147,7 @@ def place(mesh: Mesh | None, axes: str | Sequence[str] | None) -> Placement:
     unknown = [name for name in names if name not in mesh.axis_names]
     if unknown:
         raise ValueError(
-            f"batch_axes has {unknown[0]!r}, but the axes of the mesh are {mesh.axis_names}"
+            f"batch_axes must be axes of the mesh, {mesh.axis_names}, got {unknown[0]!r}"
         )
     if not is_current(mesh):  # its axes become automatic
         mesh = Mesh(mesh.devices, mesh.axis_names)
@@ -176,7 +176,7 @@ def _spanning(mesh: Mesh, names: tuple[str, ...], process: int) -> Placement:
     groups = sorted({tuple(sorted(found)) for found in rows.values()})
     if sum(map(len, groups)) != whole or len(set(map(len, groups))) != 1:
         raise ValueError(
-            "the mesh splits the batch so that the samples of two processes overlap in part: order its "
+            "the mesh splits the batch so that some devices of two processes share samples: order its "
             "devices so that, along batch_axes, those of one process lie next to each other"
         )
     mine = tuple(sorted(rows[process]))

@@ -109,8 +109,8 @@ def policy(target: Any, given: Any, output: Callable[[], Any]) -> Policy:
         return _several(list(target))
     if isinstance(target, (np.ndarray, jax.Array)) and target.ndim:
         raise TypeError(
-            "target is one policy for all samples, got an array: pass the target of each sample with the "
-            "source, (inputs, targets), and several targets for every sample as a list"
+            "target must be one policy for all samples, got an array: pass one target per sample in the "
+            "source, (inputs, targets); pass several targets for every sample as a list"
         )
     if isinstance(target, Given) or (target is None and given is not None):
         return _given(target or Given(), given, output)
@@ -130,7 +130,7 @@ def _several(items: list[Any]) -> Policy:
         raise ValueError("target is an empty list: use None, or a list of at least one target")
     if any(isinstance(item, (Given, Top, list, tuple)) or item is None for item in items):
         raise TypeError(
-            "a list of targets may hold class indices, jaxlrp.targets and functions of the output, got "
+            "a list of targets may contain class indices, jaxlrp.targets and functions of the output, got "
             f"{items!r}"
         )
     index = _indices([_index_of(item) for item in items])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -83,6 +84,11 @@ def call(explain: Any, args: tuple[Any, ...]) -> Call:
             f"explainer must be callable, such as the result of jaxlrp.explain(...), got {explain!r}"
         )
     found = find_explainer(explain)
+    if found is None and not _takes_target(explain):
+        raise TypeError(
+            "explainer must be the result of jaxlrp.explain(...), or a function with the keyword argument "
+            f"target that returns an Explanation, got {explain!r}"
+        )
     argnums = None if found is None else found[0].argnums
     if isinstance(argnums, (tuple, list)):
         if len(argnums) != 1:
@@ -94,11 +100,20 @@ def call(explain: Any, args: tuple[Any, ...]) -> Call:
     position = len(args) if found is None or argnums is None else argnums - found[1]
     if position > len(args):
         raise TypeError(
-            f"explainer has argnums={position}, so args must hold the {position} arguments before the "
+            f"explainer has argnums={position}, so args must contain the {position} arguments before the "
             f"explained one, such as args=(variables,); got {len(args)}"
         )
     conserves = found is None or found[0].conserves
     return Call(explain, tuple(args), kwargs, position, conserves)
+
+
+def _takes_target(function: Any) -> bool:
+    """Whether a function takes `target=`, as far as its signature can be read."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return "target" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 @dataclasses.dataclass(eq=False)

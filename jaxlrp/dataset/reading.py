@@ -74,6 +74,7 @@ def usual(
             break
     if not specs:
         among = f" among its first {_TRIES}" if isinstance(rewound, Stream) else ""
+        reason = reason or ": it is empty"
         raise ValueError(f"the source {source.text!r} has no readable sample{among}{reason}")
     counted = collections.Counter(map(repr, specs))
     (most, _), *_ = counted.most_common(1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlrp._checks import as_path
 from jaxlrp.dataset import journal, manifest
 from jaxlrp.dataset.errors import DamagedError
 from jaxlrp.dataset.manifest import Manifest
@@ -57,7 +58,9 @@ class LazyArray:
             raise IndexError("the first index selects samples, so it cannot be np.newaxis")
         if isinstance(first, (int, np.integer)) and not isinstance(first, bool):
             if not -len(self) <= first < len(self):
-                raise IndexError(f"sample {first} is out of range for {len(self)} samples")
+                raise IndexError(
+                    f"sample {first} is out of range: there are {len(self)} samples, 0 to {len(self) - 1}"
+                )
             block = self._read(self._rows[first : first + 1 or None])[0]
             return block[tuple(rest)] if rest else block
         if not isinstance(first, slice):
@@ -81,7 +84,9 @@ class LazyArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("an array on disk cannot be converted without a copy")
+            raise ValueError(
+                "an array on disk cannot be converted without a copy: leave out copy=False"
+            )
         found = self._read(self._rows)
         return found if dtype is None else found.astype(dtype, copy=False)
 
@@ -222,4 +227,4 @@ def open_relevance(path: str | os.PathLike[str]) -> Relevance:
       DamagedError: if the manifest or a journal cannot be read, or the journals are missing. A damaged
         chunk raises when it is read.
     """
-    return Relevance(Path(path))
+    return Relevance(as_path("path", path))

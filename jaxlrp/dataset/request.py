@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import as_path, check_count, check_sequence
 from jaxlrp.dataset import fingerprint, policy, program
 from jaxlrp.dataset.errors import need
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
@@ -83,8 +83,13 @@ def make_request(
     for name, value in (("batch_size", batch_size), ("limit", limit)):
         if value is not None:
             check_count(name, value)
+    if preprocess is not None and not callable(preprocess):
+        raise TypeError(f"preprocess must be a function of one input, got {preprocess!r}")
+    check_sequence("args", args, "(variables,)")
     if progress not in _PROGRESS:
-        raise ValueError(f"progress must be one of {', '.join(_PROGRESS)}, got {progress!r}")
+        raise ValueError(
+            f"progress must be one of {', '.join(map(repr, _PROGRESS))}, got {progress!r}"
+        )
     need("tensorstore", "writing a store")
     placement = place(compute.mesh, compute.batch_axes)
     if placement.lockstep and batch_size is None:
@@ -92,7 +97,7 @@ def make_request(
     return Request(
         call=program.call(explainer, tuple(args)),
         source=as_source(source, read.readers),
-        output=Path(output),
+        output=as_path("output", output),
         target=target,
         conditions=policy.conditions(conditions),
         preprocess=preprocess,

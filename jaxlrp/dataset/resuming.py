@@ -76,4 +76,4 @@ def how_to_resume(arguments: argparse.Namespace, known: Sequence[str]) -> str:
         return "nothing was computed yet, run the same command again"
     words = ["jaxlrp", "resume", str(store)]
     words += ["--model", model] if model is not None and model not in known else []
-    return f"everything committed so far is safe, resume with: {shlex.join(words)}"
+    return f"everything written so far is safe, resume with: {shlex.join(words)}"

@@ -121,8 +121,15 @@ def arrays(
     held = jax.tree.map(_on_host, (inputs, targets, extra))
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(held)}
     if len(sizes) != 1 or sizes == {()}:
-        found = jax.tree.map(np.shape, held)
-        raise ValueError(f"all arrays must have the same length along axis 0, got shapes {found}")
+        named = {"inputs": held[0], "targets": held[1], **held[2]}
+        found = ", ".join(
+            f"{name} {jax.tree.map(np.shape, values)}"
+            for name, values in named.items()
+            if values is not None
+        )
+        raise ValueError(
+            f"all arrays must have the samples along axis 0, as many in each, got the shapes {found}"
+        )
     ((length,),) = sizes
     names = checked_ids(range(length) if ids is None else ids, length)
 
@@ -210,7 +217,7 @@ def checked_ids(ids: Sequence[Any], length: int) -> Sequence[Id]:
         canonical(name) for name in (ids if isinstance(ids, list) else np.asarray(ids).tolist())
     ]
     if len(names) != length:
-        raise ValueError(f"there must be one id for each of the {length} samples, got {len(names)}")
+        raise ValueError(f"ids must have one id for each of the {length} samples, got {len(names)}")
     if len(set(names)) != length:
         seen: set[Id] = set()
         twice = next(name for name in names if name in seen or seen.add(name))

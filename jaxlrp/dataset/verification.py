@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from jaxlrp._checks import as_path
 from jaxlrp.dataset import durable, journal, manifest, safe_files, store, zarr_arrays
 from jaxlrp.dataset.durable import Lock, full_disk_as_error
 from jaxlrp.dataset.journal import Journal, State
@@ -71,7 +72,11 @@ class Report:
         if self.metadata:
             lines.append(f"metadata    altered: zarr.json of {', '.join(self.metadata)}")
         if self.orphans:
-            why = "of chunks whose lines are lost" if self.lost else "left by a kill, harmless"
+            why = (
+                "of chunks whose journal lines are lost"
+                if self.lost
+                else "left by an interrupted run, harmless"
+            )
             lines.append(f"orphans     {self.orphans} files {why}")
         return "\n".join(lines)
 
@@ -91,7 +96,7 @@ def verify(path: str | os.PathLike[str], *, repair: bool = False) -> Report:
       DamagedError: if the manifest or a journal cannot be read.
       StoreLockedError: with `repair`, if a run is writing to the store.
     """
-    folder = Path(path)
+    folder = as_path("path", path)
     held = manifest.read(folder)
     if not repair:
         return report(folder, held, journal.state(folder))

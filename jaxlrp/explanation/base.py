@@ -132,7 +132,7 @@ def all_kwargs(kwargs: Mapping[str, Any], fun_kwargs: Mapping[str, Any] | None) 
     """
     more = dict(fun_kwargs or {})
     if twice := sorted(kwargs.keys() & more):
-        raise TypeError(f"{twice[0]!r} is given twice: as a keyword argument and in fun_kwargs")
+        raise TypeError(f"{twice[0]!r} is passed twice: as a keyword argument and in fun_kwargs")
     return {**kwargs, **more}
 
 

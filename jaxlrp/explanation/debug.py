@@ -42,15 +42,21 @@ def check_finite(
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(traced.arguments.args):
         if _compat.is_traced(leaf):
-            raise TypeError("debug=True looks at values and cannot run under jit: call it outside")
+            raise TypeError(
+                "debug=True looks at values and cannot run under jax.jit: call the explainer outside of it"
+            )
         if hasattr(leaf, "dtype") and not _is_finite(leaf):
-            raise NonFiniteError(f"argument{jax.tree_util.keystr(path)} holds NaN or infinity")
+            raise NonFiniteError(
+                f"positional argument {jax.tree_util.keystr(path)} contains NaN or infinity"
+            )
     paths = plan.paths
     result, begun = RelevancePass(traced, plan, paths, start).run(target, condition)
     records = result.records
     for path in paths:
         if not _is_finite(records[path].activation):
-            raise NonFiniteError(f"the output of layer {path!r} is the first with NaN or infinity")
+            raise NonFiniteError(
+                f"the output of layer {path!r} is the first that contains NaN or infinity"
+            )
     for path in reversed(paths):
         if not _is_finite(records[path].relevance):
             raise NonFiniteError(
@@ -60,7 +66,7 @@ def check_finite(
             )
     if not all(map(_is_finite, jax.tree.leaves(result.relevance))):
         raise NonFiniteError(
-            "the relevance of the explained argument holds NaN or infinity, but that of every layer's "
+            "the relevance of the explained argument contains NaN or infinity, but that of every layer's "
             f"output is finite: it first appears at the input of layer {paths[0]!r} with {plan[paths[0]]!r}"
         )
     initial = targets.initial(begun, target, plan.readout)

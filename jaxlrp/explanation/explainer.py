@@ -15,6 +15,7 @@ from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
 from jaxlrp.explanation.compiled import Programs, key_of_value
 from jaxlrp.explanation.debug import check_finite
 from jaxlrp.explanation.ledger import Ledger, compute_ledger
+from jaxlrp.explanation.patterns import as_patterns
 from jaxlrp.explanation.plan import CompositeLike, Plan, make_plan
 from jaxlrp.explanation.pullback import Pullback
 from jaxlrp.explanation.relevance_pass import RelevancePass
@@ -241,10 +242,12 @@ def explain(
       >>> jnp.rint(result.relevance).astype(int).tolist()
       [-1, 6]
     """
+    if not isinstance(start, str | None):
+        raise TypeError(f"start must be the path of a layer (a string) or None, got {start!r}")
     return Explainer(
         model=model_of(fun, argnums, has_aux),
         composite=composite if isinstance(composite, Plan) else as_composite(composite),
-        record=(record,) if isinstance(record, str) else tuple(record),
+        record=as_patterns("record", record),
         start=start,
         parameters=(parameters,) if isinstance(parameters, int) else tuple(parameters),
         debug=debug,

@@ -17,6 +17,20 @@ def matching(pattern: str, paths: Iterable[str]) -> list[str]:
     return [path for path in known if fnmatch.fnmatchcase(path, pattern)]
 
 
+def as_patterns(name: str, given: Any) -> tuple[str, ...]:
+    """Paths or patterns of layers, given as one string or a sequence of strings.
+
+    Raises:
+      TypeError: naming the argument.
+    """
+    found = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if not all(isinstance(pattern, str) for pattern in found):
+        raise TypeError(
+            f"{name} must be a path or pattern of layers (a string), or a sequence of them, got {given!r}"
+        )
+    return found
+
+
 def some(what: str, pattern: str, paths: Sequence[str]) -> list[str]:
     """The paths that a pattern matches, at least one.
 
@@ -50,6 +64,7 @@ def by_layer(
     Raises:
       ValueError: if a pattern matches no layer, or two patterns match the same one.
     """
+    as_patterns(f"the keys of {what}", given)
     found: dict[str, tuple[str, Any]] = {}
     for pattern, value in sorted(given.items(), key=lambda item: (item[0] not in paths, item[0])):
         for path in some(f"{what}[{pattern!r}]", pattern, paths):

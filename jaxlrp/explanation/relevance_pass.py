@@ -49,7 +49,11 @@ class RelevancePass:
         """
         traced, given = self.traced, self.traced.arguments
         self._check_depends()
-        start = None if self.start is None else one("start", self.start, self.plan.paths)
+        start = (
+            None
+            if self.start is None
+            else one(f"start={self.start!r}", self.start, self.plan.paths)
+        )
         recorded = self._matching("record", self.record)
         conditioned = self._matching("condition", condition)
         blank = blanks(traced.network)
@@ -124,7 +128,7 @@ class RelevancePass:
                 "explain the part of the function after them, or replace them by a smooth function"
             )
         raise ValueError(
-            f"the output does not depend on {what}: pass argnums= of the argument that holds the input"
+            f"the output does not depend on {what}: pass argnums= of the argument that contains the input"
         )
 
     def _matching(self, what: str, patterns: Iterable[str]) -> list[str]:

@@ -66,7 +66,7 @@ def pairs(
         a, b = each(jnp.asarray(x)), each(jnp.asarray(other))
         if len(a) != len(b):
             raise ValueError(
-                f"both inputs must have the same number of outputs, got {len(a)} and {len(b)}"
+                f"the outputs for both inputs must have the same length, got {len(a)} and {len(b)}"
             )
         dtype = wide(a.dtype, b.dtype)
         return jnp.tensordot(a.astype(dtype), b.astype(dtype), axes=(0, 0), precision="highest")

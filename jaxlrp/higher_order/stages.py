@@ -99,7 +99,7 @@ class Stages:
         for place, shape in zip(places, shapes, strict=True):
             if not -len(shape) <= self.node_axis < len(shape):
                 raise ValueError(
-                    f"node_axis={self.node_axis} is not an axis of {place}, of shape {shape}"
+                    f"node_axis must be an axis of {place}, of shape {shape}, got {self.node_axis!r}"
                 )
         return [shape[self.node_axis] for shape in shapes]
 
@@ -175,7 +175,9 @@ def stages_of(
       ValueError: names the invalid argument.
     """
     if not layers or isinstance(layers, str) or len(set(layers)) < len(layers):
-        raise ValueError(f"layers must be one or more distinct paths of layers, got {layers!r}")
+        raise ValueError(
+            f"layers must be a sequence of one or more distinct paths of layers, got {layers!r}"
+        )
     explainers = tuple(
         explain(fun, composite, argnums=argnums, record=layers[:i], start=start)
         for i, start in enumerate((*layers, None))

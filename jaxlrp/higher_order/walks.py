@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
+from jaxlrp._checks import check_count
 from jaxlrp.explanation.plan import CompositeLike
 from jaxlrp.higher_order.stages import Stages, stages_of
 from jaxlrp.network.model import Function
@@ -157,15 +158,17 @@ def walks_along(edges: ArrayLike, length: int, *, max_walks: int = 1_000_000) ->
       [[0, 0, 0], [0, 0, 1], [0, 1, 1], [1, 1, 1]]
     """
     possible = np.asarray(edges) != 0
-    if possible.ndim != 2 or possible.shape[0] != possible.shape[1] or length < 1:
-        raise ValueError(
-            f"edges must be a square matrix and length >= 1, got shape {possible.shape}, {length=}"
-        )
+    check_count("length", length)
+    if possible.ndim != 2 or possible.shape[0] != possible.shape[1]:
+        raise ValueError(f"edges must be a square matrix, got shape {possible.shape}")
     count = np.ones(len(possible))
     for _ in range(length):
         count = possible @ count
     if count.sum() > max_walks:
-        raise ValueError(f"there are {count.sum():.3g} walks, more than max_walks={max_walks}")
+        raise ValueError(
+            f"there are {count.sum():.3g} walks, more than max_walks={max_walks}: raise max_walks, or "
+            "use top_walks"
+        )
     found = np.arange(len(possible))[:, None]
     for _ in range(length):
         walk, step = np.nonzero(possible[found[:, -1]])

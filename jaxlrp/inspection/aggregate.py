@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import check_count, check_mapping
 from jaxlrp.inspection.bands import Bands
 
 How = Literal["sum", "mean_magnitude"]
@@ -44,7 +44,7 @@ def per_band(relevance: Array, bands: Bands | Mapping[str, slice], *, axis: int,
     m = bands.weights if isinstance(bands, Bands) else _of_slices(bands, r.shape[-1])
     if m.shape[1] != r.shape[-1]:
         raise ValueError(
-            f"these bands are for {m.shape[1]} coefficients, got {r.shape[-1]} along axis={axis}"
+            f"bands are for {m.shape[1]} coefficients, but relevance has {r.shape[-1]} along axis={axis}"
         )
     return jnp.moveaxis(_reduced(r, jnp.asarray(m, r.dtype), how), -1, axis)
 
@@ -78,7 +78,7 @@ def per_segment(relevance: Array, segments: int | Sequence[int], *, axis: int, h
         starts = np.asarray(segments)
         if starts.ndim != 1 or not len(starts) or starts[0] or (np.diff(starts) <= 0).any():
             raise ValueError(
-                f"segments must be a length, or increasing starts from 0, got {segments}"
+                f"segments must be a length (an integer), or increasing starts from 0, got {segments!r}"
             )
         if starts[-1] >= n:
             raise ValueError(
@@ -113,8 +113,8 @@ def per_channel(relevance: Array, *, axis: int, how: How, batch_axis: int | None
         batch = _axis("batch_axis", batch_axis, relevance)
         if batch == channel:
             raise ValueError(
-                f"batch_axis={batch_axis} must not be the axis of the channels; pass batch_axis=None if "
-                "there is no batch"
+                f"batch_axis must not be the axis of the channels, got {batch_axis}; pass "
+                "batch_axis=None if there is no batch"
             )
         kept = (batch, channel)
     r = jnp.moveaxis(relevance, kept, range(len(kept)))
@@ -160,9 +160,16 @@ def _runs(r: Array, starts: np.ndarray, how: How) -> Array:
 
 
 def _of_slices(slices: Mapping[str, slice], n: int) -> np.ndarray:
+    check_mapping("bands", slices, '{"low": slice(0, 8)}')
     m = np.zeros((len(slices), n))
     for row, (name, where) in zip(m, slices.items(), strict=True):
+        if not isinstance(where, slice):
+            raise TypeError(
+                f"bands[{name!r}] must be a slice within {n} coefficients, got {where!r}"
+            )
         row[where] = 1.0
         if not row.any() or (where.stop or 0) > n:
-            raise ValueError(f"the band {name!r}, {where}, is not within {n} coefficients")
+            raise ValueError(
+                f"bands[{name!r}] must be a slice within {n} coefficients, got {where!r}"
+            )
     return m

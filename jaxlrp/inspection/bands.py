@@ -157,7 +157,7 @@ class Bands(Transform):
         m = jnp.asarray(self.weights)
         if x.shape[-1] != m.shape[1]:
             raise ValueError(
-                f"these bands are for {m.shape[1]} coefficients, got {x.shape[-1]}; create them from "
+                f"bands are for {m.shape[1]} coefficients, got {x.shape[-1]}; create them from "
                 "the frequencies of the previous transform"
             )
         return x[..., None, :] * m.astype(x.dtype)

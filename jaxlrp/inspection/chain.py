@@ -30,7 +30,12 @@ class Chain(Transform):
 
     def __init__(self, *parts: Transform) -> None:
         if not parts:
-            raise ValueError("a Chain needs at least one transform")
+            raise ValueError("a Chain must have at least one transform, got none")
+        for part in parts:
+            if not isinstance(part, Transform):
+                raise TypeError(
+                    f"the parts of a Chain must be transforms such as DFT(), got {part!r}"
+                )
         object.__setattr__(self, "parts", parts)
 
     def tree_flatten(self) -> tuple[tuple[Transform, ...], None]:
@@ -38,7 +43,9 @@ class Chain(Transform):
 
     @classmethod
     def tree_unflatten(cls, _: None, parts: tuple[Transform, ...]) -> Chain:
-        return cls(*parts)
+        chain = object.__new__(cls)  # parts may be anything inside a transformation
+        object.__setattr__(chain, "parts", parts)
+        return chain
 
     @property
     def axes(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._checks import check_sequence
 from jaxlrp.explanation.base import find_explainer
 from jaxlrp.explanation.explainer import explain
 from jaxlrp.explanation.plan import CompositeLike
@@ -201,12 +202,14 @@ def _decompose(
     floor: float,
 ) -> Inspection:
     if not hasattr(x, "shape"):
-        raise TypeError(f"the explained argument of inspect must be one array, got {type(x)}")
+        raise TypeError(
+            f"the explained argument of inspect must be one array, got {type(x).__name__}"
+        )
     r = explanation.relevance
     if r.shape != x.shape:
         raise ValueError(f"relevance must have the shape of the signal, {x.shape}, got {r.shape}")
-    if not floor >= 0:
-        raise ValueError(f"floor must be >= 0, got {floor!r}")
+    if floor is None or isinstance(floor, str) or not floor >= 0:
+        raise ValueError(f"floor must be a number >= 0, got {floor!r}")
     names = _names(dims, jnp.ndim(x))
     axes = _axes(axis, names, jnp.ndim(x), transform.reads)
     check_signal(x)
@@ -264,14 +267,17 @@ def cotangent(x: Array, r: Array, floor: float, reads: int) -> tuple[Array, Arra
 def _names(dims: str | Sequence[str] | None, ndim: int) -> tuple[str, ...] | None:
     if dims is None:
         return None
-    names = tuple(dims.split()) if isinstance(dims, str) else tuple(dims)
+    if isinstance(dims, str):
+        dims = dims.split()
+    check_sequence("dims", dims, '("batch", "time"), or a string "batch time"')
+    names = tuple(dims)
     if len(names) != ndim or len(set(names)) != ndim:
         raise ValueError(f"dims must name each of the {ndim} axes of the signal once, got {names}")
     return names
 
 
 def _axes(axis: Axes, names: tuple[str, ...] | None, ndim: int, reads: int) -> tuple[int, ...]:
-    given = (axis,) if isinstance(axis, (int, str)) else tuple(axis)
+    given = (axis,) if isinstance(axis, str) or not isinstance(axis, Iterable) else tuple(axis)
     found = []
     for a in given:
         if isinstance(a, str):
@@ -289,7 +295,7 @@ def _axes(axis: Axes, names: tuple[str, ...] | None, ndim: int, reads: int) -> t
         else:
             found.append(a % ndim)
     if len(found) != reads or len(set(found)) != reads:
-        raise ValueError(f"the transform reads {reads} axes, got axis={axis!r}")
+        raise ValueError(f"axis must be {reads} distinct axes for this transform, got {axis!r}")
     return tuple(found)
 
 

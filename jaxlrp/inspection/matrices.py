@@ -117,7 +117,7 @@ def _check_length(transform: Transform, got: int, expected: int) -> None:
     if got != expected:
         raise ValueError(
             f"{type(transform).__name__} is for signals of {expected} samples, got {got} along "
-            "the axis; check axis=, or cut the signal into windows"
+            "the axis: check axis=, or divide the signal into windows"
         )
 
 
@@ -130,7 +130,9 @@ def _two_axes(name: str, value: Any) -> tuple[int, int]:
 def _concrete(matrix: Any) -> np.ndarray:
     if _compat.is_traced(matrix):
         raise ValueError(
-            "synthesis must be given if analysis is traced: there is no pseudo-inverse then"
+            "synthesis is missing: it is the pseudo-inverse of analysis by default, which cannot be "
+            "computed "
+            "if analysis is traced"
         )
     return np.asarray(matrix, np.float64)
 

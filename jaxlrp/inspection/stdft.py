@@ -73,7 +73,7 @@ class STDFT(Transform):
         if self.hop > self.length:
             raise ValueError(
                 f"hop must be <= length, {self.length}, got {self.hop}: samples between frames "
-                "would be lost"
+                "would be skipped"
             )
         check_one_of("form", self.form, ("local", "global"))
         check_one_of("pad", self.pad, ("both", "end"))

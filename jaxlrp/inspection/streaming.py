@@ -69,7 +69,9 @@ def windows(source: Any, *, length: int, hop: int, batch_size: int = 32) -> Iter
     for name, value in (("length", length), ("hop", hop), ("batch_size", batch_size)):
         check_count(name, value)
     if hop > length:
-        raise ValueError(f"hop must be <= length, {length}, got {hop}: samples would be skipped")
+        raise ValueError(
+            f"hop must be <= length, {length}, got {hop}: samples between frames would be skipped"
+        )
     return _windows(source, length, hop, batch_size)
 
 
@@ -84,7 +86,7 @@ def _windows(source: Any, length: int, hop: int, batch_size: int) -> Iterator[Wi
             yield _cut(held, start, batch_size, length, hop, batch_size)
             held, start = held[batch_size * hop :], start + batch_size * hop
     if held is None or not read:
-        raise ValueError("source must have at least one sample, got none")
+        raise ValueError("source must contain at least one sample, got none")
     count = -(-max(len(held) - length, 0) // hop) + 1
     filling = [(0, span - len(held))] + [(0, 0)] * (held.ndim - 1)
     yield _cut(np.pad(held, filling), start, count, length, hop, batch_size)
@@ -163,7 +165,7 @@ def _stream(
             yield Frames(compute(*held[..., :span]), first, jnp.asarray(zeros))
             held, first, zeros = held[..., frames * hop :], first + frames, np.zeros(())
     if held is None or not samples:
-        raise ValueError("chunks must have at least one sample, got none")
+        raise ValueError("chunks must contain at least one sample, got none")
     total = (samples - 1 + left) // hop + 1
     held = np.pad(held, [(0, 0)] * (held.ndim - 1) + [(0, span)])
     while first < total:

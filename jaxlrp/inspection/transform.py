@@ -46,7 +46,7 @@ class Transform:
             (result,) = transposed(c)
         except (NotImplementedError, AssertionError) as error:
             raise TypeError(
-                f"the inverse of {self!r} must be linear and use operations that JAX can transpose: "
+                f"the inverse of {self!r} must be linear and consist of operations that JAX can transpose: "
                 f"{error}"
             ) from error
         return result

@@ -121,7 +121,9 @@ class Wavelet(Transform):
                 )
             return most
         if self.level > max(most, 1) and 2**self.level > n:
-            raise ValueError(f"level must be <= {max(most, 1)} for {n} samples, got {self.level}")
+            raise ValueError(
+                f"level must be <= {max(most, 1)} for a signal of {n} samples, got {self.level}"
+            )
         return self.level
 
     def _sizes(self, n: int) -> list[int]:
@@ -181,8 +183,8 @@ def _filters(name: str) -> Bank:
         pywt: Any = importlib.import_module("pywt")
     except ImportError as error:
         raise ImportError(
-            f"the filters of {name!r} come from PyWavelets, which is not installed: pip install "
-            '"jaxlrp[wavelets]"; "haar" needs no package'
+            f"the wavelet {name!r} requires PyWavelets, which could not be imported; install it with: "
+            'pip install "jaxlrp[wavelets]", or use "haar"'
         ) from error
     if name not in pywt.wavelist(kind="discrete"):
         raise ValueError(f"name must be 'haar' or a discrete wavelet of PyWavelets, got {name!r}")

@@ -32,9 +32,10 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
       model, composite: functions that look up names.
     """
     parser = commands.add_parser(
-        "evaluate", help="score explanations of a model on a data set by several metrics",
-        description="Scores composites, baselines and controls by metrics, and writes table.md, scores.csv "
-        "and figures. Run the same command again to continue after an interruption, or with more images, "
+        "evaluate", help="evaluate explanations of a model on a data set by several metrics",
+        description="Evaluates composites, baselines and controls by metrics, and writes table.md, "
+        "scores.csv and figures. Run the same command again to continue after an interruption, or "
+        "with more images, "
         "composites or metrics.",
     )  # fmt: skip
     parser.add_argument(
@@ -53,15 +54,18 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         help="a composite; may be repeated (default: epsilon_gamma_box, epsilon_plus, all_epsilon)",
     )  # fmt: skip
     parser.add_argument(
-        "--baseline", action="append", choices=BASELINES, help="another method; may be repeated"
+        "--baseline",
+        action="append",
+        choices=BASELINES,
+        help="a method to compare with; may be repeated",
     )
     parser.add_argument(
         "--metric", action="append",
-        help=f"may be repeated: {', '.join(METRICS)} (default: {', '.join(DEFAULT)})",
+        help=f"a metric; may be repeated: {', '.join(METRICS)} (default: {', '.join(DEFAULT)})",
     )  # fmt: skip
     parser.add_argument(
         "--no-controls", action="store_true",
-        help="leave out random attributions, input contrast and edges",
+        help="leave out the controls: random attributions, input contrast and edges",
     )  # fmt: skip
     parser.add_argument(
         "--target", default="predicted",
@@ -76,7 +80,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         help="random draws of robustness metrics, for each sample (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=int, default=0, help="of random numbers (default: %(default)s)"
+        "--seed", type=int, default=0, help="seed of random numbers (default: %(default)s)"
     )
     parser.add_argument("--limit", type=int, help="only the first LIMIT samples")
     parser.set_defaults(run=lambda a: _run(a, model, composite))
@@ -170,7 +174,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
 
 def _metric(name: str, arguments: argparse.Namespace) -> Any:
     if name not in METRICS:
-        raise ValueError(f"--metric {name}: {near(name, METRICS)}")
+        raise ValueError(f"unknown metric {name!r}: {near(name, METRICS)}")
     return METRICS[name](arguments)
 
 

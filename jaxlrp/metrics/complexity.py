@@ -206,9 +206,11 @@ class Coherence(ComplexityMetric):
 
     def __post_init__(self) -> None:
         if not 0 <= self.percentile <= 100:
-            raise ValueError(f"percentile must lie in [0, 100], got {self.percentile!r}")
-        if len(self.axes) != 2:
-            raise ValueError(f"axes must be the two axes of positions, got {self.axes!r}")
+            raise ValueError(f"percentile must be in [0, 100], got {self.percentile!r}")
+        if np.shape(self.axes) != (2,):
+            raise ValueError(
+                f"axes must be two axes of positions such as (0, 1), got {self.axes!r}"
+            )
 
     @property
     def higher_is_better(self) -> bool:
@@ -217,7 +219,9 @@ class Coherence(ComplexityMetric):
     def __call__(self, attributions: Any) -> Array:
         a = given.as_attributions(attributions)
         if is_traced(a):
-            raise TypeError("Coherence runs on the host: call it outside of jit")
+            raise TypeError(
+                "Coherence runs on the host and cannot be compiled: call it outside of jax.jit"
+            )
         return self._compute(a)
 
     def _compute(self, attributions: Array) -> Array:

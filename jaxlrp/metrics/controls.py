@@ -163,6 +163,6 @@ def _floats(inputs: ArrayLike, name: str) -> Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"controls.{name} needs inputs that are floats, got {x.dtype}: distances between integers such "
-            "as tokens mean nothing; use controls.Random()"
+            "as tokens have no meaning; use controls.Random()"
         )
     return x

@@ -67,8 +67,10 @@ class Features(abc.ABC):
         for axis, (a, b) in enumerate(zip(attributions.shape, labels.shape, strict=True)):
             if axis and a < b:
                 raise ValueError(
-                    f"attributions of shape {attributions.shape} do not tell apart features along axis "
-                    f"{axis - 1} of an example, where {self!r} does: use features.Blocks(...) without it"
+                    f"attributions of shape {attributions.shape} have one value along axis "
+                    f"{axis - 1} of an "
+                    f"example, but {self!r} has several features there: use features.Blocks(...) without "
+                    "this axis"
                 )
         count = self.count(shape)
         summed = _sum_over(attributions, labels.shape)
@@ -218,7 +220,7 @@ class Segments(Features):
             return  # inside a transformation
         found = np.asarray(self.segmentation)
         if not np.issubdtype(found.dtype, np.integer):
-            raise TypeError(f"segmentation must be integers, got {found.dtype}")
+            raise TypeError(f"segmentation must be integers (labels), got {found.dtype}")
         largest = int(found.max(initial=-1)) + 1
         if largest < 1:
             raise ValueError("segmentation has no label >= 0: there is nothing to remove")
@@ -240,7 +242,10 @@ class Segments(Features):
 
     def count(self, shape: tuple[int, ...]) -> int:
         if self.number is None:
-            raise ValueError("give Segments(labels, number=...) under jit")
+            raise ValueError(
+                "features.Segments needs the number of segments under jax.jit: write "
+                "Segments(labels, number=...)"
+            )
         return self.number
 
 
@@ -289,7 +294,7 @@ def superpixels(
     if not compactness > 0:
         raise ValueError(f"compactness must be > 0, got {compactness}")
     if not np.isfinite(values).all():
-        raise ValueError("images must be finite")
+        raise ValueError("images must be finite, got NaN or infinity")
     slic = need("skimage.segmentation", "features.superpixels", "concepts").slic
     axes = tuple(range(1, values.ndim))
     low = values.min(axis=axes, keepdims=True)

@@ -238,7 +238,7 @@ def curves(
       ValueError: if there is no curve, or all of an explainer are `nan`.
     """
     if not found:
-        raise ValueError("found is empty: give the curves of at least one explainer")
+        raise ValueError("found is empty: pass the curves of at least one explainer")
     figure = NotebookFigure(figsize=(8.6, 3.3), layout="compressed")
     panels = figure.subplots(1, 2, sharey=True)
     heads = ("most relevant first (lower is better)", "least relevant first (higher is better)")
@@ -247,7 +247,9 @@ def curves(
             values, removed = np.asarray(getattr(held, which)), np.asarray(held.removed)
             values = values[~np.isnan(values).any(axis=1)]
             if not len(values):
-                raise ValueError(f"found[{name!r}] has no curve that is defined")
+                raise ValueError(
+                    f"found[{name!r}] must contain at least one finite curve, got only NaN"
+                )
             share = removed / removed[-1]
             mean, error = values.mean(axis=0), values.std(axis=0) / math.sqrt(len(values))
             color, style, width = _look(place, len(found))

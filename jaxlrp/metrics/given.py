@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -31,7 +32,7 @@ def as_attributions(attributions: Any, inputs: Array | None = None) -> Array:
         attributions = attributions.relevance
     found = as_array("attributions", attributions)
     if jnp.issubdtype(found.dtype, jnp.complexfloating):
-        raise TypeError(f"attributions must be real, got {found.dtype}")
+        raise TypeError(f"attributions must be real numbers, got {found.dtype}")
     found = widen(found)
     if found.ndim < 2:
         raise ValueError(
@@ -46,6 +47,19 @@ def as_attributions(attributions: Any, inputs: Array | None = None) -> Array:
             f"first may have length 1, got {found.shape}"
         )
     return found
+
+
+def check_predict(predict: Any) -> None:
+    """Refuses what is not a function of the inputs.
+
+    Raises:
+      TypeError: if it cannot be called, or is a Linen module without variables.
+    """
+    if not callable(predict) or (isinstance(predict, nn.Module) and predict.scope is None):
+        raise TypeError(
+            f"predict must be a function of the inputs, got {type(predict).__name__}; for a Linen module "
+            "write lambda x: model.apply(variables, x)"
+        )
 
 
 def finite(values: Array) -> Array:
@@ -90,8 +104,7 @@ def as_array(name: str, value: Any) -> Array:
         return jnp.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{name} must be one array with the samples along its first axis, got "
-            f"{type(value).__name__}"
+            f"{name} must be one numeric array with the samples along its first axis, got {value!r:.60}"
         ) from error
 
 
@@ -161,13 +174,15 @@ def as_keys(key: Any, n: int, what: str) -> Array:
       TypeError, ValueError: if there is none, or it is no key.
     """
     if key is None:
-        raise TypeError(f"{what} draws random numbers: give key=jax.random.key(0)")
+        raise TypeError(f"{what} draws random numbers: pass key=jax.random.key(0)")
     if not jnp.issubdtype(getattr(key, "dtype", np.dtype(object)), jax.dtypes.prng_key):
-        raise TypeError(f"key must be a key of jax.random.key, got {type(key).__name__}")
+        raise TypeError(f"key must be one random key such as jax.random.key(0), got {key!r}")
     if key.ndim == 0:
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
     if key.shape != (n,):
-        raise ValueError(f"key must be one key or one for each of {n} samples, got {key.shape}")
+        raise ValueError(
+            f"key must be one random key, or one for each of {n} samples, got keys of shape {key.shape}"
+        )
     return key
 
 
@@ -210,7 +225,8 @@ def check_classes(targets: Array | None, shape: tuple[int, ...]) -> None:
     if targets is None:
         if len(shape) == 2 and shape[1] != 1:
             raise ValueError(
-                f"predict returns {shape[1]} outputs for each sample: give targets, one class each"
+                f"targets is missing: predict returns {shape[1]} outputs for each sample; pass one "
+                "class each"
             )
         return
     if len(shape) == 1:
@@ -221,5 +237,6 @@ def check_classes(targets: Array | None, shape: tuple[int, ...]) -> None:
     if wrong.any():
         i = int(np.flatnonzero(wrong)[0])
         raise IndexError(
-            f"targets[{i}] is {int(targets[i])}, but there are {shape[1]} classes: give 0 to {shape[1] - 1}"
+            f"targets[{i}] = {int(targets[i])} is out of range: the model has {shape[1]} classes, "
+            f"0 to {shape[1] - 1}"
         )

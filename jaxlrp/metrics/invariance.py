@@ -184,7 +184,7 @@ class _Absorb(NamedTuple):
             kernel, bias = layer["kernel"], layer["bias"]
         except (KeyError, TypeError, IndexError) as error:
             raise KeyError(
-                f"variables have no {'/'.join(self.names)!r} with a kernel and a bias"
+                f"variables have no layer {'/'.join(self.names)!r} with a kernel and a bias"
             ) from error
         flat = kernel.ndim == 2 and kernel.shape[0] == m.size
         of_channel = m.reshape(-1) if flat else m.reshape(-1, m.shape[-1])[0]

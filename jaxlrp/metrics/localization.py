@@ -223,9 +223,7 @@ class TopKIntersection(_Pooled):
     def _of(self, values: Array, inside: Array) -> Array:
         n, positions = values.shape
         if self.k > positions:
-            raise ValueError(
-                f"k must be at most the number of positions, {positions}, got {self.k}"
-            )
+            raise ValueError(f"k must be <= {positions}, the number of positions, got {self.k}")
         found = _hits(values, inside, jnp.full(n, self.k)) / self.k
         if self.weighted:
             found = found * _size_ratio(inside, values.dtype)

@@ -261,14 +261,15 @@ def _check(metric: Any, explainers: Any, spaces: Any, x: Array, masks: Any) -> N
             f"{metric.name} runs on the host, so it cannot be compiled with explainers"
         )
     if "masks" in metric.needs and masks is None:
-        raise TypeError(f"{metric.name} compares attributions with masks: give masks")
+        raise TypeError(f"{metric.name} compares attributions with masks: pass masks")
     if not isinstance(explainers, Mapping) or len(explainers) < 2:
         raise ValueError(
-            "explainers must be a dictionary of at least two functions by name: ranks of one never change"
+            "explainers must be a dictionary from names to at least two functions, whose ranks are "
+            "compared"
         )
     unknown = [space for space in spaces if space not in _SPACES]
     if unknown or not spaces:
-        raise ValueError(f"spaces must be among 'model' and 'input', got {spaces!r}")
+        raise ValueError(f"spaces must be 'model', 'input' or both, got {spaces!r}")
     if "input" in spaces and not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"inputs must be floats to be changed, got {x.dtype}; use spaces=('model',)"

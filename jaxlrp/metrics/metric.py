@@ -174,11 +174,7 @@ class FaithfulnessMetric(Metric):
         self, predict: Any, inputs: Any, attributions: Any, targets: Any, context: Any, key: Any
     ) -> Case:
         """The arguments of a call, checked."""
-        if not callable(predict):
-            raise TypeError(
-                f"predict must be a function of the inputs, got {type(predict).__name__}; for a Linen "
-                "module write lambda x: model.apply(variables, x)"
-            )
+        given.check_predict(predict)
         x = given.as_inputs(inputs)
         return Case(
             predict,
@@ -351,11 +347,13 @@ class RobustnessMetric(Metric):
             )
         if self.uses_outputs and predict is None:
             raise TypeError(
-                f"{self.name} compares outputs too: give predict, a function of the inputs"
+                f"{self.name} compares outputs too: pass predict, a function of the inputs"
             )
         x = given.as_inputs(inputs)
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(f"inputs must be floats to be changed a little, got {x.dtype}")
+            raise TypeError(
+                f"inputs must be floats, because this metric adds small changes to them, got {x.dtype}"
+            )
         return Explained(
             explain,
             predict,

@@ -70,10 +70,10 @@ def mosaics(
     x = given.as_inputs(inputs)
     found = given.as_targets(targets, len(x))
     if found is None:
-        raise TypeError("targets must be one class for each sample, got None")
+        raise TypeError("targets is missing: pass one class for each sample")
     along = axes_of(axes, x.ndim, "axes")
     if len(along) not in (1, 2):
-        raise ValueError(f"axes must be one axis of an example or two, got {axes!r}")
+        raise ValueError(f"axes must be one or two axes of an example, got {axes!r}")
     given.as_keys(key, 1, "mosaics")
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     labels = np.asarray(found)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 Pool = Literal["sum", "sum,abs", "sum,pos", "max-norm", "l1-norm", "l2-norm", "l2-norm,sq"]
@@ -37,16 +38,16 @@ def axes_of(
     """
     if channels is None:
         return ()
-    given = (channels,) if isinstance(channels, int) else tuple(channels)
+    given = (channels,) if isinstance(channels, str) or not np.ndim(channels) else tuple(channels)
     for axis in given:
-        if not 1 - ndim <= axis < ndim - 1:
+        if not isinstance(axis, int | np.integer) or not 1 - ndim <= axis < ndim - 1:
             raise ValueError(
                 f"{name} must be axes of an example, which has {ndim - 1} without that of the samples, "
                 f"got {channels!r}"
             )
     found = tuple(1 + axis % (ndim - 1) for axis in given)
     if len(set(found)) != len(found):
-        raise ValueError(f"{name} must be different axes, got {channels!r}")
+        raise ValueError(f"{name} must be distinct axes, got {channels!r}")
     return found
 
 

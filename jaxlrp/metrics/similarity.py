@@ -13,6 +13,7 @@ import abc
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxlrp._checks import check_count
@@ -44,6 +45,18 @@ class Similarity(abc.ABC):
     @abc.abstractmethod
     def _of(self, a: Array, b: Array) -> Array:
         """The similarity of each pair of finite arrays, (n,)."""
+
+
+def check_similarity(value: object) -> None:
+    """Refuses what does not compare two explanations.
+
+    Raises:
+      TypeError: if it is not a function, or is a class.
+    """
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(
+            f"similarity must be a value such as metrics.similarity.Spearman(), got {value!r}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +109,11 @@ class SSIM(Similarity):
 
     def __post_init__(self) -> None:
         if check_count("window", self.window) < 2:
-            raise ValueError("window must be >= 2, got 1: one position has no structure")
-        if len(self.axes) != 2:
-            raise ValueError(f"axes must be the two axes of windows, got {self.axes!r}")
+            raise ValueError(
+                f"window must be an integer >= 2, got {self.window}: one position has no structure"
+            )
+        if np.shape(self.axes) != (2,):
+            raise ValueError(f"axes must be two axes of windows such as (0, 1), got {self.axes!r}")
 
     def _of(self, a: Array, b: Array) -> Array:
         axes = axes_of(self.axes, a.ndim, "axes")

@@ -16,6 +16,12 @@ from jaxlrp._checks import is_number
 from jaxlrp.network.model import Model
 
 
+def types_in(values: list[Any]) -> str:
+    """The dtypes or types of the leaves of some arguments, for messages."""
+    leaves = jax.tree.leaves(values)
+    return ", ".join(str(getattr(x, "dtype", type(x).__name__)) for x in leaves) or repr(values[0])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arguments:
     """The positional arguments of one call, with what is traced of them.
@@ -77,10 +83,10 @@ class Arguments:
         """
         self.model.check_given(self.args)
         if not self.explained:
-            types = jax.tree.map(type, [self.args[i] for i in self.model.argnums])
+            found = types_in([self.args[i] for i in self.model.argnums])
             raise TypeError(
-                f"the explained argument (argnums={self.model.argnums}) must be an array or a pytree "
-                f"of arrays, got {types}"
+                f"the explained argument (argnums={self.model.argnums}) must be a numeric array or a "
+                f"pytree of numeric arrays, got {found}"
             )
 
     def merged(self, values: Sequence[Any]) -> Any:

@@ -16,10 +16,10 @@ from jaxlrp.network.paths import place
 TREATMENTS = {
     "rule": "part of a layer, whose rule the plan shows",
     "own rule": "unknown to the library; explained only by the rule that the composite gives it",
-    "linear": "linear in what carries relevance: autodiff is LRP-0, and exact",
+    "linear": "linear in the values that carry relevance, where autodiff is LRP-0 and exact",
     "held fixed": "one of its operands carries no relevance: a denominator, an index, a predicate",
     "softmax": "part of a softmax, expanded to first order as a whole",
-    "loop": "control flow; its bodies are counted as well, once",
+    "loop": "control flow; the operations of its bodies are counted as well, once",
     "position": "arithmetic on integers that index a table; relevance goes back to where they come from",
     "constant": "computed from the input, but gets no relevance: a statistic, a maximum, a mask",
     "cut": "its result is a constant: a comparison, the position of a maximum, `stop_gradient`",

@@ -15,8 +15,8 @@ try:
     import matplotlib as _matplotlib  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "jaxlrp.plot draws with matplotlib, which could not be imported; "
-        'install the extra: pip install "jaxlrp[plot]"'
+        "jaxlrp.plot requires matplotlib, which could not be imported; install it with: "
+        'pip install "jaxlrp[plot]"'
     ) from error
 
 from jaxlrp.plot.grid import grid

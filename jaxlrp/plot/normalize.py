@@ -118,7 +118,7 @@ def as_real(value: ArrayLike, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be an array with rows of equal length: {error}") from error
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise TypeError(
-            f"{name} must hold real numbers, got dtype {array.dtype}; "
+            f"{name} must contain real numbers, got dtype {array.dtype}; "
             "convert it first, for example with jnp.real or .astype(float)"
         )
     if array.size == 0:

@@ -125,7 +125,7 @@ def _layer(
     if layer.kind == "unsupported" and not rule.is_autodiff and len(layer.ops[0].outputs) > 1:
         raise UnsupportedError(
             f"`{layer.name}` {where(layer.path, layer.source)} has several outputs; {rule!r} handles one: "
-            "explain what comes before or after it, or give it Gradient()"
+            "explain the function before or after it, or give this layer Gradient()"
         )
     if rule.is_autodiff:
         return _by_autodiff(layer, inputs, operands, env)

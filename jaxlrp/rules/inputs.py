@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp._checks import check_one_of, is_number
+from jaxlrp._checks import check_not_text, check_one_of, is_number
 from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.numerics import (
     Stabilizer,
@@ -52,6 +52,8 @@ class ZBox(_InputRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_not_text("low", self.low)
+        check_not_text("high", self.high)
         if is_number(self.low) and is_number(self.high) and self.low > self.high:
             raise ValueError(f"low must be <= high, got low={self.low!r} and high={self.high!r}")
 
@@ -81,7 +83,7 @@ def _bound(name: str, bound: float | Array, x: Array) -> Array:
     if not fits:
         raise ValueError(
             f"{name} of shape {jnp.shape(bound)} does not broadcast to the layer's input of shape "
-            f"{x.shape}: give a number, or an array such as one value per channel"
+            f"{x.shape}: pass a number, or an array such as one value per channel"
         )
     return bound
 

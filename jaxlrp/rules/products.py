@@ -71,7 +71,7 @@ class SignalTakesAll(Rule):
         if len(inputs) == 1:
             raise ValueError(
                 f"SignalTakesAll is for a gate and a signal, but {layer.layer.path!r} "
-                f"({layer.layer.name}) multiplies all values along an axis: give it Uniform()"
+                f"({layer.layer.name}) multiplies all values along an axis: give this layer Uniform()"
             )
         _, pull = jax.vjp(layer.function, *inputs)
         signal = layer.layer.detail_as(Product).signal
@@ -106,7 +106,8 @@ class Proportional(Rule):
             raise ValueError(
                 f"Proportional is for products of two values and for matrix products, but "
                 f"{layer.layer.path!r} computes {layer.layer.name} of "
-                f"{' and '.join(str(x.shape) for x in inputs)}: give it Uniform() or SignalTakesAll()"
+                f"{' and '.join(str(x.shape) for x in inputs)}: give this layer Uniform() or "
+                "SignalTakesAll()"
             )
         a, b = inputs
         if op.primitive is P.DOT:

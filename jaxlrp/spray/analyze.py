@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from scipy import sparse
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import check_count, check_mapping
 from jaxlrp.spray import extras, seeds
 from jaxlrp.spray.analysis import Analysis, Clustering, Embedding
 from jaxlrp.spray.clusters import Clusterer, KMeans
@@ -57,15 +57,37 @@ class Settings:
                 f"n_components must be > min_clusters ({self.min_clusters}), got {self.n_components}: "
                 "the eigenvalue after the last cluster is needed to measure the gap"
             )
+        check_mapping("clusterings", self.clusterings, '{"kmeans": KMeans()}')
+        check_mapping("views", self.views, '{"pca": PCA()}')
+        for name, made in (*self.clusterings.items(), *self.views.items()):
+            if isinstance(made, type):
+                raise TypeError(
+                    f"{name!r} must be a value such as {made.__name__}(), got the class"
+                )
         known = [SPECTRAL]
         for name, view in self.views.items():
             if name in known:
-                raise ValueError(f"views must not be named {SPECTRAL!r}: this is the embedding")
+                raise ValueError(
+                    f"views must not have the name {SPECTRAL!r} of the spectral embedding: rename it"
+                )
             if view.base is not None and view.base not in known:
                 raise ValueError(
                     f"views[{name!r}] must have base=None or one of {known}, got base={view.base!r}"
                 )
             known.append(name)
+
+
+def checked_settings(settings: Settings | None) -> Settings:
+    """The settings, by default those of `Settings()`.
+
+    Raises:
+      TypeError: if they are something else.
+    """
+    if settings is None:
+        return Settings()
+    if not isinstance(settings, Settings):
+        raise TypeError(f"settings must be a jaxlrp.spray.Settings, got {settings!r}")
+    return settings
 
 
 def analyze(
@@ -120,7 +142,7 @@ def analyze(
       >>> found.clusterings["kmeans"].n_clusters, found.clusterings["kmeans"].labels[[0, 29]].tolist()
       (2, [0, 1])
     """
-    settings = Settings() if settings is None else settings
+    settings = checked_settings(settings)
     seeds.check_key(key)
     extras.scikit_learn("cluster")
     if any(isinstance(view, UMAP) for view in settings.views.values()):
@@ -164,7 +186,7 @@ def analyze_points(
       >>> sorted(found.embeddings)
       ['pca', 'spectral', 'tsne']
     """
-    settings = Settings() if settings is None else settings
+    settings = checked_settings(settings)
     points, index = np.asarray(points), np.asarray(index)
     if points.ndim != 2 or not len(points) or index.shape != points.shape[:1]:
         raise ValueError(
@@ -240,8 +262,8 @@ def members(labels: Any, relevance: Any, classes: Any, rows: Any) -> dict[int, n
     missing = np.setdiff1d(asked, present)
     if missing.size or not asked.size:
         raise ValueError(
-            f"classes without samples: {missing.tolist() or 'none requested'}; classes with samples: "
-            f"{present[:10].tolist()}{' ...' if len(present) > 10 else ''}"
+            f"classes must be classes with samples, {present[:10].tolist()}"
+            f"{' ...' if len(present) > 10 else ''}, got {missing.tolist() or 'none'}"
         )
     return {
         int(c): kept[labels[kept, c]] if many else kept[labels[kept] == c] for c in asked.tolist()

@@ -157,7 +157,7 @@ class Frequency:
     def __call__(self, relevance: Array, inputs: Array | None = None) -> Array:
         if inputs is None:
             raise ValueError(
-                "the domain Frequency needs inputs=, the explained inputs; without inputs, use Spectrum"
+                "the domain Frequency needs the explained inputs: pass inputs=, or use Spectrum"
             )
         axes = _space(relevance, self.axes)
         x = widen(

@@ -43,5 +43,6 @@ def _load(module: str, package: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f'this step needs {package}, which could not be imported: pip install "jaxlrp[{extra}]"'
+            f"this step requires {package}, which could not be imported; install it with: "
+            f'pip install "jaxlrp[{extra}]"'
         ) from error

@@ -75,6 +75,10 @@ def preprocessed(
       (where, values): positions in `rows`, and the preprocessed samples, all finite.
     """
     check_count("batch_size", batch_size)
+    if not callable(preprocess):
+        raise TypeError(
+            f"preprocess must be a function of a batch such as l1_normalize, got {preprocess!r}"
+        )
     sources = [relevance] if inputs is None else [relevance, inputs]
     if len({length(source) for source in sources}) > 1:
         raise ValueError(

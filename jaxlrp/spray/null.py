@@ -64,7 +64,9 @@ def surprise(scores: ArrayLike, controls: ArrayLike | None = None) -> tuple[np.n
         null = _logs("controls", controls)
         null = null[~np.isnan(null)]
         if known.size and len(null) < MIN_CONTROLS:
-            raise ValueError(f"controls must hold at least {MIN_CONTROLS} scores, got {len(null)}")
+            raise ValueError(
+                f"controls must contain at least {MIN_CONTROLS} scores, got {len(null)}"
+            )
         for i in known:
             t[i], p[i] = _compared(float(logs[i]), null)
         return t, p

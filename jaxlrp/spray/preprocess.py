@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import check_count, check_sequence
 from jaxlrp.numerics import widen
 
 Step = Callable[[Array], Array]
@@ -54,9 +54,11 @@ def sum_channels(relevance: Array, *, axis: int = -1) -> Array:
       >>> sum_channels(jnp.array([[[1.0, 2.0, -4.0]]])).tolist()
       [[-1.0]]
     """
-    if not -relevance.ndim <= axis < relevance.ndim or axis % relevance.ndim == 0:
+    known = isinstance(axis, int | np.integer) and -relevance.ndim <= axis < relevance.ndim
+    if not known or axis % relevance.ndim == 0:
         raise ValueError(
-            f"axis must be that of the channels, of {relevance.ndim} axes with samples first, got {axis}"
+            "axis must be the axis of the channels, an integer other than that of the samples (0), for "
+            f"relevance of shape {relevance.shape}, got {axis!r}"
         )
     return widen(relevance).sum(axis=axis)
 
@@ -102,6 +104,8 @@ def pool(relevance: Array, window: int | Sequence[int]) -> Array:
       [[3.0, -3.0]]
     """
     r = widen(relevance)
+    if not isinstance(window, int | np.integer):
+        check_sequence("window", window, "(2, 2), or an integer")
     windows = [window] * (r.ndim - 1) if isinstance(window, int | np.integer) else list(window)
     if len(windows) != r.ndim - 1:
         raise ValueError(
@@ -135,6 +139,7 @@ def resize(relevance: Array, shape: Sequence[int]) -> Array:
       (1, 2)
     """
     r = widen(relevance)
+    check_sequence("shape", shape, "(16, 16)")
     shape = tuple(check_count("shape", n) for n in shape)
     if len(shape) != r.ndim - 1:
         raise ValueError(
@@ -180,5 +185,5 @@ def compose(*steps: Step) -> Composition:
     """
     for step in steps:
         if not callable(step):
-            raise TypeError(f"steps must be functions of a batch, got {step!r}")
+            raise TypeError(f"steps must be functions from a batch to a batch, got {step!r}")
     return Composition(steps)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxlrp._checks import check_sequence
 from jaxlrp.errors import near
 from jaxlrp.spray.analysis import Analysis, used_columns
 from jaxlrp.spray.features import length, preprocessed
@@ -197,9 +198,10 @@ def rank(
       >>> ranking.candidates[0].size, ranking.candidates[0].mean.argmax().item()
       (12, 0)
     """
+    check_sequence("analyses", analyses, "the result of analyze(...)")
     analyses = tuple(analyses)
     if not analyses:
-        raise ValueError("analyses must hold at least one analysis, got none")
+        raise ValueError("analyses must contain at least one Analysis, got none")
     if not 0.0 <= min_share <= 1.0:
         raise ValueError(f"min_share must be in [0, 1], got {min_share}")
     found = [c for a in analyses for c in _of_class(a, embedding, clustering)]
@@ -259,7 +261,7 @@ def cluster_means(
     wanted = np.unique(np.concatenate(groups))
     if wanted[-1] >= length(relevance):
         raise ValueError(
-            f"relevance must be that of the whole data set (row {wanted[-1]} was analyzed), got "
+            f"relevance must contain the whole data set (row {wanted[-1]} was analyzed), got "
             f"{length(relevance)} samples"
         )
     ordered = [np.sort(rows) for rows in groups]

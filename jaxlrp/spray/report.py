@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import as_path, check_count
 from jaxlrp._html import figure_tag, page, table, text
 from jaxlrp.spray.analysis import Analysis
 from jaxlrp.spray.preprocess import Step, l1_normalize
@@ -102,7 +102,7 @@ def report(
     missing = [c for c in ranking.classes if c not in by_class]
     if missing:
         raise ValueError(
-            f"analyses must hold every class of ranking, class {missing[0]} is missing"
+            f"analyses must contain every class of ranking, but class {missing[0]} is missing"
         )
     called = class_names(names, ranking.classes)
     pictures = Pictures(relevance, inputs, preprocess, draw or figures.draw_sample)
@@ -113,7 +113,7 @@ def report(
     left = len(ranking.classes) - max_classes
     if left > 0:
         parts.append(text("p", f"{left} more classes are not shown with images."))
-    target = Path(path)
+    target = as_path("path", path)
     target.write_text(page(title, parts), encoding="utf-8")
     return target
 

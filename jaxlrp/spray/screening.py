@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import check_count, check_mapping
 from jaxlrp.spray import extras, seeds
 from jaxlrp.spray.analysis import Analysis
-from jaxlrp.spray.analyze import Settings, analyze_points, members
+from jaxlrp.spray.analyze import Settings, analyze_points, checked_settings, members
 from jaxlrp.spray.domains import Domain, Raw, default_domains
 from jaxlrp.spray.effects import effect
 from jaxlrp.spray.features import features
@@ -96,7 +96,7 @@ def screen(
       >>> found.surprising[0].category, sorted(found.surprising[0].rows.tolist()) == list(range(10))
       (0, True)
     """
-    settings = Settings(views={"pca": PCA()}) if settings is None else settings
+    settings = checked_settings(Settings(views={"pca": PCA()}) if settings is None else settings)
     _check(key, alpha, outputs, changed, relevance)
     check_count("max_samples", max_samples)
     extras.scikit_learn("cluster")
@@ -142,7 +142,7 @@ def _check(key: Array, alpha: float, outputs: Any, changed: Any, relevance: Any)
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"alpha must be in (0, 1), got {alpha}")
     if changed is not None and outputs is None:
-        raise ValueError("changed needs outputs=: the outputs before the pattern was removed")
+        raise ValueError("changed needs the outputs before the pattern was removed: pass outputs=")
     if outputs is not None and (np.ndim(outputs) != 2 or len(outputs) != relevance.shape[0]):
         raise ValueError(
             f"outputs must have shape ({relevance.shape[0]}, classes), got {np.shape(outputs)}"
@@ -151,10 +151,17 @@ def _check(key: Array, alpha: float, outputs: Any, changed: Any, relevance: Any)
 
 def _sources(relevance: Any, inputs: Any, domains: Any, stored: Any) -> dict[str, _Source]:
     domains = default_domains(inputs=inputs is not None) if domains is None else domains
+    check_mapping("domains", domains, '{"raw": Raw()}')
+    check_mapping("stored", stored or {}, '{"layer": relevance}')
+    for name, domain in domains.items():
+        if not callable(domain) or isinstance(domain, type):
+            raise TypeError(f"domains[{name!r}] must be a domain such as Raw(), got {domain!r}")
     found = {name: _Source(relevance, inputs, domain) for name, domain in domains.items()}
     for name, values in (stored or {}).items():
         if name in found:
-            raise ValueError(f"stored[{name!r}] repeats the name of a domain: {list(domains)}")
+            raise ValueError(
+                f"stored must have other names than domains, {list(domains)}, got {name!r}"
+            )
         if len(values) != relevance.shape[0]:
             raise ValueError(
                 f"stored[{name!r}] must have the {relevance.shape[0]} samples of relevance, got "
@@ -162,7 +169,7 @@ def _sources(relevance: Any, inputs: Any, domains: Any, stored: Any) -> dict[str
             )
         found[name] = _Source(values, None, Raw())
     if not found:
-        raise ValueError("domains must hold at least one domain, got none")
+        raise ValueError("domains must contain at least one domain, got none")
     return found
 
 

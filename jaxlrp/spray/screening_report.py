@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import as_path, check_count
 from jaxlrp._html import page, table, text
 from jaxlrp.spray.findings import Finding, Screening
 from jaxlrp.spray.preprocess import Step, l1_normalize
@@ -88,7 +88,7 @@ def screening_report(
     left = len(screening.classes) - max_classes
     if left > 0:
         parts.append(text("p", f"{left} more classes are not shown with images."))
-    target = Path(path)
+    target = as_path("path", path)
     target.write_text(page(title, parts), encoding="utf-8")
     return target
 

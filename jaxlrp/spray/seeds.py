@@ -19,7 +19,7 @@ def check_key(key: Array) -> Array:
     typed = isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = isinstance(key, Array) and key.dtype == jnp.uint32 and key.shape in ((2,), (4,))
     if not (raw or (typed and not key.shape)):
-        raise TypeError(f"key must be one random key, such as jax.random.key(0), got {key!r}")
+        raise TypeError(f"key must be one random key such as jax.random.key(0), got {key!r}")
     return key
 
 

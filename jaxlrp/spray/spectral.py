@@ -149,7 +149,7 @@ def _checked(affinity: sparse.csr_array) -> Any:
             "affinity must be finite and >= 0; convert distances d to affinities, for example exp(-d)"
         )
     if abs(a - a.T).max() > 1e-12 * max(abs(a).max(), 1e-300):
-        raise ValueError("affinity must be symmetric; use (A + A.T) / 2")
+        raise ValueError("affinity must be symmetric: pass (affinity + affinity.T) / 2")
     a.eliminate_zeros()
     return a
 

@@ -11,8 +11,8 @@ try:
     import h5py as _h5py  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "jaxlrp.virelay writes HDF5 with h5py, which could not be imported; "
-        'install the extra: pip install "jaxlrp[virelay]"'
+        "jaxlrp.virelay requires h5py, which could not be imported; install it with: "
+        'pip install "jaxlrp[virelay]"'
     ) from error
 
 from jaxlrp.virelay.attribution import Attribution

@@ -104,15 +104,15 @@ def _rows_by_id(stored: Sequence[int | str], pictures: Sequence[int | str] | Non
         names = [name for name in stored if not isinstance(name, (int, np.integer))]
         if names:
             raise ValueError(
-                "pass ids=, the id of each image in the order of images: the ids of the store are names, "
-                f"not rows, got {names[0]!r}"
+                f"ids is missing: the ids of the store are names such as {names[0]!r}, not rows of images; "
+                "pass ids=, the id of each image in the order of images"
             )
         largest = np.iinfo(np.int64).max
         beyond = [number for number in map(int, stored) if not 0 <= number <= largest]
         if beyond:
             raise ValueError(
-                f"pass ids=, the id of each image in the order of images: the id {beyond[0]} of the store "
-                "is not a row of an image"
+                f"ids is missing: the id {beyond[0]} of the store is not a row of images; pass ids=, the "
+                "id of each image in the order of images"
             )
         return np.array(stored, np.int64)
     places: dict[int | str, int] = {}
@@ -126,7 +126,7 @@ def _rows_by_id(stored: Sequence[int | str], pictures: Sequence[int | str] | Non
     missing = [name for name in stored if name not in places]
     if missing:
         raise ValueError(
-            f"ids must include every id of the store: {missing[0]!r} is missing ({len(missing)} of "
-            f"{len(stored)} are)"
+            f"ids must contain every id of the store, but {missing[0]!r} is missing ({len(missing)} of "
+            f"{len(stored)} are missing)"
         )
     return np.array([places[name] for name in stored], np.int64)

@@ -11,12 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import as_path, check_count
 from jaxlrp.virelay.attribution import Attribution
 from jaxlrp.virelay.folder import check_target, write_whole
 from jaxlrp.virelay.labels import Classes, as_labels, label_map, valid_identifier
 from jaxlrp.virelay.lazy import Rows, as_rows
-from jaxlrp.virelay.pixels import Allowed, Range, check_image_channels, check_size, size_of
+from jaxlrp.virelay.pixels import (
+    Allowed,
+    Range,
+    check_image_channels,
+    check_size,
+    is_range,
+    size_of,
+)
 from jaxlrp.virelay.project import Part, analysis_files, project_file
 from jaxlrp.virelay.validate import (
     check_attribution,
@@ -111,7 +118,7 @@ def export_virelay(
       ...     [file.name for file in files]
       ['project.yaml']
     """
-    path = pathlib.Path(path)
+    path = as_path("path", path)
     check_target(path, overwrite)
     images = as_rows(images, "images")
     channels, *image_size = size_of(images, "images", channel_axis)
@@ -119,7 +126,7 @@ def export_virelay(
     check_size("images", *image_size)
     if images.shape[0] == 0:
         raise ValueError("images must not be empty, got none")
-    if image_range is not None and not (len(image_range) == 2 and image_range[0] < image_range[1]):
+    if image_range is not None and not is_range(image_range):
         raise ValueError(
             f"image_range must be (black, white) with black < white, got {image_range}"
         )

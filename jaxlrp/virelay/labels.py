@@ -50,9 +50,9 @@ def _by_index(classes: Classes, name: str) -> dict[int, str]:
     found = {}
     for index, text in pairs:
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name} must be names, got {text!r} for label {index}")
+            raise ValueError(f"{name} must be nonempty strings, got {text!r} for label {index}")
         if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
-            raise TypeError(f"{name} must be numbered by integers, got {index!r}")
+            raise TypeError(f"{name} must have integers as keys, got {index!r}")
         if not 0 <= index <= LARGEST:
             raise ValueError(f"{name} must be numbered from 0 to {LARGEST}, got {index}")
         found[int(index)] = text

@@ -49,7 +49,7 @@ class LazyArray:
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step != 1:
-                raise IndexError(f"rows must be sliced in steps of 1, got {step}")
+                raise IndexError(f"rows must be sliced with step 1, got step {step}")
             return self.draw(start, max(start, stop))
         row = range(len(self))[key]  # raises IndexError; negative indices count from the end
         return self.draw(row, row + 1)[0]
@@ -79,7 +79,8 @@ def as_rows(source: Any, name: str) -> Rows:
         return np.asarray(source)
     if not isinstance(source, Rows):
         raise TypeError(
-            f"{name} must have a shape and support slicing, like an array, got {type(source).__name__}"
+            f"{name} must be an array, or an object with a shape that can be sliced, got "
+            f"{type(source).__name__}"
         )
     return source
 

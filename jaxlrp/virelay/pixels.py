@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,11 @@ from jaxlrp.virelay.lazy import Rows
 SMALLEST = 4  # pixels: the reader takes the smallest axis as the channel axis
 
 Range = tuple[float, float]
+
+
+def is_range(limits: Any) -> bool:
+    """Whether this is two numbers, the smaller one first."""
+    return np.shape(limits) == (2,) and bool(limits[0] < limits[1])
 
 
 class Allowed(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxlrp._checks import check_count
 from jaxlrp.virelay.lazy import LazyArray, RenderedImages, Rows, as_rows
-from jaxlrp.virelay.pixels import SMALLEST
+from jaxlrp.virelay.pixels import SMALLEST, is_range
 
 _MARGIN = 0.08  # of a panel's height, above and below the line
 _THICKNESS = 1.5  # pixels
@@ -62,7 +62,7 @@ def render_signals(
             f"height must be at least {8 * panels} for {panels} channels and width at least {SMALLEST}, "
             f"got {height} and {width}"
         )
-    if value_range is not None and not value_range[0] < value_range[1]:
+    if value_range is not None and not is_range(value_range):
         raise ValueError(
             f"value_range must be (lower, upper) with lower < upper, got {value_range}"
         )

@@ -62,7 +62,10 @@ def render_tokens(
     if check_count("font_size", font_size) < 6:
         raise ValueError(f"font_size must be at least 6 pixels, got {font_size}")
     if len(tokens) == 0 or any(isinstance(sentence, str) for sentence in tokens):
-        raise ValueError("tokens must be a sequence of sentences, each a sequence of tokens")
+        raise ValueError(
+            "tokens must be a sequence of sentences, each a sequence of strings, such as "
+            f"[['good', 'movie']], got {tokens!r:.60}"
+        )
     sentences = len(relevance) if isinstance(relevance, Sequence) else relevance.shape[0]
     if sentences != len(tokens):
         raise ValueError(f"relevance must have {len(tokens)} sentences, got {sentences}")

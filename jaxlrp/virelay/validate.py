@@ -136,8 +136,8 @@ def checked_analyses(
     """
     if not isinstance(analyses, Mapping) or not analyses:
         raise ValueError(
-            'analyses must have at least one entry, {"spray": [...]}, because the viewer opens no project '
-            f"without, got {analyses!r}"
+            'analyses must have at least one entry such as {"spray": [...]}, because the viewer cannot '
+            f"open a project without one, got {analyses!r}"
         )
     found: dict[str, list[Analysis]] = {}
     files = set()

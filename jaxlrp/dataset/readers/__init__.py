@@ -54,7 +54,10 @@ def check_readers(readers: Mapping[str, Reader]) -> None:
     """
     for suffix, reader in readers.items():
         if not (isinstance(suffix, str) and len(suffix) > 1 and suffix[0] == "."):
-            raise ValueError(f'readers maps file extensions such as ".csv", got the key {suffix!r}')
+            raise ValueError(
+                f'readers must be a dictionary from file extensions such as ".csv" to functions, '
+                f"got the key {suffix!r}"
+            )
         if suffix != suffix.lower():
             raise ValueError(
                 f"readers must have lower-case file extensions, got {suffix!r}: write {suffix.lower()!r}"
@@ -77,7 +80,7 @@ def open_path(path: Path, readers: Mapping[str, Reader]) -> Source | Any:
       ValueError: if the file is empty, or no reader matches.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no file or folder {str(path)!r}")
+        raise FileNotFoundError(f"the file or folder {str(path)!r} does not exist")
     matching = [suffix for suffix in readers if path.name.lower().endswith(suffix)]
     if path.is_dir() and not matching:
         return images.images(path)

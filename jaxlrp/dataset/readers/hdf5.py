@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxlrp._checks import as_path
 from jaxlrp.dataset.errors import need
 from jaxlrp.dataset.source import Id, Indexed, arrays
 
@@ -56,7 +57,12 @@ def hdf5(
       ImportError: if h5py is not installed.
     """
     h5py = need("h5py", "reading HDF5 files")
-    group: Any = file if isinstance(file, h5py.Group) else h5py.File(file, "r")
+    if isinstance(file, h5py.Group):
+        group: Any = file
+    elif not as_path("file", file).exists():
+        raise FileNotFoundError(f"the file {str(file)!r} does not exist")
+    else:
+        group = h5py.File(file, "r")
 
     def get(name: str | None, optional: bool) -> Any:
         if name is not None and name in group:

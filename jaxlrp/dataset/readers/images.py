@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from jaxlrp._checks import as_path
 from jaxlrp.dataset.errors import need
 from jaxlrp.dataset.readers import folders
 from jaxlrp.dataset.readers.pixels import WHITE, read_image
@@ -46,13 +46,15 @@ def images(
     need("PIL.Image", "reading images")
     if len(background) != 3 or not all(0 <= level <= 255 for level in background):
         raise ValueError(f"background must be three numbers from 0 to 255, got {background!r}")
-    root = Path(folder)
+    root = as_path("folder", folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"the folder {str(root)!r} does not exist")
     found = folders.walk(root, SUFFIXES)
     ids = found.names
     if not ids:
         more = "".join(f"; {name!r}: {why}" for name, why in found.skipped.items())
         raise FileNotFoundError(
-            f"the folder {str(root)!r} holds no images: looked for {', '.join(SUFFIXES)}{more}"
+            f"the folder {str(root)!r} contains no images: looked for {', '.join(SUFFIXES)}{more}"
         )
 
     def read(name: str) -> Sample:

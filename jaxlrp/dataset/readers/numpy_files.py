@@ -12,7 +12,7 @@ import numpy as np
 from jaxlrp.dataset.source import Indexed, arrays
 
 _OBJECTS = (
-    "{} holds pickled Python objects, which are refused because loading them can run code: save "
+    "{} contains pickled Python objects, which are refused because loading them can run code: save "
     "numeric arrays, such as np.stack(list_of_arrays) or np.asarray(labels, int); for inputs of "
     "different shapes, use a folder of images or a list"
 )

@@ -38,13 +38,13 @@ def by_name(metrics: Any) -> dict[str, Metric]:
         twice = sorted({name for name in named if named.count(name) > 1})
         if twice:
             raise ValueError(
-                f"metrics has several {twice[0]}: give a dictionary, from names to metrics"
+                f"metrics has several {twice[0]}: pass a dictionary, from names to metrics"
             )
         found = dict(zip(named, metrics, strict=True))
     else:
         raise TypeError(f"metrics must be a dictionary or a list of metrics, got {metrics!r}")
     if not found:
-        raise ValueError("metrics is empty: give at least one, such as [metrics.PixelFlipping()]")
+        raise ValueError("metrics is empty: pass at least one, such as [metrics.PixelFlipping()]")
     for name, metric in found.items():
         if not isinstance(metric, Metric):
             hint = "()" if isinstance(metric, type) and issubclass(metric, Metric) else ""
@@ -64,12 +64,12 @@ def stored_names(what: str, names: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
         if not isinstance(name, str) or not name:
-            raise TypeError(f"names of {what} must be strings that are not empty, got {name!r}")
+            raise TypeError(f"names of {what} must be nonempty strings, got {name!r}")
         short = re.sub(r"[^\w+-]+", "-", name).strip("-_") or "-"
         if short.lower() in {s.lower() for s in found.values()}:
             other = next(n for n, s in found.items() if s.lower() == short.lower())
             raise ValueError(
-                f"{what} has {other!r} and {name!r}, which would be stored under one name: rename one"
+                f"{what} has {other!r} and {name!r}, which would be stored under the same name: rename one"
             )
         found[name] = short
     return found
@@ -85,17 +85,17 @@ def check_needs(subject: Subject, metrics: Mapping[str, Metric], spec: Spec) -> 
         needs = {*metric.needs, *(("predict",) if getattr(metric, "uses_outputs", False) else ())}
         if "masks" in needs and MASK not in spec.extra:
             raise ValueError(
-                f"the metric {name!r} needs masks, but data has none: give a dictionary with "
+                f"the metric {name!r} needs masks, but data has none: pass a dictionary with "
                 '"mask": booleans (n, ...), True inside the object, or leave out the metric'
             )
         if "explain" in needs and subject.run is None:
             raise ValueError(
                 f"the metric {name!r} explains changed inputs, but {subject.name!r} is given as "
-                "attributions: give the explainer itself, or leave out the metric"
+                "attributions: pass the explainer itself, or leave out the metric"
             )
         if "predict" in needs and subject.predict is None:
             raise ValueError(
-                f"the metric {name!r} needs the model, which {subject.name!r} does not have: give "
+                f"the metric {name!r} needs the model, which {subject.name!r} does not have: pass "
                 "predict, a function of the inputs"
             )
         if "variables" in needs and "predict" in needs and not subject.own:
@@ -107,11 +107,11 @@ def check_needs(subject: Subject, metrics: Mapping[str, Metric], spec: Spec) -> 
         if segments is not None and SEGMENTS not in spec.extra and len(segments) > 1:
             raise ValueError(
                 f"the metric {name!r} has a segmentation for each of {len(segments)} samples, but samples "
-                f'are scored in batches: give data as a dictionary with "{SEGMENTS}": its segmentation'
+                f'are scored in batches: pass data as a dictionary with "{SEGMENTS}": its segmentation'
             )
         if "variables" in needs and not subject.varies:
             raise ValueError(
-                f"the metric {name!r} changes the model's parameters: give an explainer of (variables, "
+                f"the metric {name!r} changes the model's parameters: pass an explainer of (variables, "
                 "inputs) with argnums=1, and args=(variables,)"
             )
 
@@ -126,11 +126,11 @@ def check_key(subjects: Sequence[Subject], metrics: Mapping[str, Metric], key: A
     drawing += [f"the explainer {s.name!r}" for s in subjects if s.draws]
     if key is None:
         if drawing:
-            raise TypeError(f"{drawing[0]} draws random numbers: give key=jax.random.key(0)")
+            raise TypeError(f"{drawing[0]} draws random numbers: pass key=jax.random.key(0)")
         return
     dtype = getattr(key, "dtype", np.dtype(object))
     if not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.ndim:
-        raise TypeError(f"key must be one key, such as jax.random.key(0), got {key!r}")
+        raise TypeError(f"key must be one random key such as jax.random.key(0), got {key!r}")
 
 
 def goal_of(target: Any, spec: Spec, outputs: Any, subject: Subject) -> Goal:
@@ -148,23 +148,27 @@ def goal_of(target: Any, spec: Spec, outputs: Any, subject: Subject) -> Goal:
     single = outputs is not None and (len(outputs) == 1 or outputs[-1] == 1)
     classes = None if outputs is None or single else outputs[-1]
     if isinstance(target, Given) and target.make is not None:
-        raise TypeError("target must be a class for each sample: leave out Given(make=...)")
+        raise TypeError(
+            "target must be a class for each sample, got Given(make=...): leave out make"
+        )
     if target is None or isinstance(target, Given):
         if spec.target is not None:
             leaf = spec.target
             if getattr(leaf, "shape", None) != () or not jnp.issubdtype(leaf.dtype, jnp.integer):
-                raise ValueError(f"targets of data must be one class for each sample, got {leaf}")
+                raise ValueError(
+                    f"the targets of data must be integers, one class for each sample, got {leaf}"
+                )
             return Goal("given")
         if isinstance(target, Given) or classes is not None:
             raise ValueError(
-                f"data has no targets, but the model of {subject.name!r} has {classes} classes: give "
+                f"data has no targets, but the model of {subject.name!r} has {classes} classes: pass "
                 "(inputs, targets), or target=jaxlrp.targets.predicted, or one class"
             )
         return Goal("none")
     if isinstance(target, targets.Predicted):
         if subject.predict is None:
             raise ValueError(
-                f"target=predicted needs the model, which {subject.name!r} does not have: give predict, "
+                f"target=predicted needs the model, which {subject.name!r} does not have: pass predict, "
                 "a function of the inputs"
             )
         return Goal("none") if single else Goal("predicted")
@@ -196,7 +200,7 @@ def outputs_of(subject: Subject, spec: Spec, args: tuple) -> tuple[int, ...] | N
     if shape is None or len(shape) not in (1, 2) or shape[0] != 2:
         raise ValueError(
             f"{what} must return (n, classes) or (n,), got {jax.tree.map(jnp.shape, found)} for n = 2: "
-            "give predict, a function of the inputs that does"
+            "pass predict, a function of the inputs that does"
         )
     return shape
 
@@ -231,7 +235,7 @@ def check_metrics(scorer: Scorer, spec: Spec, args: tuple, own: Mapping[str, np.
             wrong = {k: v.shape for k, v in found.items() if v.shape[:1] != (2,)}
             if wrong:
                 raise ValueError(
-                    f"the metric {name!r} must give one number for each of 2 samples, got {wrong}"
+                    f"the metric {name!r} must return one number for each of 2 samples, got {wrong}"
                 )
 
 

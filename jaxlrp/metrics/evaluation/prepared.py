@@ -96,7 +96,7 @@ def prepare(
     if compared and isinstance(source, Stream) and iter(source.items) is source.items:
         raise ValueError(
             f"the metric {compared[0]!r} needs all samples at once, but data is an iterator, which can be "
-            "read only once: give arrays or a list"
+            "read only once: pass arrays or a list"
         )
     spec, source = reading.usual(source, preprocess, limit)
     mesh, axes, compute = _devices(compute)

@@ -45,14 +45,15 @@ class Arranger:
             largest = int(np.max(found[SEGMENTS]))
             if largest >= self.segments:
                 raise ValueError(
-                    f"segment {largest} is out of range: metrics have Segments with "
+                    f"segment {largest} is out of range: a metric has Segments with "
                     f"number={self.segments}"
                 )
         found["context"] = extra
         if self.targets:
             if self.classes is not None and not 0 <= int(sample.target) < self.classes:
                 raise ValueError(
-                    f"target {int(sample.target)} is out of range: 0 to {self.classes - 1}"
+                    f"target {int(sample.target)} is out of range: the model has {self.classes} classes, "
+                    f"0 to {self.classes - 1}"
                 )
             found["label"] = sample.target
         if self.given:

@@ -18,6 +18,7 @@ from jaxlrp.dataset.relevance import Relevance, open_relevance
 from jaxlrp.dataset.source import Id, is_array
 from jaxlrp.explanation.base import BaseExplainer, find_explainer
 from jaxlrp.explanation.result import Explanation
+from jaxlrp.metrics import given
 from jaxlrp.network.model import Model
 
 Predict = Callable[..., Any]
@@ -69,9 +70,9 @@ def subjects(
             f"explainers must be a dictionary from names to explainers, got {type(explainers).__name__}"
         )
     if not explainers:
-        raise ValueError("explainers is empty: give at least one")
-    if predict is not None and not callable(predict):
-        raise TypeError(f"predict must be a function of the inputs, got {type(predict).__name__}")
+        raise ValueError("explainers is empty: pass at least one")
+    if predict is not None:
+        given.check_predict(predict)
     found = [_subject(name, value, args) for name, value in explainers.items()]
     if predict is not None:
 
@@ -127,7 +128,8 @@ def _explainer(
     position = held.argnums - bound
     if not 0 <= position <= len(args):
         raise TypeError(
-            f"explainers[{name!r}] has argnums={held.argnums}, so args must hold the {position} arguments "
+            f"explainers[{name!r}] has argnums={held.argnums}, so args must contain the {position} "
+            "arguments "
             f"before the explained one, such as args=(variables,); got {len(args)}"
         )
     partials = _bound(value)
@@ -198,7 +200,7 @@ def _stored(name: str, opened: Relevance) -> Subject:
     """Attributions of a store, by the id of a sample."""
     if "relevance" not in opened or {TARGET, CONDITION} & set(opened.dims):
         raise ValueError(
-            f"explainers[{name!r}]: the store {str(opened.path)!r} must hold one relevance for each "
+            f"explainers[{name!r}]: the store {str(opened.path)!r} must contain one relevance for each "
             f"sample, got {list(opened)} with axes {opened.dims if 'relevance' in opened else ()}"
         )
     rows = {found: row for row, found in enumerate(opened.ids)}

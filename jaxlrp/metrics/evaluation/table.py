@@ -223,5 +223,6 @@ def pandas() -> Any:
         return importlib.import_module("pandas")
     except ImportError as error:
         raise ImportError(
-            "pandas is not installed: pip install pandas, or print the table"
+            "a table as a DataFrame requires pandas, which could not be imported; install it with: "
+            "pip install pandas"
         ) from error

@@ -159,7 +159,7 @@ class FaithfulnessCorrelation(CorrelationMetric):
         if self.size is not None:
             check_count("size", self.size)
         if check_count("runs", self.runs) < 2:
-            raise ValueError(f"runs must be an integer >= 2, to correlate, got {self.runs}")
+            raise ValueError(f"runs must be an integer >= 2 for a correlation, got {self.runs}")
 
     @property
     def random(self) -> bool:

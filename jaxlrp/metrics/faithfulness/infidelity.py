@@ -77,7 +77,7 @@ class Infidelity(ScoreMetric):
         dtype = arguments.inputs.dtype
         if self.kind == "sensitivity" and not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"the change of inputs must be a number, but inputs are {dtype}: for ids of tokens give "
+                f"the change of inputs must be a number, but inputs are {dtype}: for ids of tokens pass "
                 'relevance, and Infidelity(kind="relevance")'
             )
         shape, whole = arguments.attributions.shape, arguments.inputs.shape

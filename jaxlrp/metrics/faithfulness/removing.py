@@ -58,12 +58,15 @@ class RemovalMetric(FaithfulnessMetric):
     def __post_init__(self) -> None:
         if not isinstance(self.features, Features):
             raise TypeError(
-                f"features must be one of jaxlrp.metrics.features, got {type(self.features).__name__}"
+                "features must be a value of jaxlrp.metrics.features, such as features.Blocks((0, "
+                "1), (4, 4)), "
+                f"got {self.features!r}"
             )
         if not isinstance(self.removal, Removal):
             raise TypeError(
-                f"removal must be one of jaxlrp.metrics.removal, got {type(self.removal).__name__}; "
-                "for a number write removal.Constant(number)"
+                f"removal must be a value of jaxlrp.metrics.removal, got {self.removal!r}; for a "
+                "number write "
+                "removal.Constant(number)"
             )
         check_count("draws", self.draws)
         check_count("batch_size", self.batch_size)

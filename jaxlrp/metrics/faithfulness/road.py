@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp._checks import check_one_of, is_number
+from jaxlrp._checks import check_one_of, check_sequence, is_number
 from jaxlrp.metrics import given
 from jaxlrp.metrics.faithfulness.removing import RemovalMetric, keep_last
 from jaxlrp.metrics.features import Blocks, Features
@@ -87,10 +87,11 @@ class ROAD(RemovalMetric):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_one_of("order", self.order, ("morf", "lerf", "between"))
+        check_sequence("percentages", self.percentages, "(10, 50, 90)")
         percentages = tuple(self.percentages)
         if not percentages or any(is_number(p) and not 0 <= p <= 100 for p in percentages):
             raise ValueError(
-                f"percentages must be numbers from 0 to 100, at least one, got {percentages}"
+                f"percentages must be one or more numbers in [0, 100], got {percentages}"
             )
         object.__setattr__(self, "percentages", percentages)
 

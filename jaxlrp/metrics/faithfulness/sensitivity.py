@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import check_count, check_sequence
 from jaxlrp.metrics.faithfulness.correlation import Pairs, changing
 from jaxlrp.metrics.faithfulness.removing import ScoreMetric
 from jaxlrp.metrics.faithfulness.sets import random_sets, removed_sum
@@ -83,11 +83,12 @@ class SensitivityN(ScoreMetric):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sizes is not None:
+            check_sequence("sizes", self.sizes, "(1, 10, 100)")
             if not tuple(self.sizes):
-                raise ValueError("sizes must name at least one size of a set, got ()")
+                raise ValueError("sizes must have at least one size of a set, got ()")
             object.__setattr__(self, "sizes", tuple(check_count("sizes", s) for s in self.sizes))
         if check_count("runs", self.runs) < 2:
-            raise ValueError(f"runs must be an integer >= 2, to correlate, got {self.runs}")
+            raise ValueError(f"runs must be an integer >= 2 for a correlation, got {self.runs}")
 
     @property
     def higher_is_better(self) -> bool:

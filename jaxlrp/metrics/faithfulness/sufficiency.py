@@ -53,7 +53,7 @@ class Sufficiency(FaithfulnessMetric):
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold must be from 0 to 1, got {self.threshold!r}")
+            raise ValueError(f"threshold must be in [0, 1], got {self.threshold!r}")
         check_count("batch_size", self.batch_size)
 
     @property
@@ -64,7 +64,7 @@ class Sufficiency(FaithfulnessMetric):
         super()._check(arguments, shapes)
         if len(arguments.inputs) < 2:
             raise ValueError(
-                "Sufficiency compares samples: give the whole set in one call, got one sample"
+                "Sufficiency compares samples: pass the whole set in one call, got one sample"
             )
 
     def _compute(self, case: Case) -> Array:

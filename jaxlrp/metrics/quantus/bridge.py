@@ -162,7 +162,7 @@ def _interface() -> type:
         ) -> np.ndarray:
             if layer_indices:
                 raise ValueError(
-                    "name hidden layers by layer_names: layers of a JAX model have no indices"
+                    "pass layer_names, not indices: layers of a JAX model have no indices"
                 )
             return self.model.representations(x, layer_names)
 

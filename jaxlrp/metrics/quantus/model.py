@@ -124,7 +124,7 @@ def quantus_model(
     if not callable(fun):
         raise TypeError(
             f"fun must be a function of (variables, inputs), got {type(fun).__name__}; for a Linen module "
-            "give module.apply"
+            "pass module.apply"
         )
     check_count("batch_size", batch_size)
     call = fun if variables is not None else lambda _, x: fun(x)

@@ -87,7 +87,7 @@ class EfficientMPRT(OfModels):
     def __post_init__(self) -> None:
         super().__post_init__()
         if check_count("bins", self.bins) < 2:
-            raise ValueError("bins must be >= 2, got 1")
+            raise ValueError("bins must be an integer >= 2, got 1")
 
     @property
     def higher_is_better(self) -> bool:

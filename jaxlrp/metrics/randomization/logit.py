@@ -14,7 +14,7 @@ from jaxlrp._checks import check_count
 from jaxlrp._compat import is_traced
 from jaxlrp.metrics import given
 from jaxlrp.metrics.metric import Explain, Explained, Metric, metric
-from jaxlrp.metrics.similarity import Similarity, Spearman
+from jaxlrp.metrics.similarity import Similarity, Spearman, check_similarity
 from jaxlrp.metrics.work import in_batches
 
 
@@ -55,7 +55,8 @@ class RandomLogit(Metric):
 
     def __post_init__(self) -> None:
         if check_count("classes", self.classes) < 2:
-            raise ValueError("classes must be >= 2, got 1: there is no other class")
+            raise ValueError("classes must be an integer >= 2, got 1: there is no other class")
+        check_similarity(self.similarity)
         check_count("batch_size", self.batch_size)
 
     @property
@@ -98,9 +99,9 @@ class RandomLogit(Metric):
         x = given.as_inputs(inputs)
         y = given.as_targets(targets, len(x))
         if y is None:
-            raise TypeError("targets must be one class for each sample, got None")
+            raise TypeError("targets is missing: pass one class for each sample")
         if not is_traced(y) and not np.all((np.asarray(y) >= 0) & (np.asarray(y) < self.classes)):
-            raise IndexError(f"targets must lie in 0 to {self.classes - 1}, got {np.asarray(y)}")
+            raise IndexError(f"targets must be in [0, {self.classes - 1}], got {np.asarray(y)}")
         keys = given.as_keys(key, len(x), self.name)
         case = Explained(explain, None, x, y, given.as_context(context, len(x)), keys)
         return self._run("score", type(self)._scored, case)

@@ -75,7 +75,9 @@ class OfModels(Metric):
             )
         x = given.as_inputs(inputs)
         if key is not None and getattr(key, "ndim", 0):
-            raise ValueError(f"key must be one key, for one model, got {key.shape}")
+            raise ValueError(
+                f"key must be one random key such as jax.random.key(0), got keys of shape {key.shape}"
+            )
         given.as_keys(key, 1, self.name)
         assert key is not None
         return Trained(

@@ -17,7 +17,7 @@ from jaxlrp.metrics import given
 from jaxlrp.metrics.metric import metric
 from jaxlrp.metrics.randomization.models import ExplainModel, OfModels, Trained, smoothed
 from jaxlrp.metrics.randomization.randomize import ORDERS, Order, randomize
-from jaxlrp.metrics.similarity import Similarity, Spearman
+from jaxlrp.metrics.similarity import Similarity, Spearman, check_similarity
 
 
 class Similarities(NamedTuple):
@@ -60,6 +60,7 @@ class _LayerByLayer(OfModels):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_similarity(self.similarity)
         check_one_of("order", self.order, ORDERS)
         check_one_of("reading", self.reading, ("classical", "corrected"))
         check_one_of("summary", self.summary, ("mean", "last"))
@@ -243,7 +244,9 @@ class SmoothMPRT(_LayerByLayer):
     ) -> Trained:
         case = super()._case(explain, variables, inputs, targets, context, key)
         if not jnp.issubdtype(case.inputs.dtype, jnp.floating):
-            raise TypeError(f"inputs must be floats to get noise, got {case.inputs.dtype}")
+            raise TypeError(
+                f"inputs must be floats, because noise is added to them, got {case.inputs.dtype}"
+            )
         return case
 
     def _maps(self, case: Trained, variables: Any, key: Array) -> Array:

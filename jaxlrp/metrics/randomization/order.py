@@ -157,7 +157,7 @@ def ordered(layers: Layers, variables: Any) -> tuple[str, ...]:
         if path not in owned:
             raise KeyError(f"variables have no layer {path!r}: {near(path, owned)}")
     if len(set(layers)) < len(layers) or not layers:
-        raise ValueError(f"layers must be different paths, at least one, got {tuple(layers)!r}")
+        raise ValueError(f"layers must be one or more different paths, got {tuple(layers)!r}")
     return tuple(layers)
 
 

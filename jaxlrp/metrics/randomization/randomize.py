@@ -113,7 +113,9 @@ def initialized(model: Init, key: Array, inputs: Any) -> Any:
 
 def _arguments(inputs: Any) -> tuple[Any, ...]:
     if inputs is None:
-        raise TypeError("inputs must be given to initialize a Linen module: one example, (1, ...)")
+        raise TypeError(
+            "inputs is missing: pass one example, (1, ...), to initialize a Linen module"
+        )
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 

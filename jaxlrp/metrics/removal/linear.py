@@ -59,7 +59,7 @@ class Linear(Removal):
     def __post_init__(self) -> None:
         axes = (self.axes,) if isinstance(self.axes, int) else tuple(self.axes)
         if not axes:
-            raise ValueError("axes must name at least one axis to interpolate along, got ()")
+            raise ValueError("axes must have at least one axis to interpolate along, got ()")
         object.__setattr__(self, "axes", axes)
         check_at_least("noise", self.noise, 0)
         if not self.tolerance > 0:

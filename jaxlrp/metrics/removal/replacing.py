@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp._checks import check_at_least, is_number
+from jaxlrp._checks import check_at_least, check_not_text, is_number
 from jaxlrp._compat import is_traced
 from jaxlrp.metrics.pooling import axes_of
 
@@ -54,8 +54,9 @@ class Replacement(Removal):
         values = self.values(inputs, keys)
         if not _is_float(inputs.dtype) and _is_float(values.dtype):
             raise TypeError(
-                f"removal.{type(self).__name__} gives {values.dtype}, which is no value of inputs that are "
-                f"{inputs.dtype}: for ids of tokens use removal.Constant(mask_id) or removal.Donors(data)"
+                f"removal.{type(self).__name__} returns {values.dtype}, but inputs are "
+                f"{inputs.dtype}: for ids of "
+                "tokens use removal.Constant(mask_id) or removal.Donors(data)"
             )
         return jnp.where(keep, inputs, values.astype(inputs.dtype))
 
@@ -80,6 +81,7 @@ class Constant(Replacement):
     value: ArrayLike = 0.0
 
     def values(self, inputs: Array, keys: Array | None) -> Array:
+        check_not_text("value of removal.Constant", self.value)
         shape, example = jnp.shape(self.value), inputs.shape[1:]
         if not _broadcasts(shape, example):
             raise ValueError(
@@ -141,8 +143,10 @@ class Uniform(Replacement):
     high: float = 1.0
 
     def __post_init__(self) -> None:
+        check_not_text("low", self.low)
+        check_not_text("high", self.high)
         if is_number(self.low) and is_number(self.high) and not self.low < self.high:
-            raise ValueError(f"low must be below high, got low={self.low!r} and high={self.high!r}")
+            raise ValueError(f"low must be < high, got low={self.low!r} and high={self.high!r}")
 
     @property
     def random(self) -> bool:
@@ -190,8 +194,8 @@ class Blur(Replacement):
     axes: tuple[int, ...] = (0, 1)
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be > 0, got {self.sigma!r}")
+        if self.sigma is None or isinstance(self.sigma, str) or not self.sigma > 0:
+            raise ValueError(f"sigma must be a number > 0, got {self.sigma!r}")
 
     def values(self, inputs: Array, keys: Array | None) -> Array:
         found = inputs if _is_float(inputs.dtype) else inputs.astype(float)

@@ -93,10 +93,7 @@ class Consistency(Metric):
         Raises:
           TypeError, ValueError: naming the argument that is wrong.
         """
-        if not callable(predict):
-            raise TypeError(
-                f"predict must be a function of the inputs, got {type(predict).__name__}"
-            )
+        given.check_predict(predict)
         x = given.as_inputs(inputs)
         a = given.as_attributions(attributions, x)
         case = Case(predict, x, a, None, given.as_context(context, len(x)), None)

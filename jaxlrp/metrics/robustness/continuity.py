@@ -67,7 +67,7 @@ class Continuity(RobustnessMetric):
             )
             if not self.shifts or not whole or 0 in self.shifts:
                 raise ValueError(
-                    f"shifts must be integers other than 0, at least one, got {self.shifts!r}"
+                    f"shifts must be one or more integers other than 0, got {self.shifts!r}"
                 )
 
     @property

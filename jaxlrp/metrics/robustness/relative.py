@@ -128,8 +128,8 @@ class RelativeRepresentationStability(RelativeStability):
         super().__post_init__()
         if self.representation is None:
             raise TypeError(
-                "RelativeRepresentationStability needs representation, a function from inputs to hidden "
-                "values"
+                "representation is missing: pass a function from inputs to hidden values to "
+                "RelativeRepresentationStability"
             )
 
     def _of(self, ratios: Ratios) -> Array:
