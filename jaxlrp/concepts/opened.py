@@ -198,7 +198,7 @@ class StoredScores(Mapping[str, LazyScores]):
         return state
 
     def blocks(self, name: str, *scores: str) -> Iterator[tuple[np.ndarray, ...]]:
-        """Scores in blocks of at most 4 MiB, or of one chunk of the store, in the order in which samples lie on disk.
+        """Scores in blocks of at most 4 MiB, or of one chunk, in the order in which samples lie on disk.
 
         Args:
           name: of the family of concepts.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +38,8 @@ def axes_of(
     """
     if channels is None:
         return ()
-    given = (channels,) if isinstance(channels, str) or not np.ndim(channels) else tuple(channels)
+    one = isinstance(channels, str) or not np.ndim(channels)
+    given: tuple[Any, ...] = (channels,) if one else tuple(cast("Sequence[int]", channels))
     for axis in given:
         if not isinstance(axis, int | np.integer) or not 1 - ndim <= axis < ndim - 1:
             raise ValueError(
