@@ -77,12 +77,10 @@ _PROMOTES = frozenset(
         "test_virelay_viewer.py",
         "eight_devices.py",
         "explicit_axes.py",
-        "test_linear_layers.py",
         "test_lxt.py",
         "test_networks.py",
         "test_product.py",
         "test_shard_map.py",
-        "test_structure.py",
         "test_zennit.py",
         "test_zoo.py",
     ]
