@@ -75,13 +75,7 @@ _PROMOTES = frozenset(
         "test_virelay_browser.py",
         "test_virelay_render.py",
         "test_virelay_viewer.py",
-        "eight_devices.py",
-        "explicit_axes.py",
-        "test_lxt.py",
-        "test_networks.py",
         "test_product.py",
-        "test_shard_map.py",
-        "test_zennit.py",
         "test_zoo.py",
     ]
 )
@@ -110,4 +104,3 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
 # The scripts that made the goldens need PyTorch and Zennit, which the tests do not.
 collect_ignore_glob = ["parity/make_*.py"]
 if "device_count=8" not in os.environ["XLA_FLAGS"]:  # test_shard_map.py runs it where there are
-    collect_ignore_glob += ["eight_devices.py", "explicit_axes.py"]
