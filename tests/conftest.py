@@ -45,7 +45,7 @@ def x64() -> Iterator[None]:
         yield
 
 
-# Files that promote: the wings and what runs users' models, then those of the core still to be converted.
+# Files that promote: the wings and what runs users' models.
 _PROMOTES = frozenset(
     [
         "test_admet.py",
@@ -75,8 +75,6 @@ _PROMOTES = frozenset(
         "test_virelay_browser.py",
         "test_virelay_render.py",
         "test_virelay_viewer.py",
-        "test_product.py",
-        "test_zoo.py",
     ]
 )
 

@@ -1113,10 +1113,12 @@ def test_bfloat16_model(composite: Any) -> None:
 def test_a_layer_wider_than_its_input_explains_in_strict_promotion(preset: str) -> None:
     """A user may forbid implicit promotion: rules cast explicitly."""
     table, ids, x = normal(7, 4).astype(jnp.float32), jnp.array([3, 0, 6]), normal(2, 4)
+    w = lax.complex(normal(4, 3, seed=1), normal(4, 3, seed=2))
     for fun, arg in (
         (lambda i: table[i], ids),
         (lambda x: jnp.tanh(x.astype(float)), x.astype(jnp.float32)),
         (lambda x: x.astype(float) + jnp.tanh(x.astype(float)), x.astype(jnp.float32)),
+        (lambda x: (jax.nn.relu(x).astype(complex) @ w).real, x),
     ):
         found = {}
         for promotion in ("standard", "strict"):
