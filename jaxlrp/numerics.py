@@ -51,8 +51,12 @@ def finite_where_asked(factor: Array, g: Array) -> Array:
 
 
 def to_gradient_form(a: Array, relevance: Array) -> Array:
-    """The cotangent `g = R / s(a)` that carries a relevance R."""
-    return relevance / off_zero(a)
+    """The cotangent `g = R / s(a)` that carries a relevance R, in the wider of the two dtypes."""
+    denominator = off_zero(a)
+    if denominator.dtype != relevance.dtype:  # explicitly: users may forbid implicit promotion
+        dtype = wide(denominator.dtype, relevance.dtype)
+        relevance, denominator = relevance.astype(dtype), denominator.astype(dtype)
+    return relevance / denominator
 
 
 def summed_to(x: Array, values: Array) -> Array:

@@ -54,7 +54,7 @@ def x64() -> Iterator[None]:
         yield
 
 
-# Files that promote: the wings and what runs users' models, then those of the core still to be converted.
+# Files that promote: the wings and what runs users' models.
 _PROMOTES = frozenset(
     [
         "test_admet.py",
@@ -84,23 +84,6 @@ _PROMOTES = frozenset(
         "test_virelay_browser.py",
         "test_virelay_render.py",
         "test_virelay_viewer.py",
-        "eight_devices.py",
-        "explicit_axes.py",
-        "test_linear_layers.py",
-        "test_lxt.py",
-        "test_networks.py",
-        "test_primitives.py",
-        "test_product.py",
-        "test_random_programs.py",
-        "test_record.py",
-        "test_recurrent.py",
-        "test_second_order.py",
-        "test_shard_map.py",
-        "test_spellings.py",
-        "test_structure.py",
-        "test_zeros.py",
-        "test_zennit.py",
-        "test_zoo.py",
     ]
 )
 

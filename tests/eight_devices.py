@@ -147,10 +147,10 @@ def test_what_is_recorded_has_the_mesh_before_its_own_axes(check: bool) -> None:
 
 
 def test_a_condition_inside() -> None:
-    mask = jnp.arange(8) % 3 == 0
-    expected = explained(network, argnums=1)(PARAMS, X, target=1, condition={"hidden": mask * 1.0})
+    mask = (jnp.arange(8) % 3 == 0).astype(float)
+    expected = explained(network, argnums=1)(PARAMS, X, target=1, condition={"hidden": mask})
     explain = explained(over_mesh(tensor_parallel), argnums=1)
-    inside = (mask * 1.0).reshape(2, 1, 4)  # (model, example, unit)
+    inside = mask.reshape(2, 1, 4)  # (model, example, unit)
     found = explain(PARAMS, X, target=1, condition={"hidden": inside})
     close(found.relevance, expected.relevance)
 

@@ -146,10 +146,10 @@ def test_the_ledger(case: str) -> None:
 )
 def test_a_condition_and_a_start(case: str, path: str, units: int) -> None:
     def run(fun: Callable, p: dict, x: jax.Array) -> list:
-        mask = jnp.arange(units) % 3 == 0
-        held = lrp.explain(fun, argnums=1)(p, x, target=1, condition={path: mask * 1.0})
+        mask = (jnp.arange(units) % 3 == 0).astype(float)
+        held = lrp.explain(fun, argnums=1)(p, x, target=1, condition={path: mask})
         begun = lrp.explain(fun, argnums=1, start=path)
-        targets = (1, lambda z: z * mask, lrp.targets.predicted)
+        targets = (1, lambda z: z * mask.astype(z.dtype), lrp.targets.predicted)
         return [held.relevance, *(begun(p, x, target=target).relevance for target in targets)]
 
     compare(case, run)

@@ -20,6 +20,7 @@ import jaxlrp as lrp
 from jaxlrp import composites as C
 
 import oracle
+from numeric import promoting
 
 RTOL = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 2e-2}
 
@@ -509,6 +510,7 @@ class Block(nn.Module):
     """A convolution and a BatchNorm."""
 
     @nn.compact
+    @promoting  # BatchNorm initializes its statistics in float32
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.Conv(4, (2, 2), param_dtype=float)(x)
         return nn.BatchNorm(use_running_average=True, param_dtype=float)(x)
@@ -529,8 +531,8 @@ def test_flax_batch_norm() -> None:
 def test_linen_weight_norm() -> None:
     layer = nn.WeightNorm(nn.Dense(4, param_dtype=float, bias_init=nn.initializers.normal(1.0)))
     x = normal(2, 3)
-    variables = layer.init(jax.random.key(0), x)
-    check(lambda x: layer.apply(variables, x), x, "dense")
+    variables = promoting(layer.init)(jax.random.key(0), x)  # its scale is in float32
+    check(promoting(lambda x: layer.apply(variables, x)), x, "dense")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

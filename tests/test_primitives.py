@@ -83,7 +83,7 @@ LINEAR: dict[str, Callable[[jax.Array], jax.Array]] = {
         .at[jnp.array([0, 2])]
         .multiply(x[:2], unique_indices=True)[jnp.array([0, 2])]
     ),
-    "fft": lambda x: jnp.fft.irfft(jnp.fft.rfft(x) * jnp.array([1.0, 2.0, 0.5])),
+    "fft": lambda x: jnp.fft.irfft(jnp.fft.rfft(x) * jnp.array([1.0, 2.0, 0.5], complex)),
     "complex": lambda x: jnp.imag(jnp.conj(lax.complex(x, 2 * x)) * (3 + 1j)),
     "reduce_precision": lambda x: lax.reduce_precision(x, 11, 52),
     "optimization_barrier": lambda x: lax.optimization_barrier(x) * 2,
@@ -109,10 +109,14 @@ LINEAR: dict[str, Callable[[jax.Array], jax.Array]] = {
     "sort_two_operands": lambda x: lax.sort((x, x * jnp.arange(1.0, 5)), num_keys=1)[1],
     "sort_by_other_keys": lambda x: lax.sort((jnp.array([2, 0, 3, 1]), x), num_keys=1)[1],
     "argsort": lambda x: x[jnp.argsort(x)],
-    "argmax": lambda x: lax.dynamic_slice(x, (jnp.argmax(x),), (1,)) * jnp.argmin(x),
+    "argmax": lambda x: (
+        lax.dynamic_slice(x, (jnp.argmax(x),), (1,)) * jnp.argmin(x).astype(x.dtype)
+    ),
     "dynamic_index": lambda x: lax.dynamic_index_in_dim(x, jnp.argmax(x) - 1, keepdims=False) * x,
-    "bits": lambda x: x * (lax.population_count(jnp.argmax(x)) + lax.clz(jnp.argmin(x))),
-    "reduce_and": lambda x: x * (jnp.all(x > -9) + jnp.any(x > 0)),
+    "bits": lambda x: (
+        x * (lax.population_count(jnp.argmax(x)) + lax.clz(jnp.argmin(x))).astype(x.dtype)
+    ),
+    "reduce_and": lambda x: x * (jnp.all(x > -9) + jnp.any(x > 0)).astype(x.dtype),
     "jit_in_jit": lambda x: jax.jit(lambda x: jax.jit(jnp.flip)(x) @ M)(x),
 }
 # the value of one element of x, chosen by x, times another is no linear function
@@ -165,7 +169,10 @@ ELEMENTWISE: dict[str, Callable[[jax.Array], jax.Array]] = {
     "igamma_grad_a": lambda x: lax.igamma_grad_a(x, x), "polygamma": lambda x: lax.polygamma(1.0, x),
     "betainc": lambda x: lax.betainc(x, x, 0.3),
     "is_finite": lambda x: jnp.where(jnp.isfinite(x), x, 0) * x,
-    "comparisons": lambda x: x * ((x > 0) & ~(x < -1) | (x >= 2) ^ (x <= 3)) * ((x == x) | (x != x)),
+    "comparisons": lambda x: (
+        x * ((x > 0) & ~(x < -1) | (x >= 2) ^ (x <= 3)).astype(x.dtype)
+        * ((x == x) | (x != x)).astype(x.dtype)
+    ),
 }  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from random_programs.floats import passed
 from random_programs.integers import embedded
 from random_programs.program import Float, Program, each
 
+from numeric import promoting
+
 SETTINGS = hypothesis.settings(
     max_examples=100,
     derandomize=True,
@@ -93,7 +95,8 @@ def test_a_written_case_is_a_script(capsys: pytest.CaptureFixture[str]) -> None:
     with jax.enable_x64(True):
         case = next(c for c in (write(Thrown(seed), seed) for seed in range(99)) if c and c.depends)
         # the precision is set for this test alone, not for all that come after it
-        exec(case.text().replace('jax.config.update("jax_enable_x64", True)', ""), {})
+        text = case.text().replace('jax.config.update("jax_enable_x64", True)', "")
+        promoting(exec)(text, {})
         printed = capsys.readouterr().out
         assert check(case).kind == "passed"
     numbers = [float(n) for n in re.findall(r"-?\d+\.\d+(?:e-?\d+)?|-?\d+\.", printed)]

@@ -11,6 +11,8 @@ import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.plot import panel
 
+from numeric import promoting
+
 HEADS, SIZE, LENGTH, WIDTH, LAYERS = 2, 3, 4, 6, 2
 IDS = np.array([[1, 4, 2, 4], [3, 3, 0, 5]])
 EXACT = composites.by_kind("dense", lrp.LRP0())  # every relevance is value times gradient
@@ -56,6 +58,7 @@ class NnxBlock(nnx.Module):
             HEADS, WIDTH, HEADS * SIZE, out_features=WIDTH, decode=False, rngs=rngs
         )
 
+    @promoting  # NNX computes attention weights in float32
     def __call__(self, x):
         return x + self.attention(x)
 

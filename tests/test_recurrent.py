@@ -38,8 +38,8 @@ def random(tree: Any, seed: int = 0) -> Any:
 
 def of_step(z: jax.Array) -> jax.Array:
     """One unit at one step, of the output (B, T, ..., H)."""
-    at = jnp.arange(z.shape[1]) == STEP
-    return z * at.reshape(1, -1, *[1] * (z.ndim - 2)) * (jnp.arange(z.shape[-1]) == UNIT)
+    step = jnp.arange(z.shape[1]).reshape(1, -1, *[1] * (z.ndim - 2)) == STEP
+    return jnp.where(step & (jnp.arange(z.shape[-1]) == UNIT), z, 0)
 
 
 # Cells: Linen and NNX, by `RNN` and by a loop that is written out.
@@ -339,7 +339,7 @@ def test_padding_has_no_relevance(name):
 
     lengths = jnp.array([3, T])
     real = jnp.arange(T) < lengths[:, None]
-    found = explained(fun, x, lambda z: z * real[..., None], seq_lengths=lengths)
+    found = explained(fun, x, lambda z: jnp.where(real[..., None], z, 0), seq_lengths=lengths)
     alone = explained(fun, x[:1, :3])
     assert (found.relevance[0, 3:] == 0).all()
     close(found.relevance[0, :3], alone.relevance[0])
@@ -356,7 +356,7 @@ def test_relevance_of_steps_adds_up():
     @jax.jit
     def of(t):
         at = (jnp.arange(T) == t)[None, :, None]
-        return explain(variables, x, target=lambda z: z * at).relevance
+        return explain(variables, x, target=lambda z: jnp.where(at, z, 0)).relevance
 
     steps = jax.vmap(of)(jnp.arange(T))
     close(steps.sum(0), jax.jit(lambda: explain(variables, x, target=lambda z: z))().relevance)

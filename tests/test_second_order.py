@@ -331,7 +331,9 @@ def test_gradient_of_an_explanation(name: str) -> None:
             at["parameters"], at["x"], target=at["relevance"], condition=condition
         )
         found = [result.relevance, *(r.relevance for r in result.records.values())]
-        return sum(jnp.sin(f + jnp.arange(f.size).reshape(f.shape)).sum() for f in found)
+        return sum(
+            jnp.sin(f + jnp.arange(f.size, dtype=f.dtype).reshape(f.shape)).sum() for f in found
+        )
 
     rng = np.random.default_rng(32)
     along = {

@@ -21,7 +21,7 @@ from jaxlrp.network.layers import Layer
 from jaxlrp.network.model import model_of
 from jaxlrp.network.trace import trace
 
-from numeric import close
+from numeric import close, promoting
 
 EXACT = C.composite(
     C.by_kind(("dense", "conv", "scale", "shift", "sum", "pool"), lrp.LRP0()), name="exact"
@@ -61,10 +61,12 @@ def linear_relevance(fun: Callable, x: jax.Array, r: jax.Array) -> np.ndarray:
 SLOPE = jnp.array([0.1, 0.2, -0.3, 0.4], jnp.float32)
 
 
+@promoting  # NumPy's numbers are in float64
 def gelu_tanh(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1 + jnp.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+@promoting  # NumPy's numbers are in float64
 def gelu_erf(x: jax.Array) -> jax.Array:
     return x / 2 * (1 + lax.erf(x / np.sqrt(2)))
 
@@ -91,7 +93,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu_max_left": lambda x: jnp.maximum(0.0, x),
     "relu_where": lambda x: jnp.where(x > 0, x, 0),
     "relu_where_less": lambda x: jnp.where(x <= 0, jnp.zeros_like(x), x),
-    "relu_product": lambda x: x * (x > 0),
+    "relu_product": promoting(lambda x: x * (x > 0)),  # float times bool is the point
     "relu_abs": lambda x: (x + jnp.abs(x)) / 2,
     "relu_clip": lambda x: jnp.clip(x, 0),
     "relu_custom_jvp": own_relu,
@@ -378,6 +380,7 @@ def folded_layer_norm(x: jax.Array, gamma: Any = 1.0, beta: Any = 0.0, eps: Any 
 
 
 def linen_layer_norm(fast: bool) -> Callable:
+    @promoting  # Flax computes in the dtype of input and parameters together
     def f(x: jax.Array, gamma: Any = 1.0, beta: Any = 0.0, eps: Any = 0.0) -> jax.Array:
         n = x.shape[-1]
         params = {"scale": jnp.broadcast_to(gamma, (n,)), "bias": jnp.broadcast_to(beta, (n,))}
@@ -387,6 +390,7 @@ def linen_layer_norm(fast: bool) -> Callable:
     return f
 
 
+@promoting  # parameters in float32
 def nnx_layer_norm(x: jax.Array, gamma: Any = 1.0, beta: Any = 0.0, eps: Any = 0.0) -> jax.Array:
     norm = nnx.LayerNorm(x.shape[-1], epsilon=eps, rngs=nnx.Rngs(0))
     norm.scale[...] = jnp.broadcast_to(jnp.asarray(gamma, norm.scale.dtype), x.shape[-1:])
@@ -451,6 +455,7 @@ def test_layer_norm_of_a_batch(name: str) -> None:
     gamma, beta = normal(6, seed=2), normal(6, seed=3)
     gamma, beta = gamma.astype(jnp.float32), beta.astype(jnp.float32)
 
+    @promoting  # parameters in float32
     def f(x: jax.Array) -> jax.Array:
         return LAYER_NORMS[name](x, gamma, beta, 1e-3)
 
@@ -460,9 +465,12 @@ def test_layer_norm_of_a_batch(name: str) -> None:
 
 RMS_NORMS = {
     "mean": lambda x: x * lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-6),
-    "scaled": lambda x: (x / jnp.sqrt(jnp.mean(jnp.square(x), -1, keepdims=True))) * SLOPE,
-    "linen": lambda x: nn.RMSNorm().apply({"params": {"scale": SLOPE}}, x),
-    "nnx": lambda x: nnx.RMSNorm(4, rngs=nnx.Rngs(0))(x),
+    "scaled": lambda x: (
+        (x / jnp.sqrt(jnp.mean(jnp.square(x), -1, keepdims=True))) * SLOPE.astype(x.dtype)
+    ),
+    # parameters in float32
+    "linen": promoting(lambda x: nn.RMSNorm().apply({"params": {"scale": SLOPE}}, x)),
+    "nnx": promoting(lambda x: nnx.RMSNorm(4, rngs=nnx.Rngs(0))(x)),
     "einsum": lambda x: x * lax.rsqrt(jnp.einsum("...i,...i->...", x, x) / 4)[..., None],
     "power": lambda x: x * (jnp.mean(x**2, -1, keepdims=True) + 1e-6) ** -0.5,
     "l2": lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True),
@@ -488,10 +496,12 @@ def test_group_norm(library: str) -> None:
     if library == "linen":
         params = {"params": {"scale": SLOPE, "bias": beta}}
 
+        @promoting  # parameters in float32
         def f(x: jax.Array) -> jax.Array:
             return nn.GroupNorm(2, epsilon=1e-3).apply(params, x)
     else:
 
+        @promoting  # parameters in float32
         def f(x: jax.Array) -> jax.Array:
             norm = nnx.GroupNorm(4, 2, epsilon=1e-3, rngs=nnx.Rngs(0))
             norm.scale[...], norm.bias[...] = SLOPE, beta
@@ -671,8 +681,9 @@ def test_max_over_axes() -> None:
 ROLL = {
     "mean": lambda x: x.mean(axis=(1, 2)),
     "sum": lambda x: x.sum(axis=-1),
-    "avg_pool": lambda x: nn.avg_pool(x, (2, 2), (2, 2)),
-    "avg_pool_overlapping": lambda x: nn.avg_pool(x, (3, 3), (1, 1), "SAME"),
+    # Flax divides by a NumPy integer
+    "avg_pool": promoting(lambda x: nn.avg_pool(x, (2, 2), (2, 2))),
+    "avg_pool_overlapping": promoting(lambda x: nn.avg_pool(x, (3, 3), (1, 1), "SAME")),
     "avg_pool_uncounted": lambda x: nn.avg_pool(x, (3, 3), (2, 2), "SAME", count_include_pad=False),
     "pad": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0))),
     "pad_reflect": lambda x: jnp.pad(x, ((0, 0), (2, 2), (1, 1), (0, 0)), mode="reflect"),
@@ -698,7 +709,9 @@ ROLL = {
     "pixel_shuffle": lambda x: x[..., :1].reshape(2, 2, 2, 2, 2, 1).transpose(0, 1, 3, 2, 4, 5),
     "scatter": lambda x: jnp.zeros((2, 6, 4, 3), x.dtype).at[:, jnp.array([0, 5, 1, 2])].set(x),
     "scatter_add": lambda x: jnp.zeros((2, 2, 4, 3), x.dtype).at[:, jnp.array([0, 1, 1, 0])].add(x),
-    "fft": lambda x: jnp.fft.irfft(jnp.fft.rfft(x, axis=1) * jnp.arange(3)[:, None, None], axis=1),
+    "fft": lambda x: jnp.fft.irfft(
+        jnp.fft.rfft(x, axis=1) * jnp.arange(3, dtype=complex)[:, None, None], axis=1
+    ),
     "ordered": lambda x: jnp.sort(x, axis=1),
 }
 
@@ -769,7 +782,7 @@ def test_embedding() -> None:
         expected = (h @ np.asarray(rest["kernel"], float)[:, 1]) / 4
         assert found.relevance.shape == tokens.shape
         close(found.relevance, expected, 1e-5)
-        assert np.abs(found.output[:, 1] - logit).max() < 1e-5
+        assert np.abs(np.asarray(found.output)[:, 1] - logit).max() < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -917,7 +930,7 @@ class Trained(nn.Module):
 
 
 def apply_trained(drop: bool, norm: bool) -> tuple[Callable, Any, jax.Array]:
-    x = normal(3, 4)
+    x = normal(3, 4).astype(jnp.float32)
     variables = Trained(False, False).init(jax.random.key(0), x)
 
     def apply(variables: Any, x: jax.Array) -> jax.Array:
@@ -1040,7 +1053,7 @@ class Root(nn.Module):
 
 
 def test_unknown_operation_names_the_module() -> None:
-    x = normal(4, 4)
+    x = normal(4, 4).astype(jnp.float32)
     variables = Unknown().init(jax.random.key(0), x)
     line = Root.__call__.__wrapped__.__code__.co_firstlineno + 2 if hasattr(
         Root.__call__, "__wrapped__"
@@ -1074,6 +1087,7 @@ class Mixed(nn.Module):
     dtype: Any
 
     @nn.compact
+    @promoting  # LayerNorm computes its statistics in float32
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.relu(nn.Conv(4, (3, 3), dtype=self.dtype, name="conv")(x))
         x = nn.LayerNorm(dtype=self.dtype, name="norm")(x).mean(axis=(1, 2))
@@ -1093,6 +1107,27 @@ def test_bfloat16_model(composite: Any) -> None:
     # three layers, each with values rounded to 8 bits
     scale = np.abs(expected.relevance).max()
     np.testing.assert_allclose(found.relevance, expected.relevance, atol=6e-2 * scale)
+
+
+@pytest.mark.parametrize("preset", ["default", "attnlrp", "excitation_backprop"])
+def test_a_layer_wider_than_its_input_explains_in_strict_promotion(preset: str) -> None:
+    """A user may forbid implicit promotion: rules cast explicitly."""
+    table, ids, x = normal(7, 4).astype(jnp.float32), jnp.array([3, 0, 6]), normal(2, 4)
+    w = lax.complex(normal(4, 3, seed=1), normal(4, 3, seed=2))
+    for fun, arg in (
+        (lambda i: table[i], ids),
+        (lambda x: jnp.tanh(x.astype(float)), x.astype(jnp.float32)),
+        (lambda x: x.astype(float) + jnp.tanh(x.astype(float)), x.astype(jnp.float32)),
+        (lambda x: (jax.nn.relu(x).astype(complex) @ w).real, x),
+    ):
+        found = {}
+        for promotion in ("standard", "strict"):
+            with jax.numpy_dtype_promotion(promotion):
+                found[promotion] = lrp.explain(fun, C.PRESETS[preset]())(arg, target=lambda z: z)
+        strict = found["strict"].relevance
+        np.testing.assert_array_equal(strict, found["standard"].relevance)
+        if arg is not ids:
+            assert strict.dtype == arg.dtype
 
 
 # Attributes
@@ -1163,14 +1198,14 @@ def test_attributes() -> None:
         (lambda x: jnp.maximum(jax.nn.relu(x), -1.0), True),
         (lambda x: jax.nn.relu(x).reshape(2, 2, 2).max(1), True),
         (lambda x: nn.max_pool(jax.nn.relu(x)[..., None], (2,), (2,), "SAME")[..., 0], True),
-        (lambda x: nn.avg_pool(jax.nn.relu(x)[..., None], (2,), (2,))[..., 0], True),
+        (promoting(lambda x: nn.avg_pool(jax.nn.relu(x)[..., None], (2,), (2,))[..., 0]), True),
         (lambda x: jax.nn.relu(x) + jax.nn.sigmoid(x @ jnp.ones((4, 4))), True),
         (lambda x: jnp.concatenate([jax.nn.relu(x), jnp.abs(x)], -1), True),
         (lambda x: jnp.concatenate([jax.nn.relu(x), x], -1), False),
         (lambda x: jax.nn.relu(x) * 2.0 + 1.0, True),
         (lambda x: jax.nn.relu(x) * -2.0, False),
         (lambda x: jax.nn.relu(x) - 1.0, False),
-        (lambda x: jax.nn.relu(x) * SLOPE, False),
+        (lambda x: jax.nn.relu(x) * SLOPE.astype(x.dtype), False),
         (jax.nn.leaky_relu, False),
         (jax.nn.gelu, False),
         (jnp.tanh, False),
@@ -1197,7 +1232,8 @@ def test_nonnegative(f: Callable, nonnegative: bool) -> None:
         (lambda z: jax.nn.relu(z) + z, False),
         (lambda z: jnp.maximum(z, 1.0), False),
         (lambda z: jax.nn.relu(-z), True),  # the sign is folded into the weight
-        (lambda z: jax.nn.relu(z * SLOPE), True),  # folded, and the ReLU comes after
+        # folded, and the ReLU comes after
+        (lambda z: jax.nn.relu(z * SLOPE.astype(z.dtype)), True),
         (lambda z: (jax.nn.relu(z), z)[0], True),
     ],
 )
@@ -1238,13 +1274,13 @@ def test_a_mask_made_of_tokens_is_a_constant(mask: Callable) -> None:
     ids = jnp.array([3, 1, 0, 2])
 
     def pooled(ids: jax.Array) -> jax.Array:
-        return (table[ids] * mask(ids)[:, None]).sum(axis=0)
+        return (table[ids] * mask(ids)[:, None].astype(table.dtype)).sum(axis=0)
 
     assert kinds(pooled, ids) == ["embedding", "pool"]
     r = normal(4, seed=1)
     found = lrp.explain(pooled, EXACT)(ids, target=r).relevance
     close(found.sum(), r.sum())
-    close(found * ~np.asarray(mask(ids)), np.zeros(4))
+    close(np.asarray(found) * ~np.asarray(mask(ids)), np.zeros(4))
 
 
 def test_a_one_hot_vector_of_tokens_is_an_embedding() -> None:

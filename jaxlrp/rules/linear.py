@@ -54,7 +54,7 @@ def share(
     z, pull = jax.vjp(zed, *operands)
     z = z if value is None else value
     d = stabilize(z)
-    s = relevance / d
+    s = relevance.astype(d.dtype) / d  # of a complex value, relevance is real
     return pull(s), jnp.sum(s * (d - z))
 
 

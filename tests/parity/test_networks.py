@@ -10,6 +10,7 @@ import formula
 import networks
 from linen_networks import LINEN
 from nnx_networks import NNX, build
+from numeric import promoting
 
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
 FROZEN = np.load(Path(__file__).parent / "zennit.npz")
@@ -57,7 +58,8 @@ def test_linen(name: str) -> None:
 @pytest.mark.parametrize("name", LINEN)
 def test_linen_uses_every_variable(name: str) -> None:
     module, variables, x = LINEN[name]
-    expected = jax.eval_shape(module.init, jax.random.key(0), x)
+    init = promoting(module.init)  # parameters begin in float32
+    expected = jax.eval_shape(init, jax.random.key(0), x)
     assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, expected)
 
 

@@ -15,6 +15,8 @@ from jaxlrp import composites as C
 from random_programs import control, floats, integers, moves
 from random_programs.program import TIE, Array, Chooser, Float, Program
 
+from numeric import promoting
+
 # LRP-0 everywhere, and half of each product to each factor, whether or not one of them is a gate.
 EXACT = C.composite(
     C.by_kind(("dense", "conv", "scale", "shift", "sum", "pool"), lrp.LRP0()),
@@ -139,7 +141,7 @@ def check(case: Case) -> Outcome:
     """Runs a case. Must be called where JAX computes in float64."""
     scope = {"jax": jax, "jnp": jnp, "np": np, "lax": lax}
     exec(case.source, scope)
-    program = scope["program"]
+    program = promoting(scope["program"])  # as the programs of users do
     arguments = [jnp.asarray(v) for v in case.arguments.values()]
     # one program to compile, in a third of the time of its parts
     explain = jax.jit(lrp.explain(program, EXACT, argnums=tuple(range(len(arguments)))))

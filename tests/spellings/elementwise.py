@@ -11,6 +11,8 @@ from jax import lax
 
 from spellings.table import ALL, B, Pair, V, W, X, mostly_slow, normal
 
+from numeric import promoting
+
 SQRT2 = float(np.sqrt(2))
 KNOTS = np.array([-1.3, -0.4, 0.5, 1.2])
 COEFFICIENTS = normal(4, 4, 3, seed=5)  # (inputs, knots, outputs)
@@ -51,7 +53,9 @@ ACTIVATIONS = mostly_slow(
 {
     "relu: max, where": pair(lambda x: jnp.maximum(x, 0), lambda x: jnp.where(x > 0, x, 0)),
     "relu: jax.nn, clip": pair(jax.nn.relu, lambda x: jnp.clip(x, 0)),
-    "relu: product with a truth value": pair(jax.nn.relu, lambda x: x * (x > 0)),
+    "relu: product with a truth value": pair(
+        jax.nn.relu, promoting(lambda x: x * (x > 0))  # bool times float is the point
+    ),
     "relu: half of x + |x|": pair(jax.nn.relu, lambda x: (x + jnp.abs(x)) / 2),
     "leaky relu: where, max": pair(jax.nn.leaky_relu, lambda x: jnp.maximum(x, 0.01 * x)),
     "silu: jax.nn, product": pair(jax.nn.silu, lambda x: x * jax.nn.sigmoid(x)),

@@ -12,6 +12,8 @@ from jax import lax
 
 from spellings.table import Pair, mostly_slow, normal
 
+from numeric import promoting
+
 Function = Callable[[jax.Array], jax.Array]
 
 IDS = np.array([[3, 1, 4, 2], [0, 5, 2, 6]])
@@ -37,7 +39,10 @@ def one_hot(spelled: Function) -> Pair:
     # rules that look at signs or count inputs treat the dense layer otherwise, and rightly
     presets = ("epsilon_plus", "attnlrp", "cp_lrp", "epsilon_alpha2_beta1", "all_epsilon")
     return dataclasses.replace(
-        lookup(embed, lambda i: spelled(i) @ TABLE), presets=presets, rtol=1e-5, why=ONE_HOT
+        lookup(embed, promoting(lambda i: spelled(i) @ TABLE)),
+        presets=presets,
+        rtol=1e-5,
+        why=ONE_HOT,
     )
 
 
@@ -67,7 +72,7 @@ LOOKUPS = mostly_slow(
     "lookup of a flat array": lookup(embed, lambda i: embed(i.reshape(8)).reshape(2, 4, 3)),
     "one-hot: jax.nn": one_hot(lambda i: jax.nn.one_hot(i, 12)),
     "one-hot: comparison": one_hot(lambda i: (i[..., None] == jnp.arange(12)).astype(float)),
-    "one-hot: truth values": one_hot(lambda i: i[..., None] == jnp.arange(12)),
+    "one-hot: truth values": one_hot(lambda i: i[..., None] == jnp.arange(12)),  # times floats
     "one-hot: row of the identity": one_hot(lambda i: jnp.eye(12)[i]),
     "one-hot: reversed before": one_hot(lambda i: jax.nn.one_hot(i[:, ::-1], 12)[:, ::-1]),
     "table times a matrix": lookup(
@@ -199,7 +204,8 @@ IMAGES = mostly_slow(
             lambda p: p[:, ::-1].astype(float) / 255, lambda p: (p.astype(float) / 255)[:, ::-1]
         ),
         "pixels: channels turned before, after": pixels(
-            lambda p: p[..., ::-1] / 255, lambda p: (p / 255)[..., ::-1]
+            lambda p: (p[..., ::-1] / 255).astype(float),
+            lambda p: (p / 255)[..., ::-1].astype(float),
         ),
         "pixels: division, factor": pixels(
             lambda p: p.astype(float) / 255, lambda p: p.astype(float) * (1 / 255)

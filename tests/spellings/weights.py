@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,6 +11,8 @@ import numpy as np
 from jax import lax
 
 from spellings.table import ONLY_PLAIN, PLAIN_SUMS, Pair, V, W, X, mostly_slow, normal
+
+from numeric import promoting
 
 Function = Callable[[jax.Array], jax.Array]
 
@@ -33,6 +36,7 @@ def shifted(x: jax.Array) -> jax.Array:
     return by_sum(x - x.max(-1, keepdims=True))
 
 
+@promoting  # programs multiply weights by boolean masks
 def renormalized(x: jax.Array) -> jax.Array:
     p = jax.nn.softmax(x) * KEEP
     return p / p.sum(-1, keepdims=True)
@@ -93,7 +97,7 @@ SOFTMAXES = mostly_slow(
     ),
     "softmax: exponentials masked": softmax_pair(
         lambda x: jax.nn.softmax(jnp.where(KEEP, x, -jnp.inf)),
-        lambda x: (jnp.exp(x) * KEEP) / (jnp.exp(x) * KEEP).sum(-1, keepdims=True),
+        promoting(lambda x: (jnp.exp(x) * KEEP) / (jnp.exp(x) * KEEP).sum(-1, keepdims=True)),
     ),
     "softmax: of the best, renormalized": softmax_pair(among_the_best, best_renormalized),
     "softmax: of the best, by threshold": softmax_pair(among_the_best, above_the_third),
@@ -207,14 +211,21 @@ def masked(fill: float) -> Callable[..., jax.Array]:
     return spelled
 
 
+@promoting  # by a boolean mask
 def mask_renormalized(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     p = jax.nn.softmax(jnp.einsum("qhf,khf->hqk", q, k) * ROOT) * CAUSAL
     return jnp.einsum("hqk,khf->qhf", p / p.sum(-1, keepdims=True), v)
 
 
+@promoting  # by a boolean mask
 def mask_renormalized_after(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     p = jax.nn.softmax(jnp.einsum("qhf,khf->hqk", q, k) * ROOT) * CAUSAL
     return (jnp.einsum("hqk,khf->hqf", p, v) / p.sum(-1, keepdims=True)).transpose(1, 0, 2)
+
+
+@promoting  # JAX computes these scores in float32
+def in_single(q: jax.Array, k: jax.Array, v: jax.Array, is_causal: bool = False) -> jax.Array:
+    return jax.nn.dot_product_attention(q, k, v, scale=ROOT, is_causal=is_causal)
 
 
 def packed(x: jax.Array) -> jax.Array:
@@ -227,7 +238,7 @@ ATTENTION = mostly_slow(
     "attention: einsum, matmul": attention(by_einsum, by_matmul),
     "attention: einsum, dot_general": attention(by_einsum, by_dot_general),
     "attention: einsum, jax.nn": attention(
-        by_einsum, lambda q, k, v: jax.nn.dot_product_attention(q, k, v, scale=ROOT), 1e-5, SINGLE
+        by_einsum, in_single, 1e-5, SINGLE
     ),
     "attention: heads by reshape, vmap": attention(by_einsum, by_vmap),
     "attention: heads one by one": attention(by_einsum, head_by_head),
@@ -240,8 +251,7 @@ ATTENTION = mostly_slow(
         masked(-jnp.inf), mask_renormalized_after
     ),
     "attention: mask, jax.nn": attention(
-        masked(-jnp.inf), lambda q, k, v: jax.nn.dot_product_attention(q, k, v, scale=ROOT, is_causal=True),
-        1e-5, SINGLE,
+        masked(-jnp.inf), functools.partial(in_single, is_causal=True), 1e-5, SINGLE
     ),
     "attention: projections apart, packed": Pair(
         "attention", lambda x: by_einsum(*heads(x)).reshape(3, 4) @ OUT, packed, (SEQUENCE,)

@@ -16,6 +16,8 @@ import numpy as np
 from flax import linen as nn
 from flax import nnx
 
+from numeric import promoting
+
 Model = tuple[Any, jax.Array]  # a function of one array or an NNX module, and its input
 
 
@@ -80,7 +82,7 @@ def _draw(rng: np.random.Generator, path: Any, leaf: Any) -> Any:
 
 def linen_variables(rng: np.random.Generator, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Variables for a Linen module called with these arguments."""
-    init = functools.partial(module.init, **kwargs)
+    init = promoting(functools.partial(module.init, **kwargs))  # parameters begin in float32
     shapes = jax.eval_shape(init, jax.random.key(0), *args)
     return jax.tree_util.tree_map_with_path(functools.partial(_draw, rng), shapes)
 
@@ -88,7 +90,8 @@ def linen_variables(rng: np.random.Generator, module: nn.Module, *args: Any, **k
 def linen(rng: np.random.Generator, module: nn.Module, x: jax.Array, **kwargs: Any) -> Model:
     """A Linen module with its variables bound, as a function of x."""
     variables = linen_variables(rng, module, x, **kwargs)
-    return functools.partial(module.apply, variables, **kwargs), x
+    apply = promoting(module.apply)  # Flax normalizes in float32 or wider, by promotion
+    return functools.partial(apply, variables, **kwargs), x
 
 
 def nnx_module(rng: np.random.Generator, create: Callable[[nnx.Rngs], nnx.Module]) -> Any:

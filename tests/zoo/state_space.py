@@ -53,14 +53,14 @@ def s5(rng: np.random.Generator) -> Model:
 @FAMILY.add()
 def linear_recurrent_unit(rng: np.random.Generator) -> Model:
     """A complex diagonal recurrence by `lax.scan`."""
-    b = normal(rng, WIDTH, STATE) + 1j * normal(rng, WIDTH, STATE)
-    c = normal(rng, STATE, WIDTH) + 1j * normal(rng, STATE, WIDTH)
-    lam = 0.8 * jnp.exp(1j * jnp.arange(1.0, STATE + 1))
+    b = jax.lax.complex(normal(rng, WIDTH, STATE), normal(rng, WIDTH, STATE))
+    c = jax.lax.complex(normal(rng, STATE, WIDTH), normal(rng, STATE, WIDTH))
+    lam = 0.8 * jnp.exp(1j * jnp.arange(1.0, STATE + 1, dtype=complex))
     head = normal(rng, WIDTH, 3)
 
     def f(x):
         def step(h, u):
-            h = lam * h + u @ b
+            h = lam * h + u.astype(b.dtype) @ b
             return h, (h @ c).real
 
         h = jnp.zeros((x.shape[0], STATE), b.dtype)

@@ -11,6 +11,8 @@ from flax import nnx
 
 from zoo.entries import Family, Model, nnx_module, normal, tokens
 
+from numeric import promoting
+
 FAMILY = Family()
 WIDTH, HEADS, LENGTH, VOCABULARY = 8, 2, 5, 11
 
@@ -26,6 +28,7 @@ class Layer(nnx.Module):
         self.down = nnx.Linear(12, WIDTH, rngs=rngs)
         self.dropout = nnx.Dropout(0.1, rngs=rngs)
 
+    @promoting  # NNX normalizes in float32 or wider, by promotion
     def __call__(self, x):
         x = x + self.dropout(self.attention(self.norm1(x)))
         return x + self.dropout(self.down(nnx.gelu(self.up(self.norm2(x)))))
@@ -47,6 +50,7 @@ class ViT(nnx.Module):
         self.norm = nnx.LayerNorm(WIDTH, rngs=rngs)
         self.head = nnx.Linear(WIDTH, 3, rngs=rngs)
 
+    @promoting
     def __call__(self, x):
         x = self.patches(x)
         x = x.reshape(x.shape[0], -1, WIDTH)
@@ -98,6 +102,7 @@ class LlamaLayer(nnx.Module):
         self.o = linear(8, WIDTH)
         self.gate_up, self.down = linear(WIDTH, 24), linear(12, WIDTH)
 
+    @promoting
     def __call__(self, x):
         split = lambda h: h.reshape(*h.shape[:2], -1, 4)  # noqa: E731
         h = self.norm1(x)
@@ -117,6 +122,7 @@ class Llama(nnx.Module):
         self.norm = nnx.RMSNorm(WIDTH, rngs=rngs)
         self.head = nnx.Linear(WIDTH, VOCABULARY, use_bias=False, rngs=rngs)
 
+    @promoting
     def __call__(self, ids):
         x = self.embed(ids)
         for layer in self.layers:
@@ -162,6 +168,7 @@ class QKNorm(nnx.Module):
         self.gate = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
         self.head = nnx.Linear(WIDTH, 3, rngs=rngs)
 
+    @promoting
     def __call__(self, x):
         x = x * nnx.sigmoid(self.gate(x))
         query = jnp.broadcast_to(self.query[...], (x.shape[0], 3, WIDTH))

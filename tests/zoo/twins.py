@@ -15,6 +15,8 @@ from flax import nnx
 from zoo import generative, graphs, recurrent, transformers_linen, transformers_nnx, vision_linen
 from zoo.entries import linen, linen_variables, normal, tokens
 
+from numeric import promoting
+
 
 class Twins(NamedTuple):
     """Functions that are one and the same, and an input.
@@ -211,6 +213,7 @@ def attention_from_libraries_and_by_hand(rng: np.random.Generator) -> Twins:
     def from_linen(q, k, v):
         return nn.dot_product_attention(q, k, v, mask=causal[None, None])
 
+    @promoting  # scores in float32
     def from_jax(q, k, v):
         return jax.nn.dot_product_attention(q, k, v, is_causal=True)
 
@@ -271,7 +274,7 @@ def group_norm_from_flax_and_by_hand(rng: np.random.Generator) -> Twins:
         x = x / jnp.sqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6)
         return x.reshape(-1, 8) * v["params"]["scale"] + v["params"]["bias"]
 
-    norms = (functools.partial(nn.GroupNorm(2).apply, v), by_hand)
+    norms = (promoting(functools.partial(nn.GroupNorm(2).apply, v)), by_hand)
     funs = [lambda x, norm=norm: jnp.tanh(norm(x @ w)) @ head for norm in norms]
     return Twins(funs, normal(rng, 3, 5))
 
@@ -314,7 +317,11 @@ def softmax_over_segments_and_axis(rng: np.random.Generator) -> Twins:
 
 @twins
 def linear_recurrence_scanned_and_associative(rng: np.random.Generator) -> Twins:
-    decay, b, c = 0.9 * jnp.exp(1j * jnp.arange(1.0, 4.0)), normal(rng, 4, 3), normal(rng, 3, 3)
+    decay, b, c = (
+        0.9 * jnp.exp(1j * jnp.arange(1.0, 4.0, dtype=complex)),
+        normal(rng, 4, 3),
+        normal(rng, 3, 3),
+    )
 
     def combine(left, right):
         return left[0] * right[0], right[0] * left[1] + right[1]
@@ -325,7 +332,7 @@ def linear_recurrence_scanned_and_associative(rng: np.random.Generator) -> Twins
 
     def scanned(u):
         def step(h, u):
-            h = decay * h + u
+            h = decay * h + u.astype(h.dtype)
             return h, h
 
         h = jnp.zeros((u.shape[0], 3), decay.dtype)
