@@ -70,23 +70,23 @@ from jaxlrp.pretrained.crepe import FRAME, SAMPLE_RATE, crepe, pitch
 from league import beats_chance, meta_table, report
 from pitch import COMPOSITES, GRADIENT, OURS, near
 
-SOUNDS, OF_META, FEW = 32, 8, 4
+SOUNDS, OF_META, FEW = 24, 8, 4
 F0, OTHER, LOUDER = (110.0, 900.0), (2200.0, 5000.0), (1.1, 2.0)  # Hz, Hz, times
-CENTS = 50
+CENTS = 50  # that a predicted pitch may be wrong by
 THIS = 1  # class: this pitch; 0: not this one
-CONTEXT = ("phase", "pitch")
+CONTEXT = ("phase", "pitch_bin")
 NOISE = 0.1  # standard deviation, that of a waveform is 1
-OF_META_EXPLAINED = (OURS, "filters, epsilon_plus", "gradient", GRADIENT)
+COMPARED = (OURS, "filters, epsilon_plus", "gradient", GRADIENT)  # by the meta-evaluation
 
 
 def sounds(net: Pretrained, count: int) -> dict[str, np.ndarray]:
     """At most `count` sounds of which CREPE reads f0, as data for `metrics.evaluate`.
 
-    "input" are the amplitudes of frequencies, (n, 513), "phase" their phases, in radians, and "pitch" the
-    predicted pitch bin.
+    "input" are the amplitudes of frequencies, (n, 513), "phase" their phases, in radians, and
+    "pitch_bin" the predicted one.
     """
     random, drawn = np.random.default_rng(0), 2 * count
-    f0 = np.exp(random.uniform(*np.log(F0), drawn))
+    f0 = np.exp(random.uniform(np.log(F0[0]), np.log(F0[1]), drawn))
     other, louder = random.uniform(*OTHER, drawn), random.uniform(*LOUDER, drawn)
     t = 2 * np.pi * np.arange(FRAME) / SAMPLE_RATE
     soft, loud = (
@@ -102,7 +102,7 @@ def sounds(net: Pretrained, count: int) -> dict[str, np.ndarray]:
         "id": np.arange(drawn),
         "input": np.abs(spectrum).astype(np.float32),
         "phase": np.angle(spectrum).astype(np.float32),
-        "pitch": logits.argmax(-1),
+        "pitch_bin": logits.argmax(-1),
         "target": np.full(drawn, THIS),
         "mask": near(f0),
     }
@@ -116,11 +116,11 @@ def waveform(amplitude: Array, phase: Array) -> Array:
 
 
 def of_amplitudes(net: Pretrained) -> Callable[..., Array]:
-    """Logits of two classes, (n, 2), from (variables, amplitudes, phase, pitch)."""
+    """Logits of two classes, (n, 2), from (variables, amplitudes, phase, pitch_bin)."""
 
-    def outputs(variables: Any, amplitude: Array, phase: Array, pitch: Array) -> Array:
-        logits = net.model.apply(variables, waveform(amplitude, phase))
-        logit = jnp.take_along_axis(logits, pitch[:, None], axis=1)[:, 0]
+    def outputs(variables: Any, amplitude: Array, phase: Array, pitch_bin: Array) -> Array:
+        logits: Any = net.model.apply(variables, waveform(amplitude, phase))
+        logit = jnp.take_along_axis(logits, pitch_bin[:, None], axis=1)[:, 0]
         return jnp.stack([-logit / 2, logit / 2], axis=-1)  # their softmax is that of a sigmoid
 
     return outputs
@@ -130,7 +130,7 @@ def explainers(predict: Callable[..., Array], spread: float, quick: bool) -> dic
     """Composites and baselines by name.
 
     Args:
-      predict: from (variables, amplitudes, phase, pitch) to logits, (n, 2).
+      predict: from (variables, amplitudes, phase, pitch_bin) to logits, (n, 2).
       spread: the mean range of the amplitudes of a sound; SmoothGrad gives its noise in units of it.
       quick: the first composite only.
     """
@@ -183,7 +183,7 @@ def difference(net: Pretrained, explain: Any, data: Mapping[str, np.ndarray]) ->
     context = {name: some[name] for name in CONTEXT}
     found = explain(net.variables, some["input"], target=some["target"], **context).relevance
     waves = waveform(jnp.asarray(some["input"]), jnp.asarray(some["phase"]))
-    logit = virtual(net.variables, waves, target=some["pitch"]).relevance
+    logit = virtual(net.variables, waves, target=some["pitch_bin"]).relevance
     return float(jnp.abs(2 * found - logit).max() / jnp.abs(logit).max())
 
 
@@ -209,7 +209,7 @@ def main() -> int:
     meta = ""
     if not quick:
         rows = {name: values[:OF_META] for name, values in data.items()}
-        few = {name: methods[name] for name in OF_META_EXPLAINED}
+        few = {name: methods[name] for name in COMPARED}
         context = {name: rows[name] for name in CONTEXT}
         meta = meta_table(
             chosen, few, predict, net.variables, rows, context, perturbations=3, iterations=2
