@@ -33,8 +33,9 @@ metrics, the model has two classes, this pitch and not this pitch. Tones leak in
 network may use the other tone, so no explanation should have all its relevance at f0.
 
 Controls know nothing of the network: random numbers, and the contrast, the edges and the energy of the
-spectrum. They show how much of each score comes from what is loud. Nothing was tuned on these sounds:
-composites are those of pitch.py, and the numbers of the metrics were chosen on its sounds.
+spectrum. They show how much of each score comes from what is loud. Nothing was tuned on these sounds.
+Composites are those of pitch.py. The metrics were chosen on its sounds: there, pixel flipping of the logit
+ranked the energy above the first composite, so the probability and `first frequencies` were added.
 
 Then each metric is itself evaluated (MetaQuantus, Hedström et al., 2023, https://arxiv.org/abs/2302.07265):
 does it pass over small changes of the network or the spectrum, and react to large ones? Random numbers in
@@ -46,8 +47,8 @@ Weights:
 
 Writes the table (.md), the scores of all sounds (.csv) and a figure (.png). Exits with code 1 if the first
 composite of pitch.py is not more faithful than random numbers, or has no more of its relevance at f0, or
-if its relevance differs from that of the virtual layer. --quick takes four sounds, one composite and five
-of the metrics, and has no meta-evaluation.
+if its relevance differs from that of the virtual layer. The run takes 10 to 20 minutes on two cores; --quick takes four
+sounds, one composite and five of the metrics, and has no meta-evaluation.
 """
 
 from __future__ import annotations
