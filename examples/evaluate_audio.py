@@ -47,8 +47,8 @@ Weights:
 
 Writes the table (.md), the scores of all sounds (.csv) and a figure (.png). Exits with code 1 if the first
 composite of pitch.py is not more faithful than random numbers, or has no more of its relevance at f0, or
-if its relevance differs from that of the virtual layer. The run takes 10 to 20 minutes on two cores; --quick takes four
-sounds, one composite and five of the metrics, and has no meta-evaluation.
+if its relevance differs from that of the virtual layer. The run takes 10 to 20 minutes on two cores.
+--quick takes four sounds, one composite and five of the metrics, and has no meta-evaluation.
 """
 
 from __future__ import annotations
