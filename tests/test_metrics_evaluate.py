@@ -493,6 +493,15 @@ def test_figures_show_all_explainers():
         figures.radar(found.select(metrics=["m0"]).table())
 
 
+def test_a_bar_much_longer_than_all_others_is_cut():
+    scores = np.array([[120.0, 5.0], [1.0, 1.0], [0.5, 2.0], [-0.1, -1.0]])[..., None]
+    panels = figures.bars(by_hand(scores, (False, True)).table()).axes
+    assert panels[0].get_xlim()[1] == pytest.approx(1.3)
+    assert [t.get_text() for t in panels[0].texts] == ["120"]
+    assert panels[1].get_xlim()[1] > 5
+    assert not panels[1].texts
+
+
 def test_the_command_line(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from jaxlrp._extras import need
@@ -37,7 +38,8 @@ def bars(table: Table, *, title: str | None = None) -> Figure:
       title: of the figure.
 
     Returns:
-      The Figure. A bar is missing where no sample has a score.
+      The Figure. A bar is missing where no sample has a score. Where few bars are more than ten times as
+      long as all others, the axis ends after the others, and the long ones are cut and show their value.
     """
     count, names = len(table.metrics), table.explainers
     rows = math.ceil(count / _PANELS)
@@ -70,6 +72,7 @@ def bars(table: Table, *, title: str | None = None) -> Figure:
                 va="center",
                 size="small",
             )
+        _cut(ax, shown)
         what = " (median)" if table.statistic[j] == "median" else ""
         ax.set_title(table.metrics[j] + what, size="medium")
         ax.set_xlabel(_ARROWS[table.higher_is_better[j]], size="small")
@@ -80,6 +83,21 @@ def bars(table: Table, *, title: str | None = None) -> Figure:
     panels[0].invert_yaxis()
     _title(figure, title)
     return figure
+
+
+def _cut(ax: Any, values: np.ndarray) -> None:
+    """Ends the axis before bars, at most a quarter of all, more than ten times as long as all others."""
+    ordered = np.sort(np.abs(values))[::-1]
+    for longest, next_one in pairwise(ordered[: len(ordered) // 4 + 1]):
+        if longest > 10 * next_one > 0:
+            end, (low, high) = 1.3 * next_one, ax.get_xlim()
+            ax.set_xlim(max(low, -end), min(high, end))
+            for i in np.flatnonzero(np.abs(values) > end):
+                place = math.copysign(0.98 * end, values[i])
+                side = "right" if values[i] > 0 else "left"
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+                ax.text(place, i, f"{values[i]:.3g}", ha=side, va="center", size="small", bbox=box)
+            return
 
 
 def radar(table: Table, *, title: str | None = None) -> Figure:
