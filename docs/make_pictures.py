@@ -187,7 +187,7 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
     }
 
 
-def explained(net: Pretrained, panel: Panel, x: np.ndarray, quick: bool) -> np.ndarray:
+def explained(net: Pretrained, panel: Panel, x: np.ndarray, quick: bool = False) -> np.ndarray:
     """The relevance of each pixel for "espresso", (H, W), in [-1, 1] for display."""
     before = panel.before or (lambda x: x)
     explain = lrp.explain(lambda v, x: net.model.apply(v, before(x)), panel.composite, argnums=1)

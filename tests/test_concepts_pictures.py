@@ -538,7 +538,7 @@ def test_cards_of_signals_and_tokens():
     figure = figures.cards({3: [words]}, words=lambda ids: [f"w{i}" for i in ids])
     rendered(figure)
     assert texts(figure)[1:] == ["w1", "w2", "w3", "w4", "w5", "w6"]
-    with pytest.raises(ValueError, match="a string for each of 6 tokens, got 1"):
+    with pytest.raises(ValueError, match="one string for each of 6 tokens, got 1"):
         figures.cards({3: [words]}, words=lambda ids: ["w"])
 
 

@@ -198,11 +198,11 @@ def test_signals_and_tokens(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"search_words": ["red"]}, "embed, embed_text and search_words together"),
+        ({"search_words": ["red"]}, "embed, embed_text and search_words must be passed together"),
         (SEARCH | {"embed": lambda crops: np.zeros(3)}, "embed must return a vector for each"),
         (
             SEARCH | {"embed_text": lambda w: np.ones((3, 7))},
-            "of the length of those of embed, 3, got 7",
+            "of the same length as embed, 3, got 7",
         ),
         ({"labels": ["only one"]}, "labels must name every class, up to 1, got 1 names"),
         ({"axes": (5,)}, "axes"),
@@ -328,7 +328,9 @@ def tiny():
 
 
 def silent():
-    return dataclasses.make_dataclass("Silent", ["to_image"])(None)
+    return dataclasses.make_dataclass("Silent", ["to_image", "model", "variables"])(
+        None, None, None
+    )
 
 
 @pytest.fixture

@@ -171,5 +171,5 @@ def test_where_a_process_is():
         assert placement.place(None, None).explicit
         assert placement.place(None, None).mesh == placement.place(typed, None).mesh == typed
         assert not placement.place(mesh, None).explicit
-    with pytest.raises(ValueError, match="batch_axes has 'x', but the axes of the mesh are"):
+    with pytest.raises(ValueError, match=r"batch_axes must be axes of the mesh, .*, got 'x'"):
         placement.place(mesh, "x")

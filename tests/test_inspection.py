@@ -879,7 +879,7 @@ REFUSALS = {
     "deep level": (
         lambda: decompose(Wavelet("haar", 4), X, R, axis=0),
         ValueError,
-        "level must be <= 3 for 8 samples, got 4",
+        "level must be <= 3 for a signal of 8 samples, got 4",
     ),
     "too short": (
         lambda: decompose(Wavelet("db8"), X, R, axis=0),
@@ -1003,7 +1003,7 @@ REFUSALS = {
     "empty stream": (
         lambda: list(inspection.stream(STDFT(4, 2), [])),
         ValueError,
-        "chunks must have at least one sample",
+        "chunks must contain at least one sample",
     ),
     "chunk": (
         lambda: list(inspection.stream(STDFT(4, 2), [(X, R[:3])])),
@@ -1023,7 +1023,7 @@ REFUSALS = {
     "no samples": (
         lambda: list(inspection.windows(X[:0], length=2, hop=2)),
         ValueError,
-        "source must have at least one sample",
+        "source must contain at least one sample",
     ),
 }
 

@@ -530,7 +530,7 @@ def test_a_sample_with_more_segments_than_the_metric_knows_fails():
     labels[..., 0], labels[2] = 1, 5
     flip = metrics.PixelFlipping(features=metrics.features.Segments(labels[:2]))
     found = evaluate({"LRP": runs.EXPLAIN}, [flip], {"input": x, "target": y, "segments": labels})
-    reason = "ValueError: segment 5 is out of range: metrics have Segments with number=2"
+    reason = "ValueError: segment 5 is out of range: a metric has Segments with number=2"
     assert found.failed == {2: reason}
 
 

@@ -556,7 +556,7 @@ def test_correlations_are_those_of_scipy(triples):
         (lambda: metrics.PixelFlipping(order="x"), ValueError, "order must be one of 'between', 'morf'"),
         (lambda: metrics.PixelFlipping(score="x"), ValueError, "score must be one of 'probability'"),
         (lambda: metrics.PixelFlipping(batch_size=0), ValueError, "batch_size must be an integer >= 1"),
-        (lambda: metrics.PixelFlipping(features=(0, 1)), TypeError, "features must be one of"),
+        (lambda: metrics.PixelFlipping(features=(0, 1)), TypeError, "features must be a value of"),
         (lambda: metrics.PixelFlipping(removal=0.0), TypeError, r"write removal\.Constant\(number\)"),
         (lambda: metrics.RegionPerturbation(regions=0), ValueError, "regions must be an integer >= 1"),
         (lambda: metrics.RegionPerturbation(order="between"), ValueError, "'lerf', 'random', got"),

@@ -245,10 +245,10 @@ def test_mosaics_of_series_and_focus():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"targets": None}, TypeError, "targets must be one class"),
+        ({"targets": None}, TypeError, "targets is missing: pass one class"),
         ({"targets": jnp.arange(8)}, ValueError, "two samples of one class and two of others"),
         ({"targets": jnp.zeros(8, int)}, ValueError, "two samples of one class and two of others"),
-        ({"axes": (0, 1, 2)}, ValueError, "one axis of an example or two"),
+        ({"axes": (0, 1, 2)}, ValueError, "axes must be one or two axes of an example"),
         ({"number": 0}, ValueError, "number must be an integer >= 1"),
     ],
 )

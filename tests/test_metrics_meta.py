@@ -298,12 +298,12 @@ REFUSED = [
     (
         lambda: evaluate(Largest(), {"one": times_input}),
         ValueError,
-        "explainers must be a dictionary of at least two functions",
+        "explainers must be a dictionary from names to at least two functions",
     ),
     (
         lambda: evaluate(Largest(), spaces=("weights",)),
         ValueError,
-        r"spaces must be among 'model' and 'input', got \('weights',\)",
+        r"spaces must be 'model', 'input' or both, got \('weights',\)",
     ),
     (
         lambda: evaluate(Largest(), inputs=np.ones((6, 4), int)),

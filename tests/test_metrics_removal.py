@@ -347,9 +347,9 @@ IDS = jnp.array([[3, 1, 4]])
 @pytest.mark.parametrize(
     ("removed", "x", "error", "message"),
     [
-        (removal.Mean(), IDS, TypeError, "removal.Mean gives float(32|64), .* int32: for ids"),
-        (removal.Uniform(), IDS, TypeError, "removal.Uniform gives"),
-        (removal.Noise(), IDS, TypeError, "removal.Noise gives"),
+        (removal.Mean(), IDS, TypeError, "removal.Mean returns float(32|64), .* are int32: for ids"),
+        (removal.Uniform(), IDS, TypeError, "removal.Uniform returns"),
+        (removal.Noise(), IDS, TypeError, "removal.Noise returns"),
         (removal.Blur(1.0, (0,)), IDS, TypeError, "removal.Blur returns"),
         (removal.Constant(0.5), IDS, ValueError, r"which are int32, got 0\.5"),
         (removal.Constant(-1), IDS.astype(jnp.uint8), ValueError, "which are uint8, got -1"),

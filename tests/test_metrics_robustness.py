@@ -426,7 +426,7 @@ REFUSED = [
     (
         lambda: metrics.RelativeRepresentationStability(),
         TypeError,
-        "RelativeRepresentationStability needs representation, a function",
+        "representation is missing: pass a function",
     ),
     (
         lambda: metrics.RelativeInputStability(over="min"),
@@ -446,7 +446,7 @@ REFUSED = [
     (
         lambda: metrics.MaxSensitivity()(explain, np.zeros((2, 3), int), TARGETS[:2], key=KEY),
         TypeError,
-        "inputs must be floats to be changed a little, got int64",
+        "inputs must be floats, because this metric adds small changes to them, got int64",
     ),
     (
         lambda: metrics.MaxSensitivity(draws=2)(lambda x, y: x[:, 0], X, TARGETS, key=KEY),

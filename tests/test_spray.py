@@ -155,7 +155,11 @@ def test_steps_are_done_in_their_order():
         ),
         (lambda: spray.pool(jnp.ones((2, 3)), (1, 1)), ValueError, "for each of the 1 axes"),
         (lambda: spray.resize(jnp.ones((2, 3)), (1, 1)), ValueError, "for each of the 1 axes"),
-        (lambda: spray.compose(3), TypeError, "functions of a batch, got 3"),
+        (
+            lambda: spray.compose(3),
+            TypeError,
+            "steps must be functions from a batch to a batch, got 3",
+        ),
         (lambda: spray.features([[1.0]]), TypeError, "convert a list with np.stack"),
         (lambda: spray.features(np.ones(3)), ValueError, r"values after them, got shape \(3,\)"),
         (
@@ -927,7 +931,7 @@ def test_purity_is_the_share_of_the_commonest_label():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"analyses": []}, "at least one analysis"),
+        ({"analyses": []}, "at least one Analysis"),
         ({"min_share": 2.0}, r"must be in \[0, 1\], got 2\.0"),
         (
             {"clustering": "kmean"},

@@ -344,7 +344,7 @@ REFUSED = {
     "signals": ({"images": np.zeros((N, 9), np.uint8)}, "render_signals or render_tokens"),
     "axis": ({"channel_axis": 0}, "channel_axis must be 1, 2 or 3"),
     "no images": ({"images": projects.images()[:0], "labels": []}, "images must not be empty, got none"),
-    "not sliceable": ({"images": {1, 2}}, "images must have a shape and support slicing.*set"),
+    "not sliceable": ({"images": {1, 2}}, "images must be an array, or an object with a shape.*got set"),
     "batch size": ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
     "name": ({"name": " "}, "name must be a nonempty string, got ' '"),
     "size": ({"attributions": attribution(relevance=np.ones((N, 7, 9)))}, r"\(9, 7\), got \(7, 9\)"),
