@@ -1,4 +1,4 @@
-"""HTML of reports: all text is escaped, all images are embedded."""
+"""HTML of reports and notebooks: all text is escaped, all images are embedded."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ img { max-width: 100%; height: auto; }
 def text(tag: str, content: str) -> str:
     """An element of plain text."""
     return f"<{tag}>{html.escape(content)}</{tag}>"
+
+
+def preformatted(content: str) -> str:
+    """Plain text as it is, without wrapping its lines."""
+    return f'<pre style="white-space: pre; overflow-x: auto">{html.escape(content)}</pre>'
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

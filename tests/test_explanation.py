@@ -334,3 +334,23 @@ def test_under_checkpoint_scan_and_vmap_of_the_user():
     np.testing.assert_allclose(around(X), expected, rtol=1e-6)
     batched = jax.vmap(lambda x: plain(x, target=1).relevance)(jnp.stack([X, 2 * X]))
     np.testing.assert_allclose(batched[0], expected, rtol=1e-6)
+
+
+def test_what_is_printed_is_short_and_escaped():
+    explain = lrp.explain(two_layers, argnums=1, parameters=0, record="*")
+    result = explain(PARAMS, X, target=0)
+    assert repr(result) == (
+        "Explanation(output=float32[2], relevance=float32[2], parameters={'first': {'b': float32[2], "
+        "'w': float32[2,2]}, 'second': {'b': float32[2], 'w': float32[2,2]}}, "
+        "records=['first/w', 'second/w'])"
+    )
+    assert repr(result.records["first/w"]) == "Record(float32[2])"
+    many = dict.fromkeys(map(str, range(20)), result.records["first/w"])
+    found = lrp.Explanation(0.0, tuple(jnp.ones(9)), records=many)
+    assert repr(found) == "Explanation(output=0.0, relevance=<9 arrays>, records=<20 layers>)"
+    assert "float32[2]" in repr(jax.eval_shape(lambda x: explain(PARAMS, x, target=0), X))
+    for shown in (explain.plan(PARAMS, X), explain.ledger(PARAMS, X, target=0)):
+        html = shown._repr_html_()
+        assert html.startswith("<pre")
+        assert "first/w" in html
+    assert "(2) -&gt; (2)" in explain.plan(PARAMS, X)._repr_html_()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import _compat, targets
+from jaxlrp._html import preformatted
 from jaxlrp.explanation.growth import growth_warning
 from jaxlrp.explanation.plan import Plan
 from jaxlrp.network.control_flow import Taps
@@ -107,6 +108,10 @@ class Ledger:
     def residual(self) -> Array:
         """|output - input| / |output|: 0 is conservation."""
         return jnp.abs(self.output - self.input) / jnp.abs(self.output)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return preformatted(str(self))
 
     def __str__(self) -> str:
         shown = {path: e for path, e in self.rows.items() if self._is_shown(e)}

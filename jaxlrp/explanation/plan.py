@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jaxlrp._html import preformatted
 from jaxlrp.composites.entries import Anything, Chosen, Composite, Entry, pattern_of
 from jaxlrp.composites.given import RuleChooser, as_composite
 from jaxlrp.composites.presets import default_rule
@@ -170,6 +171,10 @@ class Plan:
         """Where relevance may grow without bound, and what to do; "" if nowhere."""
         pairs = zip(self.rows, self.rules, strict=True)
         return plan_warning(Step(row.path, row.kind, rule, row.repeats) for row, rule in pairs)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return preformatted(str(self))
 
     def __str__(self) -> str:
         header = ("path", "kind", "module", "shapes", "absorbs", "rule")
