@@ -777,7 +777,7 @@ def test_an_id_that_comes_twice_in_a_list_is_read_by_one_process(count):
         ({"explainer": lambda x: x}, "or a function with the keyword argument target"),
         ({"args": 3}, "args must be a sequence such as (variables,), got 3"),
         ({"preprocess": "resize"}, "preprocess must be a function of one input, got 'resize'"),
-        ({"output": 3}, "output must be a path, got 3"),
+        ({"out": 3}, "output must be a path, got 3"),
         ({"source": np.float32(3)}, "must have the samples along axis 0"),
         (
             {"explainer": lrp.explain(network, argnums=(0, 1))},
@@ -824,9 +824,9 @@ def test_an_id_that_comes_twice_in_a_list_is_read_by_one_process(count):
 def test_mistakes(out, changes, message):
     with pytest.raises(
         (TypeError, ValueError, OSError, IndexError, NotImplementedError),
-        match=message.replace("(", r"\("),
+        match=message.replace("(", r"\(").replace(")", r"\)"),
     ):
-        attribute(out, **changes)
+        attribute(**{"out": out} | changes)
 
 
 def test_missing_packages_are_named(monkeypatch, tmp_path):

@@ -195,7 +195,7 @@ def sources(folder):
         ("more.npz", [], "of ((1, 4, 3, 3), 'float32') and masks: TypeError"),
         ("good.npy", ["--target", "9"], "--target 9 is out of range: the model has 4 classes, 0 to 3"),
         ("good.npy", ["--target", "1,-1"], "--target -1 is out of range"),
-        ("good.npy", ["--target", "top9"], "--target top9: the model has only 4 classes"),
+        ("good.npy", ["--target", "top9"], "--target top9 needs at least 9 classes, but the model has 4"),
         ("good.npy", ["--target", "given"], "but the source has none"),
         ("good.npy", ["--limit", "0"], "limit must be an integer >= 1, got 0"),
         ("flat.npy", [], "the model 'test_dataset:tiny' cannot be applied to inputs of ((1, 5), 'fl"),

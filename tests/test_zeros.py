@@ -16,6 +16,11 @@ RNG = np.random.default_rng(0)
 W = RNG.normal(size=(3, 4))
 
 
+def like(a):
+    """W in the dtype of another array."""
+    return jnp.asarray(W, a.dtype)
+
+
 def norm(a):
     return jnp.linalg.norm(a, axis=-1, keepdims=True)
 
@@ -32,11 +37,11 @@ CASES = {
     "largest value": lambda a: a / jnp.maximum(jnp.abs(a).max(-1, keepdims=True), 1e-6),
     "sum": lambda a: a / (a.sum(-1, keepdims=True) + 1e-6),
     "deviation": lambda a: (a - a.mean(-1, keepdims=True)) / (a.std(-1, keepdims=True) + 1e-6),
-    "cosine similarity": lambda a: a @ W.T / (norm(a) * norm(W).T + 1e-6),
+    "cosine similarity": lambda a: a @ like(a).T / (norm(a) * norm(like(a)).T + 1e-6),
     "cosine of two": lambda a: a * a[::-1] / (norm(a) * norm(a[::-1]) + 1e-6),
     "weighted by its own norm": lambda a: a * norm(a) / (norm(a) + 1),
     "power mean": lambda a: ((a**3).mean(-1, keepdims=True) + 1e-6) ** (1 / 3) * a,
-    "max pool": lambda a: a.reshape(*a.shape[:-1], 2, -1).max(-1) @ W[:2],
+    "max pool": lambda a: a.reshape(*a.shape[:-1], 2, -1).max(-1) @ like(a)[:2],
     "norm pool": lambda a: (root(a) + 1e-6) * a,
     "softmax of zeros": lambda a: jax.nn.softmax(a) * a,
     "log of a sum": lambda a: a * jnp.log1p(a.sum(-1, keepdims=True)),

@@ -54,7 +54,7 @@ def layers_in_a_loop_scanned_rematerialized(rng: np.random.Generator) -> Twins:
     p = v["params"]
     rest = {key: value for key, value in p.items() if not key.startswith("layer_")}
     stacked = {"params": {**rest, "layers": _stack([p["layer_0"], p["layer_1"]])}}
-    bind = lambda kind, v: functools.partial(vision_linen.ViT(kind).apply, v)  # noqa: E731
+    bind = lambda kind, v: functools.partial(promoting(vision_linen.ViT(kind).apply), v)  # noqa: E731
     funs = [bind("loop", v), bind("remat", v), bind("scan", stacked), bind("scan_remat", stacked)]
     return Twins(funs, x)
 
@@ -92,7 +92,7 @@ def vit_in_linen_and_nnx(rng: np.random.Generator) -> Twins:
             for layer, values in zip(model.layers, layers, strict=True):
                 _copy(layer, values)
         models.append(model)
-    return Twins([functools.partial(vision_linen.ViT().apply, v), *models], x, 1e-6)
+    return Twins([functools.partial(promoting(vision_linen.ViT().apply), v), *models], x, 1e-6)
 
 
 def _in_evaluation(module: nnx.Module) -> nnx.Module:
@@ -129,7 +129,7 @@ def llama_in_linen_and_nnx(rng: np.random.Generator) -> Twins:
         _copy(layer, values)
     _copy(other, {"embed": p["Embed_0"], "norm": p["RMSNorm_4"], "head": p["lm_head"]})
     # `jax.nn.dot_product_attention` computes its softmax in float32
-    return Twins([functools.partial(model.apply, v), _in_evaluation(other)], ids, 1e-6)
+    return Twins([functools.partial(promoting(model.apply), v), _in_evaluation(other)], ids, 1e-6)
 
 
 def _recurrent_twins(rng: np.random.Generator, cell: Any, other: Any, rename: Any) -> Twins:
@@ -142,7 +142,7 @@ def _recurrent_twins(rng: np.random.Generator, cell: Any, other: Any, rename: An
     twin = recurrent.NnxClassifier(other, nnx.Rngs(0))
     _copy(twin.rnn.cell, rename(p[key]))
     _copy(twin.head, p["Dense_0"])
-    return Twins([functools.partial(model.apply, v), _in_evaluation(twin)], x)
+    return Twins([functools.partial(promoting(model.apply), v), _in_evaluation(twin)], x)
 
 
 @twins
