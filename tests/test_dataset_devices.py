@@ -82,6 +82,7 @@ def test_the_batch_is_a_multiple_of_the_devices(tmp_path):
     subprocess.run(words, cwd=ROOT, env=environment(8), check=True)
 
 
+@pytest.mark.slow
 def test_two_processes_one_killed(tmp_path):
     out = tmp_path / "out"
     kill_one(out, 2, "--mesh", "own")

@@ -40,6 +40,7 @@ from selection import one_in
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+LONG = ("docs/tutorials/concepts.md",)  # a minute
 
 _FENCE = re.compile(r"^( *)```python *(no-run)?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _CLAIM = re.compile(r"#\s*=>\s*(.*)$")
@@ -83,7 +84,12 @@ def scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def _page(path: Path) -> Any:
+    name = str(path.relative_to(ROOT))
+    return pytest.param(path, id=name, marks=[pytest.mark.slow] * (name in LONG))
+
+
+@pytest.mark.parametrize("page", [_page(path) for path in PAGES])
 def test_code_runs(page, scratch):
     namespace: dict = {"__name__": "__main__"}
     for line, source in blocks(page.read_text(encoding="utf-8")):

@@ -267,6 +267,7 @@ def test_walks_that_begin_at_a_layer_have_what_goes_on_to_all_arguments():
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_nodes_of_layers_may_differ():
     """Messages on bonds between steps on atoms, along an axis that is not the first."""
     senders, receivers = np.nonzero(EDGES)

@@ -53,6 +53,7 @@ class Thrown:
         return self.random.randrange(n)
 
 
+@pytest.mark.slow
 def test_random_programs() -> None:
     """Right, or refused; refused only where no relevance is known to be right, with few exceptions."""
     counts: Counter[str] = Counter()
