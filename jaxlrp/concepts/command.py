@@ -56,7 +56,10 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained "
         "(default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--composite", default="epsilon_gamma_box")
+    parser.add_argument(
+        "--composite", default="epsilon_gamma_box",
+        help="the name of a composite (default: %(default)s); `jaxlrp plan --help` lists them",
+    )  # fmt: skip
     parser.add_argument(
         "--target", default="predicted",
         help="what is explained: predicted, given (the target of each sample in the source), or a class "
