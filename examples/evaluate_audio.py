@@ -212,9 +212,7 @@ def main() -> int:
         rows = {name: values[:OF_META] for name, values in data.items()}
         few = {name: methods[name] for name in COMPARED}
         context = {name: rows[name] for name in CONTEXT}
-        meta = meta_table(
-            chosen, few, predict, net.variables, rows, context, perturbations=3, iterations=2
-        )
+        meta = meta_table(chosen, few, predict, net.variables, rows, context)
     title = f"{len(data['id'])} sums of two tones, CREPE"
     report(found, arguments.output / "evaluate_audio", title, meta)
     return 0 if beats_chance(found, OURS, ("faithfulness", "f0 mass")) and apart < 1e-4 else 1

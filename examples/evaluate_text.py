@@ -186,9 +186,7 @@ def main() -> int:
         of_rows = all_metrics(rows["segments"], vector, 0.1 * spread, quick=False)
         few = {name: methods[name] for name in (OURS, "CP-LRP", "gradient", GRADIENT)}
         context = {"attention": rows["attention"]}
-        meta = meta_table(
-            of_rows, few, predict, net.variables, rows, context, perturbations=3, iterations=2
-        )
+        meta = meta_table(of_rows, few, predict, net.variables, rows, context)
     report(found, path, f"{len(data['id'])} snippets of film reviews, MiniLM", meta)
     return 0 if beats_chance(found, OURS, ("faithfulness", "rated rank")) else 1
 

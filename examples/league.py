@@ -34,8 +34,6 @@ def meta_table(
     variables: Any,
     data: Mapping[str, Any],
     context: Mapping[str, Any],
-    perturbations: int = 5,
-    iterations: int = 3,
 ) -> str:
     """How reliable each metric is on these data, in Markdown, beside random numbers.
 
@@ -46,7 +44,6 @@ def meta_table(
       variables: of the model.
       data: "input", "target" and "mask", as `metrics.evaluate` takes them.
       context: further arguments of the model by name, (n, ...) each.
-      perturbations, iterations: as in `metrics.meta_evaluate`.
     """
 
     def with_target(explain: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,8 +54,8 @@ def meta_table(
     for name, each in {**chosen, "random numbers": Chance()}.items():
         found = metrics.meta_evaluate(
             each, wrapped, predict, variables, data["input"], data["target"], key=jax.random.key(2),
-            masks=data["mask"], context=context, noise={"model": (0.001, 0.5)},
-            perturbations=perturbations, iterations=iterations,
+            masks=data["mask"], context=context, noise={"model": (0.001, 0.5)}, perturbations=3,
+            iterations=2,
         )  # fmt: skip
         spaces = (found.model, found.input)
         cells = [f"{s.meta_consistency:.3f} +- {s.deviation:.3f}" for s in spaces if s is not None]

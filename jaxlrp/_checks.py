@@ -33,6 +33,20 @@ def check_not_text(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number or an array, got the string {value!r}")
 
 
+def check_range(low: Any, high: Any, *, equal: bool = False) -> None:
+    """Refuses bounds of which the plain numbers are in the wrong order, and strings.
+
+    Args:
+      low, high: numbers, or arrays, which are not looked at.
+      equal: whether both may be the same.
+    """
+    check_not_text("low", low)
+    check_not_text("high", high)
+    if is_number(low) and is_number(high) and (low > high if equal else not low < high):
+        order = "<=" if equal else "<"
+        raise ValueError(f"low must be {order} high, got low={low!r} and high={high!r}")
+
+
 def check_count(name: str, value: Any) -> int:
     """An integer of at least one.
 

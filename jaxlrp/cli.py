@@ -23,6 +23,7 @@ import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.concepts import command as concepts_command
 from jaxlrp.dataset import command
+from jaxlrp.dataset.command_options import add_model
 from jaxlrp.dataset.resuming import how_to_resume
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.errors import NonFiniteError, UnsupportedError, near
@@ -94,11 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     concepts_command.add(commands, _model, _composite)
     metrics_command.add(commands, _model, _composite)
     for parser_of in (explain, plan):
-        parser_of.add_argument(
-            "--model", default="efficientnet-lite0",
-            help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained "
-            "(default: %(default)s)",
-        )  # fmt: skip
+        add_model(parser_of)
         parser_of.add_argument(
             "--composite",
             default="epsilon_gamma_box",

@@ -154,8 +154,7 @@ def _windows(
         if size > shape[axis]:
             raise ValueError(
                 f"window must be <= {shape[axis]}, the length of axis {axis} of the input, of shape "
-                f"{shape}, "
-                f"got {size}"
+                f"{shape}, got {size}"
             )
         if step > size:
             raise ValueError(

@@ -105,8 +105,7 @@ def collecting(explainer: Explainer, families: Families) -> ConceptExplainer[Exp
         if family.batch is None:
             raise ValueError(
                 f"the concepts {name!r} have batch=None, but samples are explained in batches: pass "
-                "batch=, "
-                "the axis of the samples in the output of the layer"
+                "batch=, the axis of the samples in the output of the layer"
             )
     compute = functools.partial(_compute, explainer, named)
     return ConceptExplainer("collect", explainer, compute, no_options, _nothing)

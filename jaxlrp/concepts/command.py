@@ -13,10 +13,10 @@ import numpy as np
 
 import jaxlrp as lrp
 from jaxlrp.dataset import command as shared
-from jaxlrp.dataset.command import Chooser, Loader
+from jaxlrp.dataset import command_options as options
+from jaxlrp.dataset.command_options import Chooser, Loader
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.policy import Top
-from jaxlrp.dataset.readers import READERS
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.dataset.source import Id, Indexed
 
@@ -34,9 +34,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         "what the model sees, what it uses for each class, which samples are odd, and which concepts are "
         "alike. Run the same command again to continue after an interruption, or after images were added.",
     )  # fmt: skip
-    parser.add_argument(
-        "source", help=f"a folder of images, or a file of type {', '.join(READERS)}"
-    )
+    options.add_source(parser)
     parser.add_argument(
         "--layer", required=True, action="append", dest="layers",
         help="the path of the layer, as `jaxlrp plan` prints it; may be repeated: each layer gets a page",
@@ -51,15 +49,8 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         help="the folder of the report (index.html), of the scores (scores/) and of the reference "
         "samples (references/)",
     )  # fmt: skip
-    parser.add_argument(
-        "--model", default="efficientnet-lite0",
-        help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained "
-        "(default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--composite", default="epsilon_gamma_box",
-        help="the name of a composite (default: %(default)s); `jaxlrp plan --help` lists them",
-    )  # fmt: skip
+    options.add_model(parser)
+    options.add_composite(parser)
     parser.add_argument(
         "--target", default="predicted",
         help="what is explained: predicted, given (the target of each sample in the source), or a class "
@@ -67,7 +58,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     )  # fmt: skip
     parser.add_argument("--limit", type=int, help="only the first LIMIT samples")
     parser.set_defaults(run=lambda a: _run(a, model, composite))
-    shared.add_options(parser)
+    options.add_options(parser)
 
 
 def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> None:
@@ -149,8 +140,7 @@ def _pages(layers: list[str]) -> dict[str, str]:
     if len({*found.values(), "index.html"}) <= len(layers):
         raise ValueError(
             f"--layer {layers[0]} and another layer would have the same file name: run the command "
-            "once for "
-            "each, with another --output"
+            "once for each, with another --output"
         )
     return found
 

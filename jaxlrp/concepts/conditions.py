@@ -213,8 +213,7 @@ def _stacked(family: Concepts, conditions: Sequence[Condition]) -> Stacked:
     if soft and not all(s.soft for s in held):
         raise ValueError(
             f"conditions on the layer {family.layer!r} must be all indices or all weights, got both: "
-            "write all "
-            "of them with .weighted(...), or explain them in two calls"
+            "write all of them with .weighted(...), or explain them in two calls"
         )
     rows = sorted({s.values.shape[0] for s in held} - {1}) or [1]
     if len(rows) > 1:

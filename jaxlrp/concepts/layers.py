@@ -65,10 +65,9 @@ def check_passed_once(plan: Plan, layer: str) -> None:
     """
     if layer in plan.upstream(layer):
         raise ValueError(
-            f"the layer {layer!r} is in a loop in which each step reads the previous one, so the "
-            "same relevance "
-            "passes it in every step and is counted several times: use conditional(...) without cut, or a "
-            "layer before or after the loop"
+            f"the layer {layer!r} is in a loop in which each step reads the previous one, so the same "
+            "relevance passes it in every step and is counted several times: use conditional(...) "
+            "without cut, or a layer before or after the loop"
         )
 
 

@@ -117,8 +117,7 @@ def check_explainer(explainer: Any) -> Explainer:
     if explainer.parameters:
         raise ValueError(
             f"explainer must not have parameters=, got {explainer.parameters}: concepts divide the "
-            "relevance "
-            "of activations; leave parameters out"
+            "relevance of activations; leave parameters out"
         )
     if explainer.composite.readout != "relevance":
         raise ValueError(

@@ -156,8 +156,7 @@ class StoredScores(Mapping[str, LazyScores]):
         if k > len(self.ids):
             raise ValueError(
                 f"k must be <= {len(self.ids)}, the number of samples in the store, got {k}: use a "
-                "smaller k, "
-                "or collect more samples"
+                "smaller k, or collect more samples"
             )
         groups = chosen_classes(per_class, self.targets, self.classes)
         values = arrays[by]

@@ -196,8 +196,8 @@ def references(
     if rows.ndim != 2 or rows.shape != values.shape:
         raise ValueError(
             f"top must contain rows and values of shape (concepts, k), got {rows.shape} and "
-            f"{values.shape}; "
-            "if top is by class, select a class y first: jax.tree.map(lambda a: a[y], top)"
+            f"{values.shape}; if top is by class, select a class y first: jax.tree.map(lambda a: a[y], "
+            "top)"
         )
     check_count("n", n)
     check_count("batch_size", batch_size)

@@ -159,8 +159,7 @@ def report(
     if not callable(fetch) and len(np.asarray(fetch)) != len(scores.ids):
         raise ValueError(
             f"fetch contains {len(np.asarray(fetch))} inputs, but {len(scores.ids)} samples have "
-            "scores: pass "
-            "the inputs of scores.ids, in that order; samples that failed have no scores"
+            "scores: pass the inputs of scores.ids, in that order; samples that failed have no scores"
         )
     give = fetch if callable(fetch) else np.asarray(fetch).__getitem__
     blocks = ((rows, normalized_on_host(r)) for rows, r in scores.blocks(name, "relevance"))

@@ -108,6 +108,10 @@ def scores(explainer: Explainer, concepts: Families) -> ConceptExplainer[Any]:
     return ConceptExplainer("scores", held, compute, no_options, _count)
 
 
+def _no_family(given: Any) -> TypeError:
+    return TypeError(f"concepts must be families such as Channels(layer, axis), got {given!r}")
+
+
 def by_name(concepts: Families) -> dict[str, Concepts]:
     """Several families of concepts by name; the name of one that has none is its layer.
 
@@ -120,9 +124,8 @@ def by_name(concepts: Families) -> dict[str, Concepts]:
     elif isinstance(concepts, Mapping):
         found = dict(concepts)
     else:
-        wrong = f"concepts must be families such as Channels(layer, axis), got {concepts!r}"
         if isinstance(concepts, str) or not isinstance(concepts, Iterable):
-            raise TypeError(wrong)
+            raise _no_family(concepts)
         found = {getattr(family, "layer", ""): family for family in concepts}
         if len(found) < len(concepts):
             raise ValueError(
@@ -130,9 +133,7 @@ def by_name(concepts: Families) -> dict[str, Concepts]:
             )
     for family in found.values():
         if not isinstance(family, Concepts):
-            raise TypeError(
-                f"concepts must be families such as Channels(layer, axis), got {family!r}"
-            )
+            raise _no_family(family)
     if not found:
         raise ValueError(
             "concepts must contain at least one family such as Channels(layer, axis), got none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,18 +13,20 @@ import numpy as np
 
 import jaxlrp as lrp
 from jaxlrp.dataset import reading, relevance, runner, verification
+from jaxlrp.dataset.command_options import (
+    Chooser,
+    Loader,
+    add_composite,
+    add_model,
+    add_options,
+    add_source,
+)
 from jaxlrp.dataset.options import DTYPES, ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.policy import Given, Top
-from jaxlrp.dataset.readers import READERS
 from jaxlrp.dataset.resolve import as_source
 from jaxlrp.dataset.resuming import last_command, no_imports_from, refuse_code_inside
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.dataset.source import Source
-
-Loader = Callable[[str], Any]
-"""From the name of a model to a `jaxlrp.pretrained.Pretrained`."""
-Chooser = Callable[[str, Any], lrp.Composite]
-"""From the name of a composite and such a model to the composite."""
 
 _STORE = "the folder of the store, as passed to `attribute --output`"
 
@@ -40,21 +42,12 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
     attribute = commands.add_parser(
         "attribute", help="explain every sample of a data set and store the relevance on disk"
     )
-    attribute.add_argument(
-        "source", help=f"a folder of images, or a file of type {', '.join(READERS)}"
-    )
+    add_source(attribute)
     attribute.add_argument(
         "-o", "--output", required=True, help="the folder in which relevance is stored"
     )
-    attribute.add_argument(
-        "--model", default="efficientnet-lite0",
-        help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained "
-        "(default: %(default)s)",
-    )  # fmt: skip
-    attribute.add_argument(
-        "--composite", default="epsilon_gamma_box",
-        help="the name of a composite (default: %(default)s); `jaxlrp plan --help` lists them",
-    )  # fmt: skip
+    add_model(attribute)
+    add_composite(attribute)
     attribute.add_argument(
         "--target", default="predicted",
         help="what is explained: predicted, given (the target of each sample in the source), a class "
@@ -92,48 +85,6 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
     info.add_argument("store", help=_STORE)
     info.add_argument("--plan", action="store_true", help="also print the rule of each layer")
     info.set_defaults(run=_info)
-
-
-def add_options(command: argparse.ArgumentParser, batch_size: int | None = None) -> Any:
-    """Adds the options that commands of data sets share. Returns the group of the store.
-
-    Args:
-      command: the parser of the command.
-      batch_size: by default; None for as many as memory allows.
-    """
-    command.add_argument(
-        "--batch-size", type=int, default=batch_size,
-        help="samples explained together (default: "
-        f"{'as many as memory allows' if batch_size is None else '%(default)s'})",
-    )  # fmt: skip
-    command.add_argument(
-        "--progress", choices=("auto", "bar", "log", "none"), default="auto",
-        help="how progress is shown: auto is a bar in a terminal and otherwise log, which prints a line "
-        "every 30 seconds (default: %(default)s)",
-    )  # fmt: skip
-    reading = command.add_argument_group("reading")
-    reading.add_argument(
-        "--workers",
-        type=int,
-        default=ReadOptions().workers,
-        help="threads that read and preprocess samples (default: %(default)s)",
-    )
-    computing = command.add_argument_group("computing")
-    computing.add_argument(
-        "--memory-fraction", type=float, default=ComputeOptions().memory_fraction,
-        help="share of the free memory that a batch may use, > 0 and <= 1 (default: %(default)s)",
-    )  # fmt: skip
-    storing = command.add_argument_group("storing")
-    storing.add_argument(
-        "--verify", action=argparse.BooleanOptionalAction, default=True,
-        help="compare all checksums of an existing store first; with --no-verify only file sizes",
-    )  # fmt: skip
-    storing.add_argument(
-        "--retry-failed",
-        action="store_true",
-        help="retry samples that failed in an earlier run",
-    )
-    return storing
 
 
 def _command(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -131,8 +131,7 @@ def _concrete(matrix: Any) -> np.ndarray:
     if _compat.is_traced(matrix):
         raise ValueError(
             "synthesis is missing: it is the pseudo-inverse of analysis by default, which cannot be "
-            "computed "
-            "if analysis is traced"
+            "computed if analysis is traced"
         )
     return np.asarray(matrix, np.float64)
 

@@ -13,10 +13,10 @@ import numpy as np
 import jaxlrp as lrp
 from jaxlrp._checks import check_count
 from jaxlrp.dataset import command as shared
-from jaxlrp.dataset.command import Chooser, Loader
+from jaxlrp.dataset import command_options as options
+from jaxlrp.dataset.command_options import Chooser, Loader
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions
 from jaxlrp.dataset.policy import Given, Top
-from jaxlrp.dataset.readers import READERS
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.errors import near
 
@@ -35,20 +35,13 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         "evaluate", help="evaluate explanations of a model on a data set by several metrics",
         description="Evaluates composites, baselines and controls by metrics, and writes table.md, "
         "scores.csv and figures. Run the same command again to continue after an interruption, or "
-        "with more images, "
-        "composites or metrics.",
+        "with more images, composites or metrics.",
     )  # fmt: skip
-    parser.add_argument(
-        "source", help=f"a folder of images, or a file of type {', '.join(READERS)}"
-    )
+    options.add_source(parser)
     parser.add_argument(
         "-o", "--output", dest="folder", required=True, help="the folder of the report"
     )
-    parser.add_argument(
-        "--model", default="efficientnet-lite0",
-        help="a name, or module:function that returns a jaxlrp.pretrained.Pretrained "
-        "(default: %(default)s)",
-    )  # fmt: skip
+    options.add_model(parser)
     parser.add_argument(
         "--composite", action="append",
         help="a composite; may be repeated (default: epsilon_gamma_box, epsilon_plus, all_epsilon)",
@@ -84,7 +77,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     )
     parser.add_argument("--limit", type=int, help="only the first LIMIT samples")
     parser.set_defaults(run=lambda a: _run(a, model, composite))
-    shared.add_options(parser, batch_size=16)
+    options.add_options(parser, batch_size=16)
 
 
 def _patches(arguments: argparse.Namespace) -> Any:

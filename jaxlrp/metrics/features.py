@@ -67,10 +67,9 @@ class Features(abc.ABC):
         for axis, (a, b) in enumerate(zip(attributions.shape, labels.shape, strict=True)):
             if axis and a < b:
                 raise ValueError(
-                    f"attributions of shape {attributions.shape} have one value along axis "
-                    f"{axis - 1} of an "
-                    f"example, but {self!r} has several features there: use features.Blocks(...) without "
-                    "this axis"
+                    f"attributions of shape {attributions.shape} have one value along axis {axis - 1} "
+                    f"of an example, but {self!r} has several features there: use features.Blocks(...) "
+                    "without this axis"
                 )
         count = self.count(shape)
         summed = _sum_over(attributions, labels.shape)

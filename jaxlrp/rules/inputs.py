@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp._checks import check_not_text, check_one_of, is_number
+from jaxlrp._checks import check_one_of, check_range
 from jaxlrp.network.layers import LINEAR_KINDS
 from jaxlrp.numerics import (
     Stabilizer,
@@ -52,10 +52,7 @@ class ZBox(_InputRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_not_text("low", self.low)
-        check_not_text("high", self.high)
-        if is_number(self.low) and is_number(self.high) and self.low > self.high:
-            raise ValueError(f"low must be <= high, got low={self.low!r} and high={self.high!r}")
+        check_range(self.low, self.high, equal=True)
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs

@@ -129,8 +129,7 @@ def _explainer(
     if not 0 <= position <= len(args):
         raise TypeError(
             f"explainers[{name!r}] has argnums={held.argnums}, so args must contain the {position} "
-            "arguments "
-            f"before the explained one, such as args=(variables,); got {len(args)}"
+            f"arguments before the explained one, such as args=(variables,); got {len(args)}"
         )
     partials = _bound(value)
     options = {k: v for k, v in partials[1].items() if k not in _OPTIONS}

@@ -58,15 +58,13 @@ class RemovalMetric(FaithfulnessMetric):
     def __post_init__(self) -> None:
         if not isinstance(self.features, Features):
             raise TypeError(
-                "features must be a value of jaxlrp.metrics.features, such as features.Blocks((0, "
-                "1), (4, 4)), "
-                f"got {self.features!r}"
+                "features must be a value of jaxlrp.metrics.features, such as features.Blocks((0, 1), "
+                f"(4, 4)), got {self.features!r}"
             )
         if not isinstance(self.removal, Removal):
             raise TypeError(
                 f"removal must be a value of jaxlrp.metrics.removal, got {self.removal!r}; for a "
-                "number write "
-                "removal.Constant(number)"
+                "number write removal.Constant(number)"
             )
         check_count("draws", self.draws)
         check_count("batch_size", self.batch_size)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp._checks import check_at_least, check_not_text, is_number
+from jaxlrp._checks import check_at_least, check_not_text, check_range
 from jaxlrp._compat import is_traced
 from jaxlrp.metrics.pooling import axes_of
 
@@ -54,9 +54,8 @@ class Replacement(Removal):
         values = self.values(inputs, keys)
         if not _is_float(inputs.dtype) and _is_float(values.dtype):
             raise TypeError(
-                f"removal.{type(self).__name__} returns {values.dtype}, but inputs are "
-                f"{inputs.dtype}: for ids of "
-                "tokens use removal.Constant(mask_id) or removal.Donors(data)"
+                f"removal.{type(self).__name__} returns {values.dtype}, but inputs are {inputs.dtype}: "
+                "for ids of tokens use removal.Constant(mask_id) or removal.Donors(data)"
             )
         return jnp.where(keep, inputs, values.astype(inputs.dtype))
 
@@ -143,10 +142,7 @@ class Uniform(Replacement):
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        check_not_text("low", self.low)
-        check_not_text("high", self.high)
-        if is_number(self.low) and is_number(self.high) and not self.low < self.high:
-            raise ValueError(f"low must be < high, got low={self.low!r} and high={self.high!r}")
+        check_range(self.low, self.high)
 
     @property
     def random(self) -> bool:

@@ -14,7 +14,7 @@ import dataclasses
 import jax
 from jax import Array
 
-from jaxlrp._checks import check_at_least, check_not_text, is_number
+from jaxlrp._checks import check_at_least, check_range
 
 
 class Perturbation(abc.ABC):
@@ -46,10 +46,7 @@ class Uniform(Perturbation):
     high: float | Array = 0.2
 
     def __post_init__(self) -> None:
-        check_not_text("low", self.low)
-        check_not_text("high", self.high)
-        if is_number(self.low) and is_number(self.high) and not self.low < self.high:
-            raise ValueError(f"low must be < high, got low={self.low!r} and high={self.high!r}")
+        check_range(self.low, self.high)
 
     def __call__(self, inputs: Array, keys: Array) -> Array:
         def draw(key: Array) -> Array:
