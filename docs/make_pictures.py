@@ -4,8 +4,8 @@
 
 Writes `docs/_pictures/NAME.png`, which git ignores: the photograph is not ours to distribute, and
 what is generated cannot grow old. Run it before `mkdocs build --strict`. With `--quick` the network
-sees the photograph at 96 instead of 224 pixels, and a channel of its fourth block is explained: that
-compiles in a third of the time.
+sees the photograph at 96 instead of 224 pixels, a channel of its fourth block is explained, and the
+pictures of tutorials are left out: tests/test_docs.py draws these.
 """
 
 from __future__ import annotations
@@ -213,9 +213,8 @@ def names_of_tutorial(name: str) -> dict[str, Any]:
     return names
 
 
-def of_tutorial(name: str) -> dict[str, Figure]:
+def of_tutorial(name: str, names: dict[str, Any]) -> dict[str, Figure]:
     """The pictures of a tutorial, drawn by its own code."""
-    names = names_of_tutorial(name)
     drawn = {picture: names[value] for picture, value in TUTORIALS[name].items()}
     return {p: d if isinstance(d, Figure) else d.figure for p, d in drawn.items()}
 
@@ -223,7 +222,7 @@ def of_tutorial(name: str) -> dict[str, Figure]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="96 pixels, four blocks of the network"
+        "--quick", action="store_true", help="96 pixels, four blocks of the network, no tutorials"
     )
     parser.add_argument("--only", nargs="*", metavar="NAME", help="these pictures alone")
     arguments = parser.parse_args()
@@ -235,10 +234,11 @@ def main() -> None:
     photograph = net.to_image(inputs)[0]
     pictures = panels(net)
     in_tutorials = [picture for held in TUTORIALS.values() for picture in held]
-    chosen = arguments.only or [*pictures, *in_tutorials, *concept_pictures.PICTURES]
+    in_tutorials += concept_pictures.PICTURES
+    chosen = arguments.only or [*pictures, *([] if arguments.quick else in_tutorials)]
     for tutorial, held in TUTORIALS.items():
         if not held.keys().isdisjoint(chosen):
-            for name, figure in of_tutorial(tutorial).items():
+            for name, figure in of_tutorial(tutorial, names_of_tutorial(tutorial)).items():
                 figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
             chosen = [name for name in chosen if name not in held]
     for name in concept_pictures.PICTURES.keys() & chosen:

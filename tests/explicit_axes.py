@@ -71,7 +71,7 @@ PAIRS = [
     if (case, name) not in BY_TURNS and name != "local"
 ]  # fmt: skip
 REST = [
-    pytest.param(*pair, marks=pytest.mark.exhaustive if i % 3 else pytest.mark.slow)
+    pytest.param(*pair, marks=pytest.mark.exhaustive if i % 6 else pytest.mark.slow)
     for i, pair in enumerate(PAIRS)
 ]
 

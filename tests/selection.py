@@ -1,4 +1,4 @@
-"""Which cases of a parametrized test the default run has; `-m slow` and `.ci/run tests` have the others."""
+"""Which cases of a parametrized test the default run has, which `.ci/run`, and which the weekly run."""
 
 import collections
 from collections.abc import Iterable
@@ -24,25 +24,34 @@ def one_in(n: int, values: Iterable[Any], *, slow: int | None = None) -> list[An
     return [pytest.param(value, marks=marks(i % n)) for i, value in enumerate(values)]
 
 
-def sample_tables(items: list[pytest.Item], share: int = 6) -> None:
+def sample_tables(items: list[pytest.Item], share: int = 6, routine: int = 3) -> None:
     """Leaves each sixth case of a test to the default run, one at the least; the others become slow.
 
-    The tests of a file take turns: they begin with different cases, so that the default run sees most cases
-    of a table that many tests share, such as that of all rules.
+    Of a test that is marked `sampled`, two thirds of the cases first become exhaustive. The tests of a file
+    take turns: they begin with different cases, so that each run sees most cases of a table that many tests
+    share, such as that of all rules.
 
     Args:
-      items: collected tests, in order. Cases that are slow already do not count.
+      items: collected tests, in order. Cases that are slow already do not count, except for `sampled`.
       share: one in how many cases stays, at least one.
+      routine: one in how many cases of a `sampled` test stays in `.ci/run`.
     """
     tests: dict[tuple[Any, str], list[pytest.Item]] = collections.defaultdict(list)
     for item in items:
-        if not item.get_closest_marker("slow") and not item.get_closest_marker("exhaustive"):
-            tests[item.path, getattr(item, "originalname", item.name)].append(item)
+        tests[item.path, getattr(item, "originalname", item.name)].append(item)
     turns: dict[Any, int] = collections.defaultdict(int)
     for (path, _), cases in tests.items():
-        step = min(share, len(cases))
-        for i, case in enumerate(cases):
-            if (i - turns[path]) % step:
-                case.add_marker(pytest.mark.slow)
-        if len(cases) > 1:
-            turns[path] += 1
+        sampled = cases[0].get_closest_marker("sampled")
+        if sampled:
+            _leave(cases, routine, turns[path], pytest.mark.exhaustive)
+        free = [c for c in cases if not any(map(c.get_closest_marker, ["slow", "exhaustive"]))]
+        _leave(free, share, turns[path], pytest.mark.slow)
+        turns[path] += bool(sampled) or len(free) > 1
+
+
+def _leave(cases: list[pytest.Item], share: int, turn: int, mark: pytest.MarkDecorator) -> None:
+    """Marks all but one in `share` of these cases."""
+    step = min(share, len(cases))
+    for i, case in enumerate(cases):
+        if (i - turn) % step:
+            case.add_marker(mark)

@@ -464,6 +464,7 @@ PRESETS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("preset", one_in(3, PRESETS))
 @pytest.mark.parametrize("fun", LATE, ids=lambda f: f.__name__)
 def test_a_softmax_normalized_behind_the_product(fun, preset):

@@ -258,6 +258,7 @@ def test_every_rule_and_kind_is_in_the_table() -> None:
         assert case.rule in plan.rules
 
 
+@pytest.mark.sampled
 @by_case
 def test_jit_equals_eager_and_is_one_trace(case: Case) -> None:
     p, x, r = inputs(case)
@@ -280,6 +281,7 @@ def test_jit_equals_eager_and_is_one_trace(case: Case) -> None:
     assert np.abs(eager.relevance).max() > 1e-3
 
 
+@pytest.mark.sampled
 @by_case
 def test_batch_equals_singles_equals_vmap(case: Case) -> None:
     p, x, r = inputs(case)
@@ -292,6 +294,7 @@ def test_batch_equals_singles_equals_vmap(case: Case) -> None:
     close(jax.jit(mapped)(x, parts), singles)
 
 
+@pytest.mark.sampled
 @by_case
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dtype_is_kept(case: Case, dtype: str) -> None:
@@ -383,6 +386,7 @@ def test_balance(rule: R.Rule, absorbed: Callable) -> None:
     close(found.sum(-1), np.asarray(r).sum(-1) - kept.sum(-1))
 
 
+@pytest.mark.sampled
 @by_case
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_zero_input_is_finite(case: Case, dtype: str) -> None:
@@ -419,6 +423,7 @@ def test_attach_keeps_the_output(case: Case) -> None:
         assert np.array_equal(jax.vjp(lambda x, p=p, f=attached: f(p, x), x)[0], plain)
 
 
+@pytest.mark.sampled
 @by_case
 def test_attach_and_explain_agree(case: Case) -> None:
     p, x, r = inputs(case)
@@ -432,6 +437,7 @@ def test_attach_and_explain_agree(case: Case) -> None:
     close(by_grad, pull(r)[0])
 
 
+@pytest.mark.sampled
 @by_case
 def test_checkpoint_inside_and_around(case: Case) -> None:
     p, x, r = inputs(case)
@@ -540,6 +546,7 @@ def test_all_presets_are_asked() -> None:
         assert made.name == name
 
 
+@pytest.mark.sampled
 @by_preset
 def test_preset_jit_vmap_loop_trace(name: str) -> None:
     apply, variables, x = network()
@@ -565,6 +572,7 @@ def test_preset_jit_vmap_loop_trace(name: str) -> None:
     close(found.relevance, jax.vmap(one)(x, target))
 
 
+@pytest.mark.sampled
 @by_preset
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_preset_keeps_dtype(name: str, dtype: str) -> None:

@@ -241,6 +241,7 @@ def test_dft2_is_the_dense_one(shape):
     check_against(DFT2(), dense.dft2(shape), noise(*shape), noise(*shape, seed=1))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["haar", "db3", "sym4", "bior2.2", "bior3.5", "coif1"])
 @pytest.mark.parametrize("mode", ["periodization", "symmetric", "reflect", "zero"])
 @pytest.mark.parametrize("n", one_in(3, [23, 16, 64]))
@@ -293,6 +294,7 @@ def test_pca_of_all_components_leaves_no_residual():
 # --- properties -----------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("n", [64, 77])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -336,6 +338,7 @@ def mlp(n, width=12):
     return model
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_a_layer_put_before_the_model(name):
     n = 24
@@ -361,6 +364,7 @@ def test_it_is_a_layer_put_before_the_model(name):
     np.testing.assert_allclose(found.output, model(x), rtol=1e-12)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NAMES)
 def test_batch_vmap_and_jit(name):
     n = 24

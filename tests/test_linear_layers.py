@@ -157,6 +157,7 @@ EINSUMS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("spec", EINSUMS)
 def test_einsum(spec: str, side: str) -> None:

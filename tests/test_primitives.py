@@ -130,6 +130,7 @@ def relevance(fun: Any, x: jax.Array, r: Any, composite: Any = None) -> jax.Arra
     return jax.jit(lrp.explain(fun, composite))(x, target=jnp.asarray(r)).relevance
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", sorted(set(LINEAR) - NOT_BY_MATRIX))
 def test_linear(name: str) -> None:
     fun, x = LINEAR[name], normal(4, seed=1)

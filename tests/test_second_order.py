@@ -306,6 +306,7 @@ def moves(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", one_in(2, PROBLEMS))
 def test_gradient_of_an_explanation(name: str) -> None:
     problem = PROBLEMS[name]()

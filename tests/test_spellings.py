@@ -45,11 +45,13 @@ def check(pair: Pair, composite: Any) -> None:
     close(other, one, pair.rtol)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NAMES)
 def test_default(name: str) -> None:
     check(TABLE[name], None)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_in_turn(name: str) -> None:
     check(TABLE[name], PRESETS[TURNS[name]]())

@@ -50,6 +50,7 @@ CASES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", one_in(2, ["float32", "bfloat16"]))
 @pytest.mark.parametrize("name", CASES)
 def test_a_zero_vector_gives_no_nan(name, dtype):

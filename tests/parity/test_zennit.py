@@ -73,6 +73,7 @@ def assert_close(actual, expected, rtol):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * scale)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("name", "key", "dtype"), COMPOSITES)
 def test_composite(name, key, dtype):
     with jax.enable_x64(True):

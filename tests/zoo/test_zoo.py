@@ -194,6 +194,7 @@ def check_default(name: str, functions: dict[str, Callable[[Case], None]]) -> No
     judge(failures(checks), known)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ZOO)
 def test_default(name: str) -> None:
     """The plan names each layer, and the output is unchanged."""
