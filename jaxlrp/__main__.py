@@ -1,8 +1,26 @@
-"""`python -m jaxlrp`: see `jaxlrp.cli`."""
+"""`jaxlrp` and `python -m jaxlrp`: see `jaxlrp.cli`."""
 
 import sys
+from collections.abc import Sequence
 
-from jaxlrp.cli import main
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line as a process of its own, with compiled programs kept on disk.
+
+    Args:
+      arguments: as in `jaxlrp.cli.main`, which changes no setting of JAX.
+
+    Returns:
+      The exit status, see `jaxlrp.cli.main`.
+    """
+    try:
+        from jaxlrp import _cache, cli
+    except KeyboardInterrupt:  # while packages are imported
+        print("jaxlrp: interrupted; run the same command again", file=sys.stderr)
+        return 130
+    _cache.keep_programs()
+    return cli.main(arguments)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,13 +13,15 @@ import argparse
 import importlib
 import pathlib
 import sys
+import traceback
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 import jaxlrp as lrp
+from jaxlrp import _explain_command as explain_command
 from jaxlrp import composites
 from jaxlrp.concepts import command as concepts_command
 from jaxlrp.dataset import command
@@ -29,12 +31,18 @@ from jaxlrp.dataset.safe_files import printable
 from jaxlrp.errors import NonFiniteError, UnsupportedError, near
 from jaxlrp.metrics import command as metrics_command
 
-_SAMPLE = "sample:"
-_MODELS = {"efficientnet-lite0": "jaxlrp.pretrained:efficientnet_lite0"}
-
 
 class CommandError(Exception):
     """A mistake in the command, shown to the user as one line."""
+
+
+def _refuse_images(image: Any) -> Any:
+    raise CommandError("the model has no preprocess, which converts images to its inputs")
+
+
+_MODELS = {"efficientnet-lite0": "jaxlrp.pretrained:efficientnet_lite0"}
+_OPTIONAL = {"preprocess": _refuse_images, "labels": (), "input_range": None, "to_image": None}
+"""Parts of a `Pretrained` that the object of a user may lack, and what takes their place."""
 
 
 _SHOWN = (CommandError, ImportError, ValueError, OSError, UnsupportedError, NonFiniteError)
@@ -72,22 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jaxlrp {lrp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    explain = commands.add_parser("explain", help="explain a classifier's decision on an image")
-    explain.add_argument(
-        "image",
-        help=f"an image file, or {_SAMPLE}NAME, an image of scikit-image ({_SAMPLE}coffee)",
-    )
-    explain.add_argument(
-        "-o", "--output", type=pathlib.Path, default=pathlib.Path("heatmap.png"),
-        help="the file of the heatmap (default: %(default)s)",
-    )  # fmt: skip
-    explain.add_argument(
-        "--target",
-        default="predicted",
-        help="what is explained: predicted, a class index, or a class name (default: %(default)s)",
-    )
-    explain.set_defaults(run=_explain)
-
+    explain = explain_command.add(commands, _model, _composite)
     plan = commands.add_parser("plan", help="print each layer of a model and its rule")
     plan.set_defaults(run=_plan)
 
@@ -104,126 +97,75 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _explain(arguments: argparse.Namespace) -> None:
-    image = _read(arguments.image)
-    _check_output(arguments.output)
-    from rich.console import Console
-
-    from jaxlrp import plot
-
-    console = Console()
-    with console.status("loading the model"):
-        net = _model(arguments.model)
-        composite = _composite(arguments.composite, net)
-        inputs = net.preprocess(image)
-    with console.status("explaining"):
-        logits = np.asarray(jax.jit(net.model.apply)(net.variables, inputs))
-        target = _target(arguments.target, logits, net.labels)
-        explain = lrp.explain(net.model.apply, composite, argnums=1)
-        result = jax.jit(lambda v, x: explain(v, x, target=target))(net.variables, inputs)
-    relevance = np.asarray(result.relevance).sum(-1)
-    probability = np.exp(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
-    label = f"{net.labels[target]} ({probability[0, target]:.1%})"
-    figure = plot.grid(
-        {arguments.composite: plot.normalize(relevance, axis=(-2, -1), percentile=99)},
-        images=list(net.to_image(inputs)),
-        suptitle=label,
-        overlay=True,
-    )
-    figure.savefig(arguments.output, dpi=150, bbox_inches="tight")
-    positive, negative = relevance.clip(min=0).sum(), relevance.clip(max=0).sum()
-    console.print(f"class      {target}: {label}, logit {logits[0, target]:.3f}")
-    kept = logits[0, target] - relevance.sum()
-    console.print(
-        f"relevance  positive {positive:.3f}, negative {negative:.3f}, not passed to the input {kept:.3f}"
-    )
-    console.print(f"heatmap    {arguments.output}")
-
-
 def _plan(arguments: argparse.Namespace) -> None:
     net = _model(arguments.model)
-    inputs = net.preprocess(np.zeros((256, 256, 3), np.uint8))
     composite = _composite(arguments.composite, net)
+    inputs = net.preprocess(np.zeros((256, 256, 3), np.uint8))
     print(lrp.plan(net.model.apply, composite, net.variables, inputs, argnums=1))
 
 
-def _read(name: str) -> np.ndarray:
-    if name.startswith(_SAMPLE):
-        return _read_sample(name.removeprefix(_SAMPLE))
-    from PIL import UnidentifiedImageError
-
-    from jaxlrp.dataset.readers.pixels import read_image
-
-    path = pathlib.Path(name)
-    if not (path.exists() or path.is_symlink()):
-        raise CommandError(f"the image file {name!r} does not exist")
-    try:
-        return read_image(path)
-    except UnidentifiedImageError:
-        raise CommandError(f"{name!r} is not an image that Pillow can read") from None
-    except (ValueError, OSError) as error:
-        raise CommandError(f"{name!r}: {error}") from None
-
-
-def _read_sample(name: str) -> np.ndarray:
-    try:
-        import skimage.data
-    except ImportError:
-        raise CommandError(
-            f"{_SAMPLE}{name} requires scikit-image, which could not be imported; install it with: "
-            "pip install 'jaxlrp[examples]', or pass an image file"
-        ) from None
-    known = ("astronaut", "camera", "chelsea", "coffee", "rocket")
-    if name not in known:
-        raise CommandError(f"unknown sample {name!r}: {near(name, known)}")
-    return np.asarray(getattr(skimage.data, name)())
-
-
-def _check_output(path: pathlib.Path) -> None:
-    if not path.parent.is_dir():
-        raise CommandError(f"--output: the folder {str(path.parent)!r} does not exist")
-
-
 def _model(name: str) -> Any:
-    place = _MODELS.get(name, name)
-    module, _, function = place.partition(":")
-    if not function:
-        raise CommandError(
-            f"unknown model {name!r}: {near(name, _MODELS)}; or pass your own as module:function"
-        )
+    load = _loader(name)
     try:
-        load: Callable[[], Any] = getattr(importlib.import_module(module), function)
-    except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):  # a module that it imports in turn
-            raise
-        raise CommandError(f"--model {name}: there is no module {module!r}") from None
-    except AttributeError:
-        raise CommandError(f"--model {name}: the module {module!r} has no {function!r}") from None
-    found = load()
+        found = load()
+    except _SHOWN:
+        raise
+    except Exception as error:  # of the user's own code, whose place they need
+        raise CommandError(f"--model {name}: {_told(error)}") from error
     if not all(hasattr(found, part) for part in ("model", "variables")):
         raise CommandError(
             f"--model {name} must return a jaxlrp.pretrained.Pretrained, got {type(found).__name__}"
         )
-    return found
+    parts = {name: getattr(found, name, default) for name, default in _OPTIONAL.items()}
+    return types.SimpleNamespace(model=found.model, variables=found.variables, **parts)
+
+
+def _loader(name: str) -> Callable[[], Any]:
+    """The function that `--model` names."""
+    place = _MODELS.get(name, name)
+    module, _, function = place.partition(":")
+    if not all(map(str.isidentifier, [*module.split("."), function])):
+        hint = "a file is no model, " if pathlib.Path(module).exists() else ""
+        raise CommandError(
+            f"unknown model {name!r}: {near(name, _MODELS)}; or pass your own as module:function "
+            f"({hint}module is what you would import, function returns a jaxlrp.pretrained.Pretrained)"
+        )
+    try:
+        load = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):  # a module that it imports in turn
+            raise
+        raise CommandError(f"--model {name}: there is no module {module!r}") from None
+    except _SHOWN:
+        raise
+    except AttributeError as error:
+        raise CommandError(f"--model {name}: the module {module!r} has no {function!r}") from error
+    except Exception as error:
+        raise CommandError(
+            f"--model {name}: {module!r} cannot be imported: {_told(error)}"
+        ) from error
+    if not callable(load):
+        raise CommandError(
+            f"--model {name}: {function!r} must be a function, got {type(load).__name__}"
+        )
+    return load
+
+
+def _told(error: Exception) -> str:
+    """An error of the user's code with its place, in one line."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
 
 
 def _composite(name: str, net: Any) -> lrp.Composite:
     preset = composites.PRESETS.get(name)
     if preset is None:
         raise CommandError(f"unknown composite {name!r}: {near(name, composites.PRESETS)}")
-    return preset(*net.input_range) if name == "epsilon_gamma_box" else preset()
-
-
-def _target(word: str, logits: np.ndarray, names: Sequence[str]) -> int:
-    if word == "predicted":
-        return int(logits[0].argmax())
-    if word.lstrip("-").isdigit():
-        if not 0 <= int(word) < len(names):
-            raise CommandError(
-                f"--target {word} is out of range: the classes are 0 to {len(names) - 1}"
-            )
-        return int(word)
-    found = [i for i, name in enumerate(names) if name.lower() == word.lower()]
-    if not found:
-        raise CommandError(f"unknown class {word!r}: {near(word, names)}")
-    return found[0]
+    if name != "epsilon_gamma_box":
+        return preset()
+    if net.input_range is None:
+        raise CommandError(
+            "epsilon_gamma_box needs the bounds of the inputs, but the model has no input_range: add it, "
+            "or pass another --composite, such as epsilon_plus"
+        )
+    return preset(*net.input_range)

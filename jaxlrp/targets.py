@@ -282,16 +282,17 @@ class Contrast(Selection):
     """The evidence for one class rather than another: relevance begins as z_target - z_against.
 
     Attributes:
-      target: a class index, or one for each example.
-      against: likewise; None for the mean of all other classes.
+      target: a class index, or one for each example; or `predicted`.
+      against: a class index, or one for each example; None for the mean of all other classes.
     """
 
     indices: ClassVar[tuple[str, ...]] = ("target", "against")
-    target: ArrayLike
+    target: ArrayLike | Predicted
     against: ArrayLike | None = None
 
     def weights(self, z: Array) -> Array:
-        chosen = class_cotangent(z, self.target)
+        of = self.target
+        chosen = of.weights(z) if isinstance(of, Predicted) else class_cotangent(z, of)
         if self.against is None:
             return chosen - (1 - chosen) / (z.shape[-1] - 1)
         return chosen - class_cotangent(z, self.against)

@@ -16,7 +16,7 @@ from PIL import Image
 
 import jaxlrp as lrp
 from dataset_runs import LRP0, SHAPE, attribute, check, samples
-from jaxlrp import cli, dataset
+from jaxlrp import _explain_command, dataset
 from jaxlrp.cli import main
 from jaxlrp.dataset import resolve
 from jaxlrp.dataset.readers import pixels
@@ -490,7 +490,7 @@ def test_an_interrupt_is_one_line_that_says_how_to_resume(
     monkeypatch.undo()
     assert resume(out) == 0
     assert len(dataset.open_relevance(out).ids) == 8
-    monkeypatch.setattr(cli, "_read", interrupt)
+    monkeypatch.setattr(_explain_command, "_read", interrupt)
     assert main(["explain", "a.png"]) == 130
     assert capsys.readouterr().err == "jaxlrp: interrupted; run the same command again\n"
 

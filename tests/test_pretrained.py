@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxlrp.pretrained import efficientnet_lite, efficientnet_lite0
+from jaxlrp import _cache
+from jaxlrp.pretrained import _weights, efficientnet_lite, efficientnet_lite0
 from jaxlrp.pretrained._torch_checkpoint import read_torch_checkpoint
 from jaxlrp.pretrained.efficientnet_lite import InvertedResidual
 
@@ -248,6 +249,12 @@ def test_a_damaged_cache_is_rebuilt(copied_cache, net, damage):
     assert list(copied_cache.parent.iterdir()) == [copied_cache]
 
 
+def test_the_signature_of_the_cache_is_that_of_the_model(net):
+    inputs = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+    expected = _weights.digest(_weights.signature(net.model, inputs))
+    assert expected == efficientnet_lite._SIGNATURE
+
+
 @pytest.mark.usefixtures("copied_cache")
 def test_a_cache_needs_no_package(net, monkeypatch):
     monkeypatch.setitem(sys.modules, WEIGHTS, None)
@@ -310,7 +317,7 @@ def test_cache_folder(monkeypatch, environment, folder):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert efficientnet_lite._cache_folder() == Path(folder)
+    assert _cache.folder() == Path(folder)
 
 
 # The checkpoint reader. Pickles are written out in protocol 0, where each line is an instruction:

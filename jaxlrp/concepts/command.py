@@ -15,6 +15,7 @@ import jaxlrp as lrp
 from jaxlrp.dataset import command as shared
 from jaxlrp.dataset import command_options as options
 from jaxlrp.dataset.command_options import Chooser, Loader
+from jaxlrp.dataset.command_targets import target_of
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
 from jaxlrp.dataset.policy import Top
 from jaxlrp.dataset.safe_files import printable
@@ -54,7 +55,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     parser.add_argument(
         "--target", default="predicted",
         help="what is explained: predicted, given (the target of each sample in the source), or a class "
-        "index (default: %(default)s)",
+        "(its index or name) (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, help="only the first LIMIT samples")
     parser.set_defaults(run=lambda a: _run(a, model, composite))
@@ -67,12 +68,12 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
 
     if arguments.progress in ("auto", "log"):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    target = shared.target_of(arguments.target)
+    net = model(arguments.model)
+    target = target_of(arguments.target, net.labels)
     if isinstance(target, (Top, list)):
         raise ValueError(
-            f"--target must be predicted, given, or one class index, got {arguments.target!r}"
+            f"--target must be predicted, given, or one class, got {arguments.target!r}"
         )
-    net = model(arguments.model)
     if net.to_image is None:
         raise ValueError(
             f"the inputs of the model {arguments.model!r} are not images: call jaxlrp.concepts.report from "

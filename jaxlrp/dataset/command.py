@@ -17,12 +17,13 @@ from jaxlrp.dataset.command_options import (
     Chooser,
     Loader,
     add_composite,
+    add_contrast,
     add_model,
     add_options,
     add_source,
 )
+from jaxlrp.dataset.command_targets import check_classes, target_of
 from jaxlrp.dataset.options import DTYPES, ComputeOptions, ReadOptions, StoreOptions
-from jaxlrp.dataset.policy import Given, Top
 from jaxlrp.dataset.resolve import as_source
 from jaxlrp.dataset.resuming import last_command, no_imports_from, refuse_code_inside
 from jaxlrp.dataset.safe_files import printable
@@ -51,9 +52,10 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
     attribute.add_argument(
         "--target", default="predicted",
         help="what is explained: predicted, given (the target of each sample in the source), a class "
-        "index, several separated by commas (3,7), or the K largest outputs (top3) "
+        "(its index or name), several separated by commas (3,7), or the K largest outputs (top3) "
         "(default: %(default)s)",
     )  # fmt: skip
+    add_contrast(attribute)
     attribute.add_argument("--limit", type=int, help="explain only the first LIMIT samples")
     attribute.set_defaults(run=lambda a: _attribute(_command(a), a, model, composite))
     add_options(attribute).add_argument(
@@ -95,6 +97,7 @@ def _command(arguments: argparse.Namespace) -> dict[str, Any]:
         "model": arguments.model,
         "composite": arguments.composite,
         "target": arguments.target,
+        "contrast": arguments.contrast,
         "dtype": arguments.dtype,
         "limit": arguments.limit,
     }
@@ -105,8 +108,8 @@ def _attribute(
 ) -> None:
     if arguments.progress == "log":
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    target = target_of(command["target"])
     net = model(command["model"])
+    target = target_of(command["target"], net.labels, command["contrast"])
     chosen = composite(command["composite"], net)
     source = open_source(command["source"])
 
@@ -173,7 +176,7 @@ def check_model(
             f"the model {command['model']!r} cannot be applied to inputs of {found}{more}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    _check_classes(command["target"], target, getattr(output, "shape", ()))
+    check_classes(command["target"], target, getattr(output, "shape", ()))
     return images
 
 
@@ -181,40 +184,6 @@ def _is_image(given: Any) -> bool:
     return (
         getattr(given, "dtype", None) == np.uint8 and len(given.shape) == 3 and given.shape[-1] == 3
     )
-
-
-def _check_classes(word: str, target: Any, shape: tuple[int, ...]) -> None:
-    classes = shape[-1] if len(shape) > 1 else None
-    if classes is None:
-        return
-    if isinstance(target, Top) and target.k > classes:
-        raise ValueError(
-            f"--target {word} needs at least {target.k} classes, but the model has {classes}: "
-            "use a smaller K"
-        )
-    chosen = target if isinstance(target, list) else [target]
-    wrong = [t for t in chosen if isinstance(t, int) and not 0 <= t < classes]
-    if wrong:
-        raise ValueError(
-            f"--target {wrong[0]} is out of range: the model has {classes} classes, 0 to {classes - 1}"
-        )
-
-
-def target_of(word: str) -> Any:
-    if word == "predicted":
-        return lrp.targets.predicted
-    if word == "given":
-        return Given()
-    if word.startswith("top") and word[3:].isdigit():
-        return Top(int(word[3:]))
-    try:
-        classes = [int(part) for part in word.split(",")]
-    except ValueError:
-        raise ValueError(
-            "--target must be predicted, given, topK such as top3, or class indices such as 3,7, "
-            f"got {word!r}"
-        ) from None
-    return classes[0] if len(classes) == 1 else classes
 
 
 def _resume(

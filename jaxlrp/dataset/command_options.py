@@ -40,6 +40,15 @@ def add_composite(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_contrast(command: argparse.ArgumentParser) -> None:
+    """Adds the option `--contrast`."""
+    command.add_argument(
+        "--contrast", metavar="CLASS",
+        help="explain the target rather than this class (its index or name): the difference of their "
+        "outputs (default: no contrast)",
+    )  # fmt: skip
+
+
 def add_options(command: argparse.ArgumentParser, batch_size: int | None = None) -> Any:
     """Adds the options that commands of data sets share. Returns the group of the store.
 

@@ -93,7 +93,7 @@ def command(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and all(_text(value.get(word)) for word in words)
-        and (value.get("dtype") is None or _text(value["dtype"]))
+        and all(value.get(word) is None or _text(value[word]) for word in ("contrast", "dtype"))
         and _limit(value.get("limit"))
     )
 

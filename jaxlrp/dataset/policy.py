@@ -202,7 +202,7 @@ def _index_of(target: Any) -> Callable[[Any, Array], Array] | None:
         return lambda _, z: jnp.broadcast_to(_as_array((target,)), z.shape[:-1])
     if isinstance(target, targets.Predicted):
         return lambda _, z: jnp.argmax(z, axis=-1)
-    if isinstance(target, (targets.Contrast, targets.LogOdds)) and _is_int(target.target):
+    if isinstance(target, (targets.Contrast, targets.LogOdds)):
         return _index_of(target.target)
     return None
 

@@ -28,9 +28,8 @@ def last_command(store: pathlib.Path) -> dict[str, Any] | None:
             f"the command-line arguments recorded in {str(store)!r} are invalid: repeat the "
             "original `jaxlrp attribute` command, which resumes the run"
         )
-    found = {
-        key: last.get(key) for key in ("source", "output", "model", "composite", "target", "dtype")
-    }
+    keys = ("source", "output", "model", "composite", "target", "contrast", "dtype")
+    found = {key: last.get(key) for key in keys}
     return {**found, "limit": state.limit if state.requests else last.get("limit")}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp import _compat, targets
+from jaxlrp._checks import check_count
 from jaxlrp._html import preformatted
 from jaxlrp.explanation.growth import growth_warning
 from jaxlrp.explanation.plan import Plan
@@ -39,6 +41,7 @@ class LedgerRow:
       passed: the relevance that it sent to its inputs.
       bias: what its bias kept, or constants that it joins to what depends on the input.
       stabilizer: what its stabilizer kept.
+      kept: what did not go on to its inputs, received - passed.
       rule: the rest: what the rule itself created or lost, such as z+ if no contribution is positive.
       magnitude: the sum of |R| over its output; of a layer in a scan, of the step where it is greatest.
       kind: of the layer, see `jaxlrp.KINDS`, or what else it is: "softmax", "constant",
@@ -56,6 +59,11 @@ class LedgerRow:
     @property
     def rule(self) -> Array:
         return self.received - self.passed - self.bias - self.stabilizer
+
+    @property
+    def kept(self) -> Array:
+        """What it did not pass on: received - passed."""
+        return self.received - self.passed
 
     @property
     def reason(self) -> str:
@@ -83,10 +91,37 @@ class Ledger:
     rows: dict[str, LedgerRow]
     cuts: tuple[str, ...] = ()
 
+    def top(self, n: int = 5) -> dict[str, LedgerRow]:
+        """The rows that kept (or created) most relevance.
+
+        Args:
+          n: how many rows, >= 1.
+
+        Returns:
+          At most `n` rows by path, largest |received - passed| first; rows that kept less than 1e-6 of
+          the output are left out. NaN comes first. Needs concrete values, so not under `jit`.
+
+        Raises:
+          ValueError: if `n` is not an integer >= 1.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxlrp as lrp
+          >>> w, b = jnp.array([[2.0], [1.0]]), jnp.array([2.0])
+          >>> found = lrp.ledger(lambda x: x @ w + b, None, jnp.array([3.0, 2.0]))
+          >>> {path: round(float(row.kept), 3) for path, row in found.top().items()}
+          {'dot_general': 2.0}
+        """
+        check_count("n", n)
+        sizes = {path: abs(float(row.kept)) for path, row in self.rows.items()}
+        least = 1e-6 * abs(float(self.output))
+        paths = [path for path, size in sizes.items() if not size <= least]
+        paths.sort(key=lambda path: (math.isfinite(sizes[path]), -sizes[path]))
+        return {path: self.rows[path] for path in paths[:n]}
+
     @property
     def absorbed(self) -> Array:
         """The relevance that all rows kept, in total."""
-        return _sum([e.received - e.passed for e in self.rows.values()])
+        return _sum([e.kept for e in self.rows.values()])
 
     @property
     def elsewhere(self) -> Array:

@@ -15,6 +15,7 @@ from jaxlrp._checks import check_count
 from jaxlrp.dataset import command as shared
 from jaxlrp.dataset import command_options as options
 from jaxlrp.dataset.command_options import Chooser, Loader
+from jaxlrp.dataset.command_targets import target_of
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions
 from jaxlrp.dataset.policy import Given, Top
 from jaxlrp.dataset.safe_files import printable
@@ -62,7 +63,8 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--target", default="predicted",
-        help="what is explained: predicted, given (by the source), or a class index (default: %(default)s)",
+        help="what is explained: predicted, given (by the source), or a class (its index or name) "
+        "(default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--patch", type=int, default=SIZE,
@@ -136,13 +138,13 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
 
     if arguments.progress in ("auto", "log"):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    target = shared.target_of(arguments.target)
-    if isinstance(target, (Top, list)):
-        raise ValueError(
-            f"--target must be predicted, given, or one class index, got {arguments.target!r}"
-        )
     chosen = {name: _metric(name, arguments) for name in arguments.metric or DEFAULT}
     net = model(arguments.model)
+    target = target_of(arguments.target, net.labels)
+    if isinstance(target, (Top, list)):
+        raise ValueError(
+            f"--target must be predicted, given, or one class, got {arguments.target!r}"
+        )
     source = shared.open_source(arguments.source)
 
     def preprocess(image: np.ndarray) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
@@ -63,6 +63,12 @@ def signature(model: nn.Module, *args: Any) -> dict[str, Any]:
     return traverse_util.flatten_dict(variables, sep="/")
 
 
+def digest(flat: Mapping[str, Any]) -> str:
+    """A hash of names, shapes and dtypes: 16 hexadecimal digits."""
+    said = [(name, tuple(value.shape), str(value.dtype)) for name, value in sorted(flat.items())]
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
 def matches(flat: Arrays, expected: Mapping[str, Any]) -> bool:
     """Whether names, shapes and dtypes agree with those of a model."""
     found = {name: (value.shape, value.dtype) for name, value in flat.items()}
@@ -71,4 +77,4 @@ def matches(flat: Arrays, expected: Mapping[str, Any]) -> bool:
 
 def nested(flat: Arrays) -> dict[str, Any]:
     """Converts flat arrays to the nested variables of a model."""
-    return traverse_util.unflatten_dict({k: jnp.asarray(v) for k, v in flat.items()}, sep="/")
+    return traverse_util.unflatten_dict(jax.device_put(dict(flat)), sep="/")
