@@ -34,6 +34,7 @@ from jaxlrp import baselines, dataset
 from jaxlrp.cli import main
 from jaxlrp.dataset import (
     fetching,
+    manifest,
     memory,
     placement,
     policy,
@@ -610,13 +611,29 @@ def test_the_batch_size_is_chosen_by_memory():
 
 def test_a_run_chooses_its_batch_by_memory(out, monkeypatch):
     """With less memory, a smaller batch."""
-    summary = attribute(out, 20, batch_size=None)
-    assert summary.batch_size == 256
-    assert (summary.traces, summary.compilations) == (1, 1)
+    assert attribute(out, 600, batch_size=None).batch_size == 256
     monkeypatch.setattr(memory, "available", lambda _: 20_000)
     small = attribute(out.with_name("small"), 20, batch_size=None)
     assert 1 <= small.batch_size < 256
     check(out.with_name("small"), 20)
+
+
+def test_a_run_of_few_samples_takes_a_small_batch_and_the_store_keeps_its_own(out):
+    sizes = []
+    for count, limit in [(20, 3), (20, None), (600, None)]:
+        summary = attribute(out, count, limit=limit, batch_size=None)
+        assert (summary.traces, summary.compilations) == (1, 1)
+        sizes.append(summary.batch_size)
+        assert manifest.read(out).batch_size == 256
+    assert sizes == [4, 32, 256]  # 3, 17 and 580 samples
+    check(out, 600)
+
+
+def test_the_size_of_a_batch_is_capped_by_what_is_left():
+    found = [memory.capped(64, left, step) for left, step in [(0, 1), (5, 1), (64, 1), (65, 1)]]
+    assert found == [4, 8, 64, 64]
+    assert memory.capped(192, 13, 3) == 24
+    assert memory.capped(64, None) == 64
 
 
 def test_a_store_is_resumed_with_another_batch_size(out):

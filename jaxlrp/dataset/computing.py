@@ -48,15 +48,20 @@ def start_run(request: Request, held: Manifest, planned: Program, state: State) 
         )  # fmt: skip
     free = store.free_chunks(state, placement.part, placement.parts)
     writer = Writer(request.output, held.members, held.chunk_size, free, lines, held.identity)
-    total = None
-    if not isinstance(request.source, Stream):
-        done = len(state.ids) + (0 if request.store.retry_failed else len(state.failed))
-        left = min(len(request.source), request.limit or len(request.source)) - done
-        left = max(left, len(state.pending))
-        total = -(-left // (1 if request.read.sharded else placement.parts))
     first = jax.process_index() == 0
-    progress = Progress(request.progress if first else "none", total)
+    progress = Progress(request.progress if first else "none", samples_left(request, state))
     return Run(request, held, planned, state, lines, writer, progress)
+
+
+def samples_left(request: Request, state: State) -> int | None:
+    """How many samples this process has to explain, about; None if the source does not tell."""
+    source = request.source
+    if isinstance(source, Stream):
+        return None
+    done = len(state.ids) + (0 if request.store.retry_failed else len(state.failed))
+    left = min(len(source), request.limit or len(source)) - done
+    left = max(left, len(state.pending))
+    return -(-left // (1 if request.read.sharded else request.placement.parts))
 
 
 def compute(run: Run) -> float:

@@ -10,6 +10,8 @@ import jax
 
 _LARGEST = 256
 """Larger batches cost memory without making devices busier."""
+_TRIED = 4
+"""The batch whose memory is measured, in units of the number of devices."""
 
 
 def needed(compiled: jax.stages.Compiled) -> int | None:
@@ -75,7 +77,7 @@ def choose(
       >>> choose(lambda batch: 1000 + 10 * batch, 2000, 1000, largest=64, fraction=0.75)
       32
     """
-    tried = 4 * step
+    tried = _TRIED * step
     found = probe(tried)
     if found is None or free is None:
         return tried
@@ -85,3 +87,27 @@ def choose(
     while 2 * size <= min(fitting, max(largest, step)):
         size *= 2
     return size
+
+
+def capped(size: int, left: int | None, step: int = 1) -> int:
+    """The batch size of one run, in which few samples may be left: what is padded is computed too.
+
+    Args:
+      size: the batch size of the store.
+      left: how many samples are left, None if unknown.
+      step: as in `choose`.
+
+    Returns:
+      `size`, or a power of two times `step` that holds all that is left, but at least the batch that
+      `choose` compiles anyway.
+
+    Example:
+      >>> capped(64, 3), capped(64, 10), capped(64, 1000), capped(64, None), capped(2, 3)
+      (4, 16, 64, 64, 2)
+    """
+    if left is None:
+        return size
+    found = _TRIED * step
+    while found < left:
+        found *= 2
+    return min(size, found)

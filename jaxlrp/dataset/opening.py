@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from pathlib import Path
@@ -209,9 +208,8 @@ def choose_batch_size(request: Request, planned: Program) -> int:
         return math.ceil(request.batch_size / step) * step
 
     def probe(size: int) -> int | None:
-        return memory.needed(trial.compile(size))
+        return memory.needed(planned.trial(size))
 
-    trial = dataclasses.replace(planned, traces=0, compilations=0)
     device = request.placement.mesh.local_devices[0]
     fixed = sum(leaf.nbytes for leaf in planned.parameters)
     free = memory.available(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -127,6 +128,7 @@ class Program:
       equations: number of equations of the traced program.
       traces: number of times the program was traced for compilation.
       compilations: number of times it was compiled.
+      trial_seconds: time spent on compiling trials.
     """
 
     call: Call
@@ -143,10 +145,25 @@ class Program:
     equations: int = 0
     traces: int = 0
     compilations: int = 0
+    trial_seconds: float = 0.0
     axes: dict[str, int] = dataclasses.field(default_factory=dict)
+    _tried: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+    def trial(self, size: int) -> Any:
+        """As `compile`, to see what the program needs; counted only if a run then has such batches."""
+        began = time.monotonic()
+        uncounted = dataclasses.replace(self, traces=0, compilations=0)
+        self._tried[size] = uncounted.compile(size)
+        self.trial_seconds += time.monotonic() - began
+        return self._tried[size]
 
     def compile(self, size: int) -> Any:
         """The program for this process's batches of `size`: of (parameters, input, rest)."""
+        tried = self._tried.pop(size, None)
+        self._tried.clear()
+        if tried is not None:
+            self.traces, self.compilations = self.traces + 1, self.compilations + 1
+            return tried
 
         def step(parameters: list[Any], x: Any, rest: Any) -> dict[str, Array]:
             self.traces += 1

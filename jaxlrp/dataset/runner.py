@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxlrp.dataset import fingerprint, journal, manifest, store
-from jaxlrp.dataset.computing import Run, start_run
+from jaxlrp.dataset import fingerprint, journal, manifest, memory, store
+from jaxlrp.dataset.computing import Run, samples_left, start_run
 from jaxlrp.dataset.computing import compute as compute_all
 from jaxlrp.dataset.durable import Lock, full_disk_as_error
 from jaxlrp.dataset.errors import DamagedError
@@ -76,7 +76,8 @@ def attribute_dataset(
       preprocess: from an input of the source to an input of the model, both without the batch axis. It
         runs on the host, in threads.
       batch_size: samples per batch, of one process, >= 1; rounded up to a multiple of the devices. None
-        estimates from the memory that the compiled program needs.
+        estimates from the memory that the compiled program needs; a run of few samples takes a smaller
+        batch.
       limit: explain only the first `limit` samples of the source, >= 1. Damaged chunks beyond the limit
         are repaired all the same.
       progress: "bar", "log" (lines through `logging`), "none", or "auto": a bar on a terminal, else
@@ -148,9 +149,15 @@ def _run(request: Request) -> Summary:
                 planned = make_program(request, held.spec)
                 now = make_manifest(request, planned, held.chunk_size, held.batch_size)
                 held.check_same(now, request.output)
-            if request.batch_size is not None:  # it may differ from that of earlier runs
-                held = dataclasses.replace(held, batch_size=choose_batch_size(request, planned))
             state = journal.state(request.output)
+            # it may differ from that of earlier runs
+            if request.batch_size is not None:
+                size = choose_batch_size(request, planned)
+            else:
+                size = memory.capped(
+                    held.batch_size, samples_left(request, state), request.placement.shards
+                )
+            held = dataclasses.replace(held, batch_size=size)
         with together("starting the run"):
             run = start_run(dataclasses.replace(request, source=source), held, planned, state)
         try:
@@ -234,7 +241,7 @@ def _summary(run: Run, computing: float, damaged: int, seconds: float) -> Summar
         skipped=_skipped(run.request.source),
         repaired=damaged,
         seconds=seconds,
-        compile_seconds=run.compile_seconds,
+        compile_seconds=run.compile_seconds + run.program.trial_seconds,
         throughput=new / computing if computing > 0 else 0.0,
         residual=residual,
         error=opened.error,
