@@ -385,7 +385,7 @@ def test_the_command_continues(photos, tmp_path, capsys):
             ["--axis", "4"],
             "axis must be an axis of the output of layer 'relu', which has 4 axes, got 4",
         ),
-        (["--target", "top2"], "--target must be predicted, given, or one class index, got 'top2'"),
+        (["--target", "top2"], "--target must be predicted, given, or one class, got 'top2'"),
         (["--target", "7"], "--target 7 is out of range"),
         (["--model", "test_concepts_report:silent"], "are not images"),
     ],

@@ -916,7 +916,7 @@ def test_the_command_line(out, tmp_path, capsys):
     assert "target policy: 1 (" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 2
     assert main([*begin[:-1], "best"]) == 2
-    assert "--target must be predicted" in capsys.readouterr().err
+    assert "--target: unknown class 'best'" in capsys.readouterr().err
 
 
 def test_resume_of_a_run_from_python(out, capsys):
