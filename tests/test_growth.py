@@ -77,6 +77,23 @@ def test_relevance_that_is_not_finite_is_said_with_its_layer():
     assert "relevance is not finite at 'dot_general'" in ledger.warning
 
 
+def test_without_biases_the_layer_whose_sums_cancel_is_named():
+    w1, w2 = jnp.asarray([[1.0, 0.0], [0.0, 1.0]]), jnp.asarray([[1.0], [-1.0 + 2**-12]])
+    f = lambda x: jnp.tanh(jnp.tanh(x @ w1) @ w2 + 3.0)  # noqa: E731
+    x = jnp.asarray([0.5, 0.5])
+    ledger = lrp.ledger(f, None, x)
+    assert ledger.warning == ""
+    assert "most absorbed: " in str(ledger)
+    zeroed = lrp.ledger(f, None, x, zero_bias=True)
+    assert (
+        "'tanh', to which 'dot_general:1' passed it. With zero_bias=True, layers" in zeroed.warning
+    )
+    assert "Use zero_bias=False" in zeroed.warning
+    bad = lambda x: f(jnp.sqrt(x))  # noqa: E731
+    broken = str(lrp.ledger(bad, C.by_kind("activation", lrp.rules.Gradient()), 0.0 * x))
+    assert "the relevance of the input is not finite" in broken
+
+
 def test_gates_split_before_and_after_the_squash_are_one_function():
     packed, state = jnp.asarray(RNG.normal(size=(2, 6))), jnp.asarray(RNG.normal(size=(3, 6)))
 

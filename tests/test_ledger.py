@@ -84,6 +84,17 @@ def test_by_hand():
     np.testing.assert_allclose([ledger.output, ledger.input, ledger.residual], [10, 4, 0.6])
 
 
+def test_top_rows_are_those_that_kept_or_created_most(variables):
+    ledger = lrp.ledger(Net().apply, C.all_epsilon(), variables, X, target=1)
+    kept = {path: abs(float(row.received - row.passed)) for path, row in ledger.rows.items()}
+    top = ledger.top(3)
+    assert list(top) == sorted(kept, key=kept.__getitem__, reverse=True)[:3]
+    nothing = lrp.ledger(lambda x: x @ jnp.ones((3, 2)), None, jnp.ones(3), target=1)
+    assert nothing.top() == {}
+    with pytest.raises(ValueError, match="n must be an integer >= 1, got 0"):
+        ledger.top(0)
+
+
 def test_stop_gradient_shows_up_elsewhere():
     ledger = lrp.ledger(lambda x: x + jax.lax.stop_gradient(x), None, jnp.ones(2))
     np.testing.assert_allclose([ledger.output, ledger.input], [4, 2])

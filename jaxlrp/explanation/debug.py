@@ -74,7 +74,7 @@ def check_finite(
     total = sum(jax.tree.leaves(sizes))
     found = {row.path: _size(records[row.path].relevance, row.loops) for row in plan.rows}
     gains = {path: size / total for path, size in found.items() if total}
-    if said := growth_warning(dict(reversed(gains.items()))):
+    if said := growth_warning(dict(reversed(gains.items())), plan.readers):
         warnings.warn(said, GrowthWarning, stacklevel=5)
     return gains
 

@@ -321,7 +321,9 @@ def ledger(
       *args, **kwargs: arguments of `fun`.
       target: as in `explain`; without it the whole output is the initial relevance.
       zero_bias: give biases and added constants no relevance. What layers then absorb is due to
-        stabilizers and rules alone.
+        stabilizers and rules alone. This makes sense where no sum nearly cancels without its bias: for
+        rules that weigh by sign (z+, alpha-beta), or networks whose biases are small. With LRP-0,
+        epsilon and gamma, networks with folded BatchNorm explode: `warning` names the layer.
       fun_kwargs: keyword arguments of `fun` whose names are used here.
 
     Returns:

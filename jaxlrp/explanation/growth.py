@@ -22,11 +22,17 @@ class Step(NamedTuple):
     steps: int
 
 
-def growth_warning(gains: Mapping[str, float]) -> str:
+def growth_warning(
+    gains: Mapping[str, float],
+    readers: Mapping[str, tuple[str, ...]] | None = None,
+    zero_bias: bool = False,
+) -> str:
     """A sentence on the layer at which relevance grew the most, "" where it stayed within bounds.
 
     Args:
       gains: by path, the sum of |R| in units of that at the output; from the output to the input.
+      readers: by path, the layers that read its output; they send it its relevance.
+      zero_bias: whether biases got no relevance.
     """
     wild = next((path for path, gain in gains.items() if not math.isfinite(gain)), None)
     finite = {path: gain for path, gain in gains.items() if math.isfinite(gain)}
@@ -42,13 +48,22 @@ def growth_warning(gains: Mapping[str, float]) -> str:
         parts.append(
             f"it is not finite at {wild!r}" if parts else f"relevance is not finite at {wild!r}"
         )
-    return f"warning: {', and '.join(parts)}. {_ADVICE}"
+    first = next(path for path, gain in gains.items() if not gain <= LIMIT)
+    made = " and ".join(map(repr, (readers or {}).get(first, ())))
+    began = f"It first exceeds {LIMIT:.0f} times its start at {first!r}"
+    began += f", to which {made} passed it. " if made else ". "
+    return f"warning: {', and '.join(parts)}. {began}{_ZEROED if zero_bias else _ADVICE}"
 
 
 _ADVICE = (
     "The layers after it divide by sums that nearly cancel. Use rules that damp them: "
     "composites.recurrent(epsilon=0.1) for recurrent networks, composites.all_epsilon(lrp.rules.Stabilize("
     "0.1, norm_scale=True)) for others; and let biases count (bias='absorb', zero_bias=False)"
+)
+_ZEROED = (
+    "With zero_bias=True, layers divide by sums without their biases, which nearly cancel here, as they often "
+    "do where BatchNorm is folded: this ledger does not describe the explanation. Use zero_bias=False "
+    "and read the column 'bias'"
 )
 
 

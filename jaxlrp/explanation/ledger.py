@@ -83,6 +83,8 @@ class Ledger:
       rows: by path, in the order of evaluation: layers, and what keeps relevance between them.
       cuts: the operations whose results are constants although they read the input, each with its path
         and source line: comparisons, positions of maxima, `stop_gradient`.
+      readers: by path, the layers that a layer feeds, and from which it receives relevance.
+      zero_bias: whether biases got no relevance.
     """
 
     output: Array
@@ -90,6 +92,8 @@ class Ledger:
     magnitude: Array
     rows: dict[str, LedgerRow]
     cuts: tuple[str, ...] = ()
+    readers: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    zero_bias: bool = False
 
     def top(self, n: int = 5) -> dict[str, LedgerRow]:
         """The rows that kept (or created) most relevance.
@@ -135,9 +139,11 @@ class Ledger:
 
     @property
     def warning(self) -> str:
-        """Where relevance grew a hundredfold, and what to do; "" if nowhere."""
+        """Where relevance grew a hundredfold, through which layer, and what to do; "" if nowhere."""
         gains = {path: float(gain) for path, gain in reversed(self.gains.items())}
-        return growth_warning(gains)
+        if not math.isfinite(float(self.input)):
+            gains["input"] = math.nan
+        return growth_warning(gains, self.readers, self.zero_bias)
 
     @property
     def residual(self) -> Array:
@@ -168,16 +174,26 @@ class Ledger:
         rendered += [f"{kind}: {ledger_rows.KINDS[kind]}" for kind in kinds]
         if self.cuts:
             rendered.append(f"constants although they read the input: {'; '.join(self.cuts)}")
-        rendered.append(
-            f"output {float(self.output):.6g}, input {float(self.input):.6g}, "
-            f"absorbed {float(self.absorbed):.6g}, elsewhere {float(self.elsewhere):.3g}"
-        )
-        rendered += filter(None, [self.warning])
+        rendered += [self._totals(), *filter(None, [self.warning])]
         return "\n".join(rendered)
+
+    def _totals(self) -> str:
+        output, arrived = float(self.output), float(self.input)
+        if not math.isfinite(arrived):
+            return f"output {output:.6g}; the relevance of the input is not finite"
+        absorbed = float(self.absorbed)
+        said = (
+            f"output {output:.6g}, input {arrived:.6g}, absorbed {absorbed:.6g}, "
+            f"elsewhere {float(self.elsewhere):.3g}"
+        )
+        if abs(absorbed) < 0.01 * abs(output):
+            return said
+        most = ", ".join(f"{float(e.kept):.6g} at {path!r}" for path, e in self.top(3).items())
+        return f"{said}\nmost absorbed: {most}; ledger.top(n) gives more"
 
     def _is_shown(self, row: LedgerRow) -> bool:
         """Layers are, and of the rest what kept more than rounding."""
-        kept = max(abs(float(row.received - row.passed)), abs(float(row.bias)))
+        kept = max(abs(float(row.kept)), abs(float(row.bias)))
         return row.kind not in ledger_rows.KINDS or kept > 1e-6 * abs(float(self.output))
 
 
@@ -187,13 +203,15 @@ def _parts(ledger: Ledger) -> tuple[list[tuple[Any, Any]], Any]:
         (jax.tree_util.GetAttrKey(name), getattr(ledger, name))
         for name in ("output", "input", "magnitude")
     ]
-    return sides + rows, (tuple(ledger.rows), ledger.cuts)
+    held = (tuple(ledger.rows), ledger.cuts, tuple(ledger.readers.items()), ledger.zero_bias)
+    return sides + rows, held
 
 
 def _joined(held: Any, parts: Any) -> Ledger:
-    paths, cuts = held
+    paths, cuts, readers, zero_bias = held
     output, arrived, magnitude, *rows = parts
-    return Ledger(output, arrived, magnitude, dict(zip(paths, rows, strict=True)), cuts)
+    by_path = dict(zip(paths, rows, strict=True))
+    return Ledger(output, arrived, magnitude, by_path, cuts, dict(readers), zero_bias)
 
 
 # Not as a dataclass, whose dictionary JAX would sort by path.
@@ -233,7 +251,8 @@ def compute_ledger(
     totals = jax.tree.map(functools.partial(_total, axes=axes), output, begun)
     sizes = jax.tree.map(functools.partial(_total, axes=axes, magnitude=True), output, begun)
     total, size = _sum(jax.tree.leaves(totals)), _sum(jax.tree.leaves(sizes))
-    return Ledger(total, _sum(at_input), size, rows, plan.coverage.cuts), output
+    found = Ledger(total, _sum(at_input), size, rows, plan.coverage.cuts, plan.readers, zero_bias)
+    return found, output
 
 
 def _row(booked: Array, kind: str, rule: Rule | None) -> LedgerRow:

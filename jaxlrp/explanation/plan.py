@@ -149,6 +149,15 @@ class Plan:
                 left += before[now]
         return frozenset(found)
 
+    @property
+    def readers(self) -> dict[str, tuple[str, ...]]:
+        """By path, the layers that the layer feeds, without another layer in between."""
+        found: dict[str, tuple[str, ...]] = {}
+        for row in self.rows:
+            for path in row.before:
+                found[path] = (*found.get(path, ()), row.path)
+        return found
+
     def rules_for(self, start: str | None = None) -> PlannedRules:
         """The rules by path, as they are propagated; with a `start`, any unit may be given relevance.
 
