@@ -33,6 +33,14 @@ def near(name: str, known: Iterable[str], limit: int = 5) -> str:
     return f"{'the nearest are' if like else 'there are'} {', '.join(map(repr, listed))}{more}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 class", "2 classes", "1,000 axes"."""
+    if count == 1:
+        return f"1 {noun}"
+    plural = {"axis": "axes", "class": "classes"}.get(noun, f"{noun}s")
+    return f"{count:,} {plural}"
+
+
 def where(path: str, source: str) -> str:
     """`at module path 'x', line y`, as far as known."""
     parts = [f"at {path!r}" if path else "", f"from {source}" if source else ""]

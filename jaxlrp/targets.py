@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from jaxlrp import _compat
 from jaxlrp._checks import is_number
+from jaxlrp.errors import counted
 from jaxlrp.numerics import to_gradient_form
 
 __all__ = ["Contrast", "LogOdds", "Predicted", "Selection", "Target", "predicted"]
@@ -215,8 +216,8 @@ def _check_classes(target: Any, classes: int) -> None:
     wrong = [int(t) for t in np.ravel(np.asarray(target)) if not 0 <= t < classes]
     if wrong:
         raise IndexError(
-            f"target {wrong[0]} is out of range: the output has {classes} classes along its last "
-            f"axis, 0 to {classes - 1}"
+            f"target {wrong[0]} is out of range: the output has "
+            f"{counted(classes, 'class')} along its last axis, 0 to {classes - 1}"
         )
 
 

@@ -61,7 +61,12 @@ def test_bodies_are_counted_once():
 
 def test_the_verdict():
     coverage = lrp.plan(lambda x: jax.nn.relu(x @ W).T, None, X).coverage
-    assert coverage.verdict == "3 operations touch the input: 2 rule, 1 linear. All are explained."
+    assert (
+        coverage.verdict
+        == "3 operations touch the input: 2 with a rule, 1 linear. All are explained."
+    )
+    one = lrp.plan(lambda x: x @ W, None, X).coverage.verdict
+    assert one == "1 operation touches the input: 1 with a rule. It is explained."
     text = str(coverage)
     assert text.endswith(coverage.verdict)
     assert f"linear: {TREATMENTS['linear']}\n    transpose 1" in text

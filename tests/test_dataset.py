@@ -910,7 +910,7 @@ def test_the_command_line(out, tmp_path, capsys):
     assert main(["verify", str(out)]) == 1
     assert "damaged 1" in capsys.readouterr().out
     assert main(["resume", str(out), *words[:2], "--progress", "log", "--batch-size", "2"]) == 0
-    assert "repaired    1 damaged chunks" in capsys.readouterr().out
+    assert "repaired    1 damaged chunk" in capsys.readouterr().out
     assert main(["verify", str(out)]) == 0
     assert main([*begin[:-1], "1"]) == 2
     assert "target policy: 1 (" in capsys.readouterr().err

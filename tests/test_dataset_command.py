@@ -66,7 +66,7 @@ def test_resume_goes_as_far_as_the_widest_run(photos, out, capsys):
     assert count(out) == 8
     truncate(out, 3)  # of the samples 6 and 7, which are beyond the first limit
     assert resume(out) == 0
-    assert "repaired    1 damaged chunks" in capsys.readouterr().out
+    assert "repaired    1 damaged chunk" in capsys.readouterr().out
     assert sorted(dataset.open_relevance(out).ids) == [f"{i}.png" for i in range(8)]
     assert dataset.verify(out).ok
 
@@ -139,7 +139,7 @@ def test_an_altered_chunk_is_repaired_unless_verify_is_off(photos, out, capsys):
     assert not dataset.verify(out).ok
     capsys.readouterr()
     assert resume(out) == 0
-    assert "repaired    1 damaged chunks" in capsys.readouterr().out
+    assert "repaired    1 damaged chunk" in capsys.readouterr().out
     assert dataset.verify(out).ok
     assert count(out) == 8
 

@@ -101,8 +101,8 @@ def test_skipped_files_of_a_folder_are_listed(tmp_path, out, monkeypatch, capsys
     said = capsys.readouterr().out
     wanted = {
         "dog": "a broken link", "closed/": "the folder cannot be read: Permission denied",
-        "*.txt": "not an image file extension (2 files)", "*.avif": "not an image file extension (1 files)",
-        "*": "not an image file extension (1 files)",
+        "*.txt": "not an image file extension (2 files)", "*.avif": "not an image file extension (1 file)",
+        "*": "not an image file extension (1 file)",
     }  # fmt: skip
     assert dataset.images(root).skipped == wanted
     assert "skipped     5\n" in said

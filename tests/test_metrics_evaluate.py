@@ -198,7 +198,7 @@ def test_samples_that_fail_are_named():
         3: "ValueError: target 7 is out of range: the model has 3 classes, 0 to 2"
     }
     assert np.isnan(found.scores[0, 0, 3])
-    assert "1 samples failed, such as 3" in str(found)
+    assert "1 sample failed, such as 3" in str(found)
 
 
 def test_masks_context_and_classes_reach_where_they_belong():
@@ -515,7 +515,7 @@ def test_the_command_line(tmp_path, capsys):
         "--metric", "sparseness",
     ]  # fmt: skip
     assert main(words) == 0
-    assert "<4 explainers, 1 metrics, 3 samples>" in capsys.readouterr().out
+    assert "<4 explainers, 1 metric, 3 samples>" in capsys.readouterr().out
     table = (tmp_path / "report" / "table.md").read_text()
     assert "| all_epsilon |" in table
     assert len((tmp_path / "report" / "scores.csv").read_text().splitlines()) == 13

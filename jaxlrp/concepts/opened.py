@@ -19,7 +19,7 @@ from jaxlrp.dataset.errors import StoreError
 from jaxlrp.dataset.members import TARGET
 from jaxlrp.dataset.relevance import LazyArray, Relevance, open_relevance
 from jaxlrp.dataset.source import Id
-from jaxlrp.errors import near
+from jaxlrp.errors import counted, near
 
 By = Literal["relevance", "relevance_max", "activation", "activation_max"]
 
@@ -114,8 +114,10 @@ class StoredScores(Mapping[str, LazyScores]):
         return len(self._names)
 
     def __repr__(self) -> str:
-        lines = [f"<scores of concepts for {len(self.ids)} samples in {str(self.path)!r}>"]
-        lines += [f"  {name}: {self[name].concepts} concepts" for name in self]
+        lines = [
+            f"<scores of concepts for {counted(len(self.ids), 'sample')} in {str(self.path)!r}>"
+        ]
+        lines += [f"  {name}: {counted(self[name].concepts, 'concept')}" for name in self]
         return "\n".join(lines)
 
     def top(

@@ -29,6 +29,7 @@ from jaxlrp.concepts.report_search import (
 )
 from jaxlrp.concepts.statistics import normalized_on_host
 from jaxlrp.concepts.units import Concepts
+from jaxlrp.errors import counted
 from jaxlrp.explanation.explainer import Explainer
 
 _USES = 3  # classes that are named on a card
@@ -230,12 +231,13 @@ def _odd_row(odd: findings.Odd, called: list[str], pictures: Any, name: str) -> 
 
 
 def _facts(scores: StoredScores, name: str, found: Means, shown: list[int]) -> list[str]:
-    classes = f", {len(found.counts)} classes" if scores.targets is not None else ""
+    classes = f", {counted(len(found.counts), 'class')}" if scores.targets is not None else ""
     failed = f"; {len(scores.failed)} could not be explained" if scores.failed else ""
     covered = np.abs(found.overall[shown]).sum() / max(np.abs(found.overall).sum(), 1e-12)
+    held = f"{counted(found.means.shape[1], 'concept')}, {counted(len(scores.ids), 'sample')}"
     return [
-        f"Layer {name}: {found.means.shape[1]} concepts, {len(scores.ids)} samples{classes}{failed}.",
-        f"Shown are the {len(shown)} concepts that count most for the classes: they have {covered:.1%} of "
+        f"Layer {name}: {held}{classes}{failed}.",
+        f"Shown: {counted(len(shown), 'concept')}, those that count most for the classes, {covered:.1%} of "
         "all mean relevance. What a concept stands for is for you to judge: look at its references, and "
         "change that part of an input to be sure.",
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxlrp import targets
 from jaxlrp.dataset.policy import Given, Top
-from jaxlrp.errors import near
+from jaxlrp.errors import counted, near
 
 
 def target_of(word: str, labels: Sequence[str] = (), against: str | None = None) -> Any:
@@ -105,5 +105,6 @@ def check_classes(word: str, target: Any, shape: tuple[int, ...]) -> None:
 def _check_range(option: str, index: Any, classes: int) -> None:
     if isinstance(index, int) and not 0 <= index < classes:
         raise ValueError(
-            f"{option} {index} is out of range: the model has {classes} classes, 0 to {classes - 1}"
+            f"{option} {index} is out of range: the model has {counted(classes, 'class')}, "
+            f"0 to {classes - 1}"
         )

@@ -16,6 +16,7 @@ from jaxlrp.dataset import canonical
 from jaxlrp.dataset.canonical import without_addresses
 from jaxlrp.dataset.program import Call, Program
 from jaxlrp.dataset.reading import Spec
+from jaxlrp.errors import counted
 from jaxlrp.explanation.base import find_explainer
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.explanation.plan import Plan, make_plan
@@ -138,9 +139,9 @@ def _operations(graph: Graph) -> list[str]:
 
 def _model(parts: Sequence[Parameters], operations: Sequence[str] = ()) -> dict[str, str]:
     numbers, arrays = sum(p.numbers for p in parts), sum(p.arrays for p in parts)
-    text = f"{numbers:,} numbers in {arrays} arrays"
+    text = f"{counted(numbers, 'number')} in {counted(arrays, 'array')}"
     if operations:
-        text = f"{len(operations)} operations, {text}"
+        text = f"{counted(len(operations), 'operation')}, {text}"
     words = [without_addresses(word) for word in operations]
     return {"text": text, "digest": digest([*words, *(p.digest for p in parts)])}
 

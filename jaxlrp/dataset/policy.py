@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxlrp import targets
 from jaxlrp._checks import check_count
+from jaxlrp.errors import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,8 +189,8 @@ def check_classes(chosen: tuple[int, ...], classes: int) -> None:
     wrong = [c for c in chosen if not 0 <= c < classes]
     if wrong:
         raise IndexError(
-            f"target {wrong[0]} is out of range: the output has {classes} classes along its last axis, "
-            f"0 to {classes - 1}"
+            f"target {wrong[0]} is out of range: the output has "
+            f"{counted(classes, 'class')} along its last axis, 0 to {classes - 1}"
         )
 
 

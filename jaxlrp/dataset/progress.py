@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxlrp.dataset.errors import need
 from jaxlrp.dataset.source import Id
+from jaxlrp.errors import counted
 
 _LOG = logging.getLogger("jaxlrp.dataset")
 _EVERY = 30.0  # seconds between lines of a log
@@ -73,7 +74,7 @@ class Summary:
             f"written     {self.bytes / 2**20:.1f} MiB",
         ]
         if self.repaired:
-            lines.append(f"repaired    {self.repaired} damaged chunks")
+            lines.append(f"repaired    {counted(self.repaired, 'damaged chunk')}")
         if self.residual is not None:
             median, most = self.residual
             lines.append(

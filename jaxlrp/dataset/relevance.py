@@ -16,7 +16,7 @@ from jaxlrp.dataset.manifest import Manifest
 from jaxlrp.dataset.members import Member
 from jaxlrp.dataset.source import Id
 from jaxlrp.dataset.zarr_arrays import open_array
-from jaxlrp.errors import near
+from jaxlrp.errors import counted, near
 
 
 class LazyArray:
@@ -194,7 +194,7 @@ class Relevance(Mapping[str, LazyArray]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        lines = [f"<relevance of {len(self._ids)} samples in {str(self.path)!r}>"]
+        lines = [f"<relevance of {counted(len(self._ids), 'sample')} in {str(self.path)!r}>"]
         lines += [f"  {array!r}" for array in self._arrays.values()]
         if self.error is not None:
             lines.append(f"  rounding: at most {self.error:.2g} of a sample's largest relevance")

@@ -28,6 +28,7 @@ from jaxlrp.dataset.request import Request, make_request
 from jaxlrp.dataset.resolve import SourceLike
 from jaxlrp.dataset.source import Indexed, Source
 from jaxlrp.dataset.store import Tally
+from jaxlrp.errors import counted
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.targets import Target
 
@@ -217,7 +218,7 @@ def _check_nothing_lost(run: Run) -> None:
     lost = sorted(run.state.pending.intersection(state.failed), key=str)
     if lost:
         raise DamagedError(
-            f"{len(lost)} samples of {str(run.request.output)!r} were in damaged chunks and could not be "
+            f"{counted(len(lost), 'sample')} of {str(run.request.output)!r} in damaged chunks could not be "
             f"computed again; the first is {lost[0]!r}: {state.failed[lost[0]]}. They are listed as "
             "failed, all others are in the store. Fix the source, then run again with "
             "StoreOptions(retry_failed=True) (jaxlrp resume --retry-failed)"

@@ -16,6 +16,7 @@ from jaxlrp.dataset.durable import Lock, full_disk_as_error
 from jaxlrp.dataset.journal import Journal, State
 from jaxlrp.dataset.manifest import Manifest
 from jaxlrp.dataset.source import Id
+from jaxlrp.errors import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Report:
             shown = ", ".join(map(repr, self.duplicates[:5]))
             lines.append(f"duplicates  {shown} ({len(self.duplicates)} in total)")
         if self.broken:
-            lines.append(f"broken      {self.broken} journal lines")
+            lines.append(f"broken      {counted(self.broken, 'journal line')}")
         if self.lost:
             lines.append(f"lost        {self.lost}")
         if self.links:
@@ -77,7 +78,7 @@ class Report:
                 if self.lost
                 else "left by an interrupted run, harmless"
             )
-            lines.append(f"orphans     {self.orphans} files {why}")
+            lines.append(f"orphans     {counted(self.orphans, 'file')} {why}")
         return "\n".join(lines)
 
 

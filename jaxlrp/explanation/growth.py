@@ -61,9 +61,9 @@ _ADVICE = (
     "0.1, norm_scale=True)) for others; and let biases count (bias='absorb', zero_bias=False)"
 )
 _ZEROED = (
-    "With zero_bias=True, layers divide by sums without their biases, which nearly cancel here, as they often "
-    "do where BatchNorm is folded: this ledger does not describe the explanation. Use zero_bias=False "
-    "and read the column 'bias'"
+    "With zero_bias=True, layers divide by sums without their biases. These nearly cancel here, as they "
+    "often do where BatchNorm is folded: this ledger does not describe the explanation. Use "
+    "zero_bias=False and read the column 'bias'"
 )
 
 

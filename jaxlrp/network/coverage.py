@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
-from jaxlrp.errors import where
+from jaxlrp.errors import counted, where
 from jaxlrp.network.graph import Op
 from jaxlrp.network.layers import Layer
 from jaxlrp.network.nodes import Body, Network, Plain
@@ -24,6 +24,16 @@ TREATMENTS = {
     "constant": "computed from the input, but gets no relevance: a statistic, a maximum, a mask",
     "cut": "its result is a constant: a comparison, the position of a maximum, `stop_gradient`",
     "effect": "prints or calls back; it has no result",
+}
+
+# What follows a number in the verdict, in the same words for one and for many; else the treatment.
+_SAID = {
+    "rule": "with a rule",
+    "own rule": "with your own rule",
+    "softmax": "in a softmax",
+    "loop": "control flow",
+    "position": "index arithmetic",
+    "effect": "without a result",
 }
 
 
@@ -46,14 +56,16 @@ class Coverage:
         for treatment, _, count in self.counts:
             of[treatment] += count
         total = sum(of.values())
-        parts = [f"{of[name]} {name}" for name in TREATMENTS if of[name]]
-        said = f"{total} operations touch the input: {', '.join(parts)}."
+        parts = [f"{of[name]} {_SAID.get(name, name)}" for name in TREATMENTS if of[name]]
+        touch = "touches" if total == 1 else "touch"
+        said = f"{counted(total, 'operation')} {touch} the input: {', '.join(parts)}."
+        explained = "It is explained" if total == 1 else "All are explained"
         if of["own rule"]:
             names = sorted({name for way, name, _ in self.counts if way == "own rule"})
             return f"{said} {', '.join(names)}: explained only by the rule you supplied."
         if of["cut"]:
-            return f"{said} All are explained; no relevance flows through what is cut."
-        return f"{said} All are explained."
+            return f"{said} {explained}; no relevance flows through what is cut."
+        return f"{said} {explained}."
 
     def __str__(self) -> str:
         lines = []

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxlrp._checks import as_path, check_count
 from jaxlrp._html import figure_tag, page, table, text
+from jaxlrp.errors import counted
 from jaxlrp.spray.analysis import Analysis
 from jaxlrp.spray.preprocess import Step, l1_normalize
 from jaxlrp.spray.ranking import Candidate, Ranking
@@ -170,7 +171,9 @@ def section(
         figure_tag(overview, f"eigenvalues and {shown} of {name}"),
     ]
     for found in ranking.of_class(analysis.category):
-        facts = f"{found.size} samples ({found.share:.1%}), Fisher {number(found.fisher)}"
+        facts = (
+            f"{counted(found.size, 'sample')} ({found.share:.1%}), Fisher {number(found.fisher)}"
+        )
         if found.purity is not None:
             facts += f", purity {_purity(found)}"
         parts.append(text("h3", f"Cluster {found.cluster}: {facts}"))

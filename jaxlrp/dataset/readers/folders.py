@@ -8,6 +8,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from jaxlrp.errors import counted
+
 _Place = tuple[int, int]  # device and inode
 
 
@@ -59,7 +61,7 @@ def walk(root: Path, suffixes: Collection[str]) -> Found:
             else:
                 others[path.suffix.lower()] += 1
     for suffix, count in sorted(others.items()):
-        skipped[f"*{suffix}"] = f"not an image file extension ({count} files)"
+        skipped[f"*{suffix}"] = f"not an image file extension ({counted(count, 'file')})"
     return Found(sorted(names), skipped)
 
 

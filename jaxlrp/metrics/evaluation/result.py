@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxlrp.dataset.source import Id
-from jaxlrp.errors import near
+from jaxlrp.errors import counted, near
 from jaxlrp.metrics.evaluation.significance import Comparison, compare
 from jaxlrp.metrics.evaluation.table import Statistic, Table, make_table
 from jaxlrp.metrics.metric import Metric
@@ -143,13 +143,14 @@ class Evaluation:
         return names.index(name)
 
     def __repr__(self) -> str:
-        lines = [
-            f"<{len(self.explainers)} explainers, {len(self.metrics)} metrics, {len(self.ids)} samples>",
-            str(self.table()),
-        ]
+        sizes = {"explainer": self.explainers, "metric": self.metrics, "sample": self.ids}
+        named = ", ".join(counted(len(held), noun) for noun, held in sizes.items())
+        lines = [f"<{named}>", str(self.table())]
         if self.failed:
             name, reason = next(iter(self.failed.items()))
-            lines.append(f"{len(self.failed)} samples failed, such as {name!r}: {reason}")
+            lines.append(
+                f"{counted(len(self.failed), 'sample')} failed, such as {name!r}: {reason}"
+            )
         return "\n".join(lines)
 
     def _repr_markdown_(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxlrp._checks import check_count, check_one_of
+from jaxlrp.errors import counted
 from jaxlrp.metrics.metric import Metric
 
 Statistic = Literal["mean", "median"]
@@ -101,7 +102,7 @@ class Table:
     def _note(self) -> str:
         return (
             f"value [{100 * self.confidence:g}% interval] (rank); ↑ higher is better, ↓ lower is better; "
-            f"{self.samples} samples"
+            f"{counted(self.samples, 'sample')}"
         )
 
     def __str__(self) -> str:
