@@ -327,7 +327,7 @@ def test_a_label_of_an_output_with_one_class(out):
     x, _ = samples(4)
     w = np.ones((12, 1), np.float32)
     failed = attribute(out, source=(x, np.array([0, 1, 0, 0])), explainer=explain, args=(w,)).failed
-    assert failed == {1: "target 1 is out of range: the output has 1 classes, 0 to 0"}
+    assert failed == {1: "target 1 is out of range: the output has 1 class, 0 to 0"}
     given = dataset.Given(lambda t: jnp.where(t > 0, 1.0, -1.0)[:, None])  # labels of two signs
     source = (x, np.array([0, 1, 0, 2**32 + 3]))
     made = {"explainer": explain, "args": (w,), "target": given}

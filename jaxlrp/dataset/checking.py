@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp.dataset.source import Failure, Id, Sample
+from jaxlrp.errors import counted
 
 _EXTRA = "an extra argument"
 
@@ -35,7 +36,7 @@ def checked(
             if outside:
                 return Failure(
                     sample.id,
-                    f"target {outside[0]} is out of range: the output has {classes} classes, "
+                    f"target {outside[0]} is out of range: the output has {counted(classes, 'class')}, "
                     f"0 to {classes - 1}",
                 )
         cast = [_cast(leaf, like.dtype) for leaf, like in zip(leaves, likes, strict=True)]
