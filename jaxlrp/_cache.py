@@ -27,7 +27,8 @@ def keep_programs() -> None:
     cache off. JAX runs what it finds in the folder, so nobody else may write to it: it is created with
     mode 0700, and a folder that others own or may write to is not used.
     """
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
+    if chosen or not getattr(jax.config, "jax_enable_compilation_cache", True):
         return
     path = folder() / "programs"
     try:

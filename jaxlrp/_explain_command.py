@@ -106,10 +106,11 @@ class _Decision:
 
     def __init__(self, logits: np.ndarray, target: Any, labels: Any) -> None:
         self._logits, self._labels = logits, labels
-        against = None
+        chosen: Any = target
+        against: Any = None
         if isinstance(target, targets.Contrast):
-            target, against = target.target, target.against
-        index = int(logits.argmax()) if isinstance(target, targets.Predicted) else int(target)
+            chosen, against = target.target, target.against
+        index = int(logits.argmax()) if isinstance(chosen, targets.Predicted) else int(chosen)
         probability = np.exp(logits[index] - np.logaddexp.reduce(logits))
         self.title = f"{self._name(index)} ({probability:.1%})"
         self.value = float(logits[index])

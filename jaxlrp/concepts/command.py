@@ -57,7 +57,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         help="what is explained: predicted, given (the target of each sample in the source), or a class "
         "(its index or name) (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--limit", type=int, help="only the first LIMIT samples")
+    parser.add_argument("--limit", type=int, help="only the first LIMIT samples (default: all)")
     parser.set_defaults(run=lambda a: _run(a, model, composite))
     options.add_options(parser)
 

@@ -56,10 +56,12 @@ def add(commands: Any, model: Loader, composite: Chooser, known: Sequence[str]) 
         "(default: %(default)s)",
     )  # fmt: skip
     add_contrast(attribute)
-    attribute.add_argument("--limit", type=int, help="explain only the first LIMIT samples")
+    attribute.add_argument(
+        "--limit", type=int, help="explain only the first LIMIT samples (default: all)"
+    )
     attribute.set_defaults(run=lambda a: _attribute(_command(a), a, model, composite))
     add_options(attribute).add_argument(
-        "--dtype", choices=DTYPES, help="dtype of the stored relevance"
+        "--dtype", choices=DTYPES, help="dtype of the stored relevance (default: as computed)"
     )
 
     resume = commands.add_parser("resume", help="resume an interrupted `attribute`")

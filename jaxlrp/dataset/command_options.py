@@ -81,7 +81,8 @@ def add_options(command: argparse.ArgumentParser, batch_size: int | None = None)
     storing = command.add_argument_group("storing")
     storing.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True,
-        help="compare all checksums of an existing store first; with --no-verify only file sizes",
+        help="compare all checksums of an existing store first; with --no-verify only file sizes "
+        "(default: --verify)",
     )  # fmt: skip
     storing.add_argument(
         "--retry-failed",

@@ -51,7 +51,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         "--baseline",
         action="append",
         choices=BASELINES,
-        help="a method to compare with; may be repeated",
+        help="a method to compare with; may be repeated (default: none)",
     )
     parser.add_argument(
         "--metric", action="append",
@@ -77,7 +77,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of random numbers (default: %(default)s)"
     )
-    parser.add_argument("--limit", type=int, help="only the first LIMIT samples")
+    parser.add_argument("--limit", type=int, help="only the first LIMIT samples (default: all)")
     parser.set_defaults(run=lambda a: _run(a, model, composite))
     options.add_options(parser, batch_size=16)
 
