@@ -629,6 +629,18 @@ def test_a_run_of_few_samples_takes_a_small_batch_and_the_store_keeps_its_own(ou
     check(out, 600)
 
 
+def test_the_program_whose_memory_was_measured_is_not_compiled_again(out, monkeypatch):
+    compiled, plain = [], jax.stages.Lowered.compile
+
+    def count(self, *args, **kwargs):
+        compiled.append(self)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", count)
+    attribute(out, 3, batch_size=None)
+    assert len(compiled) == 1
+
+
 def test_the_size_of_a_batch_is_capped_by_what_is_left():
     found = [memory.capped(64, left, step) for left, step in [(0, 1), (5, 1), (64, 1), (65, 1)]]
     assert found == [4, 8, 64, 64]
