@@ -154,7 +154,12 @@ def _loader(name: str) -> Callable[[], Any]:
 def _told(error: Exception) -> str:
     """An error of the user's code with its place, in one line."""
     *_, last = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+    said = f"{type(error).__name__}: {error}"
+    if (
+        isinstance(error, SyntaxError) or last.filename == __file__
+    ):  # it says where, or was not reached
+        return said
+    return f"{said} ({last.filename}, line {last.lineno})"
 
 
 def _composite(name: str, net: Any) -> lrp.Composite:

@@ -98,7 +98,8 @@ def epsilon_gamma_box(
       epsilon: of the dense layers.
       gamma: of the convolutions.
       stabilizer: of all other denominators.
-      bias: "absorb" or "zero", for every rule.
+      bias: "absorb" or "zero", for every rule. With "zero", relevance of networks with folded BatchNorm
+        explodes, since sums that nearly cancel without their biases are divided by.
     """
     conv = Gamma(gamma, bias=bias, stabilizer=stabilizer)
     first_layer = first(by_kind("conv", ZBox(low, high, stabilizer=stabilizer)))
