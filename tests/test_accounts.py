@@ -303,7 +303,8 @@ def test_printed() -> None:
     for kind in ("softmax", "constant"):
         assert f"{kind}: {ledger_rows.KINDS[kind]}" in lines
     assert "autodiff" not in text
-    assert lines[-1].startswith("output ")
+    assert lines[-2].startswith("output ")
+    assert lines[-1].startswith("most absorbed: ")
 
 
 def test_rows_that_kept_nothing_are_not_printed() -> None:
