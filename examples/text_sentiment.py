@@ -295,9 +295,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path(f"{SDIST}.tar.gz"))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("examples/output"))
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer snippets, two methods"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer snippets, two methods")
     arguments = parser.parse_args()
     console = Console()
     data = read(arguments.data)
