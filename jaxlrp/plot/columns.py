@@ -1,0 +1,260 @@
+"""What the plots of tables share: relevance, names and values of columns, their order, their colors."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+
+from jaxlrp._checks import check_count, check_sequence
+from jaxlrp.explanation.result import Explanation
+from jaxlrp.plot.figures import new_axes
+from jaxlrp.plot.normalize import as_colormap, as_real
+
+ROW = 0.36  # inches, height of a row
+GRAY = "0.55"
+Labels = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """A table of relevance, with what is known of its columns.
+
+    Attributes:
+      relevance: (N, F).
+      names: F of them.
+      values: (N, F), NaN where missing; codes in columns of labels. None if not given.
+      labels: by position, the labels of a column that holds labels; a code is a position among them.
+    """
+
+    relevance: np.ndarray
+    names: Labels
+    values: np.ndarray | None = None
+    labels: dict[int, Labels] = dataclasses.field(default_factory=dict)
+
+    def order(self) -> np.ndarray:
+        """The columns by mean |relevance|, the largest first."""
+        return np.argsort(-np.abs(self.relevance).mean(axis=0), kind="stable")
+
+    def sample(self, index: int) -> "Columns":
+        """The table of one sample."""
+        values = None if self.values is None else self.values[index][None]
+        return Columns(self.relevance[index][None], self.names, values, self.labels)
+
+    def described(self, column: int) -> str:
+        """The name of a column, and its value if the table has one sample."""
+        name = self.names[column]
+        if self.values is None or len(self.values) != 1:
+            return name
+        value = self.values[0, column]
+        if np.isnan(value):
+            return f"{name} = missing"
+        labels = self.labels.get(column)
+        return f"{name} = {value:.4g}" if labels is None else f"{name} = {labels[int(value)]}"
+
+    def find(self, feature: int | str, argument: str) -> int:
+        """The position of a column, given by its name or position."""
+        if isinstance(feature, str):
+            if feature not in self.names:
+                shown = ", ".join(map(repr, self.names[:8]))
+                raise ValueError(
+                    f"{argument} must be one of the {len(self.names)} columns, got {feature!r}; "
+                    f"they are {shown}{', ...' if len(self.names) > 8 else ''}"
+                )
+            return self.names.index(feature)
+        count = len(self.names)
+        if isinstance(feature, bool) or not isinstance(feature, int | np.integer):
+            raise TypeError(f"{argument} must be the name or position of a column, got {feature!r}")
+        if not -count <= feature < count:
+            raise ValueError(f"{argument} must be a position below {count}, got {feature}")
+        return int(feature) % count
+
+
+def read(relevance: Any, values: Any, names: Sequence[str] | None) -> Columns:
+    """The table of what a user passes to a plot.
+
+    Raises:
+      TypeError: if relevance is not one array of real numbers.
+      ValueError: if shapes do not match.
+    """
+    found = _relevance(relevance)
+    if hasattr(values, "to_frame") and hasattr(values, "index"):
+        values = values.to_frame().T  # one row of a pandas frame
+    columns = getattr(values, "columns", None)
+    table = None if values is None else _values(values, columns, found.shape)
+    if names is not None:
+        check_sequence("names", names, '["age", "income"]')
+        given = tuple(str(name) for name in names)
+    elif columns is not None:
+        given = tuple(str(name) for name in columns)
+    else:
+        given = tuple(f"feature {i}" for i in range(found.shape[1]))
+    if len(given) != found.shape[1]:
+        raise ValueError(
+            f"names must have {found.shape[1]} entries, one per column of relevance, got {len(given)}"
+        )
+    if table is None:
+        return Columns(found, given)
+    return Columns(found, given, *table)
+
+
+def one_sample(table: Columns, sample: int | None, what: str) -> Columns:
+    """The table of `sample`, or the whole table if it has one sample and None is given."""
+    count = len(table.relevance)
+    if sample is None:
+        if count > 1:
+            raise ValueError(f"sample must be given for {count} samples; {what} shows one of them")
+        return table
+    if isinstance(sample, bool) or not isinstance(sample, int | np.integer):
+        raise TypeError(f"sample must be an integer, got {sample!r}")
+    if not -count <= sample < count:
+        raise ValueError(f"sample must be a position below {count}, got {sample}")
+    return table.sample(int(sample))
+
+
+def _relevance(given: Any) -> np.ndarray:
+    if isinstance(given, Explanation):
+        given = given.relevance
+        if not hasattr(given, "shape"):
+            raise TypeError(
+                "relevance must be one array, but the explanation has "
+                f"{type(given).__name__} of them; join them: jnp.concatenate([...], axis=1)"
+            )
+    values = as_real(given, "relevance")
+    if values.ndim not in (1, 2):
+        raise ValueError(
+            f"relevance must have shape (F,) or (N, F), got {values.shape}; sum over further axes, "
+            "such as those of an embedding"
+        )
+    return values.reshape(-1, values.shape[-1])
+
+
+def _values(values: Any, names: Any, shape: tuple[int, ...]) -> tuple[Any, dict[int, Labels]]:
+    """The numbers of a table, and the labels of its columns."""
+    if names is not None:
+        columns = [values[name] for name in names]
+    else:
+        array = np.asarray(values)
+        array = array[None] if array.ndim == 1 else array
+        columns = list(array.T) if array.ndim == 2 else []
+    found = [_column(column, i) for i, column in enumerate(columns)]
+    got = (len(found[0][0]) if found else 0, len(found))
+    if got != shape:
+        raise ValueError(
+            f"values must have the shape of relevance, {shape}, got {got if found else np.shape(values)}; "
+            "if columns were encoded, sum their relevance first with jaxlrp.tables.sum_groups"
+        )
+    labels = {i: names for i, (_, names) in enumerate(found) if names is not None}
+    return np.stack([numbers for numbers, _ in found], axis=1), labels
+
+
+def _column(column: Any, position: int) -> tuple[np.ndarray, Labels | None]:
+    """Numbers, NaN where missing; of a column of labels, codes and the labels."""
+    if hasattr(column, "cat") and hasattr(column.cat, "codes"):  # pandas
+        codes = np.asarray(column.cat.codes, np.float64)
+        labels = tuple(str(label) for label in column.cat.categories)
+        return np.where(codes < 0, np.nan, codes), labels
+    entries = np.asarray(column)
+    if jnp.issubdtype(entries.dtype, jnp.number) and entries.dtype.kind != "c":
+        return entries.astype(np.float64), None
+    if entries.dtype == bool:
+        return entries.astype(np.float64), ("False", "True")
+    if entries.dtype.kind not in "OUST":
+        raise TypeError(
+            f"values must contain numbers or labels, got dtype {entries.dtype} in column {position}"
+        )
+    given = entries.tolist()
+    missing = [entry is None or entry != entry or str(entry) == "<NA>" for entry in given]
+    held = [entry for entry, absent in zip(given, missing, strict=True) if not absent]
+    if all(isinstance(entry, int | float | np.number) for entry in held):
+        numbers = [np.nan if no else float(e) for e, no in zip(given, missing, strict=True)]
+        return np.array(numbers), None
+    labels = tuple(sorted({str(entry) for entry in held}))
+    code = {label: float(i) for i, label in enumerate(labels)}
+    return np.array(
+        [np.nan if no else code[str(e)] for e, no in zip(given, missing, strict=True)]
+    ), labels
+
+
+def shown(table: Columns, max_display: int) -> tuple[list[int], list[int]]:
+    """The columns that get a row of their own, the largest first, and those that share the last row."""
+    check_count("max_display", max_display)
+    order = [int(i) for i in table.order()]
+    if len(order) <= max_display:
+        return order, []
+    return order[: max_display - 1], order[max_display - 1 :]
+
+
+def others(rest: list[int]) -> str:
+    return f"{len(rest)} other feature{'s' if len(rest) > 1 else ''}"
+
+
+def row_axes(ax: Axes | None, rows: int, colorbar: bool = False, width: float = 6.4) -> Axes:
+    """`ax`, or Axes of a new figure with room for the rows."""
+    return new_axes((ROW * rows + 1.0, width), colorbar, width) if ax is None else ax
+
+
+def widen(ax: Axes, places: np.ndarray, margin: float) -> None:
+    """Limits around all places, with a margin for numbers, relative to the width.
+
+    Matplotlib's own margins end at the feet of bars.
+    """
+    low, high = min(0.0, float(places.min())), max(0.0, float(places.max()))
+    room = margin * ((high - low) or 1.0)
+    ax.set_xlim(low - room * (low < 0.0), high + room * (high > 0.0))
+
+
+def label_rows(ax: Axes, labels: list[str], xlabel: str, title: str | None) -> None:
+    """One label for each row, the first on top, which is row 0."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.set_xlabel(xlabel)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    if title is not None:
+        ax.set_title(title)
+
+
+def value_colors(cmap: str | Colormap) -> Colormap:
+    """The color map of feature values; "value" has no blue and no red, which mean relevance."""
+    if cmap != "value":
+        return as_colormap(cmap)
+    return LinearSegmentedColormap.from_list(
+        "value", colormaps["viridis"](np.linspace(0.0, 0.9, 16))
+    )
+
+
+def value_bar(
+    ax: Axes, cmap: Colormap, limits: tuple[float, float], label: str, ends: Labels | None = None
+) -> None:
+    """The color scale of feature values."""
+    bar = ax.figure.colorbar(ScalarMappable(Normalize(*limits), cmap), ax=ax, aspect=40, pad=0.02)
+    if ends is not None:
+        bar.set_ticks(list(limits), labels=list(ends))
+    bar.ax.tick_params(length=2, labelsize="small")
+    bar.outline.set(linewidth=0.5, edgecolor="0.6")
+    bar.set_label(label, fontsize="small")
+
+
+def swarm(positions: np.ndarray, limits: tuple[float, float], bins: int = 100) -> np.ndarray:
+    """Offsets in [-0.5, 0.5] by which points of nearly equal position avoid each other.
+
+    Points in the same of `bins` bins are spread evenly about zero; the fullest bin spans the whole range
+    if it has at least ten points.
+    """
+    low, high = limits
+    bin_of = np.floor((positions - low) / ((high - low) or 1.0) * bins).astype(int)
+    _, members, counts = np.unique(bin_of, return_inverse=True, return_counts=True)
+    order = np.lexsort((positions, members))
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    rank = np.empty(len(positions), int)
+    rank[order] = np.arange(len(positions)) - np.repeat(starts, counts)
+    # Zigzag about the middle, so that neighbors on the axis are not on one slope.
+    signed = np.where(rank % 2 == 1, (rank + 1) // 2, -(rank // 2))
+    middle = np.where(counts % 2 == 0, 0.5, 0.0)[members]
+    return (signed - middle) / max(int(counts.max()), 10)
