@@ -58,7 +58,11 @@ def test_groups_are_summed_by_hand():
             ValueError,
             r"by must have one label for each of the 3 samples, got shape \(2,\)",
         ),
-        (lambda: tables.summarize(jnp.ones(3)), ValueError, r"shape \(N, F\) with N >= 1, got \(3,"),
+        (
+            lambda: tables.summarize(jnp.ones(3)),
+            ValueError,
+            r"shape \(N, F\) with N >= 1, got \(3,",
+        ),
     ],
 )
 def test_what_is_refused(call, error, message):
@@ -85,7 +89,7 @@ def test_summary_by_hand():
 
 def weights():
     keys = jax.random.split(jax.random.key(0), 3)
-    shapes = ((3, 4), (6, 8), (8, 1))  # embedding of 3 categories, 2 numbers and 4 dimensions
+    shapes = ((3, 4), (6, 32), (32, 1))  # embedding of 3 categories, 2 numbers and 4 dimensions
     return [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
 
 
@@ -115,9 +119,7 @@ def by_one_hot(x):
 def test_a_category_has_the_same_relevance_by_code_by_integer_and_by_one_hot():
     composite = lrp.composites.all_epsilon(1e-12)
     coded = lrp.explain(by_code, composite)(jnp.c_[NUMBERS, CODES * 1.0])
-    given = lrp.explain(by_integer, composite, argnums=(0, 1))(
-        jnp.array(NUMBERS), jnp.array(CODES)
-    )
+    given = lrp.explain(by_integer, composite, argnums=(0, 1))(jnp.array(NUMBERS), jnp.array(CODES))
     hot = lrp.explain(by_one_hot, composite)(jnp.c_[NUMBERS, np.eye(3)[CODES]])
     columns = tables.groups(["a", "b", "kind_x", "kind_y", "kind_z"], ["kind"])
     summed = tables.sum_groups(hot.relevance, columns)

@@ -205,7 +205,8 @@ def widen(ax: Axes, places: np.ndarray, margin: float) -> None:
     Matplotlib's own margins end at the feet of bars.
     """
     low, high = min(0.0, float(places.min())), max(0.0, float(places.max()))
-    room = margin * ((high - low) or 1.0)
+    high = high if high > low else 1.0
+    room = margin * (high - low)
     ax.set_xlim(low - room * (low < 0.0), high + room * (high > 0.0))
 
 
