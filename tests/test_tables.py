@@ -116,11 +116,16 @@ def by_one_hot(x):
     return after_embedding(x[:, :2], x[:, 2:] @ weights()[0])
 
 
+def by_encoded_code(x):
+    return by_one_hot(jnp.c_[x[:, :2], jax.nn.one_hot(x[:, 2].astype(int), 3)])
+
+
 def test_a_category_has_the_same_relevance_by_code_by_integer_and_by_one_hot():
     composite = lrp.composites.all_epsilon(1e-12)
     coded = lrp.explain(by_code, composite)(jnp.c_[NUMBERS, CODES * 1.0])
     given = lrp.explain(by_integer, composite, argnums=(0, 1))(jnp.array(NUMBERS), jnp.array(CODES))
     hot = lrp.explain(by_one_hot, composite)(jnp.c_[NUMBERS, np.eye(3)[CODES]])
+    encoded = lrp.explain(by_encoded_code, composite)(jnp.c_[NUMBERS, CODES * 1.0])
     columns = tables.groups(["a", "b", "kind_x", "kind_y", "kind_z"], ["kind"])
     summed = tables.sum_groups(hot.relevance, columns)
 
@@ -128,5 +133,6 @@ def test_a_category_has_the_same_relevance_by_code_by_integer_and_by_one_hot():
     close(coded.relevance.sum(axis=1), coded.output, rtol=1e-9)
     close(jnp.c_[given.relevance[0], given.relevance[1]], coded.relevance, rtol=1e-9)
     close(summed, coded.relevance, rtol=1e-9)
+    close(encoded.relevance, coded.relevance, rtol=1e-9)
     # of one-hot columns, the one that is set has it all
     close(hot.relevance[:, 2:][np.arange(5), CODES], coded.relevance[:, 2], rtol=1e-9)
