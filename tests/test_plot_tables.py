@@ -99,6 +99,16 @@ def test_a_waterfall_goes_from_zero_to_the_output(sample, max_display):
     np.testing.assert_allclose(sum(widths(ax)[:-1]), R[sample].sum(), rtol=1e-12)
 
 
+def test_a_waterfall_may_begin_where_relevance_does():
+    ax = plot.waterfall([2.0, -1.0], output=1001.0, from_zero=False)
+    low, high = ax.get_xlim()
+    assert 998 < low < 999
+    assert 1001 < high < 1002
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["+2", "\N{MINUS SIGN}1", "+1,000", "output = 1,001"]
+    assert plot.waterfall([2.0, -1.0], output=1001.0).get_xlim()[0] == 0.0
+
+
 def model(x):
     hidden = jax.nn.relu(x @ jnp.array([[1.0, -1.0], [2.0, 1.0]]) + 0.5)
     return hidden @ jnp.array([1.0, 3.0]) - 2.0
@@ -140,7 +150,9 @@ def test_names_and_values_of_a_frame():
         "feature 1 = missing",
         "feature 0 = u",
     ]
-    assert labels(plot.bar(R[0], np.array([1, 2, 3, 4])))[0] == "feature 1 = 2"
+    numbers = plot.bar(R[0], [[1, 25000, 0.123456, -4e9]])
+    assert labels(numbers)[:3] == ["feature 1 = 25,000", "feature 0 = 1", "feature 2 = 0.1235"]
+    assert labels(numbers)[3] == "feature 3 = \N{MINUS SIGN}4e+09"
 
 
 def test_colors_are_those_of_values():

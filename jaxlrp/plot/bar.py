@@ -10,18 +10,9 @@ from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
 from jaxlrp.explanation.result import Explanation
-from jaxlrp.plot.columns import (
-    GRAY,
-    Columns,
-    label_rows,
-    one_sample,
-    others,
-    read,
-    row_axes,
-    shown,
-    widen,
-)
+from jaxlrp.plot.columns import Columns, number, one_sample, others, read, shown
 from jaxlrp.plot.normalize import as_colormap
+from jaxlrp.plot.rows import GRAY, label_rows, row_axes, widen
 from jaxlrp.tables import members_by_class
 
 
@@ -86,7 +77,7 @@ def _of_one(
     if rest:
         amounts.append(table.relevance[0, rest].sum())
         labels.append(others(rest))
-    ax = row_axes(ax, len(amounts))
+    ax = row_axes(ax, len(amounts), labels)
     colors = as_colormap(cmap)
     ax.barh(
         range(len(amounts)),
@@ -95,7 +86,7 @@ def _of_one(
         color=[colors(0.9 if amount > 0 else 0.1) for amount in amounts],
     )
     ax.axvline(0.0, color="0.6", linewidth=0.5, zorder=0)
-    _write(ax, amounts, "+.3g")
+    _write(ax, amounts, sign=True)
     label_rows(ax, labels, "relevance", title)
     return ax
 
@@ -111,26 +102,26 @@ def _of_many(
     if rest:
         amounts = np.concatenate([amounts, means[:, rest].sum(axis=1, keepdims=True)], axis=1)
     rows = amounts.shape[1]
-    ax = row_axes(ax, rows if by is None else round(rows * (0.4 + 0.5 * len(labels))))
+    named = [table.names[i] for i in own] + ([others(rest)] if rest else [])
+    ax = row_axes(ax, rows if by is None else rows * (0.4 + 0.5 * len(labels)), named)
     height = 0.75 / len(labels)
     for k, (label, part) in enumerate(zip(labels, amounts, strict=True)):
         places = np.arange(rows) + (k - (len(labels) - 1) / 2) * height
         color = GRAY if by is None else colormaps["tab10"](k % 10)
         ax.barh(places, part, height=height, color=color, label=f"{label} ({sum(members == k)})")
     if by is None:
-        _write(ax, list(amounts[0]), ".3g")
+        _write(ax, list(amounts[0]), sign=False)
     else:
         ax.legend(frameon=False)
-    named = [table.names[i] for i in own] + ([others(rest)] if rest else [])
     label_rows(ax, named, "mean |relevance|", title)
     return ax
 
 
-def _write(ax: Axes, amounts: list[Any], form: str) -> None:
+def _write(ax: Axes, amounts: list[Any], sign: bool) -> None:
     """The amounts as numbers at the ends of their bars."""
     for row, amount in enumerate(amounts):
         ax.annotate(
-            f"{amount:{form}}".replace("-", "\N{MINUS SIGN}"),
+            number(amount, sign=sign),
             (amount, row),
             (3 if amount >= 0 else -3, 0),
             textcoords="offset points",
@@ -138,4 +129,4 @@ def _write(ax: Axes, amounts: list[Any], form: str) -> None:
             va="center",
             fontsize="small",
         )
-    widen(ax, np.array(amounts), 0.14)
+    widen(ax, np.array([0.0, *amounts]), 0.16)

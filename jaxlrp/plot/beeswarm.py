@@ -9,17 +9,8 @@ from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
 from jaxlrp.explanation.result import Explanation
-from jaxlrp.plot.columns import (
-    GRAY,
-    label_rows,
-    others,
-    read,
-    row_axes,
-    shown,
-    swarm,
-    value_bar,
-    value_colors,
-)
+from jaxlrp.plot.columns import others, read, shown
+from jaxlrp.plot.rows import GRAY, label_rows, row_axes, swarm, value_bar, value_colors
 
 _POINT = 3.6  # points, diameter
 
@@ -76,7 +67,7 @@ def beeswarm(
         rows.append(table.relevance[:, rest].sum(axis=1))
         labels.append(others(rest))
     colored = table.values is not None
-    ax = row_axes(ax, len(rows), colorbar and colored)
+    ax = row_axes(ax, len(rows), labels, colorbar and colored)
     colors = value_colors(cmap)
     everything = np.concatenate(rows)
     limits = (float(everything.min()), float(everything.max()))

@@ -1,4 +1,4 @@
-"""What the plots of tables share: relevance, names and values of columns, their order, their colors."""
+"""What the plots of tables read: relevance, names and values of columns, and their order."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,18 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 
 from jaxlrp._checks import check_count, check_sequence
 from jaxlrp.explanation.result import Explanation
-from jaxlrp.plot.figures import new_axes
-from jaxlrp.plot.normalize import as_colormap, as_real
+from jaxlrp.plot.normalize import as_real
 
-ROW = 0.36  # inches, height of a row
-GRAY = "0.55"
 Labels = tuple[str, ...]
 
 
@@ -55,7 +48,9 @@ class Columns:
         if np.isnan(value):
             return f"{name} = missing"
         labels = self.labels.get(column)
-        return f"{name} = {value:.4g}" if labels is None else f"{name} = {labels[int(value)]}"
+        return (
+            f"{name} = {number(value, 4)}" if labels is None else f"{name} = {labels[int(value)]}"
+        )
 
     def find(self, feature: int | str, argument: str) -> int:
         """The position of a column, given by its name or position."""
@@ -194,68 +189,8 @@ def others(rest: list[int]) -> str:
     return f"{len(rest)} other feature{'s' if len(rest) > 1 else ''}"
 
 
-def row_axes(ax: Axes | None, rows: int, colorbar: bool = False, width: float = 6.4) -> Axes:
-    """`ax`, or Axes of a new figure with room for the rows."""
-    return new_axes((ROW * rows + 1.0, width), colorbar, width) if ax is None else ax
-
-
-def widen(ax: Axes, places: np.ndarray, margin: float) -> None:
-    """Limits around all places, with a margin for numbers, relative to the width.
-
-    Matplotlib's own margins end at the feet of bars.
-    """
-    low, high = min(0.0, float(places.min())), max(0.0, float(places.max()))
-    high = high if high > low else 1.0
-    room = margin * (high - low)
-    ax.set_xlim(low - room * (low < 0.0), high + room * (high > 0.0))
-
-
-def label_rows(ax: Axes, labels: list[str], xlabel: str, title: str | None) -> None:
-    """One label for each row, the first on top, which is row 0."""
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.set_xlabel(xlabel)
-    ax.tick_params(axis="y", length=0)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    if title is not None:
-        ax.set_title(title)
-
-
-def value_colors(cmap: str | Colormap) -> Colormap:
-    """The color map of feature values; "value" has no blue and no red, which mean relevance."""
-    if cmap != "value":
-        return as_colormap(cmap)
-    return LinearSegmentedColormap.from_list(
-        "value", colormaps["viridis"](np.linspace(0.0, 0.9, 16))
-    )
-
-
-def value_bar(
-    ax: Axes, cmap: Colormap, limits: tuple[float, float], label: str, ends: Labels | None = None
-) -> None:
-    """The color scale of feature values."""
-    bar = ax.figure.colorbar(ScalarMappable(Normalize(*limits), cmap), ax=ax, aspect=40, pad=0.02)
-    if ends is not None:
-        bar.set_ticks(list(limits), labels=list(ends))
-    bar.ax.tick_params(length=2, labelsize="small")
-    bar.outline.set(linewidth=0.5, edgecolor="0.6")
-    bar.set_label(label, fontsize="small")
-
-
-def swarm(positions: np.ndarray, limits: tuple[float, float], bins: int = 100) -> np.ndarray:
-    """Offsets in [-0.5, 0.5] by which points of nearly equal position avoid each other.
-
-    Points in the same of `bins` bins are spread evenly about zero; the fullest bin spans the whole range
-    if it has at least ten points.
-    """
-    low, high = limits
-    bin_of = np.floor((positions - low) / ((high - low) or 1.0) * bins).astype(int)
-    _, members, counts = np.unique(bin_of, return_inverse=True, return_counts=True)
-    order = np.lexsort((positions, members))
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    rank = np.empty(len(positions), int)
-    rank[order] = np.arange(len(positions)) - np.repeat(starts, counts)
-    # Zigzag about the middle, so that neighbors on the axis are not on one slope.
-    signed = np.where(rank % 2 == 1, (rank + 1) // 2, -(rank // 2))
-    middle = np.where(counts % 2 == 0, 0.5, 0.0)[members]
-    return (signed - middle) / max(int(counts.max()), 10)
+def number(value: float, digits: int = 3, sign: bool = False) -> str:
+    """A number as people write it: no exponent below ten million."""
+    plain = 10.0**digits <= abs(value) < 1e7
+    form = ",.0f" if plain else f".{digits}g"
+    return f"{value:{'+' * sign}{form}}".replace("-", "\N{MINUS SIGN}")

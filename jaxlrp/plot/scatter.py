@@ -10,8 +10,9 @@ from matplotlib.colors import Colormap
 from numpy.typing import ArrayLike
 
 from jaxlrp.explanation.result import Explanation
-from jaxlrp.plot.columns import GRAY, Columns, read, swarm, value_bar, value_colors
+from jaxlrp.plot.columns import Columns, read
 from jaxlrp.plot.figures import new_axes
+from jaxlrp.plot.rows import GRAY, swarm, value_bar, value_colors
 
 _POINT = 4.5  # points, diameter
 

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 
 from jaxlrp.explanation.ledger import Ledger
 from jaxlrp.explanation.result import Explanation
-from jaxlrp.plot.columns import GRAY, label_rows, one_sample, others, read, row_axes, shown, widen
+from jaxlrp.plot.columns import number, one_sample, others, read, shown
 from jaxlrp.plot.normalize import as_colormap, as_real
+from jaxlrp.plot.rows import GRAY, label_rows, row_axes, widen
 
 _INSIDE = 0.12  # of the width of the plot: a longer bar has its number inside
 
@@ -25,6 +26,7 @@ def waterfall(
     names: Sequence[str] | None = None,
     sample: int | None = None,
     max_display: int = 10,
+    from_zero: bool = True,
     ax: Axes | None = None,
     cmap: str | Colormap = "relevance",
     title: str | None = None,
@@ -48,6 +50,8 @@ def waterfall(
       names: of the F features. None: the columns of `values`, or numbers.
       sample: the position of the sample. May be left out if there is only one.
       max_display: the number of bars besides the lowest, >= 1. The last of them is the sum of others.
+      from_zero: whether the axis begins at zero. False: near the end of the lowest bar, which is cut, so
+        that relevance much smaller than the output stays visible.
       ax: the Axes to draw into. None creates a Figure, available as ``waterfall(...).figure``.
       cmap: as in `heatmap`.
       title: title of the panel.
@@ -81,7 +85,7 @@ def waterfall(
     ends[0] = end  # but for rounding, it is
     begins = np.append(ends[1:], 0.0)
 
-    ax = row_axes(ax, len(amounts) + 1)
+    ax = row_axes(ax, len(amounts) + 1, labels)
     colors = as_colormap(cmap)
     shades = [colors(0.9 if amount > 0 else 0.1) for amount in amounts[:-1]]
     ax.barh(
@@ -91,11 +95,12 @@ def waterfall(
         ax.plot([begins[row]] * 2, [row, row + 1], color="0.6", linewidth=0.5, zorder=1)
     ax.axvline(0.0, color="0.6", linewidth=0.5, zorder=0)
     ax.axvline(end, color="0.6", linewidth=0.5, linestyle=":", zorder=0)
-    label_rows(ax, labels, "relevance, from 0 to the output", title)
-    widen(ax, ends, 0.14)
-    _write(ax, begins, ends)
+    label_rows(ax, labels, "relevance, added up to the output", title)
+    widen(ax, np.append(ends, 0.0) if from_zero else ends, 0.16)
+    low, high = ax.get_xlim()
+    _write(ax, np.clip(begins, low, high), ends, amounts)
     ax.annotate(
-        _signed(end, "output = {:.3g}"),
+        f"output = {number(end)}",
         (end, 1.0),
         (0, 2),
         xycoords=("data", "axes fraction"),
@@ -147,18 +152,18 @@ def _absorbed(ledger: Ledger | None, end: float, start: float) -> str:
         "rules": sum(float(row.rule) for row in rows),
     }
     held = {name: part for name, part in parts.items() if abs(part) > 1e-3 * scale}
-    told = ", ".join(_signed(part, f"{name} {{:+.3g}}") for name, part in held.items())
+    told = ", ".join(f"{name} {number(part, sign=True)}" for name, part in held.items())
     return f"absorbed: {told}" if told else "absorbed"
 
 
-def _write(ax: Axes, begins: np.ndarray, ends: np.ndarray) -> None:
+def _write(ax: Axes, begins: np.ndarray, ends: np.ndarray, amounts: list[float]) -> None:
     """The amounts as numbers: inside of long bars, after short ones."""
     low, high = ax.get_xlim()
-    for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+    for row, (begin, end, amount) in enumerate(zip(begins, ends, amounts, strict=True)):
         inside = abs(end - begin) > _INSIDE * (high - low)
         after = 1.0 if end >= begin else -1.0
         ax.annotate(
-            _signed(end - begin, "{:+.3g}"),
+            number(amount, sign=True),
             ((begin + end) / 2 if inside else end, row),
             (0.0 if inside else 3 * after, 0.0),
             textcoords="offset points",
@@ -168,7 +173,3 @@ def _write(ax: Axes, begins: np.ndarray, ends: np.ndarray) -> None:
             color="white" if inside else "black",
             zorder=3,
         )
-
-
-def _signed(number: float, form: str) -> str:
-    return form.format(number).replace("-", "\N{MINUS SIGN}")
