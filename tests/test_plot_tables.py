@@ -145,6 +145,13 @@ def test_names_and_values_of_a_frame():
     assert labels(plot.bar(R[0], FRAME.iloc[0], names=NAMES))[0] == "b = sea"
     unknown = FRAME.assign(place=pd.Categorical([None, "sea"]))
     assert labels(plot.bar(R, unknown, sample=0))[0] == "place = missing"
+    nullable = FRAME.assign(
+        place=pd.array([3, None], "Int64"), mood=pd.array([None, "x"], "string")
+    )
+    assert labels(plot.bar(R, nullable, sample=1))[::3] == ["place = missing", "mood = x"]
+    assert labels(plot.bar(R[0], [1.0, np.inf, 2.0, 3.0]))[0] == "feature 1 = missing"
+    with pytest.raises(ValueError, match=r"unique names, got \['a', 'b', 'a', 'c'\]"):
+        plot.bar(R, pd.DataFrame(R, columns=list("abac")))
     objects = np.array([["u", None], ["v", 1.5]], object)
     assert labels(plot.bar(R[:, :2], objects, sample=0)) == [
         "feature 1 = missing",

@@ -12,6 +12,7 @@ from jaxlrp.explanation.result import Explanation
 from jaxlrp.plot.normalize import as_real
 
 Labels = tuple[str, ...]
+_MISSING = ("nan", "<NA>", "NaT")  # as Python prints NaN and pandas its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Columns:
     Attributes:
       relevance: (N, F).
       names: F of them.
-      values: (N, F), NaN where missing; codes in columns of labels. None if not given.
+      values: (N, F), NaN where missing or infinite; codes in columns of labels. None if not given.
       labels: by position, the labels of a column that holds labels; a code is a position among them.
     """
 
@@ -132,6 +133,8 @@ def _relevance(given: Any) -> np.ndarray:
 def _values(values: Any, names: Any, shape: tuple[int, ...]) -> tuple[Any, dict[int, Labels]]:
     """The numbers of a table, and the labels of its columns."""
     if names is not None:
+        if len(set(names)) < len(names):
+            raise ValueError(f"values must have columns with unique names, got {list(names)}")
         columns = [values[name] for name in names]
     else:
         array = np.asarray(values)
@@ -149,14 +152,15 @@ def _values(values: Any, names: Any, shape: tuple[int, ...]) -> tuple[Any, dict[
 
 
 def _column(column: Any, position: int) -> tuple[np.ndarray, Labels | None]:
-    """Numbers, NaN where missing; of a column of labels, codes and the labels."""
+    """Numbers, NaN where missing or infinite; of a column of labels, codes and the labels."""
     if hasattr(column, "cat") and hasattr(column.cat, "codes"):  # pandas
         codes = np.asarray(column.cat.codes, np.float64)
         labels = tuple(str(label) for label in column.cat.categories)
         return np.where(codes < 0, np.nan, codes), labels
     entries = np.asarray(column)
     if jnp.issubdtype(entries.dtype, jnp.number) and entries.dtype.kind != "c":
-        return entries.astype(np.float64), None
+        numbers = entries.astype(np.float64)
+        return np.where(np.isfinite(numbers), numbers, np.nan), None
     if entries.dtype == bool:
         return entries.astype(np.float64), ("False", "True")
     if entries.dtype.kind not in "OUST":
@@ -164,11 +168,12 @@ def _column(column: Any, position: int) -> tuple[np.ndarray, Labels | None]:
             f"values must contain numbers or labels, got dtype {entries.dtype} in column {position}"
         )
     given = entries.tolist()
-    missing = [entry is None or entry != entry or str(entry) == "<NA>" for entry in given]
+    missing = [entry is None or str(entry) in _MISSING for entry in given]
     held = [entry for entry, absent in zip(given, missing, strict=True) if not absent]
     if all(isinstance(entry, int | float | np.number) for entry in held):
-        numbers = [np.nan if no else float(e) for e, no in zip(given, missing, strict=True)]
-        return np.array(numbers), None
+        return np.array(
+            [np.nan if no else float(e) for e, no in zip(given, missing, strict=True)]
+        ), None
     labels = tuple(sorted({str(entry) for entry in held}))
     code = {label: float(i) for i, label in enumerate(labels)}
     return np.array(
