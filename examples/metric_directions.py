@@ -1,4 +1,4 @@
-"""Do metrics order the explanations of small networks as earlier studies found?
+"""Do metrics order the explanations of small networks as was found before?
 
     python examples/metric_directions.py [--networks 3] [--quick]
 
