@@ -258,7 +258,24 @@ ERRORS = {
         r"fun must be a function, a Linen module or",
     ),
     "no composite": (lambda: lrp.explain(two_layers, 3), TypeError, r"must be a Composite .*got 3"),
-    "a preset": (lambda: lrp.explain(two_layers, C.attnlrp), TypeError, r"write attnlrp\(...\)"),
+    "has_aux": (lambda: lrp.explain(sum, has_aux=1), TypeError, r"has_aux must be True or False"),
+    "debug": (lambda: lrp.explain(sum, debug="x"), TypeError, r"debug must be True .*got 'x'"),
+    "jit": (lambda: lrp.explain(sum, jit=None), TypeError, r"jit must be True .*got None"),
+    "zero_bias": (
+        lambda: lrp.ledger(two_layers, None, PARAMS, X, zero_bias="no"),
+        TypeError,
+        r"zero_bias must be True or False, got 'no'",
+    ),
+    "parameters": (
+        lambda: lrp.explain(sum, parameters="w"),
+        TypeError,
+        r"parameters must be the pos",
+    ),
+    "parameters too large": (
+        lambda: lrp.explain(two_layers, argnums=1, parameters=2)(PARAMS, X, target=0),
+        TypeError,
+        r"parameters=\(2,\) .* argument 2, but only 2 positional",
+    ),
     "a rule's class": (lambda: lrp.explain(sum, lrp.Epsilon), TypeError, r"write Epsilon\(...\)"),
     "argnums": (lambda: lrp.explain(two_layers, argnums="x"), TypeError, r"argnums must be"),
     "argnums too large": (
@@ -290,6 +307,16 @@ ERRORS = {
         lambda: lrp.explain(two_layers, argnums=1)(PARAMS, X, target=0, condition={"f": 1.0}),
         ValueError,
         r"condition\['f'\] matches no layer: there are 'first/w', 'second/w'",
+    ),
+    "condition of a wrong type": (
+        lambda: lrp.explain(two_layers, argnums=1)(PARAMS, X, target=0, condition="first/w"),
+        TypeError,
+        r"condition must be a dictionary such as .*got 'first/w'",
+    ),
+    "mask of a wrong type": (
+        lambda: lrp.explain(two_layers, argnums=1)(PARAMS, X, condition={"first/w": "all"}),
+        TypeError,
+        r"condition\['first/w'\] must be a number or an array .*got 'all'",
     ),
     "plan without arguments": (
         lambda: lrp.plan(two_layers, X),

@@ -103,6 +103,8 @@ def main() -> None:
     jax.jit(explain)(variables, x, target=0)
     assert_type(lrp.explain(model, lrp.Epsilon()), lrp.Explainer)
     assert_type(lrp.explain(model, choose, start="hidden", jit=False), lrp.Explainer)
+    assert_type(lrp.explain(model, "epsilon_plus"), lrp.Explainer)
+    assert_type(lrp.explain(model, [choose, lrp.composites.all_epsilon]), lrp.Explainer)
 
     attached = lrp.attach(model.apply, composite, argnums=1)
     jax.grad(lambda x: attached(variables, x)[:, 1].sum())(x)

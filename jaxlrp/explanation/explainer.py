@@ -9,19 +9,20 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from jaxlrp._checks import check_flag
 from jaxlrp.composites import Composite
 from jaxlrp.composites.given import as_composite
 from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
 from jaxlrp.explanation.compiled import Programs, key_of_value
 from jaxlrp.explanation.debug import check_finite
 from jaxlrp.explanation.ledger import Ledger, compute_ledger
-from jaxlrp.explanation.patterns import as_patterns
+from jaxlrp.explanation.patterns import as_conditions, as_patterns
 from jaxlrp.explanation.plan import CompositeLike, Plan, make_plan
 from jaxlrp.explanation.pullback import Pullback
 from jaxlrp.explanation.relevance_pass import RelevancePass
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.arguments import Arguments
-from jaxlrp.network.model import Function, Model, model_of
+from jaxlrp.network.model import Function, Model, model_of, positions_of
 from jaxlrp.network.trace import trace
 from jaxlrp.targets import Target
 
@@ -80,7 +81,7 @@ class Explainer(BaseExplainer):
         **kwargs: Any,
     ) -> Explanation:
         """Explains the function at these arguments; see `jaxlrp.explain`."""
-        options = {"condition": dict(condition or {})}
+        options = {"condition": as_conditions(condition)}
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
         return self._call("explain", self._explain, request, self.parameters)
 
@@ -120,8 +121,7 @@ class Explainer(BaseExplainer):
           >>> [jnp.rint(pullback(target=c).relevance).astype(int).tolist() for c in (0, 1)]
           [[2, 2], [-1, 6]]
         """
-        layers = (condition,) if isinstance(condition, str) else tuple(condition)
-        options = {"layers": layers}
+        options = {"layers": as_patterns("condition", condition)}
         request = Request(args, all_kwargs(kwargs, fun_kwargs), None, options)
         return self._call("vjp", self._vjp, request, self.parameters)
 
@@ -145,6 +145,7 @@ class Explainer(BaseExplainer):
                 f"a ledger begins at the output, but this explainer has start={self.start!r}: make one "
                 "without start"
             )
+        check_flag("zero_bias", zero_bias)
         options = {"zero_bias": zero_bias}
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
         return self._call("ledger", self._ledger, request)
@@ -191,9 +192,10 @@ def explain(
     Args:
       fun: a function of arrays; a Linen module or its `apply`; or an NNX module, whose state is read
         once, here.
-      composite: which rule each layer gets: a `Composite`, a `Plan`, one `Rule` for all layers that it
-        applies to, a function from a `Layer` to its rule (None: the default rule of its
-        kind); by default `composites.default()`.
+      composite: which rule each layer gets: a `Composite`, a preset or its name ("epsilon_plus"), a
+        `Plan`, one `Rule` for all layers that it applies to, a function from a `Layer` to its rule
+        (None: the default rule of its kind), or a list of these, of which the first that has a rule for
+        a layer decides; by default `composites.default()`.
       argnums: the position of the explained argument, or several. Values computed from it
         are inputs of layers; all other values, other arguments included, are parameters. By default the
         first argument; for a Linen module and its `apply` the first after the variables.
@@ -244,12 +246,16 @@ def explain(
     """
     if not isinstance(start, str | None):
         raise TypeError(f"start must be the path of a layer (a string) or None, got {start!r}")
+    check_flag("debug", debug)
+    check_flag("jit", jit)
     return Explainer(
         model=model_of(fun, argnums, has_aux),
         composite=composite if isinstance(composite, Plan) else as_composite(composite),
         record=as_patterns("record", record),
         start=start,
-        parameters=(parameters,) if isinstance(parameters, int) else tuple(parameters),
+        parameters=positions_of(
+            "parameters", "the position of an argument of the function", parameters, least=0
+        ),
         debug=debug,
         jit=jit and not debug,
     )

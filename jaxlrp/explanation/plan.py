@@ -11,7 +11,7 @@ import jax
 
 from jaxlrp._html import preformatted
 from jaxlrp.composites.entries import Anything, Chosen, Composite, Entry, pattern_of
-from jaxlrp.composites.given import RuleChooser, as_composite
+from jaxlrp.composites.given import GivenComposite, as_composite
 from jaxlrp.composites.presets import default_rule
 from jaxlrp.errors import near
 from jaxlrp.explanation.growth import Step, plan_warning
@@ -213,9 +213,9 @@ def row_of(layer: Layer, before: tuple[str, ...], leading: tuple[int, ...]) -> R
     )  # fmt: skip
 
 
-CompositeLike = Composite | Plan | Rule | RuleChooser | None
-"""Which rule each layer gets: a composite, a plan, one rule for all layers that it applies to, a
-function from a layer to its rule, or None for `composites.default()`."""
+CompositeLike = GivenComposite | Plan
+"""Which rule each layer gets: a composite, a preset or its name, a plan, one rule for all layers that it
+applies to, a function from a layer to its rule, a list of these, or None for `composites.default()`."""
 
 
 def make_plan(network: Network, composite: CompositeLike) -> Plan:

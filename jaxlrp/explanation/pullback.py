@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxlrp import _compat, targets
 from jaxlrp.explanation.base import as_array
 from jaxlrp.explanation.compiled import Programs
-from jaxlrp.explanation.patterns import by_layer
+from jaxlrp.explanation.patterns import as_conditions, by_layer
 from jaxlrp.explanation.result import Explanation, Record
 from jaxlrp.network.arguments import Template
 from jaxlrp.network.discrete import is_discrete
@@ -77,7 +77,7 @@ class Pullback:
           target, condition: as in `jaxlrp.explain`; conditions on the layers that `Explainer.vjp` was
             given as `condition`.
         """
-        condition = dict(condition or {})
+        condition = as_conditions(condition)
         programs = self._known.programs
         with _compat.on_mesh_of((self, target, condition)):
             if programs is None or not _compat.is_eager():
