@@ -97,6 +97,8 @@ def main() -> None:
         lrp.targets.predicted,
         lrp.targets.Contrast(1, 2),
         lrp.targets.LogOdds(1),
+        lrp.targets.Region(1, 1.0),
+        [0, 2],
         lambda z: z * jax.nn.one_hot(1, 3),
     ):
         jax.eval_shape(lambda x, t=target: explain(variables, x, target=t), x)

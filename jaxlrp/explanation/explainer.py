@@ -220,14 +220,14 @@ def explain(
       keyword arguments are those of `fun`; `fun_kwargs={"target": ...}` passes keyword arguments of
       `fun` whose names the explainer uses itself. `target` chooses the initial relevance:
 
-      * a class index, or one for each example (the shape of the output without its last axis): the value
-        of that logit;
+      * a class index, or one for each example (the shape of the output without its last axis; an array or
+        a list): the value of that logit;
       * an array of the output's shape (or a pytree like the output): that relevance;
       * a function from the output to such an array;
-      * `targets.predicted`, `targets.Contrast(a, b)`, `targets.LogOdds(c)`;
+      * `targets.predicted`, `targets.Contrast(a, b)`, `targets.LogOdds(c)`, `targets.Region(c, mask)`;
       * None, if the output has one value per example: that value;
       * of an output that is a pytree, a pytree of the same structure with one of these for each
-        array, and None where no relevance begins.
+        array, and None where no relevance begins; keys of a dictionary may be left out.
 
       `condition` is a dictionary from paths or shell patterns of layers to arrays that broadcast to
       the layer's output: the relevance there is multiplied by them. An exact path takes

@@ -54,9 +54,10 @@ class Model:
         if not self.has_aux:
             return result, None
         if not (isinstance(result, tuple) and len(result) == 2):
+            found = "one array" if hasattr(result, "shape") else str(jax.tree.structure(result))
             raise TypeError(
-                "with has_aux=True the function must return (output, auxiliary), got "
-                f"{jax.tree.structure(result)}"
+                f"with has_aux=True the function must return (output, auxiliary), got {found}: leave out "
+                "has_aux, or return a pair"
             )
         return result
 
