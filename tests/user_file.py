@@ -4,6 +4,7 @@
 """
 
 import re
+import tempfile
 from typing import assert_type
 
 import jax
@@ -88,6 +89,9 @@ def main() -> None:
     assert_type(found.records["hidden"], lrp.Record)
     assert_type(found.gains, dict[str, float])
     assert_type(explain.plan(variables, x), lrp.Plan)
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        lrp.save(file.name, found)
+        assert_type(lrp.load(file.name), lrp.Explanation)
     assert_type(explain.ledger(variables, x, target=1), lrp.Ledger)
     pullback = explain.vjp(variables, x, condition="hidden")
     assert_type(pullback, lrp.Pullback)

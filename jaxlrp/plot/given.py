@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlrp.explanation.result import Explanation, Record
+from jaxlrp.explanation.tables import only_array
 
 Relevance = ArrayLike | Explanation | Record
 """What plots take as relevance: an array, or an explanation or a record, whose relevance is one array."""
@@ -22,15 +22,7 @@ def relevance_of(value: Any, name: str = "relevance") -> Any:
     """
     if not isinstance(value, Explanation | Record):
         return value
-    found, structure = value.relevance, jax.tree.structure(value.relevance)
-    if structure == jax.tree.structure(0):
-        return found
-    paths, _ = jax.tree_util.tree_flatten_with_path(found)
-    parts = [f"result.relevance{jax.tree_util.keystr(path)}" for path, _ in paths]
-    raise TypeError(
-        f"{name} must be one array, but this explanation has {len(parts)}: pass one of them, "
-        f"{', '.join(parts[:8])}"
-    )
+    return only_array(value.relevance, name)
 
 
 def without_batch(array: np.ndarray, ndim: int) -> np.ndarray:
