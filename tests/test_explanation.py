@@ -251,6 +251,54 @@ def test_an_edited_plan_is_taken_in_place_of_a_composite(linen):
         plan.replace({"twise": lrp.Flat()})
 
 
+def softmax_by_hand(z):
+    e = jnp.exp(z)
+    return e / e.sum()
+
+
+PROBABILITIES = {
+    "softmax": (lambda z: jax.nn.softmax(z), "the output is a softmax", "first"),
+    "one class": (lambda z: jax.nn.softmax(z)[1], "the output is a softmax", "first"),
+    "cast": (lambda z: jax.nn.softmax(z).astype(jnp.bfloat16), "the output is a softmax", "first"),
+    "by hand": (softmax_by_hand, "the output is a softmax", "first"),
+    "of two layers": (
+        lambda z: jax.nn.softmax(jnp.concatenate([jnp.tanh(z), jax.nn.relu(z)])),
+        "the output is a softmax",
+        None,
+    ),
+    "sigmoid": (lambda z: jax.nn.sigmoid(z), "the output is a sigmoid", "first"),
+    "two": (lambda z: (z, jax.nn.softmax(z)), "an output is a softmax", "first"),
+    "log": (lambda z: jax.nn.log_softmax(z), None, None),
+    "weights": (lambda z: jax.nn.softmax(z) @ W1, None, None),
+    "gate": (lambda z: z * jax.nn.sigmoid(z), None, None),
+}
+
+
+@pytest.mark.parametrize("name", PROBABILITIES)
+def test_a_plan_notes_that_the_output_is_a_probability(name):
+    end, said, start = PROBABILITIES[name]
+
+    def model(params, x):
+        return end(params["first"] @ x)
+
+    plan = lrp.plan(model, None, {"first": W1}, X, argnums=1)
+    assert plan.note == str(plan).partition("All are explained.")[2].strip()
+    if said is None:
+        assert plan.note == ""
+        return
+    assert plan.note.startswith(f"note: {said}, so relevance is that of a probability")
+    assert ("pass start=" in plan.note) == (start is not None)
+    if start:
+        assert f"pass start={start!r}" in plan.note
+        found = lrp.explain(model, lrp.LRP0(), argnums=1, start=start)({"first": W1}, X, target=0)
+        np.testing.assert_allclose(found.relevance, W1[0] * X, rtol=1e-6)
+
+
+def test_an_auxiliary_probability_is_not_noted():
+    plan = lrp.plan(lambda x: (W1 @ x, jax.nn.softmax(W1 @ x)), None, X, has_aux=True)
+    assert plan.note == ""
+
+
 ERRORS = {
     "no function": (
         lambda: lrp.explain(3),

@@ -18,6 +18,7 @@ from jaxlrp.explanation.debug import check_finite
 from jaxlrp.explanation.ledger import Ledger, compute_ledger
 from jaxlrp.explanation.patterns import as_conditions, as_patterns
 from jaxlrp.explanation.plan import CompositeLike, Plan, make_plan
+from jaxlrp.explanation.probability import probability_note
 from jaxlrp.explanation.pullback import Pullback
 from jaxlrp.explanation.relevance_pass import RelevancePass
 from jaxlrp.explanation.result import Explanation
@@ -129,7 +130,8 @@ class Explainer(BaseExplainer):
         """Every layer of the function and its rule; computes nothing. See `jaxlrp.plan`."""
         given = Arguments(self.model, args, self.parameters)
         traced = trace(given, all_kwargs(kwargs, fun_kwargs))
-        return make_plan(traced.network, self.composite)
+        plan = make_plan(traced.network, self.composite)
+        return dataclasses.replace(plan, note=probability_note(traced))
 
     def ledger(
         self,

@@ -65,12 +65,15 @@ class Plan:
       rows: the layers in the order of evaluation.
       readout: "relevance" or "gradient".
       coverage: how each operation that the input reaches is treated, and why; `print` it.
+      note: that the output is a probability, whose relevance is rarely meant, and what to do; "" if it
+        is none.
     """
 
     rules: tuple[Rule, ...]
     rows: tuple[Row, ...]
     readout: str = "relevance"
     coverage: Coverage = dataclasses.field(default=Coverage(()), compare=False)
+    note: str = dataclasses.field(default="", compare=False)
 
     def __getitem__(self, path: str) -> Rule:
         for row, rule in zip(self.rows, self.rules, strict=True):
@@ -191,12 +194,12 @@ class Plan:
         rendered.insert(1, "-" * max(map(len, rendered)))
         if self.coverage.counts:
             rendered.append(self.coverage.verdict)
-        rendered += filter(None, [self.warning])
+        rendered += filter(None, [self.note, self.warning])
         return "\n".join(rendered)
 
 
 jax.tree_util.register_dataclass(
-    Plan, data_fields=["rules"], meta_fields=["rows", "readout", "coverage"]
+    Plan, data_fields=["rules"], meta_fields=["rows", "readout", "coverage", "note"]
 )
 
 
