@@ -299,6 +299,51 @@ def test_an_auxiliary_probability_is_not_noted():
     assert plan.note == ""
 
 
+BOX = C.first(lrp.ZBox(0.0, 2.0))
+CHANNELS = C.first(lrp.ZBox(jnp.array([0.0, 0.0]), jnp.array([1.0, 2.0])))
+
+
+@pytest.mark.parametrize(
+    ("fun", "composite", "x", "message"),
+    [
+        (lambda x: x @ W1, BOX, X, None),
+        (
+            lambda x: x @ W1,
+            BOX,
+            X + 1,
+            r"'dot_general' has values from 2 to 3, .*low=0 and high=2:",
+        ),
+        (
+            lambda x: x @ W1,
+            BOX,
+            np.asarray(X - 3),
+            r"has values from -2 to -1, outside of its z-box",
+        ),
+        (
+            lambda x: x.reshape(2).astype(jnp.float32) @ W1,
+            BOX,
+            np.array([[3], [0]], np.uint8),
+            "0 to 3",
+        ),
+        (lambda x: (x / 2) @ W1, BOX, 2 * X, None),  # the layer does not read x itself
+        (lambda x: x @ W1, CHANNELS, X, None),
+        (lambda x: x @ W1, CHANNELS, X[::-1], r"high=1 to 2"),
+        (lambda x: x @ W1, BOX, X * (1 + 2**-23), None),  # rounded preprocessing
+    ],
+)
+def test_inputs_outside_of_a_z_box_are_reported(fun, composite, x, message):
+    for jit in (True, False):
+        explain = lrp.explain(fun, composite, jit=jit)
+        for _ in range(2):  # each call looks at its own input
+            if message is None:
+                explain(x, target=0)
+                continue
+            with pytest.warns(UserWarning, match=message) as caught:
+                explain(x, target=0)
+            assert caught[0].filename == __file__
+    jax.jit(lrp.explain(fun, composite))(x, target=0)
+
+
 ERRORS = {
     "no function": (
         lambda: lrp.explain(3),

@@ -16,7 +16,6 @@ from jaxlrp import _compat
 from jaxlrp._checks import is_number
 from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.compiled import Programs
-from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.model import Model
 from jaxlrp.targets import Target
 
@@ -52,8 +51,8 @@ class BaseExplainer(abc.ABC):
     _programs: Programs
 
     @abc.abstractmethod
-    def _explain(self, request: Request) -> tuple[Explanation, Any]:
-        """The explanation, and the values at which relevance begins."""
+    def _explain(self, request: Request) -> tuple[Any, Any]:
+        """The explanation, perhaps with what it is checked by, and the values at which relevance begins."""
 
     @property
     def argnums(self) -> int | tuple[int, ...]:

@@ -9,10 +9,12 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from jaxlrp import _compat
 from jaxlrp._checks import check_flag
 from jaxlrp.composites import Composite
 from jaxlrp.composites.given import as_composite
 from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
+from jaxlrp.explanation.boxes import Boxes, boxes_of
 from jaxlrp.explanation.compiled import Programs, key_of_value
 from jaxlrp.explanation.debug import check_finite
 from jaxlrp.explanation.ledger import Ledger, compute_ledger
@@ -84,7 +86,11 @@ class Explainer(BaseExplainer):
         """Explains the function at these arguments; see `jaxlrp.explain`."""
         options = {"condition": as_conditions(condition)}
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
-        return self._call("explain", self._explain, request, self.parameters)
+        result, boxes = self._call("explain", self._explain, request, self.parameters)
+        if boxes.each and _compat.is_eager():
+            given = Arguments(self.model, args, self.parameters)
+            boxes.warn(given.values, stacklevel=2)
+        return result
 
     def replace(self, **changes: Any) -> Explainer:
         """The same explainer with other attributes, such as `record` or `start`.
@@ -152,7 +158,7 @@ class Explainer(BaseExplainer):
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
         return self._call("ledger", self._ledger, request)
 
-    def _explain(self, request: Request) -> tuple[Explanation, Any]:
+    def _explain(self, request: Request) -> tuple[tuple[Explanation, Boxes], Any]:
         traced = trace(Arguments(self.model, request.args, self.parameters), request.kwargs)
         plan = make_plan(traced.network, self.composite)
         condition = request.options["condition"]
@@ -161,7 +167,7 @@ class Explainer(BaseExplainer):
         if self.debug:
             gains = check_finite(traced, plan, self.start, request.target, condition)
             result = dataclasses.replace(result, gains=gains)
-        return result, begun
+        return (result, boxes_of(traced, plan)), begun
 
     def _vjp(self, request: Request) -> tuple[Pullback, Any]:
         traced = trace(Arguments(self.model, request.args, self.parameters), request.kwargs)
