@@ -299,6 +299,38 @@ def test_an_auxiliary_probability_is_not_noted():
     assert plan.note == ""
 
 
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_float64_from_numpy_is_explained_in_float32_without_warnings(jit):
+    """Warnings are errors here. JAX warns of a dtype that it does not have only where it is asked for."""
+    assert not jax.config.jax_enable_x64
+    x, params = np.asarray(IMAGE, np.float64), {"w": np.ones((75, 4)), "table": np.ones((5, 3))}
+
+    def fun(params, x):
+        return jax.nn.relu(x.reshape(len(x), -1) @ params["w"])
+
+    def of(what, *args, **kwargs):
+        explain = lrp.explain(what, lrp.ZBox(np.full(75, -9.0), 9.0), argnums=1, jit=jit)
+        pullback = explain.replace(parameters=(), record=("*",)).vjp(*args, condition="relu")
+        last = pullback(**kwargs, condition={"relu": np.ones(4)})
+        return explain(*args, **kwargs), explain.ledger(*args, **kwargs).input, last
+
+    narrow = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (params, x))
+    for target in (np.ones((2, 4)), lrp.targets.Contrast(np.array([0, 1]), 2)):
+        for found, same in zip(
+            jax.tree.leaves(of(fun, params, x, target=target)),
+            jax.tree.leaves(of(fun, *narrow, target=target)),
+            strict=True,
+        ):
+            assert found.dtype == jnp.float32
+            np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-5)
+    for method in (lrp.baselines.input_x_gradient, lrp.baselines.integrated_gradients):
+        assert method(fun, argnums=1, jit=jit)(params, x, target=1).relevance.dtype == jnp.float32
+    looked_up = lrp.explain(lambda p, i: p["table"][i].sum(1), argnums=1, jit=jit)
+    assert looked_up(params, np.array([[1, 2]]), target=1).relevance.dtype == jnp.float32
+    assert lrp.explain(fun, argnums=1, debug=True)(params, x, target=1).gains
+    assert lrp.attach(fun, argnums=1)(params, x).dtype == jnp.float32
+
+
 BOX = C.first(lrp.ZBox(0.0, 2.0))
 CHANNELS = C.first(lrp.ZBox(jnp.array([0.0, 0.0]), jnp.array([1.0, 2.0])))
 
