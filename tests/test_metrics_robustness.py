@@ -1,8 +1,10 @@
 """Metrics of robustness against their formulas in NumPy."""
 
 import functools
+import math
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -198,7 +200,25 @@ def test_batch_equals_singles_and_jit_equals_eager(made):
     close(jax.jit(score)(X, TARGETS, keys), whole)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])
+def shapes(jaxpr):
+    """Those of all that a program computes, in its loops too."""
+    for equation in jaxpr.eqns:
+        yield from (v.aval.shape for v in equation.outvars)
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from shapes(inner)
+
+
+def test_representations_of_all_samples_are_never_kept():
+    score = metrics.RelativeRepresentationStability(
+        draws=3, batch_size=2, representation=lambda x: jnp.tile(x.reshape(len(x), -1), 100)
+    )
+    x, y = jnp.tile(X, (6, 1, 1)), jnp.zeros(6 * N, int)
+    program = jax.make_jaxpr(lambda x: score(explain, x, y, predict=predict, key=KEY))(x)
+    sizes = [math.prod(shape) for shape in shapes(program.jaxpr)]
+    assert max(sizes) == 2 * 100 * X[0].size
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5])
 def test_results_do_not_depend_on_the_batch_size(batch_size):
     found = metrics.MaxSensitivity(draws=DRAWS, batch_size=batch_size)(explain, X, TARGETS, key=KEY)
     close(found, expected()["sens"].max(0))

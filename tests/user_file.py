@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 import jaxlrp as lrp
-from jaxlrp import concepts
+from jaxlrp import concepts, tables
 from jaxlrp.rules import BoundLayer
 
 
@@ -127,6 +127,12 @@ def main() -> None:
     assert_type(found, lrp.Explanation)
     local = concepts.local(lrp.explain(model, composite), channels)
     assert_type(local(variables, x, target=1, regions=jnp.eye(2)), concepts.LocalRelevance)
+
+    found = lrp.explain(model.apply, composite, argnums=1)(variables, x, target=1)
+    columns = tables.groups(["age", "city_a"], ["city"])
+    assert_type(columns, dict[str, tuple[int, ...]])
+    assert_type(tables.sum_groups(found.relevance, columns), jax.Array)
+    assert_type(tables.summarize(found.relevance, by=["a", "b"]), tables.Summary)
 
     lrp.higher_order.pairs(lambda x: model.apply(variables, x), composite)(x[0], x[1])
     spectrum = lrp.inspection.DFT()

@@ -11,7 +11,7 @@ from jax import Array
 from jax.tree_util import DictKey, GetAttrKey
 
 from jaxlrp._html import table
-from jaxlrp.explanation import tables
+from jaxlrp.explanation import frames
 
 
 class _Unquoted(str):
@@ -150,7 +150,7 @@ class Explanation:
           >>> result.to_pandas(["age", "height"]).mean().to_dict()
           {'age': 1.0, 'height': 2.0}
         """
-        return tables.to_pandas(self.relevance, columns, tokens, index)
+        return frames.to_pandas(self.relevance, columns, tokens, index)
 
     def to_xarray(
         self, dims: Sequence[str] | None = None, coords: Mapping[str, Any] | None = None
@@ -166,7 +166,7 @@ class Explanation:
           TypeError: if relevance is a pytree.
           ValueError: if there are not as many names as axes.
         """
-        return tables.to_xarray(self.relevance, dims, coords)
+        return frames.to_xarray(self.relevance, dims, coords)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row for each part."""

@@ -233,10 +233,11 @@ def check_classes(targets: Array | None, shape: tuple[int, ...]) -> None:
         raise ValueError("predict returns one output for each sample: leave out targets")
     if is_traced(targets):
         return
-    wrong = np.asarray((targets < 0) | (targets >= shape[1]))
+    classes = np.asarray(targets)  # NumPy: while a function is traced, JAX would trace the comparison
+    wrong = (classes < 0) | (classes >= shape[1])
     if wrong.any():
         i = int(np.flatnonzero(wrong)[0])
         raise IndexError(
-            f"targets[{i}] = {int(targets[i])} is out of range: the model has {shape[1]} classes, "
+            f"targets[{i}] = {classes[i]} is out of range: the model has {shape[1]} classes, "
             f"0 to {shape[1] - 1}"
         )

@@ -40,6 +40,13 @@ def in_batches(fun: Callable[[Any], Any], items: Any, batch_size: int | None) ->
     return jax.tree.map(lambda a: a.reshape(count * size, *a.shape[2:])[:n], found)
 
 
+def in_equal_batches(fun: Callable[[Any], Any], items: Any, batch_size: int | None) -> Any:
+    """The same, in batches of about the same length, so that the last one is not filled up by much."""
+    n = len(jax.tree.leaves(items)[0])
+    count = 1 if batch_size is None else math.ceil(n / check_count("batch_size", batch_size))
+    return in_batches(fun, items, math.ceil(n / count))
+
+
 def over_draws(
     fun: Callable[[Array, Array], Any], n: int, draws: int, batch_size: int | None
 ) -> Any:

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxlrp import _compat
 from jaxlrp._checks import check_one_of
+from jaxlrp.explanation.frames import summed_over_features
 from jaxlrp.explanation.result import Explanation
-from jaxlrp.explanation.tables import summed_over_features
 from jaxlrp.plot.given import relevance_of
 from jaxlrp.plot.grid import grid
 from jaxlrp.plot.image import heatmap, overlay

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxlrp.explanation.frames import only_array
 from jaxlrp.explanation.result import Explanation, Record
-from jaxlrp.explanation.tables import only_array
 
 Relevance = ArrayLike | Explanation | Record
 """What plots take as relevance: an array, or an explanation or a record, whose relevance is one array."""

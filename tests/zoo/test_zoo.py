@@ -207,7 +207,7 @@ def test_ledger(name: str) -> None:
     check_default(name, LEDGERS)
 
 
-@pytest.mark.parametrize("name", one_in(5, ZOO, slow=1))
+@pytest.mark.parametrize("name", one_in(5, ZOO, slow=0))
 def test_default_varied(name: str) -> None:
     """Finite, compiled or not; a batch is its examples; the explanation has a derivative."""
     if "plan" in KNOWN.get(name, {}):
@@ -229,12 +229,7 @@ def presets(entry: Entry) -> dict[str, lrp.Composite]:
     return {name: C.PRESETS[name]() for name in names}
 
 
-def _by_turns() -> list[Any]:
-    """One in five in the default run: AttnLRP and CP-LRP by turns."""
-    return one_in(5, ZOO, slow=1)
-
-
-@pytest.mark.parametrize("name", _by_turns())
+@pytest.mark.parametrize("name", one_in(5, ZOO, slow=0))
 def test_presets(name: str) -> None:
     """Finite under each of these; a ledger for attention closes; the gradient is the gradient.
 
@@ -299,6 +294,7 @@ EXACT = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [_twin(name) for name in TWINS])
 def test_twins(name: str) -> None:
     """Two ways to write one network: equal output, equal relevance."""

@@ -33,7 +33,7 @@ from jaxlrp.metrics.robustness.distances import (
     relative_norm,
 )
 from jaxlrp.metrics.robustness.perturbation import Normal, Perturbation, Uniform
-from jaxlrp.metrics.work import in_batches, over_draws
+from jaxlrp.metrics.work import in_equal_batches, over_draws
 from jaxlrp.numerics import widen
 
 Over = Literal["max", "mean", "median"]
@@ -169,21 +169,24 @@ class StabilityMetric(RobustnessMetric):
         Args:
           relative: whether outputs are compared too, for relative ratios.
         """
-        inputs, everyone = case.inputs, jnp.arange(len(case.inputs))
-        plain = in_batches(
-            lambda i: self._seen(case, inputs[i], i, relative), everyone, self.batch_size
-        )
+        inputs = case.inputs
 
-        def one(sample: Array, draw: Array) -> dict[str, Array]:
-            assert case.keys is not None
-            x = inputs[sample]
-            keys = jax.vmap(jax.random.fold_in)(case.keys[sample], draw)
-            changed = x + self.perturbation(x, keys).astype(x.dtype)
-            seen = self._seen(case, changed, sample, relative)
-            before = jax.tree.map(lambda a: a[sample], plain)
-            return self._compared(seen, before)
+        def of(samples: Array) -> dict[str, Array]:
+            plain = self._seen(case, inputs[samples], samples, relative)
 
-        return Ratios(**over_draws(one, len(inputs), self.draws, self.batch_size))
+            def one(place: Array, draw: Array) -> dict[str, Array]:
+                assert case.keys is not None
+                sample = samples[place]
+                x = inputs[sample]
+                keys = jax.vmap(jax.random.fold_in)(case.keys[sample], draw)
+                changed = x + self.perturbation(x, keys).astype(x.dtype)
+                seen = self._seen(case, changed, sample, relative)
+                return self._compared(seen, jax.tree.map(lambda a: a[place], plain))
+
+            return over_draws(one, len(samples), self.draws, self.batch_size)
+
+        # Samples by batches first: what is compared, such as a representation, is never kept of all.
+        return Ratios(**in_equal_batches(of, jnp.arange(len(inputs)), self.batch_size))
 
     def _seen(self, case: Explained, x: Array, which: Array, relative: bool) -> dict[str, Array]:
         """All that is compared, of inputs (b, ...) of the samples `which`."""
