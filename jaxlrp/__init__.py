@@ -5,6 +5,7 @@ from jaxlrp.composites import Composite
 from jaxlrp.errors import GrowthWarning, NonFiniteError, TrainingModeError, UnsupportedError
 from jaxlrp.explanation.attaching import attach
 from jaxlrp.explanation.explainer import Explainer, explain, ledger, plan
+from jaxlrp.explanation.files import load, save
 from jaxlrp.explanation.ledger import Ledger
 from jaxlrp.explanation.plan import Plan
 from jaxlrp.explanation.pullback import Pullback
@@ -60,7 +61,9 @@ __all__ = [
     "higher_order",
     "inspection",
     "ledger",
+    "load",
     "plan",
     "rules",
+    "save",
     "targets",
 ]

@@ -58,6 +58,16 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Refuses what is neither True nor False.
+
+    Raises:
+      TypeError: naming the argument.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def check_one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Refuses what is not one of some words."""
     if value not in allowed:

@@ -49,6 +49,23 @@ def test_the_first_match_wins(composite, expected):
     assert dense_rules(composite) == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("all_epsilon", C.all_epsilon()),
+        (C.epsilon_plus_flat, C.epsilon_plus_flat()),
+        ([C.first(F), "epsilon_plus_flat"], C.first(F) + C.epsilon_plus_flat()),
+        ((C.last(W), Z), C.last(W) + C.by_kind("dense", Z)),
+        ([lambda la: F if la.first else None, E], C.first(F) + C.by_kind("dense", E)),
+    ],
+)
+def test_what_stands_for_a_composite(given, expected):
+    rules = lrp.plan(net, given, PARAMS, X, argnums=1).rules
+    assert rules == lrp.plan(net, expected, PARAMS, X, argnums=1).rules
+    assert len(set(rules)) > 1
+    jax.eval_shape(lrp.attach(net, given, argnums=1), PARAMS, X)
+
+
 def test_what_no_entry_speaks_of_gets_its_default():
     plan = lrp.plan(net, C.first(F), PARAMS, X, argnums=1)
     assert set(plan.rules[1:]) == {lrp.Pass(), lrp.LRP0()}
@@ -57,8 +74,31 @@ def test_what_no_entry_speaks_of_gets_its_default():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: C.by_kind("convolution", E), ValueError, r"no kind of layer 'convolution'.*'conv"),
-        (lambda: C.by_kind("dense", lrp.Epsilon), TypeError, r"write Epsilon\(\)"),
+        (
+            lambda: C.by_kind("linear", E),
+            ValueError,
+            f"no kind of layer 'linear': the kinds are {', '.join(map(repr, lrp.KINDS))}$",
+        ),
+        (lambda: C.by_kind(E, "conv"), TypeError, r"kinds must be a kind .*got Epsilon\("),
+        (lambda: C.by_kind("dense", lrp.Epsilon), TypeError, r"write Epsilon\(...\)"),
+        (lambda: C.first(C.epsilon_plus), TypeError, r"write epsilon_plus\(...\)"),
+        (lambda: C.by_depth(0, "3", E), TypeError, "high must be a number of layers .*got '3'"),
+        (lambda: C.where("conv", E), TypeError, "condition must be a function .*got 'conv'"),
+        (lambda: C.first(F) + E, TypeError, r"added to composites, got Epsilon.*pass a list"),
+        (lambda: E + C.first(F), TypeError, r"added to composites, got Epsilon.*pass a list"),
+        (lambda: C.composite([C.first(F)]), TypeError, r"write composite\(\*parts\)"),
+        (lambda: dense_rules("epsilon_pls"), ValueError, "no preset .*nearest are 'epsilon_plus'"),
+        (lambda: dense_rules([("dense", E)]), ValueError, r"write by_kind\('dense', rule\)"),
+        (
+            lambda: dense_rules(C.epsilon_gamma_box),
+            TypeError,
+            r"no default for low, high: write lrp.composites.epsilon_gamma_box\(low, high\)",
+        ),
+        (lambda: dense_rules({"layer0/w": E}), TypeError, r"here by_path\('layer0/w', Epsilon"),
+        (lambda: dense_rules([]), TypeError, "composite is an empty list"),
+        (lambda: dense_rules(C.by_kind), TypeError, r"write by_kind\(kinds, then\)"),
+        (lambda: dense_rules(lambda: E), TypeError, r"must take one argument, a lrp.Layer"),
+        (lambda: dense_rules(lambda _: lrp.Flat), TypeError, r"for 'layer0/w': write Flat\(...\)"),
         (lambda: C.by_path(3, E), TypeError, "pattern must be a shell pattern .* got 3"),
         (lambda: C.by_operation(3, E), TypeError, "name must be that of an operation .* got 3"),
         (

@@ -251,6 +251,131 @@ def test_an_edited_plan_is_taken_in_place_of_a_composite(linen):
         plan.replace({"twise": lrp.Flat()})
 
 
+def softmax_by_hand(z):
+    e = jnp.exp(z)
+    return e / e.sum()
+
+
+PROBABILITIES = {
+    "softmax": (lambda z: jax.nn.softmax(z), "the output is a softmax", "first"),
+    "one class": (lambda z: jax.nn.softmax(z)[1], "the output is a softmax", "first"),
+    "cast": (lambda z: jax.nn.softmax(z).astype(jnp.bfloat16), "the output is a softmax", "first"),
+    "by hand": (softmax_by_hand, "the output is a softmax", "first"),
+    "of two layers": (
+        lambda z: jax.nn.softmax(jnp.concatenate([jnp.tanh(z), jax.nn.relu(z)])),
+        "the output is a softmax",
+        None,
+    ),
+    "sigmoid": (lambda z: jax.nn.sigmoid(z), "the output is a sigmoid", "first"),
+    "two": (lambda z: (z, jax.nn.softmax(z)), "an output is a softmax", "first"),
+    "log": (lambda z: jax.nn.log_softmax(z), None, None),
+    "weights": (lambda z: jax.nn.softmax(z) @ W1, None, None),
+    "gate": (lambda z: z * jax.nn.sigmoid(z), None, None),
+}
+
+
+@pytest.mark.parametrize("name", PROBABILITIES)
+def test_a_plan_notes_that_the_output_is_a_probability(name):
+    end, said, start = PROBABILITIES[name]
+
+    def model(params, x):
+        return end(params["first"] @ x)
+
+    plan = lrp.plan(model, None, {"first": W1}, X, argnums=1)
+    assert plan.note == str(plan).partition("All are explained.")[2].strip()
+    if said is None:
+        assert plan.note == ""
+        return
+    assert plan.note.startswith(f"note: {said}, so relevance is that of a probability")
+    assert ("pass start=" in plan.note) == (start is not None)
+    if start:
+        assert f"pass start={start!r}" in plan.note
+        found = lrp.explain(model, lrp.LRP0(), argnums=1, start=start)({"first": W1}, X, target=0)
+        np.testing.assert_allclose(found.relevance, W1[0] * X, rtol=1e-6)
+
+
+def test_an_auxiliary_probability_is_not_noted():
+    plan = lrp.plan(lambda x: (W1 @ x, jax.nn.softmax(W1 @ x)), None, X, has_aux=True)
+    assert plan.note == ""
+
+
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_float64_from_numpy_is_explained_in_float32_without_warnings(jit):
+    """Warnings are errors here. JAX warns of a dtype that it does not have only where it is asked for."""
+    assert not jax.config.jax_enable_x64
+    x, params = np.asarray(IMAGE, np.float64), {"w": np.ones((75, 4)), "table": np.ones((5, 3))}
+
+    def fun(params, x):
+        return jax.nn.relu(x.reshape(len(x), -1) @ params["w"])
+
+    def of(what, *args, **kwargs):
+        explain = lrp.explain(what, lrp.ZBox(np.full(75, -9.0), 9.0), argnums=1, jit=jit)
+        pullback = explain.replace(parameters=(), record=("*",)).vjp(*args, condition="relu")
+        last = pullback(**kwargs, condition={"relu": np.ones(4)})
+        return explain(*args, **kwargs), explain.ledger(*args, **kwargs).input, last
+
+    narrow = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (params, x))
+    for target in (np.ones((2, 4)), lrp.targets.Contrast(np.array([0, 1]), 2)):
+        for found, same in zip(
+            jax.tree.leaves(of(fun, params, x, target=target)),
+            jax.tree.leaves(of(fun, *narrow, target=target)),
+            strict=True,
+        ):
+            assert found.dtype == jnp.float32
+            np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-5)
+    for method in (lrp.baselines.input_x_gradient, lrp.baselines.integrated_gradients):
+        assert method(fun, argnums=1, jit=jit)(params, x, target=1).relevance.dtype == jnp.float32
+    looked_up = lrp.explain(lambda p, i: p["table"][i].sum(1), argnums=1, jit=jit)
+    assert looked_up(params, np.array([[1, 2]]), target=1).relevance.dtype == jnp.float32
+    assert lrp.explain(fun, argnums=1, debug=True)(params, x, target=1).gains
+    assert lrp.attach(fun, argnums=1)(params, x).dtype == jnp.float32
+
+
+BOX = C.first(lrp.ZBox(0.0, 2.0))
+CHANNELS = C.first(lrp.ZBox(jnp.array([0.0, 0.0]), jnp.array([1.0, 2.0])))
+
+
+@pytest.mark.parametrize(
+    ("fun", "composite", "x", "message"),
+    [
+        (lambda x: x @ W1, BOX, X, None),
+        (
+            lambda x: x @ W1,
+            BOX,
+            X + 1,
+            r"'dot_general' has values from 2 to 3, .*low=0 and high=2:",
+        ),
+        (
+            lambda x: x @ W1,
+            BOX,
+            np.asarray(X - 3),
+            r"has values from -2 to -1, outside of its z-box",
+        ),
+        (
+            lambda x: x.reshape(2).astype(jnp.float32) @ W1,
+            BOX,
+            np.array([[3], [0]], np.uint8),
+            "0 to 3",
+        ),
+        (lambda x: (x / 2) @ W1, BOX, 2 * X, None),  # the layer does not read x itself
+        (lambda x: x @ W1, CHANNELS, X, None),
+        (lambda x: x @ W1, CHANNELS, X[::-1], r"high=1 to 2"),
+        (lambda x: x @ W1, BOX, X * (1 + 2**-23), None),  # rounded preprocessing
+    ],
+)
+def test_inputs_outside_of_a_z_box_are_reported(fun, composite, x, message):
+    for jit in (True, False):
+        explain = lrp.explain(fun, composite, jit=jit)
+        for _ in range(2):  # each call looks at its own input
+            if message is None:
+                explain(x, target=0)
+                continue
+            with pytest.warns(UserWarning, match=message) as caught:
+                explain(x, target=0)
+            assert caught[0].filename == __file__
+    jax.jit(lrp.explain(fun, composite))(x, target=0)
+
+
 ERRORS = {
     "no function": (
         lambda: lrp.explain(3),
@@ -258,7 +383,24 @@ ERRORS = {
         r"fun must be a function, a Linen module or",
     ),
     "no composite": (lambda: lrp.explain(two_layers, 3), TypeError, r"must be a Composite .*got 3"),
-    "a preset": (lambda: lrp.explain(two_layers, C.attnlrp), TypeError, r"write attnlrp\(...\)"),
+    "has_aux": (lambda: lrp.explain(sum, has_aux=1), TypeError, r"has_aux must be True or False"),
+    "debug": (lambda: lrp.explain(sum, debug="x"), TypeError, r"debug must be True .*got 'x'"),
+    "jit": (lambda: lrp.explain(sum, jit=None), TypeError, r"jit must be True .*got None"),
+    "zero_bias": (
+        lambda: lrp.ledger(two_layers, None, PARAMS, X, zero_bias="no"),
+        TypeError,
+        r"zero_bias must be True or False, got 'no'",
+    ),
+    "parameters": (
+        lambda: lrp.explain(sum, parameters="w"),
+        TypeError,
+        r"parameters must be the pos",
+    ),
+    "parameters too large": (
+        lambda: lrp.explain(two_layers, argnums=1, parameters=2)(PARAMS, X, target=0),
+        TypeError,
+        r"parameters=\(2,\) .* argument 2, but only 2 positional",
+    ),
     "a rule's class": (lambda: lrp.explain(sum, lrp.Epsilon), TypeError, r"write Epsilon\(...\)"),
     "argnums": (lambda: lrp.explain(two_layers, argnums="x"), TypeError, r"argnums must be"),
     "argnums too large": (
@@ -290,6 +432,16 @@ ERRORS = {
         lambda: lrp.explain(two_layers, argnums=1)(PARAMS, X, target=0, condition={"f": 1.0}),
         ValueError,
         r"condition\['f'\] matches no layer: there are 'first/w', 'second/w'",
+    ),
+    "condition of a wrong type": (
+        lambda: lrp.explain(two_layers, argnums=1)(PARAMS, X, target=0, condition="first/w"),
+        TypeError,
+        r"condition must be a dictionary such as .*got 'first/w'",
+    ),
+    "mask of a wrong type": (
+        lambda: lrp.explain(two_layers, argnums=1)(PARAMS, X, condition={"first/w": "all"}),
+        TypeError,
+        r"condition\['first/w'\] must be a number or an array .*got 'all'",
     ),
     "plan without arguments": (
         lambda: lrp.plan(two_layers, X),

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+import jaxlrp as lrp
 from jaxlrp import plot
 
 OURS = ("relevance", "relevance-dark", "relevance-gray")
@@ -282,11 +283,45 @@ def test_channels_are_summed_along_the_axis(rng):
     np.testing.assert_array_equal(plot.to_rgb(r[..., :1]), plot.to_rgb(r[..., 0]))
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 8), (8, 8, 2), (3, 8, 3), (1, 8, 1)])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8, 2), (3, 8, 3), (1, 8, 1)])
 def test_ambiguous_channels_are_refused(shape):
     message = r"channel_axis must be given for relevance of shape \(.*\), because it is ambiguous; "
     with pytest.raises(ValueError, match=message + r"pass -1 for \(H, W, C\) or 0 for \(C, H, W\)"):
         plot.heatmap(np.ones(shape))
+
+
+def test_a_batch_of_one_is_its_only_sample(rng):
+    r, wave = rng.normal(size=(1, 4, 5, 3)), rng.normal(size=(1, 20, 2))
+    want = plot.to_rgb(r[0])
+    np.testing.assert_array_equal(plot.to_rgb(r), want)
+    np.testing.assert_array_equal(plot.to_rgb(r.transpose(0, 3, 1, 2), channel_axis=1), want)
+    np.testing.assert_array_equal(plot.to_rgb(r[..., 0]), plot.to_rgb(r[0, ..., 0]))
+    for values, line in ((wave, wave), (wave[0], wave), (wave[..., 0], wave[:, :, 0])):
+        first = plot.signal(values, line).axes[0]
+        np.testing.assert_array_equal(colored(first).get_array(), wave[0, :, 0])
+    assert plot.panel(r[..., 0]).images[0].get_array().shape == (4, 5)
+    assert plot.spectrogram(r[..., 0], np.abs(r[..., 0])).get_xlim() == (-0.5, 3.5)
+    assert len(plot.spectrum(wave[..., 0], np.abs(wave[..., 0])).collections) == 1
+    with pytest.raises(ValueError, match=r"channel_axis must be in \[-3, -1\] or \[1, 3\].* got 0"):
+        plot.heatmap(r, channel_axis=0)
+
+
+def test_explanations_are_drawn_as_their_relevance(rng):
+    r = rng.normal(size=(2, 4, 5, 3))
+    one, both = lrp.Explanation(0.0, r[:1]), lrp.Explanation(0.0, r)
+    np.testing.assert_array_equal(plot.to_rgb(one), plot.to_rgb(r[0]))
+    np.testing.assert_array_equal(plot.normalize(both), plot.normalize(r))
+    drawn = [
+        panels(plot.grid(maps))[0].images[0].get_array()
+        for maps in ({"a": both}, [one, one], {"a": r})
+    ]
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    np.testing.assert_array_equal(drawn[1], drawn[2])
+    record = lrp.Record(jnp.asarray(r[0]), jnp.asarray(r[0]))
+    assert plot.heatmap(record).images[0].get_array().shape == (4, 5)
+    parts = lrp.Explanation(0.0, {"left": r, "right": (r, r)})
+    with pytest.raises(TypeError, match=r"has 3: .*relevance\['left'\], .*\['right'\]\[0\], "):
+        plot.heatmap(parts)
 
 
 def test_other_shapes_are_refused():

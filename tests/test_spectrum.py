@@ -90,7 +90,7 @@ def test_own_axes_and_no_color_scale():
     ("call", "message"),
     [
         (lambda: spectrum(R, A[:3]), r"same shape \(K,\) with K >= 2, got \(4,\) and \(3,\);"),
-        (lambda: spectrum(R[None], A[None]), "select one sample of a batch"),
+        (lambda: spectrum(np.stack([R, R]), np.stack([A, A])), "select one sample of a batch"),
         (lambda: spectrum(R, -A), r"amplitude must be >= 0, got -4"),
         (lambda: spectrum(R, A, frequencies=HERTZ[:2]), r"frequencies must have shape \(4,\)"),
         (lambda: spectrum(R, A, frequencies=-HERTZ), "frequencies must be increasing"),

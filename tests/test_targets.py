@@ -22,6 +22,47 @@ def test_class_index_begins_as_that_logit():
     np.testing.assert_array_equal(begins(np.int64(0)), [[1, 0, 0], [0.5, 0, 0]])
 
 
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_list_is_an_array(jit):
+    explain = lrp.explain(lambda x: x, jit=jit)
+    np.testing.assert_array_equal(explain(Z, target=[2, 0]).relevance, [[0, 0, 3], [0.5, 0, 0]])
+    np.testing.assert_array_equal(explain(Z, target=(2, 0)).relevance, [[0, 0, 3], [0.5, 0, 0]])
+    ones = [[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]
+    np.testing.assert_allclose(explain(Z, target=ones).relevance, ones, rtol=1e-6)
+    found = explain(Z, target=targets.Contrast([0, 2], [1, 1])).relevance
+    np.testing.assert_array_equal(found, [[1, 2, 0], [0, -4, -1]])
+    pair = lrp.explain(lambda x: [x, 2 * x], jit=jit)(Z, target=[0, 1]).relevance  # a part each
+    np.testing.assert_array_equal(pair, [[1, -4, 0], [0.5, 8, 0]])
+    for target, message in (
+        ([2, 3], "target 3 is out of"),
+        (targets.LogOdds([-1, 0]), "target -1"),
+    ):
+        with pytest.raises(IndexError, match=message):
+            explain(Z, target=target)
+    lazily = jax.jit(lambda a, b: explain(Z, target=[a, b]).relevance)
+    np.testing.assert_array_equal(lazily(2, 0), [[0, 0, 3], [0.5, 0, 0]])
+
+
+def test_region_of_a_segmentation():
+    z = jnp.arange(1.0, 25.0).reshape(2, 2, 2, 3)  # (N, H, W, C)
+    mask = jnp.array([[True, False], [True, True]])
+    one = np.asarray(mask)[..., None] * np.array([0.0, 0.0, 1.0])
+    np.testing.assert_array_equal(begins(targets.Region(2, mask), z), z * one)
+    each = jnp.stack([mask, ~mask]).astype(jnp.float32) * 0.5
+    classes = np.stack([np.eye(3)[0], np.eye(3)[2]])[:, None, None] * np.asarray(each)[..., None]
+    for target in (jnp.array([0, 2]), [0, 2]):
+        np.testing.assert_array_equal(begins(targets.Region(target, each), z), z * classes)
+    jitted = jax.jit(lambda m: begins(targets.Region(2, m), z))(mask)
+    np.testing.assert_array_equal(jitted, z * one)
+    for wrong in (jnp.ones((3, 2)), jnp.ones((2, 2, 2, 3)), jnp.ones((2, 2, 2, 1))):
+        with pytest.raises(ValueError, match=r"mask of a Region, of shape .* \(2, 2, 2, 3\)"):
+            begins(targets.Region(2, wrong), z)
+    with pytest.raises(IndexError, match="target 3 is out of range"):
+        begins(targets.Region(3, mask), z)
+    with pytest.raises(ValueError, match=r"mask of a Region, of shape \(\)"):
+        begins(targets.Region(0, 1.0), z[0, 0, 0])
+
+
 def test_arrays_and_functions_are_relevances():
     one_hot = jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
     np.testing.assert_allclose(begins(one_hot), one_hot, rtol=1e-6)
@@ -118,6 +159,33 @@ def test_parts_of_other_containers_and_scalars():
     np.testing.assert_array_equal(counted, total)
 
 
+def test_parts_of_a_dictionary_may_be_left_out():
+    def heads(x):
+        return {"class": x, "box": 2 * x}
+
+    for jit in (True, False):
+        found = lrp.explain(heads, jit=jit)(Z, target={"box": 1}).relevance
+        np.testing.assert_array_equal(found, [[0, -4, 0], [0, 8, 0]])
+    for target, message in [
+        ({"boxes": 1}, r"the key 'boxes', which the output does not have: the nearest are 'box'"),
+        (0, r"such as target=\{'box': 0\}, whose keys may be 'box', 'class'; "),
+        (targets.predicted, r"such as target=\{'box': 0\}, whose keys may be 'box', 'class'; "),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            lrp.explain(heads)(Z, target=target)
+
+
+@pytest.mark.parametrize("target", [0, None, targets.predicted])
+def test_a_forgotten_has_aux_is_named(target):
+    def fun(x):
+        return x, {"hidden": x}
+
+    with pytest.raises((ValueError, TypeError), match=r"auxiliary, pass has_aux=True to jaxlrp"):
+        lrp.explain(fun)(Z, target=target)
+    with pytest.raises(TypeError, match=r"got one array: leave out has_aux"):
+        lrp.explain(lambda x: x, has_aux=True)(Z, target=target)
+
+
 def test_parts_in_the_ledger():
     w = jnp.array([[1.0, 2.0], [0.5, -1.0], [1.0, 1.0]])
     ledger = lrp.ledger(lambda x: (x @ w, x @ w), None, Z, target=(0, None))
@@ -201,6 +269,9 @@ def test_the_next_token(position):
             TypeError,
             r"must be a class index, an array .*, got 'cat'; .* pass jaxlrp.targets",
         ),
+        (["cat", 1], TypeError, r"must be a class index, an array .*, got 'cat'"),
+        (targets.Contrast, TypeError, r"the class Contrast: write jaxlrp.targets.Contrast\(...\)"),
+        (targets.Predicted, TypeError, r"the class Predicted: write jaxlrp.targets.predicted"),
         ({"a": 1}, ValueError, r"which the target .* does not fit"),
         (lambda z: {"a": z}, ValueError, r"must return relevance shaped like the output"),
     ],

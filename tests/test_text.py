@@ -110,6 +110,12 @@ def test_jax_arrays_and_bfloat16():
     ("call", "error", "message"),
     [
         (lambda: text(["a", "b"], [1.0]), ValueError, r"each of its 2 tokens, got shape \(1,\)"),
+        (lambda: text(["a", "b"], np.ones(4)), ValueError, r"its 2 tokens, got shape \(4,\)"),
+        (
+            lambda: text([["a"], ["b"]], [[1.0, 2.0], [3.0]]),
+            ValueError,
+            r"of sentence 0 must have one number for each of its 1 tokens, got shape \(2,\)",
+        ),
         (
             lambda: text([["a"], ["b"]], [[1.0]]),
             ValueError,

@@ -4,6 +4,7 @@
 """
 
 import re
+import tempfile
 from typing import assert_type
 
 import jax
@@ -88,6 +89,9 @@ def main() -> None:
     assert_type(found.records["hidden"], lrp.Record)
     assert_type(found.gains, dict[str, float])
     assert_type(explain.plan(variables, x), lrp.Plan)
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        lrp.save(file.name, found)
+        assert_type(lrp.load(file.name), lrp.Explanation)
     assert_type(explain.ledger(variables, x, target=1), lrp.Ledger)
     pullback = explain.vjp(variables, x, condition="hidden")
     assert_type(pullback, lrp.Pullback)
@@ -97,12 +101,16 @@ def main() -> None:
         lrp.targets.predicted,
         lrp.targets.Contrast(1, 2),
         lrp.targets.LogOdds(1),
+        lrp.targets.Region(1, 1.0),
+        [0, 2],
         lambda z: z * jax.nn.one_hot(1, 3),
     ):
         jax.eval_shape(lambda x, t=target: explain(variables, x, target=t), x)
     jax.jit(explain)(variables, x, target=0)
     assert_type(lrp.explain(model, lrp.Epsilon()), lrp.Explainer)
     assert_type(lrp.explain(model, choose, start="hidden", jit=False), lrp.Explainer)
+    assert_type(lrp.explain(model, "epsilon_plus"), lrp.Explainer)
+    assert_type(lrp.explain(model, [choose, lrp.composites.all_epsilon]), lrp.Explainer)
 
     attached = lrp.attach(model.apply, composite, argnums=1)
     jax.grad(lambda x: attached(variables, x)[:, 1].sum())(x)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp import targets
 from jaxlrp._checks import check_count
 from jaxlrp.baselines.method import Method
 from jaxlrp.baselines.problem import prepare, times, weighted_sum
+from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.model import Function, model_of
 from jaxlrp.numerics import widen
@@ -59,7 +59,7 @@ def gradient(
     def compute(args: tuple, kwargs: dict, target: Target) -> Explanation:
         problem = prepare(model, args, kwargs, jnp.inexact)
         output, pull, aux = jax.vjp(problem.fun, problem.values, has_aux=True)
-        (g,) = pull(targets.initial(output, target, "gradient"))
+        (g,) = pull(initial_relevance.cotangent(output, target, "gradient"))
         return problem.explanation(output, g, aux)
 
     return Method("gradient", model, compute, jit=jit)
@@ -103,7 +103,7 @@ def input_x_gradient(
     def compute(args: tuple, kwargs: dict, target: Target) -> Explanation:
         problem = prepare(model, args, kwargs, jnp.inexact)
         output, pull, aux = jax.vjp(problem.fun, problem.values, has_aux=True)
-        (g,) = pull(targets.initial(output, target, "gradient"))
+        (g,) = pull(initial_relevance.cotangent(output, target, "gradient"))
         return problem.explanation(output, jax.tree.map(times, problem.values, g), aux)
 
     return Method("input_x_gradient", model, compute, jit=jit)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxlrp import _compat, targets
+from jaxlrp import _compat
 from jaxlrp._checks import check_not_text
+from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.arguments import types_in
 from jaxlrp.network.model import Model
@@ -40,7 +41,7 @@ class Problem:
     def score(self, target: Target) -> tuple[Any, Any, Any]:
         """(output, aux, c) at the values: c holds the weights of the outputs in the score."""
         output, aux = self.fun(self.values)
-        return output, aux, targets.initial(output, target, "gradient")
+        return output, aux, initial_relevance.cotangent(output, target, "gradient")
 
     def gradient(self, point: Any, weights: Any) -> Any:
         """The gradient of sum(weights * output) at a point."""

@@ -11,10 +11,10 @@ import dataclasses
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 
-from jaxlrp.errors import near
 from jaxlrp.network.detect import KINDS
 from jaxlrp.network.layers import PARAMETERIZED_KINDS, Layer
 from jaxlrp.rules import Rule
@@ -48,7 +48,7 @@ class Chosen:
             return rule
         raise TypeError(
             f"the composite function {self.function!r} must return a Rule or None for each layer, got "
-            f"{rule!r} for {layer.path!r}"
+            f"{rule!r} for {layer.path!r}{_hint(rule)}"
         )
 
 
@@ -67,9 +67,17 @@ class Composite:
     name: str = ""
 
     def __add__(self, other: Composite) -> Composite:
+        if not isinstance(other, Composite):
+            raise TypeError(
+                f"composites can only be added to composites, got {other!r}: say where it applies, for "
+                "example by_kind('conv', rule), or pass a list [composite, rule] as the composite"
+            )
         readout = "gradient" if "gradient" in (self.readout, other.readout) else "relevance"
         name = " + ".join(filter(None, (self.name, other.name)))
         return Composite(self.entries + other.entries, readout, name)
+
+    def __radd__(self, other: Any) -> Composite:
+        return self + other  # which says what is wrong
 
     def find(self, layer: Layer) -> Rule | None:
         """The rule for a layer; None if no entry matches."""
@@ -179,9 +187,16 @@ class Anything:
 
 def _single(condition: Condition, then: Rule | Composite) -> Composite:
     if not isinstance(then, (Rule, Composite)):
-        hint = f": write {then.__name__}()" if isinstance(then, type) else ""
-        raise TypeError(f"a composite maps layers to a rule or a composite, got {then!r}{hint}")
+        raise TypeError(
+            f"a composite maps layers to a rule or a composite, got {then!r}{_hint(then)}"
+        )
     return Composite((Entry(condition, then),))
+
+
+def _hint(then: Any) -> str:
+    """What to write in place of a rule's class or a preset that was not called."""
+    name = getattr(then, "__name__", "")
+    return f": write {name}(...)" if name.isidentifier() and callable(then) else ""
 
 
 def composite(*parts: Composite, name: str = "") -> Composite:
@@ -196,10 +211,9 @@ def composite(*parts: Composite, name: str = "") -> Composite:
     """
     for part in parts:
         if not isinstance(part, Composite):
-            raise TypeError(
-                f"composite() joins composites, got {part!r}: say where it applies, for example "
-                "by_kind('conv', rule)"
-            )
+            where = "say where it applies, for example by_kind('conv', rule)"
+            fix = "write composite(*parts)" if isinstance(part, list | tuple) else where
+            raise TypeError(f"composite() joins composites, got {part!r}: {fix}")
     readout = "gradient" if any(p.readout == "gradient" for p in parts) else "relevance"
     return Composite(tuple(e for p in parts for e in p.entries), readout, name)
 
@@ -209,12 +223,18 @@ def by_kind(kinds: str | Iterable[str], then: Rule | Composite) -> Composite:
 
     Raises:
       ValueError: if there is no such kind.
+      TypeError: if kinds are no strings.
     """
-    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    for kind in kinds:
+    listed = (kinds,) if isinstance(kinds, str) or not isinstance(kinds, Iterable) else tuple(kinds)
+    for kind in listed:
+        if not isinstance(kind, str):
+            raise TypeError(
+                f"kinds must be a kind of layer such as 'conv' (a string), or several, got {kinds!r}"
+            )
         if kind not in KINDS:
-            raise ValueError(f"there is no kind of layer {kind!r}: {near(kind, KINDS, len(KINDS))}")
-    return _single(Kind(kinds), then)
+            known = ", ".join(map(repr, KINDS))
+            raise ValueError(f"there is no kind of layer {kind!r}: the kinds are {known}")
+    return _single(Kind(listed), then)
 
 
 def by_path(pattern: str | re.Pattern[str], then: Rule | Composite) -> Composite:
@@ -261,11 +281,19 @@ def by_depth(low: int, high: int | None, then: Rule | Composite) -> Composite:
     Negative numbers count from the output, as in a slice. `by_depth(0, 3, Flat())` is the heatmap
     resolution control of Bach et al. (2016), https://arxiv.org/abs/1604.07426.
     """
+    for name, value in (("low", low), ("high", 0 if high is None else high)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a number of layers (an integer), got {value!r}")
     return _single(Between(low, high), then)
 
 
 def where(condition: Condition, then: Rule | Composite) -> Composite:
     """Layers for which a function of your own, from a `jaxlrp.Layer` to a bool, returns True."""
+    if not callable(condition):
+        raise TypeError(
+            f"condition must be a function from a lrp.Layer to a bool, got {condition!r}; by_kind and "
+            "by_path take names"
+        )
     return _single(condition, then)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from jax import Array
 
-from jaxlrp import targets
+from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
 from jaxlrp.explanation.compiled import Programs
 from jaxlrp.explanation.explainer import Explainer
@@ -76,7 +76,7 @@ class ConceptExplainer(BaseExplainer, Generic[T]):
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
 
         def check(shapes: Shapes) -> None:
-            targets.check_range(shapes[0], target)
+            initial_relevance.check_range(shapes[0], target)
             self.check(options, shapes[1])
 
         return self._call(self.name, self._compute, request, check=check)

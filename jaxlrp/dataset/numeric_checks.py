@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import _compat, targets
+from jaxlrp import _compat
+from jaxlrp.explanation import initial_relevance
 from jaxlrp.numerics import tiny, to_relevance
 
 
@@ -47,7 +48,7 @@ def residual(output: Any, target: Any, relevance: Any) -> Array:
         whole = total(jax.tree.map(to_relevance, output, cotangent))
         return jnp.abs(whole - total(relevance)) / jnp.abs(whole)
 
-    return _compat.freely(compute, output, targets.initial(output, target), relevance)
+    return _compat.freely(compute, output, initial_relevance.cotangent(output, target), relevance)
 
 
 def _per_sample(a: Array) -> Array:

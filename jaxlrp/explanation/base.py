@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxlrp import _compat, targets
+from jaxlrp import _compat
 from jaxlrp._checks import is_number
+from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.compiled import Programs
-from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.model import Model
 from jaxlrp.targets import Target
 
@@ -51,8 +51,8 @@ class BaseExplainer(abc.ABC):
     _programs: Programs
 
     @abc.abstractmethod
-    def _explain(self, request: Request) -> tuple[Explanation, Any]:
-        """The explanation, and the values at which relevance begins."""
+    def _explain(self, request: Request) -> tuple[Any, Any]:
+        """The explanation, perhaps with what it is checked by, and the values at which relevance begins."""
 
     @property
     def argnums(self) -> int | tuple[int, ...]:
@@ -96,9 +96,12 @@ class BaseExplainer(abc.ABC):
           check: of the shapes of the second result, before anything is computed; by default whether
             the target is in range.
         """
+        initial_relevance.check_type(request.target)
         with _compat.on_mesh_of((self.model.state, request)):
             if self.jit and _compat.is_eager():
-                check = check or functools.partial(targets.check_range, target=request.target)
+                check = check or functools.partial(
+                    initial_relevance.check_range, target=request.target
+                )
                 traced = _as_arrays(request, {*self.model.argnums, *numbers})
                 return self._programs.run(what, fun, traced, check)
             with _naming_static(request):
@@ -144,7 +147,9 @@ def _as_arrays(request: Request, numeric: set[int]) -> Request:
     options = dict(request.options)
     if "condition" in options:
         options["condition"] = jax.tree.map(as_array, options["condition"])
-    return Request(tuple(args), request.kwargs, targets.as_arrays(request.target), options)
+    return Request(
+        tuple(args), request.kwargs, initial_relevance.as_arrays(request.target), options
+    )
 
 
 def as_array(leaf: Any) -> Any:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp import _compat, targets
+from jaxlrp import _compat
 from jaxlrp.errors import GrowthWarning, NonFiniteError
+from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.growth import growth_warning
 from jaxlrp.explanation.plan import Plan
 from jaxlrp.explanation.relevance_pass import RelevancePass
@@ -69,7 +70,7 @@ def check_finite(
             "the relevance of the explained argument contains NaN or infinity, but that of every layer's "
             f"output is finite: it first appears at the input of layer {paths[0]!r} with {plan[paths[0]]!r}"
         )
-    initial = targets.initial(begun, target, plan.readout)
+    initial = initial_relevance.cotangent(begun, target, plan.readout)
     sizes = jax.tree.map(lambda z, g: float(jnp.abs(to_relevance(z, g)).sum()), begun, initial)
     total = sum(jax.tree.leaves(sizes))
     found = {row.path: _size(records[row.path].relevance, row.loops) for row in plan.rows}

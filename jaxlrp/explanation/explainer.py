@@ -9,19 +9,23 @@ from typing import Any
 
 from jax.typing import ArrayLike
 
+from jaxlrp import _compat
+from jaxlrp._checks import check_flag
 from jaxlrp.composites import Composite
 from jaxlrp.composites.given import as_composite
 from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
+from jaxlrp.explanation.boxes import Boxes, boxes_of
 from jaxlrp.explanation.compiled import Programs, key_of_value
 from jaxlrp.explanation.debug import check_finite
 from jaxlrp.explanation.ledger import Ledger, compute_ledger
-from jaxlrp.explanation.patterns import as_patterns
+from jaxlrp.explanation.patterns import as_conditions, as_patterns
 from jaxlrp.explanation.plan import CompositeLike, Plan, make_plan
+from jaxlrp.explanation.probability import probability_note
 from jaxlrp.explanation.pullback import Pullback
 from jaxlrp.explanation.relevance_pass import RelevancePass
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.arguments import Arguments
-from jaxlrp.network.model import Function, Model, model_of
+from jaxlrp.network.model import Function, Model, model_of, positions_of
 from jaxlrp.network.trace import trace
 from jaxlrp.targets import Target
 
@@ -80,9 +84,13 @@ class Explainer(BaseExplainer):
         **kwargs: Any,
     ) -> Explanation:
         """Explains the function at these arguments; see `jaxlrp.explain`."""
-        options = {"condition": dict(condition or {})}
+        options = {"condition": as_conditions(condition)}
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
-        return self._call("explain", self._explain, request, self.parameters)
+        result, boxes = self._call("explain", self._explain, request, self.parameters)
+        if boxes.each and _compat.is_eager():
+            given = Arguments(self.model, args, self.parameters)
+            boxes.warn(given.values, stacklevel=2)
+        return result
 
     def replace(self, **changes: Any) -> Explainer:
         """The same explainer with other attributes, such as `record` or `start`.
@@ -120,8 +128,7 @@ class Explainer(BaseExplainer):
           >>> [jnp.rint(pullback(target=c).relevance).astype(int).tolist() for c in (0, 1)]
           [[2, 2], [-1, 6]]
         """
-        layers = (condition,) if isinstance(condition, str) else tuple(condition)
-        options = {"layers": layers}
+        options = {"layers": as_patterns("condition", condition)}
         request = Request(args, all_kwargs(kwargs, fun_kwargs), None, options)
         return self._call("vjp", self._vjp, request, self.parameters)
 
@@ -129,7 +136,8 @@ class Explainer(BaseExplainer):
         """Every layer of the function and its rule; computes nothing. See `jaxlrp.plan`."""
         given = Arguments(self.model, args, self.parameters)
         traced = trace(given, all_kwargs(kwargs, fun_kwargs))
-        return make_plan(traced.network, self.composite)
+        plan = make_plan(traced.network, self.composite)
+        return dataclasses.replace(plan, note=probability_note(traced))
 
     def ledger(
         self,
@@ -145,11 +153,12 @@ class Explainer(BaseExplainer):
                 f"a ledger begins at the output, but this explainer has start={self.start!r}: make one "
                 "without start"
             )
+        check_flag("zero_bias", zero_bias)
         options = {"zero_bias": zero_bias}
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
         return self._call("ledger", self._ledger, request)
 
-    def _explain(self, request: Request) -> tuple[Explanation, Any]:
+    def _explain(self, request: Request) -> tuple[tuple[Explanation, Boxes], Any]:
         traced = trace(Arguments(self.model, request.args, self.parameters), request.kwargs)
         plan = make_plan(traced.network, self.composite)
         condition = request.options["condition"]
@@ -158,7 +167,7 @@ class Explainer(BaseExplainer):
         if self.debug:
             gains = check_finite(traced, plan, self.start, request.target, condition)
             result = dataclasses.replace(result, gains=gains)
-        return result, begun
+        return (result, boxes_of(traced, plan)), begun
 
     def _vjp(self, request: Request) -> tuple[Pullback, Any]:
         traced = trace(Arguments(self.model, request.args, self.parameters), request.kwargs)
@@ -191,9 +200,10 @@ def explain(
     Args:
       fun: a function of arrays; a Linen module or its `apply`; or an NNX module, whose state is read
         once, here.
-      composite: which rule each layer gets: a `Composite`, a `Plan`, one `Rule` for all layers that it
-        applies to, a function from a `Layer` to its rule (None: the default rule of its
-        kind); by default `composites.default()`.
+      composite: which rule each layer gets: a `Composite`, a preset or its name ("epsilon_plus"), a
+        `Plan`, one `Rule` for all layers that it applies to, a function from a `Layer` to its rule
+        (None: the default rule of its kind), or a list of these, of which the first that has a rule for
+        a layer decides; by default `composites.default()`.
       argnums: the position of the explained argument, or several. Values computed from it
         are inputs of layers; all other values, other arguments included, are parameters. By default the
         first argument; for a Linen module and its `apply` the first after the variables.
@@ -218,14 +228,14 @@ def explain(
       keyword arguments are those of `fun`; `fun_kwargs={"target": ...}` passes keyword arguments of
       `fun` whose names the explainer uses itself. `target` chooses the initial relevance:
 
-      * a class index, or one for each example (the shape of the output without its last axis): the value
-        of that logit;
+      * a class index, or one for each example (the shape of the output without its last axis; an array or
+        a list): the value of that logit;
       * an array of the output's shape (or a pytree like the output): that relevance;
       * a function from the output to such an array;
-      * `targets.predicted`, `targets.Contrast(a, b)`, `targets.LogOdds(c)`;
+      * `targets.predicted`, `targets.Contrast(a, b)`, `targets.LogOdds(c)`, `targets.Region(c, mask)`;
       * None, if the output has one value per example: that value;
       * of an output that is a pytree, a pytree of the same structure with one of these for each
-        array, and None where no relevance begins.
+        array, and None where no relevance begins; keys of a dictionary may be left out.
 
       `condition` is a dictionary from paths or shell patterns of layers to arrays that broadcast to
       the layer's output: the relevance there is multiplied by them. An exact path takes
@@ -244,12 +254,16 @@ def explain(
     """
     if not isinstance(start, str | None):
         raise TypeError(f"start must be the path of a layer (a string) or None, got {start!r}")
+    check_flag("debug", debug)
+    check_flag("jit", jit)
     return Explainer(
         model=model_of(fun, argnums, has_aux),
         composite=composite if isinstance(composite, Plan) else as_composite(composite),
         record=as_patterns("record", record),
         start=start,
-        parameters=(parameters,) if isinstance(parameters, int) else tuple(parameters),
+        parameters=positions_of(
+            "parameters", "the position of an argument of the function", parameters, least=0
+        ),
         debug=debug,
         jit=jit and not debug,
     )

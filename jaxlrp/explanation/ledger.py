@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import _compat, targets
+from jaxlrp import _compat
 from jaxlrp._checks import check_count
 from jaxlrp._html import preformatted
+from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.growth import growth_warning
 from jaxlrp.explanation.plan import Plan
 from jaxlrp.network.control_flow import Taps
@@ -239,7 +240,7 @@ def compute_ledger(
 
     output, pull = jax.vjp(forward, variables)
     whole = jax.tree.map(jnp.ones_like, output)
-    begun = whole if target is None else targets.initial(output, target)
+    begun = whole if target is None else initial_relevance.cotangent(output, target)
     (g,) = pull(begun)
     kinds = {la.path: la.kind for la in network.layers()} | audited.accounts()
     rows = {

@@ -6,6 +6,8 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jaxlrp import _compat
+from jaxlrp._checks import check_mapping
 from jaxlrp.errors import near
 
 
@@ -29,6 +31,25 @@ def as_patterns(name: str, given: Any) -> tuple[str, ...]:
             f"{name} must be a path or pattern of layers (a string), or a sequence of them, got {given!r}"
         )
     return found
+
+
+def as_conditions(given: Any) -> dict[str, Any]:
+    """Masks by paths or patterns of layers, the argument `condition`.
+
+    Raises:
+      TypeError: if it is no dictionary, a key is no string or a value is no array of numbers.
+    """
+    if given is None:
+        return {}
+    check_mapping("condition", given, "{'layer': mask}")
+    as_patterns("the keys of condition", given)
+    for key, mask in given.items():
+        if not (_compat.is_array(mask) or isinstance(mask, (int, float, list, tuple))):
+            raise TypeError(
+                f"condition[{key!r}] must be a number or an array that broadcasts to the layer's output, "
+                f"got {mask!r}"
+            )
+    return dict(given)
 
 
 def some(what: str, pattern: str, paths: Sequence[str]) -> list[str]:
@@ -64,7 +85,6 @@ def by_layer(
     Raises:
       ValueError: if a pattern matches no layer, or two patterns match the same one.
     """
-    as_patterns(f"the keys of {what}", given)
     found: dict[str, tuple[str, Any]] = {}
     for pattern, value in sorted(given.items(), key=lambda item: (item[0] not in paths, item[0])):
         for path in some(f"{what}[{pattern!r}]", pattern, paths):

@@ -11,7 +11,7 @@ import jax
 
 from jaxlrp._html import preformatted
 from jaxlrp.composites.entries import Anything, Chosen, Composite, Entry, pattern_of
-from jaxlrp.composites.given import RuleChooser, as_composite
+from jaxlrp.composites.given import GivenComposite, as_composite
 from jaxlrp.composites.presets import default_rule
 from jaxlrp.errors import near
 from jaxlrp.explanation.growth import Step, plan_warning
@@ -65,12 +65,15 @@ class Plan:
       rows: the layers in the order of evaluation.
       readout: "relevance" or "gradient".
       coverage: how each operation that the input reaches is treated, and why; `print` it.
+      note: that the output is a probability, whose relevance is rarely meant, and what to do; "" if it
+        is none.
     """
 
     rules: tuple[Rule, ...]
     rows: tuple[Row, ...]
     readout: str = "relevance"
     coverage: Coverage = dataclasses.field(default=Coverage(()), compare=False)
+    note: str = dataclasses.field(default="", compare=False)
 
     def __getitem__(self, path: str) -> Rule:
         for row, rule in zip(self.rows, self.rules, strict=True):
@@ -200,12 +203,12 @@ class Plan:
         rendered.insert(1, "-" * max(map(len, rendered)))
         if self.coverage.counts:
             rendered.append(self.coverage.verdict)
-        rendered += filter(None, [self.warning])
+        rendered += filter(None, [self.note, self.warning])
         return "\n".join(rendered)
 
 
 jax.tree_util.register_dataclass(
-    Plan, data_fields=["rules"], meta_fields=["rows", "readout", "coverage"]
+    Plan, data_fields=["rules"], meta_fields=["rows", "readout", "coverage", "note"]
 )
 
 
@@ -222,9 +225,9 @@ def row_of(layer: Layer, before: tuple[str, ...], leading: tuple[int, ...]) -> R
     )  # fmt: skip
 
 
-CompositeLike = Composite | Plan | Rule | RuleChooser | None
-"""Which rule each layer gets: a composite, a plan, one rule for all layers that it applies to, a
-function from a layer to its rule, or None for `composites.default()`."""
+CompositeLike = GivenComposite | Plan
+"""Which rule each layer gets: a composite, a preset or its name, a plan, one rule for all layers that it
+applies to, a function from a layer to its rule, a list of these, or None for `composites.default()`."""
 
 
 def make_plan(network: Network, composite: CompositeLike) -> Plan:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp import _compat, targets
+from jaxlrp import _compat
+from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.base import as_array
 from jaxlrp.explanation.compiled import Programs
-from jaxlrp.explanation.patterns import by_layer
+from jaxlrp.explanation.patterns import as_conditions, by_layer
 from jaxlrp.explanation.result import Explanation, Record
 from jaxlrp.network.arguments import Template
 from jaxlrp.network.discrete import is_discrete
@@ -77,14 +78,15 @@ class Pullback:
           target, condition: as in `jaxlrp.explain`; conditions on the layers that `Explainer.vjp` was
             given as `condition`.
         """
-        condition = dict(condition or {})
+        condition = as_conditions(condition)
+        initial_relevance.check_type(target)
         programs = self._known.programs
         with _compat.on_mesh_of((self, target, condition)):
             if programs is None or not _compat.is_eager():
                 return self.explain(target, condition)[0]
             condition = {key: as_array(mask) for key, mask in condition.items()}
-            inputs = (self, targets.as_arrays(target), condition)
-            check = functools.partial(targets.check_range, target=target)
+            inputs = (self, initial_relevance.as_arrays(target), condition)
+            check = functools.partial(initial_relevance.check_range, target=target)
             return programs.run(
                 "pullback", lambda given: given[0].explain(*given[1:]), inputs, check
             )
@@ -100,7 +102,7 @@ class Pullback:
         """The explanation, and the values at which relevance begins."""
         known = self._known
         masks = self._masks(condition)
-        (g,) = self._pull((targets.initial(self._begun, target, known.readout), masks))
+        (g,) = self._pull((initial_relevance.cotangent(self._begun, target, known.readout), masks))
         explanation = Explanation(
             output=self.output,
             relevance=self._relevance(g["explained"]),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from jax import Array
 from jax.tree_util import DictKey, GetAttrKey
+
+from jaxlrp._html import table
+from jaxlrp.explanation import frames
 
 
 class _Unquoted(str):
@@ -52,6 +56,8 @@ class Record:
 class Explanation:
     """The result of an explanation. A pytree, printed with shapes instead of numbers.
 
+    `jaxlrp.save` writes it to a file, and `flax.serialization` knows it.
+
     Attributes:
       output: of the function.
       relevance: of the explained argument, of its structure and shapes; of an integer input, one
@@ -75,6 +81,102 @@ class Explanation:
     records: dict[str, Record] = dataclasses.field(default_factory=dict)
     parameters: Any = None
     gains: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def plot(
+        self,
+        input: Any = None,
+        *,
+        tokens: Sequence[Any] | None = None,
+        kind: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Draws the relevance: as an image, as a text or as a series. Needs the extra `jaxlrp[plot]`.
+
+        Args:
+          input: what was explained, to draw the relevance over it: images as uint8 or floats in [0, 1],
+            or the signals of a series, which needs them.
+          tokens: the tokens of a text, or of several. Of embedded tokens, (..., tokens, features), the
+            features are summed.
+          kind: "image" (`plot.heatmap`, `plot.overlay`, or `plot.grid` for several), "text"
+            (`plot.text`) or "series" (`plot.signal`). None: a text if tokens are given, images if
+            relevance has four axes, a series if it is one-dimensional and `input` is given.
+          **options: of that function of `jaxlrp.plot`, such as `title`, `limit`, `channel_axis`.
+
+        Returns:
+          What that function returns: Axes, a Figure or a `plot.Text`. A notebook shows it.
+
+        Raises:
+          ImportError: without matplotlib.
+          TypeError, ValueError: if the kind is ambiguous, or what it needs is missing.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxlrp as lrp
+          >>> w = jnp.ones((3, 2))
+          >>> result = lrp.explain(lambda x: (x @ w).mean((1, 2)))(jnp.ones((1, 4, 5, 3)), target=0)
+          >>> result.plot(title="class 0").get_title()
+          'class 0'
+        """
+        from jaxlrp.plot.explanation import draw  # matplotlib is an extra
+
+        return draw(self, input, tokens, kind, options)
+
+    def to_pandas(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        tokens: Any = None,
+        index: Sequence[Any] | None = None,
+    ) -> Any:
+        """The relevance of a table, or of tokens, as a `pandas.DataFrame`. Needs `jaxlrp[pandas]`.
+
+        Args:
+          columns: names of the features; None: numbers, or the paths in a pytree.
+          tokens: the tokens of one sentence, or of several: the table then has a row for each token.
+          index: labels of the samples.
+
+        Returns:
+          A row for each sample and a column for each feature, for relevance (samples, features) or
+          (features,), or a pytree of such, one below the other in columns; a part (samples,) of a pytree
+          is one column. With `tokens`, the columns sentence, position, token and relevance.
+
+        Raises:
+          ImportError: without pandas.
+          ValueError: if relevance has other axes, or numbers of names do not fit.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxlrp as lrp
+          >>> w = jnp.array([[1.0], [2.0]])
+          >>> result = lrp.explain(lambda x: x @ w, lrp.LRP0())(jnp.ones((2, 2)))
+          >>> result.to_pandas(["age", "height"]).mean().to_dict()
+          {'age': 1.0, 'height': 2.0}
+        """
+        return frames.to_pandas(self.relevance, columns, tokens, index)
+
+    def to_xarray(
+        self, dims: Sequence[str] | None = None, coords: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The relevance, of one array, as an `xarray.DataArray`. Needs `jaxlrp[xarray]`.
+
+        Args:
+          dims: names of the axes; None: those of xarray, dim_0 and so on.
+          coords: labels along the axes, by name, as in `xarray.DataArray`.
+
+        Raises:
+          ImportError: without xarray.
+          TypeError: if relevance is a pytree.
+          ValueError: if there are not as many names as axes.
+        """
+        return frames.to_xarray(self.relevance, dims, coords)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each part."""
+        parts = [(name, getattr(self, name)) for name in _PARTS]
+        rows = [(name, _described(value)) for name, value in parts if value is not None]
+        rows += [
+            (f"records[{path!r}]", _described(r.relevance)) for path, r in self.records.items()
+        ]
+        rows += [(f"gains[{path!r}]", f"{gain:.3g}") for path, gain in self.gains.items()]
+        return table(("", "Explanation"), rows)
 
     def __repr__(self) -> str:
         parts = [(name, getattr(self, name)) for name in _PARTS]

@@ -79,9 +79,15 @@ class Arguments:
         """Checks that there is something to explain.
 
         Raises:
-          TypeError: if an explained argument is missing or holds no array.
+          TypeError: if an explained argument or a parameter is missing or holds no array.
         """
         self.model.check_given(self.args)
+        for i in self.parameters:
+            if i >= len(self.args):
+                raise TypeError(
+                    f"parameters={self.parameters} asks for the relevance of argument {i}, but only "
+                    f"{len(self.args)} positional arguments were given"
+                )
         if not self.explained:
             found = types_in([self.args[i] for i in self.model.argnums])
             raise TypeError(

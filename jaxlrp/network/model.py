@@ -12,6 +12,7 @@ import jax
 from flax import linen as nn
 from flax import nnx
 
+from jaxlrp._checks import check_flag
 from jaxlrp.network.flax_models import Modules, NNXFunction
 
 Function = Callable[..., Any] | nn.Module | nnx.Module
@@ -53,9 +54,10 @@ class Model:
         if not self.has_aux:
             return result, None
         if not (isinstance(result, tuple) and len(result) == 2):
+            found = "one array" if hasattr(result, "shape") else str(jax.tree.structure(result))
             raise TypeError(
-                "with has_aux=True the function must return (output, auxiliary), got "
-                f"{jax.tree.structure(result)}"
+                f"with has_aux=True the function must return (output, auxiliary), got {found}: leave out "
+                "has_aux, or return a pair"
             )
         return result
 
@@ -99,7 +101,10 @@ def model_of(fun: Function, argnums: int | Sequence[int] | None, has_aux: bool) 
             f"{type(fun).__name__}"
         )
     name, first = _name(fun), _first_argument(fun)
-    positions = _positions(first if argnums is None else argnums)
+    check_flag("has_aux", has_aux)
+    positions = positions_of(
+        "argnums", "the position of the explained argument", first if argnums is None else argnums
+    )
     single, default = argnums is None or isinstance(argnums, int), argnums is None
     if isinstance(fun, nnx.Module):
         held = NNXFunction(fun)
@@ -115,16 +120,24 @@ def model_of(fun: Function, argnums: int | Sequence[int] | None, has_aux: bool) 
 _JITTED = type(jax.jit(lambda x: x))
 
 
-def _positions(argnums: int | Sequence[int]) -> tuple[int, ...]:
-    single = isinstance(argnums, int)
-    listed = isinstance(argnums, Sequence) and not isinstance(argnums, str)
-    positions = (argnums,) if single else tuple(argnums) if listed else ()
-    if not positions or not all(
+def positions_of(name: str, what: str, given: Any, least: int = 1) -> tuple[int, ...]:
+    """Positions of arguments, given as one or a sequence.
+
+    Args:
+      name, what: of the argument that holds them, for the message.
+      given: what a user gave.
+      least: how many there must be at least.
+
+    Raises:
+      TypeError: if they are anything but integers >= 0, or too few.
+    """
+    listed = isinstance(given, Sequence) and not isinstance(given, str)
+    positions: tuple[Any, ...] = tuple(given) if listed else (given,)
+    if len(positions) < least or not all(
         isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in positions
     ):
         raise TypeError(
-            "argnums must be the position of the explained argument, an integer >= 0, or a sequence "
-            f"of such positions; got {argnums!r}"
+            f"{name} must be {what}, an integer >= 0, or a sequence of such positions; got {given!r}"
         )
     return positions
 

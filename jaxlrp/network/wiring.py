@@ -24,6 +24,13 @@ def before_each(network: Network) -> dict[str, tuple[str, ...]]:
     return {path: tuple(p for p in order if p in found[path]) for path in order}
 
 
+def before_value(network: Network, value: Value) -> tuple[str, ...]:
+    """The layers from which relevance of a value comes first, in the order of evaluation."""
+    order = [layer.path for layer in network.layers()]
+    reached = _follow(network, {}, dict.fromkeys(order, _NOTHING)).get(value, _NOTHING)
+    return tuple(path for path in order if path in reached)
+
+
 def _follow(
     network: Network, begun: Mapping[Value, Paths], found: dict[str, Paths]
 ) -> dict[Value, Paths]:

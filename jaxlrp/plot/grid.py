@@ -9,6 +9,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure, SubFigure
 
 from jaxlrp.plot.figures import add_colorbar, finish, new_figure, root_figure
+from jaxlrp.plot.given import relevance_of
 from jaxlrp.plot.image import heatmap, to_rgb
 from jaxlrp.plot.normalize import as_colormap, photograph, sum_channels, symmetric_limit
 
@@ -43,7 +44,8 @@ def grid(
     * a list of maps: in reading order, `n_columns` per row.
 
     Args:
-      explanations: maps as in `heatmap`, each (H, W) or with channels. Not modified.
+      explanations: maps as in `heatmap`, each (H, W) or with channels; arrays or explanations, in a
+        dict also explanations of a batch. Not modified.
       images: the input images, as in `overlay`. For a dict or rows: one per row, drawn as the first
         column. For a list of maps: a list with one per map, drawn above it, or a single array,
         drawn first. Not modified.
@@ -112,9 +114,10 @@ def _maps(
         _check_equal([len(b) for b in batches], "methods")
         maps, names = [list(row) for row in zip(*batches, strict=True)], list(explanations)
     elif not isinstance(explanations, list | tuple):
+        batch = "explanations" if hasattr(explanations, "shape") else "result.relevance"
         raise TypeError(
             "explanations must be a list of maps, a list of rows, or a dict from method to maps, "
-            f"got {type(explanations).__name__}; convert a batch with list(explanations)"
+            f"got {type(explanations).__name__}; convert a batch with list({batch})"
         )
     elif any(isinstance(e, list | tuple) for e in explanations):
         if not all(isinstance(e, list | tuple) for e in explanations):
@@ -154,6 +157,7 @@ def _check_equal(lengths: list[int], what: str) -> None:
 
 def _batch(value: Any, name: str) -> list[Any]:
     """The images of a list, or of an array (N, H, W) or (N, H, W, C)."""
+    value = relevance_of(value, name)
     if isinstance(value, list | tuple):
         return list(value)
     shape = np.shape(value)

@@ -6,6 +6,7 @@ from matplotlib.colors import Colormap, Normalize
 from numpy.typing import ArrayLike
 
 from jaxlrp.plot.figures import add_colorbar, finish, new_axes
+from jaxlrp.plot.given import Relevance
 from jaxlrp.plot.normalize import (
     as_colormap,
     as_gray,
@@ -19,7 +20,7 @@ _ALPHA = 0.9
 
 
 def to_rgb(
-    relevance: ArrayLike,
+    relevance: Relevance,
     *,
     image: ArrayLike | None = None,
     channel_axis: int | None = None,
@@ -30,7 +31,8 @@ def to_rgb(
     """Converts relevance to an RGB array, for example to save it without axes or margins.
 
     Args:
-      relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not modified.
+      relevance: (H, W), or with channels, which are summed; an array, real, finite, any units, or an
+        explanation of one sample. A batch of one is its only image. Not modified.
       image: the image under the relevance, as in `overlay`. None: colors only, as in `heatmap`.
       channel_axis: axis of the channels of three-dimensional input. None: the last, if it has size 1 or 3
         and the first has not.
@@ -62,7 +64,7 @@ def to_rgb(
 
 
 def heatmap(
-    relevance: ArrayLike,
+    relevance: Relevance,
     *,
     ax: Axes | None = None,
     channel_axis: int | None = None,
@@ -77,7 +79,8 @@ def heatmap(
     the sum over channels, ``r = relevance.sum(-1)``.
 
     Args:
-      relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not modified.
+      relevance: (H, W), or with channels, which are summed; an array, real, finite, any units, or an
+        explanation of one sample. A batch of one is its only image. Not modified.
       ax: the Axes to draw into. None creates a Figure, available as ``heatmap(...).figure``.
       channel_axis: axis of the channels of three-dimensional input. None: the last, if it has size 1 or 3
         and the first has not.
@@ -111,7 +114,7 @@ def heatmap(
 
 
 def overlay(
-    relevance: ArrayLike,
+    relevance: Relevance,
     image: ArrayLike,
     *,
     ax: Axes | None = None,
@@ -132,7 +135,8 @@ def overlay(
     and with ``alpha=1`` a blank image in the neutral color shows the heatmap itself.
 
     Args:
-      relevance: (H, W), or with channels, which are summed. Real, finite, any units. Not modified.
+      relevance: (H, W), or with channels, which are summed; an array, real, finite, any units, or an
+        explanation of one sample. A batch of one is its only image. Not modified.
       image: (H, W), or with 1 or 3 channels; uint8, or float in [0, 1] (values up to 0.001
         outside are clipped). Same height and width as `relevance`. Not modified.
       ax: the Axes to draw into. None creates a Figure, available as ``overlay(...).figure``.

@@ -15,9 +15,11 @@ from jax.core import Tracer
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from numpy.typing import ArrayLike
 
+from jaxlrp.plot.given import Relevance, relevance_of
+
 
 def normalize(
-    relevance: ArrayLike,
+    relevance: Relevance,
     axis: int | Sequence[int] | None = None,
     method: Literal["absmax", "signed"] = "absmax",
     percentile: float = 100.0,
@@ -32,7 +34,8 @@ def normalize(
     excluded from the percentile, so that a sparse map keeps its scale. A map of zeros stays zero.
 
     Args:
-      relevance: any shape, real (bfloat16 too), finite; NumPy or concrete JAX array. Not modified.
+      relevance: any shape, real (bfloat16 too), finite; NumPy or concrete JAX array, or an explanation.
+        Not modified.
       axis: the axes that share one scale. None: one scale for the whole array. For a batch
         ``(N, H, W, C)``, ``(1, 2, 3)`` gives each image its own.
       method: "absmax" or "signed".
@@ -54,6 +57,7 @@ def normalize(
       >>> normalize(np.array([2.0, -4.0, 0.0]), method="signed").tolist()
       [1.0, -1.0, 0.0]
     """
+    relevance = relevance_of(relevance)
     values = as_real(relevance, "relevance")
     axes = _checked_axes(axis, values.ndim)
     if not 0.0 < percentile <= 100.0:
@@ -100,13 +104,14 @@ def _checked_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...
 # --- input ----------------------------------------------------------------------------------------
 
 
-def as_real(value: ArrayLike, name: str) -> np.ndarray:
+def as_real(value: Relevance, name: str) -> np.ndarray:
     """Converts `value` to a float64 array that must not be modified; `name` is for error messages.
 
     Raises:
       TypeError: if traced, or not real.
       ValueError: if empty, ragged, or not finite.
     """
+    value = relevance_of(value, name)
     if isinstance(value, Tracer):
         raise TypeError(
             f"{name} must be a concrete array, got a traced one ({value.aval}); "
@@ -200,7 +205,17 @@ def symmetric_limit(values: np.ndarray, limit: float | None) -> float:
 
 
 def _channels_last(array: np.ndarray, channel_axis: int | None, name: str) -> np.ndarray:
-    """(H, W, C); two-dimensional input gets one channel."""
+    """(H, W, C); two-dimensional input gets one channel, and a batch of one is its only image."""
+    if array.ndim == 4 and array.shape[0] == 1:
+        if channel_axis is not None and not (-4 < channel_axis < 0 or 0 < channel_axis < 4):
+            raise ValueError(
+                f"channel_axis must be in [-3, -1] or [1, 3] for {name} of shape {array.shape}, whose "
+                f"first axis is that of samples, got {channel_axis}"
+            )
+        array = array[0]
+        channel_axis = channel_axis and (channel_axis if channel_axis < 0 else channel_axis - 1)
+    if array.ndim == 3 and channel_axis is None and array.shape[0] == 1 < array.shape[-1] != 3:
+        array = array[0]
     if array.ndim == 2:
         return array[..., None]
     if array.ndim != 3:
@@ -223,7 +238,7 @@ def _channels_last(array: np.ndarray, channel_axis: int | None, name: str) -> np
 
 
 def sum_channels(
-    relevance: ArrayLike, channel_axis: int | None, name: str = "relevance"
+    relevance: Relevance, channel_axis: int | None, name: str = "relevance"
 ) -> np.ndarray:
     """The relevance of each pixel: (H, W), float64."""
     return _channels_last(as_real(relevance, name), channel_axis, name).sum(axis=-1)

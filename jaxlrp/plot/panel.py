@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
-from numpy.typing import ArrayLike
 
 from jaxlrp.plot.figures import add_colorbar, new_axes
+from jaxlrp.plot.given import Relevance, without_batch
 from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 
 
 def panel(
-    relevance: ArrayLike,
+    relevance: Relevance,
     *,
     row_labels: Sequence[str] | None = None,
     column_labels: Sequence[str] | None = None,
@@ -31,7 +31,8 @@ def panel(
     the input upward. With heads as columns, it shows which heads of which layers matter.
 
     Args:
-      relevance: (rows, columns), real, finite. Not modified.
+      relevance: (rows, columns) or (1, rows, columns), an array, real, finite, or an explanation. Not
+        modified.
       row_labels, column_labels: names of the rows and columns. None: numbers.
       ylabel, xlabel: labels of the axes, such as "layer" and "head".
       ax: the Axes to draw into. None creates a Figure, available as ``panel(...).figure``.
@@ -54,7 +55,7 @@ def panel(
       >>> [label.get_text() for label in axes.get_xticklabels()]
       ['good', 'film']
     """
-    values = as_real(relevance, "relevance")
+    values = without_batch(as_real(relevance, "relevance"), 2)
     if values.ndim != 2:
         raise ValueError(f"relevance must have shape (rows, columns), got {values.shape}")
     if normalize_rows:

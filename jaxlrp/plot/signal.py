@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from jaxlrp.plot.figures import NotebookFigure, add_colorbar, root_figure
+from jaxlrp.plot.given import Relevance, without_batch
 from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 
 _WIDTHS = (1.2, 3.2)  # points: at zero relevance, at the limit
 
 
 def signal(
-    relevance: ArrayLike,
+    relevance: Relevance,
     signal: ArrayLike,
     *,
     sample_rate: float | None = None,
@@ -33,7 +34,8 @@ def signal(
     axis and one color scale.
 
     Args:
-      relevance: (T,) or (T, C), real, finite, time first. Not modified.
+      relevance: (T,) or (T, C), time first; an array, real, finite, or an explanation of one sample.
+        A batch of one, (1, T) or (1, T, C), is its only signal. Not modified.
       signal: same shape, the explained signal, in its own units. Not modified.
       sample_rate: samples per second (Hz), > 0. The time axis is then in seconds. None: in samples.
       ax: one Axes, or a sequence of C Axes for C channels. None creates a Figure.
@@ -58,8 +60,8 @@ def signal(
       >>> figure.axes[0].get_xlabel()
       'time (s)'
     """
-    heights = as_real(signal, "signal")
-    values = as_real(relevance, "relevance")
+    heights = _only_signal(as_real(signal, "signal"))
+    values = _only_signal(as_real(relevance, "relevance"))
     _check_shapes(values, heights)
     values, heights = values.reshape(len(values), -1), heights.reshape(len(heights), -1)
     if sample_rate is not None and not 0.0 < sample_rate < np.inf:
@@ -87,6 +89,11 @@ def signal(
     if colorbar:
         add_colorbar(panels, colors, limit)
     return root_figure(panels[0])
+
+
+def _only_signal(array: np.ndarray) -> np.ndarray:
+    """(T,) or (T, C) of a batch of one; a signal of one sample is not drawn."""
+    return without_batch(array, 1 if array.ndim == 2 else 2)
 
 
 def _check_shapes(relevance: np.ndarray, signal: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from matplotlib.colors import Colormap, Normalize
 from numpy.typing import ArrayLike
 
 from jaxlrp.plot.figures import add_colorbar, new_axes
+from jaxlrp.plot.given import Relevance, without_batch
 from jaxlrp.plot.normalize import as_colormap, as_real, blend, symmetric_limit
 
 _DECIBELS = 40.0  # from black to white in a spectrogram
@@ -14,7 +15,7 @@ _ALPHA = 0.95
 
 
 def spectrum(
-    relevance: ArrayLike,
+    relevance: Relevance,
     amplitude: ArrayLike,
     *,
     frequencies: ArrayLike | None = None,
@@ -27,8 +28,8 @@ def spectrum(
     """Draws a spectrum as bars colored by relevance: gray is zero, red for, blue against.
 
     Args:
-      relevance: (K,), real, finite. Not modified.
-      amplitude: (K,), the height of the bars, >= 0, such as |X|: `abs(found.coefficients)`.
+      relevance: (K,) or (1, K), an array, real, finite, or an explanation. Not modified.
+      amplitude: same shape, the height of the bars, >= 0, such as |X|: `abs(found.coefficients)`.
       frequencies: (K,), increasing, in hertz, as returned by `transform.frequencies(n, sample_rate)`.
         None: the axis shows bin numbers.
       ax: the Axes to draw into. None creates a Figure, available as ``spectrum(...).figure``.
@@ -50,7 +51,8 @@ def spectrum(
       >>> axes.get_xlabel()
       'frequency (Hz)'
     """
-    values, heights = as_real(relevance, "relevance"), as_real(amplitude, "amplitude")
+    values = without_batch(as_real(relevance, "relevance"), 1)
+    heights = without_batch(as_real(amplitude, "amplitude"), 1)
     if values.ndim != 1 or len(values) < 2 or heights.shape != values.shape:
         raise ValueError(
             "relevance and amplitude must have the same shape (K,) with K >= 2, got "
@@ -91,7 +93,7 @@ def spectrum(
 
 
 def spectrogram(
-    relevance: ArrayLike,
+    relevance: Relevance,
     amplitude: ArrayLike | None = None,
     *,
     times: ArrayLike | None = None,
@@ -105,8 +107,9 @@ def spectrogram(
     """Draws relevance over frames and frequencies: red for, blue against, white at zero.
 
     Args:
-      relevance: (M, K), frames first, real, finite. Not modified.
-      amplitude: (M, K), >= 0. It is drawn in gray below the relevance, from white to gray over the
+      relevance: (M, K) or (1, M, K), frames first; an array, real, finite, or an explanation. Not
+        modified.
+      amplitude: same shape, >= 0. It is drawn in gray below the relevance, from white to gray over the
         loudest 40 decibels. None: relevance alone.
       times: (M,), centers of the frames in seconds, evenly spaced, as returned by
         `transform.times(n, sample_rate)`. None: the axis shows frame numbers.
@@ -131,7 +134,7 @@ def spectrogram(
       >>> axes.get_xlabel(), axes.get_ylabel()
       ('time (s)', 'frequency (Hz)')
     """
-    values = as_real(relevance, "relevance")
+    values = without_batch(as_real(relevance, "relevance"), 2)
     if values.ndim != 2:
         raise ValueError(
             f"relevance must have shape (frames, bins), got {values.shape}; select one sample of a batch "
@@ -179,7 +182,7 @@ def _ends(places: np.ndarray) -> tuple[float, float]:
 
 def _gray(amplitude: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     """White for values `_DECIBELS` below the loudest, middle gray for the loudest."""
-    heights = as_real(amplitude, "amplitude")
+    heights = without_batch(as_real(amplitude, "amplitude"), 2)
     if heights.shape != shape or heights.min() < 0:
         raise ValueError(
             f"amplitude must have the shape of relevance, {shape}, and be >= 0, got {heights.shape} and "

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.colors import Colormap, Normalize, to_hex
 from numpy.typing import ArrayLike
 
+from jaxlrp.plot.given import Relevance, relevance_of, without_batch
 from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
 
 _CONTINUES = "##"  # BERT's prefix of a piece that continues a word
@@ -51,7 +52,7 @@ class Text:
 
 def text(
     tokens: Sequence[str] | Sequence[Sequence[str]],
-    relevance: ArrayLike | Sequence[ArrayLike],
+    relevance: Relevance | Sequence[ArrayLike],
     *,
     labels: Sequence[str] | None = None,
     cmap: str | Colormap = "relevance",
@@ -64,9 +65,9 @@ def text(
 
     Args:
       tokens: the tokens of one sentence, or of several.
-      relevance: one number for each token, real, finite. For several sentences, a sequence of these, or
-        a padded array (sentences, tokens); values after the tokens of a sentence are ignored.
-        Not modified.
+      relevance: one number for each token, real, finite; also of shape (1, tokens). For several
+        sentences, a sequence of these, or a padded array (sentences, tokens), of which the values after
+        the tokens of a sentence are ignored. Arrays, or an explanation. Not modified.
       labels: one for each sentence, written before it, such as the prediction.
       cmap: as in `heatmap`; use light colors, on which black text is readable.
       limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude of
@@ -106,12 +107,16 @@ def text(
 
 def _sentences(tokens: Sequence[Any], relevance: Any) -> tuple[list[list[str]], list[Any]]:
     """The tokens and the relevance of each sentence."""
+    relevance = relevance_of(relevance)
     if all(isinstance(token, str) for token in tokens):
-        return [list(tokens)], [relevance]
+        return [list(tokens)], [without_batch(as_real(relevance, "relevance"), 1)]
     sentences, rows = [list(sentence) for sentence in tokens], list(relevance)
     if len(rows) != len(sentences):
         raise ValueError(f"relevance must have {len(sentences)} sentences, got {len(rows)}")
-    return sentences, rows
+    padded = not isinstance(relevance, list | tuple)
+    return sentences, [
+        row[: len(s)] if padded else row for s, row in zip(sentences, rows, strict=True)
+    ]
 
 
 def _values(words: list[str], row: ArrayLike, sentence: int) -> np.ndarray:
@@ -119,12 +124,12 @@ def _values(words: list[str], row: ArrayLike, sentence: int) -> np.ndarray:
         if not isinstance(word, str):
             raise TypeError(f"tokens must be strings, got {word!r} in sentence {sentence}")
     values = as_real(row, "relevance")
-    if not words or values.ndim != 1 or len(values) < len(words):
+    if not words or values.shape != (len(words),):
         raise ValueError(
             f"relevance of sentence {sentence} must have one number for each of its {len(words)} tokens, "
             f"got shape {values.shape}"
         )
-    return values[: len(words)]
+    return values
 
 
 def pieces(words: list[str]) -> list[tuple[str, bool]]:

@@ -36,7 +36,8 @@ class ZBox(_InputRule):
     a black pixel (x = l) can carry relevance. The bias cancels. Conserves relevance.
 
     Attributes:
-      low, high: the bounds l and h, in the units of x: numbers, or arrays that broadcast to x.
+      low, high: the bounds l and h, in the units of x: numbers, or arrays that broadcast to x. An
+        explainer warns of an input outside of them, in a call that is not under `jax.jit`.
       stabilizer: added to the denominator, >= 0, in the units of z, or a function.
 
     Raises:
