@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxlrp._extras import need
-from jaxlrp.errors import TrainingModeError
+from jaxlrp.errors import TrainingModeError, UnsupportedError
 from jaxlrp.network.foreign import ForeignModel, in_module
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def convert(module: torch.nn.Module) -> ForeignModel:
     The module is copied, its parameters and buffers too; neither it nor its parameters are modified, and
     later changes of it are not seen. Layers have the names of `module.named_modules()` as paths
     ("features.0"), followed by the operation where it has no parameters ("features.1/relu"), and their
-    modules' types.
+    modules' types. Parametrized weights (weight norm, spectral norm) are computed once.
 
     Args:
       module: a `torch.nn.Module` in evaluation mode, on any device. Its `forward` may take any number of
@@ -49,6 +50,7 @@ def convert(module: torch.nn.Module) -> ForeignModel:
       ImportError: if torch or torchax is missing, or the two cannot be imported together.
       TypeError: if `module` is no `torch.nn.Module`, or is a compiled or scripted one.
       TrainingModeError: if the module, or one inside it, is in training mode.
+      UnsupportedError: when the result is called, if torchax lacks an operation of the module.
       ValueError: if it has parameters in float64 and `jax_enable_x64` is not set.
 
     References:
@@ -66,16 +68,31 @@ def convert(module: torch.nn.Module) -> ForeignModel:
     torch, torchax = _packages()
     _check(module, torch)
     held = copy.deepcopy(module)
+    _make_plain(held, torch)
     for name, child in held.named_modules():
         child.forward = in_module(name, type(child), child.forward)
     variables, call = torchax.extract_jax(held)
     lock = threading.RLock()  # a call puts its arrays into the copy until it returns
 
     def fun(variables: Mapping[str, jax.Array], *args: Any, **kwargs: Any) -> Any:
-        with lock:
-            return call(variables, args, kwargs)
+        with lock, warnings.catch_warnings():
+            # where torchax asks JAX for the int64 of PyTorch's indices
+            warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
+            try:
+                return call(variables, args, kwargs)
+            except torchax.tensor.OperatorNotFound as error:
+                raise _unsupported(error) from error
 
     return ForeignModel(fun, variables, type(module).__name__)
+
+
+def _unsupported(error: Exception) -> UnsupportedError:
+    """What to say of an operator of PyTorch that torchax does not have."""
+    where = "; ".join(getattr(error, "__notes__", ()))
+    return UnsupportedError(
+        f"torchax cannot run this module: {error}{where and f' ({where})'}; replace the operation by "
+        "others that compute the same, or define it with torchax.default_env().override_op_definition"
+    )
 
 
 def _packages() -> tuple[ModuleType, ModuleType]:
@@ -95,6 +112,28 @@ def _packages() -> tuple[ModuleType, ModuleType]:
             f"torchax could not be imported with torch {torch.__version__} and jax {jax.__version__}: "
             f"each torchax works with few versions of torch. Tested: pip install {tested}"
         ) from error
+
+
+def _make_plain(module: torch.nn.Module, torch: ModuleType) -> None:
+    """Makes each tensor that a layer reads a plain parameter, so that other arrays can take its place.
+
+    What is parametrized (by a weight or spectral norm) becomes its value; not by
+    `remove_parametrizations`, which changes the class, and the original has the same. An attribute that
+    hides the parameter or buffer of its name, as Zennit's canonizers leave behind, takes its place.
+    """
+    for child in list(module.modules()):
+        found = {name: getattr(child, name) for name in getattr(child, "parametrizations", ())}
+        if found:
+            child.__class__ = torch.nn.utils.parametrize.type_before_parametrizations(child)
+            del child.parametrizations
+        for name, value in found.items():
+            child.register_parameter(name, torch.nn.Parameter(value.detach()))
+        own = dict(child.named_parameters(recurse=False, remove_duplicate=False))
+        for name in [*own, *dict(child.named_buffers(recurse=False, remove_duplicate=False))]:
+            if name in vars(child):
+                value = vars(child).pop(name)
+                hidden = name in own and value is not None
+                setattr(child, name, torch.nn.Parameter(value.detach()) if hidden else value)
 
 
 def _check(module: Any, torch: ModuleType) -> None:

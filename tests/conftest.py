@@ -73,6 +73,7 @@ _PROMOTES = frozenset(
         "test_packages.py",
         "test_plot.py",
         "test_pretrained.py",
+        "test_pytorch.py",
         "test_silero.py",
         "test_spectrum.py",
         "test_spray.py",

@@ -80,8 +80,13 @@ def in_module(path: str, kind: type, call: Callable[..., Any]) -> Callable[..., 
         modules = _noted.get()
         if modules is not None:
             modules.setdefault(path, kind)
-        with jax.named_scope(tag([path])):
-            return call(*args, **kwargs)
+        try:
+            with jax.named_scope(tag([path])):
+                return call(*args, **kwargs)
+        except Exception as error:
+            if not hasattr(error, "__notes__"):  # the innermost module
+                error.add_note(f"in module {path!r} ({kind.__name__})")
+            raise
 
     return marked
 
