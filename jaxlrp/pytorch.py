@@ -57,12 +57,9 @@ def convert(module: torch.nn.Module) -> ForeignModel:
       torchax: https://github.com/google/torchax
 
     Example:
-      >>> import torch, jaxlrp as lrp  # doctest: +SKIP
-      >>> from jaxlrp import pytorch  # doctest: +SKIP
-      >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-      ... # doctest: +SKIP
-      >>> lrp.explain(pytorch.convert(net.eval()))(torch.ones(2, 4), target=0).relevance.shape
-      ... # doctest: +SKIP
+      >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()).eval()  # doctest: +SKIP
+      >>> explain = lrp.explain(pytorch.convert(net))  # doctest: +SKIP
+      >>> explain(torch.ones(2, 4), target=0).relevance.shape  # doctest: +SKIP
       (2, 4)
     """
     torch, torchax = _packages()
