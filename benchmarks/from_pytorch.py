@@ -59,7 +59,7 @@ def zennit_call(
 
 
 def measure(module: nn.Module, x: Tensor, composite: str, repeats: int) -> dict[str, float]:
-    """Seconds of the first call and of the fastest later call of both libraries, and how far they are apart."""
+    """Seconds of the fastest call of both and the first of jaxlrp; the difference of their relevances."""
     target = torch.arange(len(x))
     attributor, theirs = zennit_call(module, x, target, composite)
     explain = lrp.explain(pytorch.convert(module), ours_of(composite))

@@ -21,7 +21,7 @@ from jaxlrp.errors import TrainingModeError, UnsupportedError
 from jaxlrp.network.foreign import ForeignModel, in_module
 
 if TYPE_CHECKING:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
 __all__ = ["ForeignModel", "convert"]
 
@@ -125,12 +125,13 @@ def _make_plain(module: torch.nn.Module, torch: ModuleType) -> None:
             del child.parametrizations
         for name, value in found.items():
             child.register_parameter(name, torch.nn.Parameter(value.detach()))
-        own = dict(child.named_parameters(recurse=False, remove_duplicate=False))
-        for name in [*own, *dict(child.named_buffers(recurse=False, remove_duplicate=False))]:
-            if name in vars(child):
-                value = vars(child).pop(name)
-                hidden = name in own and value is not None
-                setattr(child, name, torch.nn.Parameter(value.detach()) if hidden else value)
+        parameters = dict(child.named_parameters(recurse=False, remove_duplicate=False))
+        buffers = dict(child.named_buffers(recurse=False, remove_duplicate=False))
+        for name in vars(child).keys() & {*parameters, *buffers}:
+            value = vars(child).pop(name)
+            if value is not None and name in parameters:
+                value = torch.nn.Parameter(value.detach())
+            setattr(child, name, value)
 
 
 def _check(module: Any, torch: ModuleType) -> None:

@@ -48,6 +48,21 @@ class ForeignModel:
         """The output for the model's own variables; arguments may be arrays of other libraries."""
         return self.apply(self.variables, *args, **kwargs)
 
+    def then(self, function: Callable[[Any], Any]) -> ForeignModel:
+        """The same model with a function of its output, which may choose a part of it.
+
+        In contrast to a function around the model, its variables stay arguments, and its layers keep
+        the names that come from these.
+
+        Args:
+          function: from the output to a pytree of arrays.
+        """
+
+        def fun(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+            return function(self.fun(variables, *args, **kwargs))
+
+        return dataclasses.replace(self, fun=fun)
+
     def __repr__(self) -> str:
         count = sum(array.size for array in self.variables.values())
         return f"ForeignModel({self.name}, {count:,} numbers in {len(self.variables)} variables)"

@@ -161,6 +161,7 @@ def test_layers_have_the_names_and_types_of_modules():
     for plan in (
         lrp.plan(net, chosen, x),
         lrp.plan(net.apply, chosen, net.variables, x),
+        lrp.plan(net.then(lambda logits: logits[:, :2]), chosen, x),
         lrp.plan(lambda ids: net(ids)[:, :2], chosen, x),
     ):
         assert isinstance(plan["encoder.layers.0.linear1"], lrp.ZPlus)
@@ -199,8 +200,8 @@ def test_what_is_refused():
         lrp.explain(module)
     with pytest.raises(TypeError, match=r"module must be a torch\.nn\.Module, got <function"):
         pytorch.convert(vgg)
+    module[11].train()
     with pytest.raises(lrp.TrainingModeError, match=r"training mode \('11'\).*module\.eval"):
-        module[11].train()
         pytorch.convert(module)
     module.eval()
     with pytest.raises(TypeError, match="TorchScript"):
