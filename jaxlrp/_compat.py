@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ _UNEXPORTED = (
     core, lax_internal, parallel, shard_map_internal, pjit_internal, batching_internal,
 )  # fmt: skip
 _LIBRARIES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (jax, flax))
+_LATE_LIBRARIES = {"torch", "torchax"}  # looked up where they are imported: they are optional
 _HERE = os.path.dirname(__file__) + os.sep
 
 
@@ -321,14 +323,19 @@ def name_stack(eqn: JaxprEqn) -> str:
     return str(eqn.source_info.name_stack)
 
 
+def _folder(package: str) -> str:
+    return os.path.dirname(str(sys.modules[package].__file__)) + os.sep
+
+
 def source_line(eqn: JaxprEqn) -> str:
-    """The innermost `file:line (function)` outside JAX, Flax and this package; may be empty."""
+    """The innermost `file:line (function)` outside JAX, Flax, PyTorch and this package; may be empty."""
     try:
         frames = list(source_info_util.user_frames(eqn.source_info.traceback))
     except Exception:  # a private interface: an error message must not fail for want of a line
         return ""
+    skipped = (*_LIBRARIES, *map(_folder, _LATE_LIBRARIES & sys.modules.keys()), _HERE)
     for frame in frames:
-        if not frame.file_name.startswith((*_LIBRARIES, _HERE)):
+        if not frame.file_name.startswith(skipped):
             line = getattr(frame, "start_line", getattr(frame, "line_num", "?"))
             return f"{frame.file_name}:{line} ({frame.function_name})"
     return ""

@@ -74,6 +74,7 @@ _PROMOTES = frozenset(
         "test_plot.py",
         "test_plot_tables.py",
         "test_pretrained.py",
+        "test_pytorch.py",
         "test_silero.py",
         "test_spectrum.py",
         "test_spray.py",

@@ -327,6 +327,7 @@ def test_what_looks_at_values_is_evaluated_as_it_is():
     explain = lrp.explain(lambda x, lengths: x[:, : int(lengths.max())])
     found = explain(X, target=lambda z: z, lengths=np.array([1, 0]))  # pyright: ignore
     close(found.output, X[:, :1])
+    close(explain(X, target=0, lengths=np.array([1, 0])).output, X[:, :1])  # pyright: ignore
     by_value = lambda z: jnp.zeros_like(z).at[:, int(z[0].argmax())].set(1.0)  # noqa: E731
     close(lrp.explain(network)(X, target=by_value).relevance.shape, (2, 2))
     unhashable = lrp.explain(lambda x, names: x)

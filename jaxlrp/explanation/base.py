@@ -16,6 +16,7 @@ from jaxlrp import _compat
 from jaxlrp._checks import is_number
 from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.compiled import Programs
+from jaxlrp.network.foreign import as_jax
 from jaxlrp.network.model import Model
 from jaxlrp.targets import Target
 
@@ -96,6 +97,7 @@ class BaseExplainer(abc.ABC):
           check: of the shapes of the second result, before anything is computed; by default whether
             the target is in range.
         """
+        request = jax.tree.map(as_jax, request)
         initial_relevance.check_type(request.target)
         with _compat.on_mesh_of((self.model.state, request)):
             if self.jit and _compat.is_eager():

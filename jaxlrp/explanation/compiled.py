@@ -85,10 +85,11 @@ class Programs:
                 self._held.move_to_end(key)
         if program is None:
             program = _trace(fun, leaves, tree)
-            check(program.shapes)
+            if program.run is not None:
+                check(program.shapes)
             if self._holds_arrays or not program.constants:
                 self._hold(key, program)
-        else:
+        elif program.run is not None:
             check(program.shapes)
         if program.run is None:
             return fun(inputs)[0]

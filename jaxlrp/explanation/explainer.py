@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 from jax.typing import ArrayLike
 
 from jaxlrp import _compat
@@ -25,6 +26,7 @@ from jaxlrp.explanation.pullback import Pullback
 from jaxlrp.explanation.relevance_pass import RelevancePass
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.arguments import Arguments
+from jaxlrp.network.foreign import as_jax
 from jaxlrp.network.model import Function, Model, model_of, positions_of
 from jaxlrp.network.trace import trace
 from jaxlrp.targets import Target
@@ -134,8 +136,8 @@ class Explainer(BaseExplainer):
 
     def plan(self, *args: Any, fun_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> Plan:
         """Every layer of the function and its rule; computes nothing. See `jaxlrp.plan`."""
-        given = Arguments(self.model, args, self.parameters)
-        traced = trace(given, all_kwargs(kwargs, fun_kwargs))
+        args, kwargs = jax.tree.map(as_jax, (args, all_kwargs(kwargs, fun_kwargs)))
+        traced = trace(Arguments(self.model, args, self.parameters), kwargs)
         plan = make_plan(traced.network, self.composite)
         return dataclasses.replace(plan, note=probability_note(traced))
 

@@ -14,9 +14,11 @@ from flax import nnx
 
 from jaxlrp._checks import check_flag
 from jaxlrp.network.flax_models import Modules, NNXFunction
+from jaxlrp.network.foreign import ForeignModel, refuse_unconverted
 
 Function = Callable[..., Any] | nn.Module | nnx.Module
-"""What can be explained: a function of arrays, a Linen module or its `apply`, an NNX module."""
+"""What can be explained: a function of arrays, a Linen module or its `apply`, an NNX module, a model
+that was converted from another framework or its `apply`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Model:
     Attributes:
       fun: a pure function; for an NNX module, of its state and the user's arguments.
       call: the function of the user's arguments, as it was given.
-      state: the state of an NNX module, else None.
+      state: the state of an NNX module, the variables of a converted model, else None.
       argnums: the positions, among the user's arguments, of what is explained.
       single: whether one argument is explained, rather than a sequence of them.
       by_default: whether `argnums` was left out.
@@ -100,6 +102,7 @@ def model_of(fun: Function, argnums: int | Sequence[int] | None, has_aux: bool) 
             f"fun must be a function, a Linen module or an NNX module, got {fun!r} of type "
             f"{type(fun).__name__}"
         )
+    refuse_unconverted(fun)
     name, first = _name(fun), _first_argument(fun)
     check_flag("has_aux", has_aux)
     positions = positions_of(
@@ -112,6 +115,9 @@ def model_of(fun: Function, argnums: int | Sequence[int] | None, has_aux: bool) 
         return Model(
             held, call, held.state, positions, single, default, has_aux, held.modules, name
         )
+    if isinstance(fun, ForeignModel):
+        state = fun.variables
+        return Model(fun.fun, fun, state, positions, single, default, has_aux, {}, name)
     # under a jit of the user's, a cached trace would not know of modules
     inner = getattr(fun, "__wrapped__", fun) if isinstance(fun, _JITTED) else fun
     return Model(inner, fun, None, positions, single, default, has_aux, {}, name)
@@ -143,7 +149,7 @@ def positions_of(name: str, what: str, given: Any, least: int = 1) -> tuple[int,
 
 
 def _first_argument(fun: Any) -> int:
-    """The position of the first argument that is not the variables of a Linen module."""
+    """The position of the first argument that is not the variables of a Linen or converted module."""
     bound = 0
     while True:
         if isinstance(fun, functools.partial):
@@ -151,7 +157,7 @@ def _first_argument(fun: Any) -> int:
             fun = fun.func
         elif inspect.ismethod(fun):
             owner = fun.__self__
-            is_apply = isinstance(owner, nn.Module) and fun == owner.apply
+            is_apply = isinstance(owner, nn.Module | ForeignModel) and fun == owner.apply
             return max(1 - bound, 0) if is_apply else 0
         elif callable(getattr(fun, "__wrapped__", None)):  # a transformation, such as `jax.jit`
             fun = fun.__wrapped__

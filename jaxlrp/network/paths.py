@@ -52,6 +52,9 @@ class Namer:
         path, _ = self.module(op)
         if path is None:
             path = parameter or _scopes(op.scope)
+        elif path and parameter and parameter.startswith(f"{path}."):
+            # PyTorch: a module that uses a child's parameters itself, as attention does
+            path = parameter.rpartition(".")[0]
         if parameter is None or not path:
             path = "/".join(filter(None, (path, parameter or name)))
         count = self._seen.get(path, 0)

@@ -12,6 +12,7 @@ from jaxlrp import _compat
 from jaxlrp.network.arguments import Arguments
 from jaxlrp.network.assemble import network
 from jaxlrp.network.flax_models import linen_scopes
+from jaxlrp.network.foreign import foreign_modules
 from jaxlrp.network.graph import flatten
 from jaxlrp.network.nodes import Network
 from jaxlrp.network.paths import Namer
@@ -54,7 +55,7 @@ def trace(arguments: Arguments, kwargs: Mapping[str, Any]) -> Traced:
         return model.split(model.fun(*arguments.merged(values), **kwargs))
 
     modules = dict(model.modules)
-    with linen_scopes(modules):
+    with linen_scopes(modules), foreign_modules(modules):
         closed, (output, aux) = _compat.make_jaxpr(flat, *arguments.values)
     jaxpr, consts = _compat.open_jaxpr(closed)
     graph = flatten(jaxpr, consts)
