@@ -237,7 +237,7 @@ def test_what_does_not_match_is_refused(name):
     both = lrp.explain(lambda a, b: (a + b).sum(1), argnums=(0, 1))(
         jnp.ones((2, 4)), jnp.ones((2, 4))
     )
-    with pytest.raises(TypeError, match=r"one array, but the explanation has tuple of them; join"):
+    with pytest.raises(TypeError, match=r"one array, but this explanation has 2"):
         draw(both, FRAME)
 
 

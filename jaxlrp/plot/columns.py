@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp._checks import check_count, check_sequence
-from jaxlrp.explanation.result import Explanation
+from jaxlrp.plot.given import relevance_of
 from jaxlrp.plot.normalize import as_real
 
 Labels = tuple[str, ...]
@@ -114,14 +114,7 @@ def one_sample(table: Columns, sample: int | None, what: str) -> Columns:
 
 
 def _relevance(given: Any) -> np.ndarray:
-    if isinstance(given, Explanation):
-        given = given.relevance
-        if not hasattr(given, "shape"):
-            raise TypeError(
-                "relevance must be one array, but the explanation has "
-                f"{type(given).__name__} of them; join them: jnp.concatenate([...], axis=1)"
-            )
-    values = as_real(given, "relevance")
+    values = as_real(relevance_of(given), "relevance")
     if values.ndim not in (1, 2):
         raise ValueError(
             f"relevance must have shape (F,) or (N, F), got {values.shape}; sum over further axes, "
