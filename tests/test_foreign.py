@@ -105,6 +105,13 @@ def test_arrays_of_other_libraries(strided):
     assert float(explain.ledger(x, target=target).input) == pytest.approx(float(expected.sum()))
 
 
+def test_they_are_compared_with_the_bounds_of_a_z_box():
+    explain = lrp.explain(model(), composites.first(lrp.ZBox(-1.0, 1.0)) + composites.default())
+    explain(Elsewhere(X / np.abs(X).max()), target=1)
+    with pytest.warns(UserWarning, match="outside of its z-box"):
+        explain(Elsewhere(X + 3), target=1)
+
+
 def test_they_are_copied():
     room = np.zeros(1024 + 16, np.float32)  # JAX would share memory that is aligned to 64 bytes
     start = -room.ctypes.data % 64 // 4

@@ -90,7 +90,7 @@ class Explainer(BaseExplainer):
         request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
         result, boxes = self._call("explain", self._explain, request, self.parameters)
         if boxes.each and _compat.is_eager():
-            given = Arguments(self.model, args, self.parameters)
+            given = Arguments(self.model, jax.tree.map(as_jax, args), self.parameters)
             boxes.warn(given.values, stacklevel=2)
         return result
 
