@@ -100,8 +100,12 @@ def test_arrays_of_other_libraries(strided):
     expected = explain(X, target=target).relevance
     x = Elsewhere(X, strided)
     np.testing.assert_array_equal(explain(x, target=Elsewhere(target)).relevance, expected)
-    np.testing.assert_array_equal(explain.vjp(x)(target=target).relevance, expected)
+    np.testing.assert_array_equal(explain.vjp(x)(target=Elsewhere(target)).relevance, expected)
     assert explain.plan(x).paths == explain.plan(X).paths
+    mask = {"body.0": np.float32([0.0, 1.0, 0.5, 2.0])}
+    masked = explain(X, target=target, condition=mask).relevance
+    given = {path: Elsewhere(m) for path, m in mask.items()}
+    np.testing.assert_array_equal(explain(x, target=target, condition=given).relevance, masked)
     assert float(explain.ledger(x, target=target).input) == pytest.approx(float(expected.sum()))
 
 

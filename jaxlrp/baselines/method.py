@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
+from jaxlrp.explanation.base import BaseExplainer, Request, request_of
 from jaxlrp.explanation.compiled import Programs
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.network.model import Model
@@ -44,7 +44,7 @@ class Method(BaseExplainer):
     ) -> Explanation:
         """Explains the function at these arguments; see the baseline."""
         options = {name: kwargs.pop(name, None) for name in self.options}
-        request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
+        request = request_of(args, kwargs, fun_kwargs, target, options)
         return self._call("explain", self._explain, request)
 
     def _explain(self, request: Request) -> tuple[Explanation, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from jax import Array
 
 from jaxlrp.explanation import initial_relevance
-from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
+from jaxlrp.explanation.base import BaseExplainer, Request, request_of
 from jaxlrp.explanation.compiled import Programs
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.network.model import Model
@@ -73,7 +73,7 @@ class ConceptExplainer(BaseExplainer, Generic[T]):
     ) -> T:
         """Computes it at these arguments; see the function of `jaxlrp.concepts` that made this."""
         options = self.prepare(kwargs)
-        request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
+        request = request_of(args, kwargs, fun_kwargs, target, options)
 
         def check(shapes: Shapes) -> None:
             initial_relevance.check_range(shapes[0], target)

@@ -97,7 +97,6 @@ class BaseExplainer(abc.ABC):
           check: of the shapes of the second result, before anything is computed; by default whether
             the target is in range.
         """
-        request = jax.tree.map(as_jax, request)
         initial_relevance.check_type(request.target)
         with _compat.on_mesh_of((self.model.state, request)):
             if self.jit and _compat.is_eager():
@@ -139,6 +138,22 @@ def all_kwargs(kwargs: Mapping[str, Any], fun_kwargs: Mapping[str, Any] | None) 
     if twice := sorted(kwargs.keys() & more):
         raise TypeError(f"{twice[0]!r} is passed twice: as a keyword argument and in fun_kwargs")
     return {**kwargs, **more}
+
+
+def request_of(
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    fun_kwargs: Mapping[str, Any] | None,
+    target: Target,
+    options: dict[str, Any],
+) -> Request:
+    """What a user asks an explainer, with JAX arrays in place of those of other libraries.
+
+    Raises:
+      TypeError: as `all_kwargs`.
+    """
+    request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
+    return jax.tree.map(as_jax, request)
 
 
 def _as_arrays(request: Request, numeric: set[int]) -> Request:

@@ -14,7 +14,7 @@ from jaxlrp import _compat
 from jaxlrp._checks import check_flag
 from jaxlrp.composites import Composite
 from jaxlrp.composites.given import as_composite
-from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs
+from jaxlrp.explanation.base import BaseExplainer, Request, all_kwargs, request_of
 from jaxlrp.explanation.boxes import Boxes, boxes_of
 from jaxlrp.explanation.compiled import Programs, key_of_value
 from jaxlrp.explanation.debug import check_finite
@@ -87,10 +87,10 @@ class Explainer(BaseExplainer):
     ) -> Explanation:
         """Explains the function at these arguments; see `jaxlrp.explain`."""
         options = {"condition": as_conditions(condition)}
-        request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
+        request = request_of(args, kwargs, fun_kwargs, target, options)
         result, boxes = self._call("explain", self._explain, request, self.parameters)
         if boxes.each and _compat.is_eager():
-            given = Arguments(self.model, jax.tree.map(as_jax, args), self.parameters)
+            given = Arguments(self.model, request.args, self.parameters)
             boxes.warn(given.values, stacklevel=2)
         return result
 
@@ -131,7 +131,7 @@ class Explainer(BaseExplainer):
           [[2, 2], [-1, 6]]
         """
         options = {"layers": as_patterns("condition", condition)}
-        request = Request(args, all_kwargs(kwargs, fun_kwargs), None, options)
+        request = request_of(args, kwargs, fun_kwargs, None, options)
         return self._call("vjp", self._vjp, request, self.parameters)
 
     def plan(self, *args: Any, fun_kwargs: Mapping[str, Any] | None = None, **kwargs: Any) -> Plan:
@@ -157,7 +157,7 @@ class Explainer(BaseExplainer):
             )
         check_flag("zero_bias", zero_bias)
         options = {"zero_bias": zero_bias}
-        request = Request(args, all_kwargs(kwargs, fun_kwargs), target, options)
+        request = request_of(args, kwargs, fun_kwargs, target, options)
         return self._call("ledger", self._ledger, request)
 
     def _explain(self, request: Request) -> tuple[tuple[Explanation, Boxes], Any]:

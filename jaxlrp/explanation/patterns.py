@@ -6,9 +6,12 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from jaxlrp import _compat
 from jaxlrp._checks import check_mapping
 from jaxlrp.errors import near
+from jaxlrp.network.foreign import as_jax
 
 
 def matching(pattern: str, paths: Iterable[str]) -> list[str]:
@@ -43,13 +46,14 @@ def as_conditions(given: Any) -> dict[str, Any]:
         return {}
     check_mapping("condition", given, "{'layer': mask}")
     as_patterns("the keys of condition", given)
-    for key, mask in given.items():
+    found = {key: jax.tree.map(as_jax, mask) for key, mask in given.items()}
+    for key, mask in found.items():
         if not (_compat.is_array(mask) or isinstance(mask, (int, float, list, tuple))):
             raise TypeError(
                 f"condition[{key!r}] must be a number or an array that broadcasts to the layer's output, "
                 f"got {mask!r}"
             )
-    return dict(given)
+    return found
 
 
 def some(what: str, pattern: str, paths: Sequence[str]) -> list[str]:

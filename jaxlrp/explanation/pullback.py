@@ -20,6 +20,7 @@ from jaxlrp.explanation.patterns import as_conditions, by_layer
 from jaxlrp.explanation.result import Explanation, Record
 from jaxlrp.network.arguments import Template
 from jaxlrp.network.discrete import is_discrete
+from jaxlrp.network.foreign import as_jax
 from jaxlrp.numerics import to_relevance, widen
 from jaxlrp.targets import Target
 
@@ -78,7 +79,7 @@ class Pullback:
           target, condition: as in `jaxlrp.explain`; conditions on the layers that `Explainer.vjp` was
             given as `condition`.
         """
-        condition = as_conditions(condition)
+        condition, target = as_conditions(condition), jax.tree.map(as_jax, target)
         initial_relevance.check_type(target)
         programs = self._known.programs
         with _compat.on_mesh_of((self, target, condition)):
