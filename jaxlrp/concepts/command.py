@@ -15,9 +15,8 @@ import jaxlrp as lrp
 from jaxlrp.dataset import command as shared
 from jaxlrp.dataset import command_options as options
 from jaxlrp.dataset.command_options import Chooser, Loader
-from jaxlrp.dataset.command_targets import target_of
+from jaxlrp.dataset.command_targets import one_target_of
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions, StoreOptions
-from jaxlrp.dataset.policy import Top
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.dataset.source import Id, Indexed
 
@@ -69,11 +68,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     if arguments.progress in ("auto", "log"):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     net = model(arguments.model)
-    target = target_of(arguments.target, net.labels)
-    if isinstance(target, (Top, list)):
-        raise ValueError(
-            f"--target must be predicted, given, or one class, got {arguments.target!r}"
-        )
+    target = one_target_of(arguments.target, net.labels)
     if net.to_image is None:
         raise ValueError(
             f"the inputs of the model {arguments.model!r} are not images: call jaxlrp.concepts.report from "

@@ -34,6 +34,18 @@ def target_of(word: str, labels: Sequence[str] = (), against: str | None = None)
     return targets.Contrast(target, class_of("--contrast", against, labels))
 
 
+def one_target_of(word: str, labels: Sequence[str] = ()) -> Any:
+    """The target that the command line names, of a command that explains one class of each sample.
+
+    Raises:
+      ValueError: as `target_of`; if there are several.
+    """
+    target = target_of(word, labels)
+    if isinstance(target, (Top, list)):
+        raise ValueError(f"--target must be predicted, given, or one class, got {word!r}")
+    return target
+
+
 def _target_of(word: str, labels: Sequence[str]) -> Any:
     if word == "predicted":
         return targets.predicted

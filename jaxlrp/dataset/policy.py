@@ -13,7 +13,6 @@ from jax import Array
 
 from jaxlrp import targets
 from jaxlrp._checks import check_count
-from jaxlrp.errors import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,20 +177,6 @@ def _as_array(classes: tuple[int, ...]) -> Array:
     """Class indices as int32, (count,). One that does not fit becomes -1, which is refused later."""
     limits = jnp.iinfo(jnp.int32)
     return jnp.asarray([c if limits.min <= c <= limits.max else -1 for c in classes], jnp.int32)
-
-
-def check_classes(chosen: tuple[int, ...], classes: int) -> None:
-    """Refuses class indices out of range, which would get no relevance under `vmap`.
-
-    Raises:
-      IndexError: naming the class.
-    """
-    wrong = [c for c in chosen if not 0 <= c < classes]
-    if wrong:
-        raise IndexError(
-            f"target {wrong[0]} is out of range: the output has "
-            f"{counted(classes, 'class')} along its last axis, 0 to {classes - 1}"
-        )
 
 
 def _is_int(target: Any) -> TypeGuard[int]:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import _compat
+from jaxlrp import _compat, targets
 from jaxlrp.dataset import canonical, numeric_checks
 from jaxlrp.dataset import policy as policies
 from jaxlrp.dataset.members import (
@@ -271,7 +271,7 @@ class Program:
             )
         output = self.members.get("output")
         if output is not None and output.shape:
-            policies.check_classes(self.policy.classes, output.shape[-1])
+            targets.check_classes(self.policy.classes, output.shape[-1])
             if self.policy.given and (output.shape[-1] > 1 or not self.policy.made):
                 self.classes = output.shape[-1]
 

@@ -83,14 +83,12 @@ class Programs:
             program = self._held.get(key)
             if program is not None:
                 self._held.move_to_end(key)
-        if program is None:
-            program = _trace(fun, leaves, tree)
-            if program.run is not None:
-                check(program.shapes)
-            if self._holds_arrays or not program.constants:
-                self._hold(key, program)
-        elif program.run is not None:
+        known = program is not None
+        program = program or _trace(fun, leaves, tree)
+        if program.run is not None:
             check(program.shapes)
+        if not known and (self._holds_arrays or not program.constants):
+            self._hold(key, program)
         if program.run is None:
             return fun(inputs)[0]
         return program([leaf for leaf in leaves if _compat.is_array(leaf)])

@@ -17,7 +17,7 @@ def only_array(relevance: Any, name: str = "relevance") -> Any:
     Raises:
       TypeError: if it is a pytree of several, naming them.
     """
-    if jax.tree.structure(relevance) == jax.tree.structure(0):
+    if jax.tree_util.all_leaves([relevance]):
         return relevance
     paths, _ = jax.tree_util.tree_flatten_with_path(relevance)
     parts = [f"result.relevance{jax.tree_util.keystr(path)}" for path, _ in paths]
@@ -36,7 +36,7 @@ def to_pandas(
         if columns is not None or index is not None:
             raise TypeError("columns and index are for tables: leave them out with tokens")
         return pandas.DataFrame(_token_rows(_numpy(only_array(relevance)), tokens))
-    single = jax.tree.structure(relevance) == jax.tree.structure(0)
+    single = jax.tree_util.all_leaves([relevance])
     named = _columns(_numpy(relevance), "") if single else _columns_of_parts(relevance)
     values = list(named.values())
     if len({len(column) for column in values}) > 1:

@@ -60,15 +60,20 @@ def check_type(target: Target) -> None:
             raise TypeError(
                 f"target is the class {leaf.__name__}: write jaxlrp.targets.{made} instead"
             )
-        if leaf is target and isinstance(leaf, (bool, np.bool_)):
-            raise TypeError(
-                f"target must be a class index, an array or a function of the output, got {leaf!r}"
-            )
+        if leaf is target:
+            _refuse_flag(leaf)
         if not (_is_value(leaf) or isinstance(leaf, Selection) or callable(leaf)):
             raise TypeError(
                 "target must be a class index, an array of the output's shape, or a function of the "
                 f"output, got {leaf!r}; for the predicted class pass jaxlrp.targets.predicted"
             )
+
+
+def _refuse_flag(target: Any) -> None:
+    if isinstance(target, (bool, np.bool_)):
+        raise TypeError(
+            f"target must be a class index, an array or a function of the output, got {target!r}"
+        )
 
 
 def _is_value(leaf: Any) -> bool:
@@ -88,7 +93,7 @@ def check_range(output: Any, target: Target) -> None:
     if target is None or (callable(target) and not isinstance(target, Selection)):
         return
     leaves = jax.tree.leaves(output)
-    if _is_single(output, leaves):
+    if _is_single(output):
         target = _as_one_array(target)
     else:
         parts, _ = jax.tree_util.tree_flatten_with_path(output)
@@ -104,9 +109,9 @@ def check_range(output: Any, target: Target) -> None:
         check_classes(target, leaves[0].shape[-1])
 
 
-def _is_single(output: Any, leaves: list[Any]) -> bool:
+def _is_single(output: Any) -> bool:
     """Whether the output is one array rather than a pytree of them."""
-    return len(leaves) == 1 and jax.tree.structure(output) == jax.tree.structure(0)
+    return jax.tree_util.all_leaves([output])
 
 
 @contextlib.contextmanager
@@ -121,7 +126,7 @@ def _naming_part(path: Any) -> Iterator[None]:
 
 def _initial(output: Any, target: Target, readout: str) -> Any:
     leaves = jax.tree.leaves(output)
-    single = _is_single(output, leaves)
+    single = _is_single(output)
     target = _as_one_array(target) if single else target
     if isinstance(target, Selection):
         if not single:
@@ -176,8 +181,7 @@ def _by_parts(output: Any, target: Any, readout: str) -> Any:
 def _of_part(z: Array, target: Any, readout: str) -> Any:
     if target is None:
         return jnp.zeros_like(z)
-    number = _compat.is_array(target) or isinstance(target, (int, float))
-    if z.ndim == 0 and number and jnp.ndim(target) == 0 and not isinstance(target, bool):
+    if z.ndim == 0 and _is_value(target) and jnp.ndim(target) == 0 and not isinstance(target, bool):
         return _like(z, target, readout)  # a scalar has no classes: this is its relevance
     return _initial(z, target, readout)
 
@@ -232,7 +236,7 @@ def _how_for_parts(output: Any) -> str:
 def _whole(output: Any) -> Any:
     """Without a target: the output itself, where there is one number for each example."""
     leaves = jax.tree.leaves(output)
-    if not _is_single(output, leaves) and len(leaves) > 1:
+    if not _is_single(output) and len(leaves) > 1:
         raise TypeError(
             f"target is missing: the output is {_describe(output)}: {_how_for_parts(output)}"
         )
@@ -246,10 +250,7 @@ def _whole(output: Any) -> Any:
 
 
 def _is_index(target: Any, z: Array) -> bool:
-    if isinstance(target, (bool, np.bool_)):
-        raise TypeError(
-            f"target must be a class index, an array or a function of the output, got {target!r}"
-        )
+    _refuse_flag(target)
     if isinstance(target, (int, np.integer)):
         return True
     return (
@@ -277,7 +278,6 @@ def _describe(tree: Any) -> str:
             else repr(leaf)
         )
 
-    leaves = jax.tree.leaves(tree)
-    if _is_single(tree, leaves):
-        return show(leaves[0])
+    if _is_single(tree):
+        return show(tree)
     return str(jax.tree.map(show, tree))

@@ -59,7 +59,7 @@ class LedgerRow:
 
     @property
     def rule(self) -> Array:
-        return self.received - self.passed - self.bias - self.stabilizer
+        return self.kept - self.bias - self.stabilizer
 
     @property
     def kept(self) -> Array:

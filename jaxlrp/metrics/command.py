@@ -15,9 +15,9 @@ from jaxlrp._checks import check_count
 from jaxlrp.dataset import command as shared
 from jaxlrp.dataset import command_options as options
 from jaxlrp.dataset.command_options import Chooser, Loader
-from jaxlrp.dataset.command_targets import target_of
+from jaxlrp.dataset.command_targets import one_target_of
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions
-from jaxlrp.dataset.policy import Given, Top
+from jaxlrp.dataset.policy import Given
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.errors import near
 
@@ -140,11 +140,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     chosen = {name: _metric(name, arguments) for name in arguments.metric or DEFAULT}
     net = model(arguments.model)
-    target = target_of(arguments.target, net.labels)
-    if isinstance(target, (Top, list)):
-        raise ValueError(
-            f"--target must be predicted, given, or one class, got {arguments.target!r}"
-        )
+    target = one_target_of(arguments.target, net.labels)
     source = shared.open_source(arguments.source)
 
     def preprocess(image: np.ndarray) -> np.ndarray:

@@ -233,9 +233,8 @@ def check_classes(targets: Array | None, shape: tuple[int, ...]) -> None:
         raise ValueError("predict returns one output for each sample: leave out targets")
     if is_traced(targets):
         return
-    classes = np.asarray(
-        targets
-    )  # NumPy: while a function is traced, JAX would trace the comparison
+    # NumPy: while a function is traced, JAX would trace the comparison.
+    classes = np.asarray(targets)
     wrong = (classes < 0) | (classes >= shape[1])
     if wrong.any():
         i = int(np.flatnonzero(wrong)[0])

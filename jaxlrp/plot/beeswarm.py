@@ -10,7 +10,15 @@ from numpy.typing import ArrayLike
 
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.plot.columns import others, read, shown
-from jaxlrp.plot.rows import GRAY, label_rows, row_axes, swarm, value_bar, value_colors
+from jaxlrp.plot.rows import (
+    GRAY,
+    label_rows,
+    row_axes,
+    swarm,
+    value_bar,
+    value_colors,
+    value_points,
+)
 
 _POINT = 3.6  # points, diameter
 
@@ -79,18 +87,7 @@ def beeswarm(
             ax.scatter(points, places, s=_POINT**2, c=GRAY, linewidths=0)
             continue
         level = _levels(table.values[:, own[row]])
-        unknown = np.isnan(level)
-        ax.scatter(points[unknown], places[unknown], s=_POINT**2, c="0.75", linewidths=0)
-        ax.scatter(
-            points[~unknown],
-            places[~unknown],
-            s=_POINT**2,
-            c=level[~unknown],
-            cmap=colors,
-            vmin=0.0,
-            vmax=1.0,
-            linewidths=0,
-        )
+        value_points(ax, points, places, level, _POINT**2, colors, (0.0, 1.0))
     label_rows(ax, labels, "relevance", title)
     if colorbar and colored:
         value_bar(ax, colors, (0.0, 1.0), "value of the feature", ("low", "high"))

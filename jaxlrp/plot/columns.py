@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlrp._checks import check_count, check_sequence
-from jaxlrp.plot.given import relevance_of
+from jaxlrp.errors import counted
 from jaxlrp.plot.normalize import as_real
 
 Labels = tuple[str, ...]
@@ -114,7 +114,7 @@ def one_sample(table: Columns, sample: int | None, what: str) -> Columns:
 
 
 def _relevance(given: Any) -> np.ndarray:
-    values = as_real(relevance_of(given), "relevance")
+    values = as_real(given, "relevance")
     if values.ndim not in (1, 2):
         raise ValueError(
             f"relevance must have shape (F,) or (N, F), got {values.shape}; sum over further axes, "
@@ -184,7 +184,7 @@ def shown(table: Columns, max_display: int) -> tuple[list[int], list[int]]:
 
 
 def others(rest: list[int]) -> str:
-    return f"{len(rest)} other feature{'s' if len(rest) > 1 else ''}"
+    return counted(len(rest), "other feature")
 
 
 def number(value: float, digits: int = 3, sign: bool = False) -> str:

@@ -70,6 +70,37 @@ def value_bar(
     bar.set_label(label, fontsize="small")
 
 
+def value_points(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    values: np.ndarray,
+    size: float,
+    cmap: Colormap,
+    limits: tuple[float, float],
+) -> None:
+    """Points colored by values between limits; those without a value (NaN) are gray."""
+    missing_points(ax, x, y, values, size)
+    known = ~np.isnan(values)
+    ax.scatter(
+        x[known],
+        y[known],
+        s=size,
+        c=values[known],
+        cmap=cmap,
+        vmin=limits[0],
+        vmax=limits[1],
+        linewidths=0,
+    )
+
+
+def missing_points(ax: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray, size: float) -> None:
+    """The points without a value, in gray."""
+    unknown = np.isnan(values)
+    if unknown.any():
+        ax.scatter(x[unknown], y[unknown], s=size, c="0.75", linewidths=0, label="missing")
+
+
 def swarm(positions: np.ndarray, limits: tuple[float, float], bins: int = 100) -> np.ndarray:
     """Offsets in [-0.5, 0.5] by which points of nearly equal position avoid each other.
 

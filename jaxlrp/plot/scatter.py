@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.plot.columns import Columns, read
 from jaxlrp.plot.figures import new_axes
-from jaxlrp.plot.rows import GRAY, swarm, value_bar, value_colors
+from jaxlrp.plot.rows import GRAY, missing_points, swarm, value_bar, value_colors, value_points
 
 _POINT = 4.5  # points, diameter
 
@@ -111,12 +111,8 @@ def _points(
         return
     assert table.values is not None
     tint = table.values[:, c]
-    unknown = np.isnan(tint)
-    if unknown.any():
-        ax.scatter(
-            places[unknown], heights[unknown], s=size, c="0.75", linewidths=0, label="missing"
-        )
     if c in table.labels:
+        missing_points(ax, places, heights, tint, size)
         for code, label in enumerate(table.labels[c]):
             held = tint == code
             shade = colormaps["tab10"](code % 10)
@@ -124,21 +120,12 @@ def _points(
         if colorbar:
             ax.legend(title=table.names[c], frameon=False, fontsize="small")
         return
-    known = tint[~unknown]
+    known = tint[~np.isnan(tint)]
     low, high = np.percentile(known, [5.0, 95.0]) if len(known) else (0.0, 1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
     colors = value_colors(cmap)
-    ax.scatter(
-        places[~unknown],
-        heights[~unknown],
-        s=size,
-        c=known,
-        cmap=colors,
-        vmin=low,
-        vmax=high,
-        linewidths=0,
-    )
+    value_points(ax, places, heights, tint, size, colors, (float(low), float(high)))
     if colorbar:
         value_bar(ax, colors, (float(low), float(high)), table.names[c])
 
