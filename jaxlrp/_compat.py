@@ -388,3 +388,23 @@ def trace_context() -> Any:
 def evaluate_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     """The outputs of a jaxpr."""
     return jex.jaxpr_as_fun(closed(jaxpr, consts))(*args)
+
+
+def values_of(primals: Any) -> Any:
+    """The values of what a forward rule with `symbolic_zeros` is given."""
+    return jax.tree.map(lambda p: p.value, primals)
+
+
+def is_differentiated(primals: Any) -> bool:
+    """Whether any of these arguments of a forward rule with `symbolic_zeros` has a cotangent that is used."""
+    return any(p.perturbed for p in jax.tree.leaves(primals))
+
+
+def instantiated(cotangents: Any) -> Any:
+    """Cotangents that a backward rule with `symbolic_zeros` is given, zeros as arrays."""
+
+    def one(c: Any) -> Any:
+        is_zero = isinstance(c, jax.custom_derivatives.SymbolicZero)
+        return jnp.zeros(c.shape, c.dtype) if is_zero else c
+
+    return jax.tree.map(one, cotangents)

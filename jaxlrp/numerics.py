@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from jaxlrp._checks import check_at_least
 
@@ -31,8 +31,21 @@ def tiny(dtype) -> float:
 
 def off_zero(a: Array) -> Array:
     """`s(a) = a + tiny` for a >= 0, `a - tiny` below: `a` nudged away from zero."""
-    t = jnp.asarray(tiny(a.dtype), a.dtype)
-    return jnp.where(a >= 0, a + t, a - t)
+    return _away(a, np.asarray(tiny(a.dtype), a.dtype))
+
+
+def _away(a: Array, t: Array | np.ndarray) -> Array:
+    """`a + t` for a >= 0, `a - t` below."""
+    # lax here and below: each jnp call is traced as a jit of its own, and rules call these
+    # functions hundreds of times
+    if jnp.iscomplexobj(a) or np.ndim(t):
+        return jnp.where(a >= 0, a + t, a - t)
+    return lax.select(lax.ge(a, _like(a, 0)), lax.add(a, t), lax.sub(a, t))
+
+
+def _like(a: Array, value: float) -> np.ndarray:
+    """A number of the dtype of a."""
+    return np.asarray(value, a.dtype)
 
 
 def to_relevance(a: Array, g: Array) -> Array:
@@ -47,7 +60,9 @@ def to_relevance(a: Array, g: Array) -> Array:
 
 def finite_where_asked(factor: Array, g: Array) -> Array:
     """A factor of g, with zero for what is infinite where g is zero: 0 for inf 0, which is NaN."""
-    return jnp.where(jnp.isinf(factor) & (g == 0), jnp.zeros_like(factor), factor)
+    is_infinite = lax.eq(lax.abs(factor), _like(factor, np.inf))
+    is_hidden = lax.bitwise_and(is_infinite, lax.eq(g, _like(g, 0)))
+    return lax.select(is_hidden, lax.full_like(factor, 0), factor)
 
 
 def to_gradient_form(a: Array, relevance: Array) -> Array:
@@ -86,12 +101,12 @@ def widen(a: Array) -> Array:
 
 def positive(a: Array) -> Array:
     """`max(a, 0)`, whose derivative is 0 at 0."""
-    return jnp.where(a > 0, a, jnp.zeros_like(a))
+    return lax.select(lax.gt(a, _like(a, 0)), a, lax.full_like(a, 0))
 
 
 def negative(a: Array) -> Array:
     """`min(a, 0)`, whose derivative is 0 at 0."""
-    return jnp.where(a < 0, a, jnp.zeros_like(a))
+    return lax.select(lax.lt(a, _like(a, 0)), a, lax.full_like(a, 0))
 
 
 Stabilizer = float | Array | Callable[[Array], Array]
@@ -131,7 +146,7 @@ class Stabilize:
         if self.clip:
             floor = jnp.where(z >= 0, epsilon, -epsilon)
             return jnp.where(jnp.abs(z) < epsilon, floor, z)
-        return jnp.where(z >= 0, z + epsilon, z - epsilon)
+        return _away(z, epsilon)
 
 
 @jax.tree_util.register_dataclass

@@ -68,16 +68,16 @@ def _product(
     kept = tuple(x.shape[d] for d in free)
     own = tuple(n for d, n in enumerate(weight.shape) if d not in of_weight)
     rows, columns = math.prod(weight.shape[d] for d in of_weight), math.prod(own)
-    x = x.transpose(*free, *(d for _, d in pairs)).reshape(*kept, rows)
+    x = lax.reshape(lax.transpose(x, (*free, *(d for _, d in pairs))), (*kept, rows))
     order = _order(weight, of_weight)
     assert order is not None  # `bilinear` has looked
-    matrix = weight.reshape((columns, rows) if order else (rows, columns))
+    matrix = lax.reshape(weight, (columns, rows) if order else (rows, columns))
     left, right = (x, len(free)), (matrix, order)
     if side == 1:
         left, right = right, left
     dimensions = (((left[1],), (right[1],)), ((), ()))
     z = lax.dot_general(left[0], right[0], dimensions, precision=anchor.params["precision"])
-    return z.reshape(*kept, *own) if side == 0 else z.reshape(*own, *kept)
+    return lax.reshape(z, (*kept, *own) if side == 0 else (*own, *kept))
 
 
 def _tiles(anchor: Op) -> bool:
@@ -99,13 +99,14 @@ def _over_patches(anchor: Op, x: Array, weight: Array) -> Array:
     numbers, strides = anchor.params["dimension_numbers"], anchor.params["window_strides"]
     _, into, *spatial = numbers.rhs_spec
     sizes = [weight.shape[d] for d in spatial]
-    x = x.transpose(numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1])
+    x = lax.transpose(x, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1]))
     for axis, (n, stride) in enumerate(zip(sizes, strides, strict=True), start=1):
         end, step = (x.shape[axis], stride) if n == 1 else (x.shape[axis] // n * n, 1)
-        x = lax.slice_in_dim(x, 0, end, step, axis)
+        if (end, step) != (x.shape[axis], 1):
+            x = lax.slice_in_dim(x, 0, end, step, axis)
     split = [m for n, k in zip(x.shape[1:-1], sizes, strict=True) for m in (n // k, k)]
-    x = x.reshape(x.shape[0], *split, x.shape[-1])
+    x = lax.reshape(x, (x.shape[0], *split, x.shape[-1]))
     windows = range(2, x.ndim - 1, 2)
     z = _product(x, weight, (*windows, x.ndim - 1), (*spatial, into), 0, anchor)
     order = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
-    return z.transpose([order.index(d) for d in range(z.ndim)])
+    return lax.transpose(z, [order.index(d) for d in range(z.ndim)])

@@ -66,14 +66,17 @@ def call(
     def function(traced, inputs, operands, folded, ledger):
         return lifted(evaluate(inputs, operands))
 
-    def forward(traced, inputs, operands, folded, ledger):
+    def forward(*primals):
+        traced, inputs, operands, folded, ledger = _compat.values_of(primals)
         z = evaluate(inputs, operands)
         kept = None if linear and not grouped else operands
-        return lifted(z), (traced, inputs, kept, folded, None if recompute else z, ledger)
+        # without leaves: a structure is what both passes know of each other while they are traced
+        asked = () if ledger is not None or _compat.is_differentiated(primals[3]) else None
+        return lifted(z), (traced, inputs, kept, folded, None if recompute else z, ledger, asked)
 
     def backward(residuals, g):
-        traced, inputs, kept, folded, z, ledger = residuals
-        given, g = tuple(map(raw, inputs)), carrier(g)
+        traced, inputs, kept, folded, z, ledger, asked = residuals
+        given, g = tuple(map(raw, inputs)), _compat.instantiated(carrier(g))
         if z is None:
             # after a barrier: otherwise the compiler keeps parts of the first evaluation for the second
             given, g = lax.optimization_barrier((given, g))
@@ -83,21 +86,23 @@ def call(
         def shared(traced, given, kept, folded, z, g):
             weight, bias = (None, None) if folded is None else map(widen, folded)
             bound = BoundLayer(
-                layer, weight, bias, function, kept or (), given, layer.nonnegative, rectified
-            )
+                layer, weight, bias, function, kept or (), given, layer.nonnegative, rectified,
+                asked is not None,
+            )  # fmt: skip
             z, g = widen(z), widen(g)
             rule = rebuild(traced, g.dtype)
             shares = rule.backward(bound, tuple(map(widen, given)), z, g)
             account = None if ledger is None else _account(shares, bias, ledger)
-            return shares.inputs, _parameter_cotangents(shares, folded), account
+            cotangents = None if asked is None else _parameter_cotangents(shares, folded)
+            return shares.inputs, cotangents, account
 
         found = _compat.freely(shared, traced, given, kept, folded, z, g)
-        primals = tuple(map(carrier, inputs)), folded, ledger
+        primals = tuple(map(carrier, inputs)), None if asked is None else folded, ledger
         to_inputs, to_parameters, to_ledger = typed_as(found, primals)
         to_inputs = tuple(map(_cotangent, to_inputs, inputs))
         return None, to_inputs, None, to_parameters, to_ledger
 
-    function.defvjp(forward, backward)
+    function.defvjp(forward, backward, symbolic_zeros=True)
     return function(traced, inputs, operands, folded, ledger)
 
 

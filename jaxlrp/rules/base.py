@@ -60,6 +60,7 @@ class BoundLayer:
       given: the inputs as the model has them, integers among them.
       nonnegative: the input is known to be >= 0: branches for negative inputs are zero.
       rectified: no relevance arrives at outputs below zero.
+      parameters_asked: whether the relevance of weight and bias is used. If not, a rule may leave it out.
     """
 
     layer: Layer
@@ -70,6 +71,7 @@ class BoundLayer:
     given: tuple[Any, ...] = ()
     nonnegative: bool = False
     rectified: bool = False
+    parameters_asked: bool = True
 
     def op(self, x: Array, weight: Array) -> Array:
         """The bilinear map of a linear layer, without its bias; linear in x and in weight."""

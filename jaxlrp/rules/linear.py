@@ -72,12 +72,16 @@ class LinearRule(Stabilized):
 
     def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
         (x,) = inputs
-        operands = (x, layer.weight, self.kept(layer.bias))
+        parameters = (layer.weight, self.kept(layer.bias))
+        # what nobody asks for is a constant of the pullback: neither traced nor transposed
+        fixed = () if layer.parameters_asked else parameters
+        shared = (x, *parameters[len(fixed) :])
         parts = [
-            share(zed, operands, relevance, self.denominator, value)
+            share(lambda *v, zed=zed: zed(*v, *fixed), shared, relevance, self.denominator, value)
             for relevance, zed, value in self.terms(layer, x, z, to_relevance(z, g))
         ]
-        (gx, gw, gb), absorbed = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
+        found, absorbed = jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *parts)
+        gx, gw, gb = (*found, None, None) if fixed else found
         return Shares((gx,), gw, None if self.bias == "zero" else gb, absorbed)
 
     def terms(
