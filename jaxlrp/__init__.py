@@ -4,6 +4,7 @@ from jaxlrp import baselines, composites, higher_order, inspection, rules, targe
 from jaxlrp.composites import Composite
 from jaxlrp.errors import GrowthWarning, NonFiniteError, TrainingModeError, UnsupportedError
 from jaxlrp.explanation.attaching import attach
+from jaxlrp.explanation.editing import edit
 from jaxlrp.explanation.explainer import Explainer, explain, ledger, plan
 from jaxlrp.explanation.files import load, save
 from jaxlrp.explanation.ledger import Ledger
@@ -57,6 +58,7 @@ __all__ = [
     "attach",
     "baselines",
     "composites",
+    "edit",
     "explain",
     "higher_order",
     "inspection",

@@ -396,7 +396,7 @@ def values_of(primals: Any) -> Any:
 
 
 def is_differentiated(primals: Any) -> bool:
-    """Whether any of these arguments of a forward rule with `symbolic_zeros` has a cotangent that is used."""
+    """Whether a cotangent of these arguments is used, in a forward rule with `symbolic_zeros`."""
     return any(p.perturbed for p in jax.tree.leaves(primals))
 
 

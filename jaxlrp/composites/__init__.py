@@ -29,6 +29,7 @@ from jaxlrp.composites.presets import (
     gradient,
     guided_backprop,
     recurrent,
+    relp,
 )
 
 __all__ = [
@@ -57,5 +58,6 @@ __all__ = [
     "guided_backprop",
     "last",
     "recurrent",
+    "relp",
     "where",
 ]

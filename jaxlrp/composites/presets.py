@@ -210,6 +210,22 @@ def cp_lrp(
     return dataclasses.replace(parts, name="cp_lrp")
 
 
+def relp() -> Composite:
+    """RelP, for patching: LRP-0 in linear layers, half of a product to each of its factors.
+
+    Activations pass relevance on, denominators of normalizers are held fixed, and the softmax is its own
+    derivative: `attnlrp` without an epsilon. `concepts.relevance_patching` uses it.
+
+    References:
+      Jafari et al. (2025), https://doi.org/10.48550/arXiv.2508.21258
+    """
+    return composite(
+        by_kind(("conv", "dense"), LRP0()),
+        by_kind(("product", "attention", "gate"), Uniform()),
+        name="relp",
+    )
+
+
 def recurrent(gates: str = "all", *, epsilon: Stabilizer = 1e-3, bias: str = "absorb") -> Composite:
     """LRP for recurrent networks: LRP-all, or LRP-half or LRP-prop, with epsilon in every sum.
 
@@ -304,8 +320,8 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     f.__name__: f
     for f in (
         default, all_epsilon, epsilon_gamma_box, epsilon_plus, epsilon_plus_flat,
-        epsilon_alpha2_beta1, epsilon_alpha2_beta1_flat, excitation_backprop, attnlrp, cp_lrp, recurrent,
-        gradient, guided_backprop, deconvnet, beta_smooth,
+        epsilon_alpha2_beta1, epsilon_alpha2_beta1_flat, excitation_backprop, attnlrp, cp_lrp, relp,
+        recurrent, gradient, guided_backprop, deconvnet, beta_smooth,
     )
 }  # fmt: skip
 """The presets by name."""

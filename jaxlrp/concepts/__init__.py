@@ -7,15 +7,18 @@ propagation), and `local` which concepts made a region relevant.
 """
 
 from jaxlrp.concepts import regions as regions
+from jaxlrp.concepts.circuits import CircuitCurve, circuit_curve
 from jaxlrp.concepts.collect import collect
 from jaxlrp.concepts.conditional import activation, conditional
 from jaxlrp.concepts.conditions import Condition
+from jaxlrp.concepts.context import context
 from jaxlrp.concepts.crops import crop_box
 from jaxlrp.concepts.dictionaries import Dictionary, directions
 from jaxlrp.concepts.graph import graph
 from jaxlrp.concepts.local import LocalRelevance, local
 from jaxlrp.concepts.locate import locate
 from jaxlrp.concepts.opened import LazyScores, StoredScores, open_scores
+from jaxlrp.concepts.patching import exact_patching, relevance_patching
 from jaxlrp.concepts.references import Reference, references
 from jaxlrp.concepts.report import ReportSize, report
 from jaxlrp.concepts.scores import Scores, normalize, scores
@@ -26,6 +29,7 @@ from jaxlrp.concepts.zennit_files import read_zennit, write_zennit
 
 __all__ = [
     "Channels",
+    "CircuitCurve",
     "Concepts",
     "Condition",
     "Dictionary",
@@ -41,10 +45,13 @@ __all__ = [
     "TopK",
     "Units",
     "activation",
+    "circuit_curve",
     "collect",
     "conditional",
+    "context",
     "crop_box",
     "directions",
+    "exact_patching",
     "graph",
     "local",
     "locate",
@@ -52,6 +59,7 @@ __all__ = [
     "open_scores",
     "read_zennit",
     "references",
+    "relevance_patching",
     "report",
     "scores",
     "write_zennit",

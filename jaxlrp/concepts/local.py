@@ -99,7 +99,7 @@ def local(
     check_family(concepts)
     if batch_size is not None:
         check_count("batch_size", batch_size)
-    compute = functools.partial(_local, held, concepts, batch_size)
+    compute = functools.partial(compute_local, held, concepts, batch_size)
     return ConceptExplainer("local", held, compute, _options, lambda options, shapes: None)
 
 
@@ -112,7 +112,7 @@ def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"regions": regions}
 
 
-def _local(
+def compute_local(
     explainer: Explainer, family: Concepts, batch_size: int | None,
     args: tuple, kwargs: dict, target: Target, *, regions: Array,
 ) -> tuple[LocalRelevance, Shapes]:  # fmt: skip

@@ -15,8 +15,9 @@ from jaxlrp.network.arguments import Arguments
 from jaxlrp.network.control_flow import Taps
 from jaxlrp.network.discrete import raw
 from jaxlrp.network.model import Function, Model, model_of
+from jaxlrp.network.nodes import Network
 from jaxlrp.network.trace import trace
-from jaxlrp.propagation.interpreter import interpret
+from jaxlrp.propagation.interpreter import Edits, interpret
 
 
 def attach(
@@ -54,9 +55,29 @@ def attach(
 
 
 def _attached(model: Model, composite: Composite | Plan, /, *args: Any, **kwargs: Any) -> Any:
+    return run(model, functools.partial(make_plan, composite=composite), args, kwargs)
+
+
+def run(
+    model: Model,
+    planned: Callable[[Network], Plan],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    changes: Callable[[Sequence[str]], Edits] = lambda paths: {},
+) -> Any:
+    """What a function returns, evaluated with rules.
+
+    Args:
+      model: the function.
+      planned: the plan of a network.
+      args, kwargs: its arguments.
+      changes: from the paths of all layers to the functions that replace the outputs of some.
+    """
     traced = trace(Arguments(model, args), kwargs)
-    plan = make_plan(traced.network, composite)
-    found, _ = interpret(traced.network, plan.rules_for(), traced.arguments.values, Taps())
+    plan = planned(traced.network)
+    edits = changes(plan.paths)
+    values = traced.arguments.values
+    found, _ = interpret(traced.network, plan.rules_for(), values, Taps(), edits)
     outputs = list(map(raw, found))
     output = jax.tree.unflatten(traced.output_tree, outputs[: traced.n_outputs])
     if not model.has_aux:

@@ -16,7 +16,8 @@ from jaxlrp import _compat
 from jaxlrp._checks import is_number
 from jaxlrp.errors import near
 from jaxlrp.numerics import to_gradient_form
-from jaxlrp.targets import Predicted, Selection, Target, check_classes, class_cotangent
+from jaxlrp.targets import Predicted, Selection, Target
+from jaxlrp.targets.classes import check_classes, class_cotangent
 
 
 def cotangent(output: Any, target: Target, readout: str = "relevance") -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from jaxlrp import _compat
 from jaxlrp.errors import UnsupportedError, where
@@ -38,18 +40,31 @@ class PlannedRules:
     feeds: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
-def interpret(network: Network, rules: PlannedRules, inputs: Sequence[Any], taps: Taps) -> Result:
+Edits = Mapping[str, Callable[[Array], Array]]
+"""Functions that replace the outputs of layers, by path."""
+
+_NO_EDITS: Edits = types.MappingProxyType({})
+
+
+def interpret(
+    network: Network,
+    rules: PlannedRules,
+    inputs: Sequence[Any],
+    taps: Taps,
+    edits: Edits = _NO_EDITS,
+) -> Result:
     """Evaluates a network.
 
     Args:
       network: the network.
       rules: the rules of the plan.
       inputs: the values of the graph's inputs.
-      taps: what to record or modify, and where.
+      taps: what to record or modify in the backward pass, and where.
+      edits: what replaces the outputs of layers in the forward pass.
 
     Returns:
-      The outputs of the graph, bit for bit those of the function that was traced, and the values
-      that were recorded, by layer path.
+      The outputs of the graph, without edits bit for bit those of the function that was traced, and
+      the values that were recorded, by layer path.
     """
     graph = network.graph
     env: Env = dict(graph.constants)
@@ -68,13 +83,17 @@ def interpret(network: Network, rules: PlannedRules, inputs: Sequence[Any], taps
         elif isinstance(node, Renamed):
             env[node.value] = layer_vjp.renamed(node.trail, env)
         elif isinstance(node, Body):
-            recorded |= _body(node, rules, env, taps)
+            recorded |= _body(node, rules, env, taps, edits)
         else:
             inputs = tuple(env[v] for v in node.inputs)
             account = taps.ledger.get(node.path)
             if account is not None:
                 inputs = tuple(book(v, account, PASSED) for v in inputs)
-            out = _layer(node, rules, inputs, env, taps, node.output in rectified)
+            # an edited function may be traced again, and its layers keep their module paths
+            with jax.named_scope(node.ops[0].scope) if edits else contextlib.nullcontext():
+                out = _layer(node, rules, inputs, env, taps, node.output in rectified)
+            if node.path in edits:
+                out = lifted(edits[node.path](raw(out)))
             if account is not None:
                 out = book(out, account, RECEIVED)
             if node.path in taps.masks or node.path in taps.outputs:
@@ -166,7 +185,7 @@ def _rectified(network: Network, rules: PlannedRules) -> set[int]:
     }
 
 
-def _body(node: Body, rules: PlannedRules, env: Env, taps: Taps) -> Recorded:
+def _body(node: Body, rules: PlannedRules, env: Env, taps: Taps, edits: Edits) -> Recorded:
     op, flow = node.op, CONTROL_FLOW[node.op.primitive]
     inputs = [env[v] for v in op.inputs]
     ahead = len(inputs) - len(flow.operands(op))  # what chooses a branch carries no relevance
@@ -178,7 +197,7 @@ def _body(node: Body, rules: PlannedRules, env: Env, taps: Taps) -> Recorded:
             inputs[i] = book(begun, account, RECEIVED)
 
     def run(i: int, rules: PlannedRules, inputs: list[Any], taps: Taps) -> Result:
-        return interpret(node.bodies[i], rules, inputs, taps)
+        return interpret(node.bodies[i], rules, inputs, taps, edits)
 
     carrying = _carrying(node)
 

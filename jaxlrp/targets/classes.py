@@ -119,18 +119,33 @@ class Region(Selection):
     mask: ArrayLike
 
     def weights(self, z: Array) -> Array:
-        mask, places = jnp.asarray(self.mask), z.shape[:-1]
-        pairs = zip(mask.shape[::-1], places[::-1], strict=False)
-        if not places or mask.ndim > len(places) or not all(m in (1, p) for m, p in pairs):
-            raise ValueError(
-                f"the mask of a Region, of shape {mask.shape}, must broadcast to the output without its "
-                f"last axis, the classes: the output has shape {z.shape}"
-            )
-        index = jnp.asarray(self.target)
-        if index.ndim == 1:  # one for each sample
-            index = index.reshape(-1, *[1] * (len(places) - 1))
-            index = jnp.broadcast_to(index, (len(index), *places[1:]))
-        return class_cotangent(z, index) * mask.astype(z.dtype)[..., None]
+        chosen = class_cotangent(z, of_positions(z, self.target, self.mask))
+        return chosen * jnp.asarray(self.mask).astype(z.dtype)[..., None]
+
+
+def of_positions(z: Array, target: ArrayLike, mask: ArrayLike | None) -> Array:
+    """The class index of each position of an output (N, *positions, classes), or one for all of them.
+
+    Args:
+      z: the output.
+      target: a class index, or one for each sample.
+      mask: a region, which must fit the output; None for all positions.
+
+    Raises:
+      ValueError: if it does not fit, or there are no positions.
+    """
+    places, shape = z.shape[:-1], () if mask is None else jnp.shape(mask)
+    pairs = zip(shape[::-1], places[::-1], strict=False)
+    if not places or len(shape) > len(places) or not all(m in (1, p) for m, p in pairs):
+        raise ValueError(
+            f"the mask, of shape {shape}, must broadcast to the output without its "
+            f"last axis, the classes: the output has shape {z.shape}"
+        )
+    index = jnp.asarray(target)
+    if index.ndim == 1:  # one for each sample
+        index = index.reshape(-1, *[1] * (len(places) - 1))
+        index = jnp.broadcast_to(index, (len(index), *places[1:]))
+    return index
 
 
 def class_cotangent(z: Array, target: Any) -> Array:
