@@ -25,6 +25,7 @@ from jaxlrp import (
     concepts,
     dataset,
     higher_order,
+    improve,
     inspection,
     metrics,
     plot,
@@ -160,6 +161,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("virelay",), public(virelay)),
         (("spray",), public(spray)),
         (("tables",), public(tables)),
+        (("improve",), classes_and_functions(improve)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

@@ -2,8 +2,8 @@
 
 What a model should not use is found by its explanations (`jaxlrp.spray`, `jaxlrp.concepts`). This package
 describes it as a direction in a hidden layer (`pattern_cav`), removes it without training (`project`,
-`reactive`), or trains the model not to use it (`penalties`). `feedback` trains with relevance in place of the
-gradient.
+`reactive`), or trains the model not to use it (`penalties`). `feedback` trains with relevance in place
+of the gradient.
 """
 
 from jaxlrp.improve import penalties as penalties

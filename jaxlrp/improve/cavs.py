@@ -141,8 +141,8 @@ def _pairs(values: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:
             raise ValueError("values must be finite, but some are NaN or infinite")
         if bool((labels == labels[0]).all()):
             raise ValueError(
-                f"labels must have at least two values, but all are {labels[0]}: samples without the concept "
-                "are needed as well"
+                f"labels must have at least two values, but all are {labels[0]}: samples without the "
+                "concept are needed as well"
             )
     return values, labels
 

@@ -20,13 +20,13 @@ def feedback(explainer: Explainer) -> Callable[..., Any]:
 
     feedback of w_ij = |w_ij| a_i s_j,   s_j = r_j / z_j
 
-    Each connection is rewarded for what it contributed to a rewarded output. No derivative of an activation is
-    needed, so networks of step functions train as well. For a ReLU network without epsilon, and
+    Each connection is rewarded for what it contributed to a rewarded output. No derivative of an activation
+    is needed. For a ReLU network without epsilon, and
     `softmax_reward`, it is -|w| times the gradient of the cross entropy.
 
     Args:
-      explainer: the result of `lrp.explain(f, composite, argnums=..., parameters=...)`, with one argument of
-        parameters, whose rules define the relevance of parameters: LRP-0 or epsilon, such as
+      explainer: the result of `lrp.explain(f, composite, argnums=..., parameters=...)`, with one argument
+        of parameters, whose rules define the relevance of parameters: LRP-0 or epsilon, such as
         `composites.all_epsilon(1e-6)`.
 
     Returns:
@@ -77,7 +77,9 @@ def softmax_reward(labels: ArrayLike) -> Callable[[Array], Array]:
     """
     index = jnp.asarray(labels)
     if index.ndim != 1 or not jnp.issubdtype(index.dtype, jnp.integer):
-        raise ValueError(f"labels must be class indices of shape (N,), got {index.dtype}{index.shape}")
+        raise ValueError(
+            f"labels must be class indices of shape (N,), got {index.dtype}{index.shape}"
+        )
 
     def reward(z: Array) -> Array:
         if z.ndim != 2 or len(z) != len(index):

@@ -75,7 +75,9 @@ def outside(relevance: ArrayLike, forbidden: ArrayLike, kind: str = "ratio") -> 
     if kind == "ratio":
         return jnp.mean(hit / (jnp.sum(size, axis=axes) + _FLOOR))
     # the floor is inside of the root, so that the derivative at zero relevance is finite
-    lengths = jnp.sqrt((jnp.sum(r * r, axis=axes) + _FLOOR**2) * (jnp.sum(a * a, axis=axes) + _FLOOR**2))
+    lengths = jnp.sqrt(
+        (jnp.sum(r * r, axis=axes) + _FLOOR**2) * (jnp.sum(a * a, axis=axes) + _FLOOR**2)
+    )
     return jnp.mean(hit / lengths)
 
 
@@ -105,7 +107,9 @@ def along(gradients: ArrayLike, direction: ArrayLike, kind: str = "l2") -> Array
     g = _samples("gradients", gradients)
     v = jnp.asarray(direction).astype(g.dtype)
     if v.shape != g.shape[1:]:
-        raise ValueError(f"direction must have the shape of one gradient, {g.shape[1:]}, got {v.shape}")
+        raise ValueError(
+            f"direction must have the shape of one gradient, {g.shape[1:]}, got {v.shape}"
+        )
     product = jnp.tensordot(g, v, v.ndim)
     if kind == "l2":
         return jnp.mean(product**2)
