@@ -201,6 +201,22 @@ def test_feedback_of_a_relu_network_is_the_gradient_times_the_size_of_the_weight
         np.testing.assert_allclose(f, jnp.abs(w) * g, rtol=1e-6, atol=1e-12)
 
 
+def test_feedback_of_steps_needs_no_derivative():
+    """By hand: relevance of a step is that of its input, and the input divides it by its value."""
+    w, v = RNG.normal(size=(4, 6)), RNG.normal(size=(6, 3))
+    explain = lrp.explain(
+        lambda p, x: jnp.sign(x @ p[0]) @ p[1], lrp.LRP0(), argnums=1, parameters=0
+    )
+    found = improve.feedback(explain)([w, v], X, target=improve.softmax_reward(LABELS))
+    h = X @ w
+    a = np.sign(h)
+    z = a @ v
+    s = (np.eye(3)[LABELS] - np.asarray(jax.nn.softmax(z))) / len(X)
+    below = a * (s @ v.T) / h
+    np.testing.assert_allclose(found[1], -np.abs(v) * (a.T @ s), rtol=1e-9)
+    np.testing.assert_allclose(found[0], -np.abs(w) * (X.T @ below), rtol=1e-9)
+
+
 def test_relevance_weights():
     r = jnp.array([[1.0, -2.0, 0.0], [0.0, 0.0, 0.0]])
     np.testing.assert_allclose(improve.relevance_weights(r), [[1.5, 0, 1], [1, 1, 1]])
@@ -215,7 +231,7 @@ def test_relevance_weights():
         (lambda: improve.pattern_cav(H * np.nan, np.arange(6)), ValueError, "values must be finite"),
         (lambda: improve.pattern_cav(0 * H, np.arange(6)), ValueError, "do not change with the labels"),
         (lambda: improve.linear_cav(H, np.arange(6)), ValueError, "labels must have two values"),
-        (lambda: improve.linear_cav(H, [0, 1] * 3, "lasso"), ValueError, "kind must be one of"),
+        (lambda: improve.linear_cav(H, np.arange(6) % 2, "lasso"), ValueError, "kind must be one of"),
         (lambda: improve.tcav(H, Z[0]), ValueError, r"the shape of one gradient, \(3, 2\), got \(2,\)"),
         (lambda: improve.project(0 * V, Z), ValueError, "must not be zero or depend on each other"),
         (lambda: improve.project([V, 2 * V], Z), ValueError, "must not be zero or depend on each other"),
@@ -230,7 +246,7 @@ def test_relevance_weights():
         (lambda: penalties.along(R, V[0]), ValueError, r"the shape of one gradient, \(3, 2\)"),
         (lambda: penalties.smoothness(R, (0,)), ValueError, r"axes must be axes of the relevance after"),
         (lambda: improve.feedback(lrp.explain(model)), ValueError, "one argument of parameters"),
-        (lambda: improve.softmax_reward([0.5]), ValueError, "labels must be class indices"),
+        (lambda: improve.softmax_reward(np.ones(2)), ValueError, "labels must be class indices"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(call, error, message):

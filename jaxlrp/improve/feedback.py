@@ -21,8 +21,8 @@ def feedback(explainer: Explainer) -> Callable[..., Any]:
     feedback of w_ij = |w_ij| a_i s_j,   s_j = r_j / z_j
 
     Each connection is rewarded for what it contributed to a rewarded output. No derivative of an activation
-    is needed. For a ReLU network without epsilon, and
-    `softmax_reward`, it is -|w| times the gradient of the cross entropy.
+    is needed: networks of `jnp.sign` or `jnp.heaviside` train as well. For a ReLU network without epsilon,
+    and `softmax_reward`, it is -|w| times the gradient of the cross entropy.
 
     Args:
       explainer: the result of `lrp.explain(f, composite, argnums=..., parameters=...)`, with one argument
