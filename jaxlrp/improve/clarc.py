@@ -56,9 +56,10 @@ def project(
     """
     if pool is not None:
         check_one_of("pool", pool, ("max", "mean"))
-    several = isinstance(directions, (list, tuple)) and any(jnp.ndim(v) for v in directions)
-    stacked = jnp.stack([jnp.asarray(v) for v in (directions if several else [directions])])
-    z = jnp.asarray(reference)
+    listed: list[Any] = [directions]
+    if isinstance(directions, (list, tuple)) and any(jnp.ndim(v) for v in directions):
+        listed = list(directions)
+    stacked, z = jnp.stack([jnp.asarray(v) for v in listed]), jnp.asarray(reference)
     if stacked.shape[1:] != z.shape:
         raise ValueError(
             f"directions and reference must have the same shape, got {stacked.shape[1:]} and {z.shape}"
