@@ -1,5 +1,7 @@
 """Concept activation vectors, ClArC, penalties on explanations, and feedback: formulas in NumPy."""
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -204,9 +206,11 @@ def test_feedback_of_a_relu_network_is_the_gradient_times_the_size_of_the_weight
 def test_feedback_of_steps_needs_no_derivative():
     """By hand: relevance of a step is that of its input, and the input divides it by its value."""
     w, v = RNG.normal(size=(4, 6)), RNG.normal(size=(6, 3))
-    explain = lrp.explain(
-        lambda p, x: jnp.sign(x @ p[0]) @ p[1], lrp.LRP0(), argnums=1, parameters=0
-    )
+
+    def steps(p, x):
+        return jnp.sign(x @ p[0]) @ p[1]
+
+    explain = lrp.explain(steps, composites.all_epsilon(0.0), argnums=1, parameters=0)
     found = improve.feedback(explain)([w, v], X, target=improve.softmax_reward(LABELS))
     h = X @ w
     a = np.sign(h)
@@ -237,7 +241,7 @@ def test_relevance_weights():
         (lambda: improve.project([V, 2 * V], Z), ValueError, "must not be zero or depend on each other"),
         (lambda: improve.project(V, Z[0]), ValueError, "directions and reference must have the same shape"),
         (lambda: improve.project(V[0], Z[0])(jnp.array(H)), ValueError, r"the shape \(3, 2\) of the layer"),
-        (lambda: improve.reactive(model, {}, "0"), TypeError, "when must be class indices"),
+        (lambda: improve.reactive(model, {}, cast(Any, "0")), TypeError, "when must be class indices"),
         (
             lambda: improve.reactive(model, {}, lambda z: z[:, 0])(X),
             ValueError, r"when must give booleans of shape \(5,\)",
