@@ -19,6 +19,7 @@ from mkdocs.structure.files import File
 from jaxlrp import rules
 
 RULES = pathlib.Path(__file__).parent / "rules"
+COLORED = re.compile(r"<!-- colored text: (\w+) -->")
 PICTURES = pathlib.Path(__file__).parent / "_pictures"
 TABLE, ENTRIES = "<!-- table of rules -->", "<!-- entries of rules -->"
 
@@ -80,8 +81,15 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
     filled = markdown.replace(TABLE, table()).replace(ENTRIES, entries())
     if gallery.TILES in filled:
         filled = filled.replace(gallery.TILES, gallery.tiles(repository()))
+    filled = COLORED.sub(_colored, filled)
     filled = re.sub(r"(?m)^( *```\w+) +no-run$", r"\1", filled)
     return re.sub(r"!\[([^]]*)\]\((?:\.\./)*_pictures/(\w+\.png)\)", _drawn, filled)
+
+
+def _colored(text: re.Match[str]) -> str:
+    """Colored text that docs/make_pictures.py has written, in one line."""
+    path = PICTURES / f"{text[1]}.html"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _drawn(image: re.Match[str]) -> str:
