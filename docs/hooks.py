@@ -20,6 +20,7 @@ from jaxlrp import rules
 
 RULES = pathlib.Path(__file__).parent / "rules"
 COLORED = re.compile(r"<!-- colored text: (\w+) -->")
+NOTEBOOKS = pathlib.Path(__file__).parent  # beside their pages
 PICTURES = pathlib.Path(__file__).parent / "_pictures"
 TABLE, ENTRIES = "<!-- table of rules -->", "<!-- entries of rules -->"
 
@@ -73,7 +74,7 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+def on_page_markdown(markdown: str, page: Any = None, **kwargs: Any) -> str:
     """Fills in the table of rules, the entry of each public name of `jaxlrp.rules` and the gallery.
 
     Removes `no-run` after fences, which Markdown does not know, and pictures that have not been drawn.
@@ -81,6 +82,9 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
     filled = markdown.replace(TABLE, table()).replace(ENTRIES, entries())
     if gallery.TILES in filled:
         filled = filled.replace(gallery.TILES, gallery.tiles(repository()))
+    if page is not None and (NOTEBOOKS / page.file.src_uri).with_suffix(".ipynb").exists():
+        name = pathlib.PurePosixPath(page.file.src_uri).stem
+        filled = re.sub(r"(?m)^(# .*)$", rf"\1\n\n[As a notebook]({name}.ipynb)", filled, count=1)
     filled = COLORED.sub(_colored, filled)
     filled = re.sub(r"(?m)^( *```\w+) +no-run$", r"\1", filled)
     return re.sub(r"!\[([^]]*)\]\((?:\.\./)*_pictures/(\w+\.png)\)", _drawn, filled)

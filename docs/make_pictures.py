@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import skimage.data
 from matplotlib.figure import Figure
+from page_pictures import PAGES
 from rich.progress import track
 
 import jaxlrp as lrp
@@ -45,50 +46,6 @@ ESPRESSO = 967
 OUTPUT = pathlib.Path(__file__).parent / "_pictures"
 SIZE, QUICK_SIZE = 224, 96
 QUICK_START = "block_3/project"
-
-# Pictures that the code of a page draws, and what it calls them.
-PAGES = {
-    "tutorials/tables": {
-        "tables_bar": "columns",
-        "tables_beeswarm": "swarm",
-        "tables_waterfall": "one",
-        "tables_scatter": "against",
-        "tables_origin": "regions",
-        "tables_classes": "of_classes",
-    },
-    "tutorials/time_series": {
-        "series_time": "in_time",
-        "series_frequency": "in_frequency",
-        "series_frames": "in_both",
-    },
-    "tutorials/images": {
-        "images_first": "first",
-        "images_coarse": "coarse",
-        "images_between": "between",
-    },
-    "tutorials/text": {"text_colored": "colored"},
-    "tutorials/graphs": {"graphs_nodes": "molecules"},
-    "tutorials/data_set": {"data_classes": "classes", "data_errors": "errors"},
-    "tutorials/cheating": {"cheating_found": "found", "cheating_fixed": "compared"},
-    "howto/pictures": {
-        "plot_heatmap": "heat",
-        "plot_overlay": "over",
-        "plot_outlier": "clipped",
-        "plot_percentile": "by_percentile",
-        "plot_smooth": "smoother",
-        "plot_grid": "methods",
-        "plot_seven": "seven",
-        "plot_shared": "shared",
-        "plot_signal": "wave",
-        "plot_text": "colored",
-        "plot_panel": "flow",
-    },
-    "tutorials/concepts": {
-        "concepts_where": "where",
-        "concepts_cards": "cards",
-        "concepts_atlas": "atlas",
-    },
-}
 
 Function = Callable[..., jax.Array]
 

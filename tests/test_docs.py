@@ -96,7 +96,7 @@ def test_code_runs(page, scratch, request):
         with contextlib.redirect_stdout(None):
             run(source, namespace, str(page), line)
     name = page.relative_to(DOCS).with_suffix("").as_posix() if DOCS in page.parents else ""
-    if f'"{name}": {{' in (DOCS / "make_pictures.py").read_text(encoding="utf-8"):
+    if name in script("page_pictures").PAGES:
         check_pictures(request.getfixturevalue("make_pictures"), name, namespace)
 
 
