@@ -68,7 +68,8 @@ def thumbnails() -> dict[str, bytes]:
 
 def tiles(repository: str | None) -> str:
     """All tiles, as Markdown."""
-    made = (tile(name, about, repository) for name, about in examples())
+    shown = sorted(examples(), key=lambda example: picture(example[0]) is None)  # pictures first
+    made = (tile(name, about, repository) for name, about in shown)
     return '<div class="tiles" markdown>\n\n' + "\n\n".join(made) + "\n\n</div>"
 
 
