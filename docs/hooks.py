@@ -1,5 +1,5 @@
-"""Lists the rules in the navigation, in the table of `rules/index.md` and in `api/rules.md`, and links the
-repository.
+"""Lists the rules in the navigation, in the table of `rules/index.md` and in `api/rules.md`, and links
+the repository.
 
 Each rule's page says in its front matter what the rule is for and how it shares relevance.
 """
@@ -58,8 +58,9 @@ def address(remote: str) -> str | None:
 
 def on_config(config: Any) -> Any:
     """Adds the pages to the section that has `rules/index.md`, and the links to the repository."""
-    config["repo_url"] = repository()
-    config["repo_name"] = (config["repo_url"] or "").removeprefix("https://").partition("/")[2]
+    if url := repository():
+        name = url.removeprefix("https://").partition("/")[2]
+        config.update(repo_url=url, repo_name=name, edit_uri="edit/main/docs/")
     for section in config["nav"]:
         (entries,) = section.values()
         if "rules/index.md" in entries:

@@ -128,6 +128,15 @@ def test_address_of_the_repository(remote, expected):
     assert script("hooks").address(remote) == expected
 
 
+@pytest.mark.parametrize("url", ["https://github.com/owner/name", None])
+def test_pages_link_to_their_source_if_there_is_a_repository(url, monkeypatch):
+    hooks = script("hooks")
+    monkeypatch.setattr(hooks, "repository", lambda: url)
+    config = hooks.on_config({"nav": []})
+    links = {"repo_url": url, "repo_name": "owner/name", "edit_uri": "edit/main/docs/"}
+    assert config == {"nav": []} | (links if url else {})  # an address without a host is an error
+
+
 def test_what_markdown_does_not_know_is_replaced(monkeypatch, tmp_path):
     hooks = script("hooks")
     monkeypatch.setattr(hooks, "PICTURES", tmp_path)
