@@ -5,17 +5,19 @@
 Writes `docs/_pictures/NAME.png`, which git ignores: the photograph is not ours to distribute, and
 what is generated cannot grow old. Run it before `mkdocs build --strict`. With `--quick` the network
 sees the photograph at 96 instead of 224 pixels, a channel of its fourth block is explained, and the
-pictures of tutorials are left out: tests/test_docs.py draws these.
+pictures that pages draw by their own code are left out: tests/test_docs.py draws these.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -31,39 +33,19 @@ import jax.numpy as jnp
 import numpy as np
 import skimage.data
 from matplotlib.figure import Figure
+from page_pictures import PAGES
 from rich.progress import track
 
 import jaxlrp as lrp
 from jaxlrp import composites, plot, rules
 from jaxlrp.composites import by_kind, first
+from jaxlrp.plot import Text
 from jaxlrp.pretrained import Pretrained, efficientnet_lite0
 
 ESPRESSO = 967
 OUTPUT = pathlib.Path(__file__).parent / "_pictures"
 SIZE, QUICK_SIZE = 224, 96
 QUICK_START = "block_3/project"
-
-# Pictures of each tutorial, and what its code calls them.
-TUTORIALS = {
-    "tables": {
-        "tables_bar": "columns",
-        "tables_beeswarm": "swarm",
-        "tables_waterfall": "one",
-        "tables_scatter": "against",
-        "tables_origin": "regions",
-        "tables_classes": "of_classes",
-    },
-    "time_series": {
-        "series_time": "in_time",
-        "series_frequency": "in_frequency",
-        "series_frames": "in_both",
-    },
-    "concepts": {
-        "concepts_where": "where",
-        "concepts_cards": "cards",
-        "concepts_atlas": "atlas",
-    },
-}
 
 Function = Callable[..., jax.Array]
 
@@ -186,6 +168,7 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
             Panel("Detach", composites.default(), normalize_locally),
         ),
         "Custom": (Panel("by magnitude", linear(rules.Custom(by_magnitude))),),
+        "home": (Panel("espresso", box.composite),),
         "composites": (
             gamma,
             Panel("epsilon_gamma_box", composites.epsilon_gamma_box(*net.input_range)),
@@ -207,30 +190,39 @@ def explained(net: Pretrained, panel: Panel, x: np.ndarray, quick: bool = False)
 
 
 @functools.cache
-def names_of_tutorial(name: str) -> dict[str, Any]:
-    """What the code of a tutorial has computed, once all its pictures are drawn."""
-    page = pathlib.Path(__file__).parent / "tutorials" / f"{name}.md"
+def names_of_page(name: str) -> dict[str, Any]:
+    """What the code of a page has computed, once all its pictures are drawn."""
+    page = pathlib.Path(__file__).parent / f"{name}.md"
     blocks = re.findall(
         r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
     names: dict[str, Any] = {"__name__": name}
-    for block in blocks:
-        exec(compile(block, str(page), "exec"), names)
-        if all(drawn in names for drawn in TUTORIALS[name].values()):
-            break
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # of what it writes
+        for block in blocks:
+            exec(compile(block, str(page), "exec"), names)
+            if all(drawn in names for drawn in PAGES[name].values()):
+                break
     return names
 
 
-def of_tutorial(name: str, names: dict[str, Any]) -> dict[str, Figure]:
-    """The pictures of a tutorial, drawn by its own code."""
-    drawn = {picture: names[value] for picture, value in TUTORIALS[name].items()}
-    return {p: d if isinstance(d, Figure) else d.figure for p, d in drawn.items()}
+def of_page(name: str, names: dict[str, Any]) -> dict[str, Figure | Text]:
+    """The pictures of a page, drawn by its own code."""
+    drawn = {picture: names[value] for picture, value in PAGES[name].items()}
+    return {p: d if isinstance(d, Figure | Text) else d.figure for p, d in drawn.items()}
+
+
+def save(name: str, picture: Figure | Text) -> None:
+    """Writes NAME.png, or NAME.html of colored text."""
+    if isinstance(picture, Text):
+        (OUTPUT / f"{name}.html").write_text(picture.html, encoding="utf-8")
+    else:
+        picture.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="96 pixels, four blocks of the network, no tutorials"
+        "--quick", action="store_true", help="96 pixels, four blocks of the network, no pages"
     )
     parser.add_argument("--only", nargs="*", metavar="NAME", help="these pictures alone")
     arguments = parser.parse_args()
@@ -241,17 +233,16 @@ def main() -> None:
     inputs = np.asarray(jax.image.resize(inputs, (1, size, size, 3), "linear"))
     photograph = net.to_image(inputs)[0]
     pictures = panels(net)
-    in_tutorials = [picture for held in TUTORIALS.values() for picture in held]
-    in_tutorials += concept_pictures.PICTURES
-    chosen = arguments.only or [*pictures, *([] if arguments.quick else in_tutorials)]
-    for tutorial, held in TUTORIALS.items():
+    in_pages = [picture for held in PAGES.values() for picture in held]
+    in_pages += concept_pictures.PICTURES
+    chosen = arguments.only or [*pictures, *([] if arguments.quick else in_pages)]
+    for page, held in PAGES.items():
         if not held.keys().isdisjoint(chosen):
-            for name, figure in of_tutorial(tutorial, names_of_tutorial(tutorial)).items():
-                figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
+            for name, picture in of_page(page, names_of_page(page)).items():
+                save(name, picture)
             chosen = [name for name in chosen if name not in held]
     for name in concept_pictures.PICTURES.keys() & chosen:
-        figure = concept_pictures.draw(name, names_of_tutorial("concepts"))
-        figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
+        save(name, concept_pictures.draw(name, names_of_page("tutorials/concepts")))
     chosen = [name for name in chosen if name not in concept_pictures.PICTURES]
     known: dict[tuple, np.ndarray] = {}
     for name in track(chosen, description="pictures"):
@@ -267,7 +258,7 @@ def main() -> None:
             titles=[panel.title for panel in pictures[name]],
             overlay=True,
         )
-        figure.savefig(OUTPUT / f"{name}.png", dpi=100, bbox_inches="tight")
+        save(name, figure)
 
 
 if __name__ == "__main__":

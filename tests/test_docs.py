@@ -41,7 +41,7 @@ from jaxlrp import (
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-LONG = ("docs/tutorials/concepts.md",)  # a minute
+LONG = tuple(f"docs/tutorials/{name}.md" for name in ("concepts", "images", "text", "cheating"))
 
 _FENCE = re.compile(r"^( *)```python *(no-run)?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _CLAIM = re.compile(r"#\s*=>\s*(.*)$")
@@ -96,18 +96,19 @@ def test_code_runs(page, scratch, request):
     for line, source in blocks(page.read_text(encoding="utf-8")):
         with contextlib.redirect_stdout(None):
             run(source, namespace, str(page), line)
-    if page.parent.name == "tutorials":
-        check_pictures(request.getfixturevalue("make_pictures"), page.stem, namespace)
+    name = page.relative_to(DOCS).with_suffix("").as_posix() if DOCS in page.parents else ""
+    if name in script("page_pictures").PAGES:
+        check_pictures(request.getfixturevalue("make_pictures"), name, namespace)
 
 
 def check_pictures(make_pictures, name, namespace):
     """What the code of a tutorial has drawn, and what is drawn from its results."""
-    figures = list(make_pictures.of_tutorial(name, namespace).values())
-    if name == "concepts":
+    figures = list(make_pictures.of_page(name, namespace).values())
+    if name == "tutorials/concepts":
         drawing = make_pictures.concept_pictures
         figures += [drawing.draw(picture, namespace) for picture in drawing.PICTURES]
     assert figures
-    assert all(figure.axes for figure in figures)
+    assert all(isinstance(f, plot.Text) or f.axes for f in figures)
 
 
 def test_a_false_claim_is_noticed():
@@ -167,7 +168,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
 )
 def test_every_public_name_has_an_entry(pages, names):
     text = "".join((DOCS / "api" / f"{page}.md").read_text(encoding="utf-8") for page in pages)
-    pytest.importorskip("yaml", reason="PyYAML is not installed (extra: docs)")
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed (extra: docs)")
     text = script("hooks").on_page_markdown(text)
     entries = re.findall(r"^::: (jaxlrp[\w.]*)$", text, re.MULTILINE)
     found = {entry.rpartition(".")[2] for entry in entries}
@@ -229,8 +230,10 @@ def test_every_picture_that_a_page_shows_is_drawn(make_pictures):
     net = types.SimpleNamespace(input_range=(-1.0, 1.0))
     shown = set()
     for page in DOCS.rglob("*.md"):
-        shown |= set(re.findall(r"_pictures/(\w+)\.png", page.read_text(encoding="utf-8")))
-    drawn = {picture for held in make_pictures.TUTORIALS.values() for picture in held}
+        text = page.read_text(encoding="utf-8")
+        shown |= set(re.findall(r"_pictures/(\w+)\.png|<!-- colored text: (\w+) -->", text))
+    shown = {name for pair in shown for name in pair if name}
+    drawn = {picture for held in make_pictures.PAGES.values() for picture in held}
     of_concepts = make_pictures.concept_pictures.PICTURES
     assert shown == {*make_pictures.panels(net), *drawn, *of_concepts}
 

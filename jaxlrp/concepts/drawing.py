@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from jaxlrp.concepts.references import Reference
-from jaxlrp.plot.normalize import as_colormap, photograph
+from jaxlrp.plot.normalize import as_colormap
+from jaxlrp.plot.pixels import photograph
 
 ToImage = Callable[[np.ndarray], np.ndarray]
 Words = Callable[[np.ndarray], Sequence[str]]

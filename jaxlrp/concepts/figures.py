@@ -35,7 +35,8 @@ from jaxlrp.concepts.drawing import (  # noqa: E402
 from jaxlrp.concepts.local import LocalRelevance  # noqa: E402
 from jaxlrp.plot import heatmap, overlay  # noqa: E402
 from jaxlrp.plot.figures import NotebookFigure  # noqa: E402
-from jaxlrp.plot.normalize import as_gray, as_real  # noqa: E402
+from jaxlrp.plot.normalize import as_real  # noqa: E402
+from jaxlrp.plot.pixels import as_gray  # noqa: E402
 
 __all__ = ["atlas", "cards", "comparison", "dimmed", "graph"]
 

@@ -62,14 +62,29 @@ def finish(ax: Axes, title: str | None) -> None:
         ax.set_title(title)
 
 
-def add_colorbar(panels: list[Axes], cmap: Colormap, limit: float, numbers: bool = True) -> None:
-    """Draws a slim color scale beside `panels`; `numbers=False` if each panel has its own limit."""
+def add_colorbar(
+    panels: list[Axes],
+    cmap: Colormap,
+    limit: float,
+    numbers: bool = True,
+    percentile: float | None = None,
+    clipped: bool = False,
+) -> None:
+    """Draws a slim color scale beside `panels`, which says where colors are clipped.
+
+    Args:
+      numbers: False if each panel has its own limit.
+      percentile: that of the nonzero magnitudes at which colors saturate, if it was chosen.
+      clipped: whether some relevance is beyond `limit`.
+    """
     figure = panels[0].figure
     tall = Bbox.union([p.get_window_extent() for p in panels]).height / figure.dpi
     scale = ScalarMappable(Normalize(-limit, limit), cmap)
     bar = figure.colorbar(scale, ax=panels, aspect=max(tall / 0.12, 5.0), pad=0.02)
-    end = f"{limit:.2g}" if numbers else "max"
+    clipping = percentile is not None and percentile < 100
+    end = f"{limit:.2g}" if numbers else f"p{percentile:g}" if clipping else "max"
     bar.set_ticks([-limit, 0.0, limit], labels=[f"\N{MINUS SIGN}{end}", "0", f"+{end}"])
     bar.ax.tick_params(length=2, labelsize="small")
     bar.outline.set(linewidth=0.5, edgecolor="0.6")
-    bar.set_label("relevance", fontsize="small")
+    note = f", clipped at percentile {percentile:g}" if clipping else ", clipped" if clipped else ""
+    bar.set_label(f"relevance{note}", fontsize="small")

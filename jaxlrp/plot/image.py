@@ -5,16 +5,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from numpy.typing import ArrayLike
 
+from jaxlrp.plot.coarse import coarse
 from jaxlrp.plot.figures import add_colorbar, finish, new_axes
 from jaxlrp.plot.given import Relevance
-from jaxlrp.plot.normalize import (
-    as_colormap,
-    as_gray,
-    blend,
-    photograph,
-    sum_channels,
-    symmetric_limit,
-)
+from jaxlrp.plot.normalize import as_colormap, symmetric_limit
+from jaxlrp.plot.pixels import as_gray, blend, photograph, sum_channels
 
 _ALPHA = 0.9
 
@@ -26,6 +21,10 @@ def to_rgb(
     channel_axis: int | None = None,
     cmap: str | Colormap = "relevance",
     limit: float | None = None,
+    percentile: float | None = None,
+    pool: int = 1,
+    smooth: float = 0.0,
+    rescale: bool = False,
     alpha: float | None = None,
 ) -> np.ndarray:
     """Converts relevance to an RGB array, for example to save it without axes or margins.
@@ -38,7 +37,9 @@ def to_rgb(
         and the first has not.
       cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-gray", or the name or
         object of a matplotlib color map.
-      limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
+      limit, percentile: where colors saturate, as in `heatmap`.
+      pool, smooth: coarser maps, as in `heatmap`.
+      rescale: as in `overlay`. Only with `image`.
       alpha: strength of the colors over `image`, in (0, 1]. None: 0.9. Only with `image`.
 
     Returns:
@@ -53,14 +54,17 @@ def to_rgb(
       >>> to_rgb(np.array([[1.0, 0.0, -1.0]])).tolist()
       [[[179, 19, 24], [255, 255, 255], [19, 84, 188]]]
     """
-    values = sum_channels(relevance, channel_axis)
-    limit = symmetric_limit(values, limit)
+    values = coarse(sum_channels(relevance, channel_axis), pool, smooth)
+    limit = symmetric_limit(values, limit, percentile)
     if image is None:
         if alpha is not None:
             raise ValueError(f"alpha must be None without an image, got {alpha}")
+        if rescale:
+            raise ValueError("rescale must be False without an image, got True")
         return as_colormap(cmap)(Normalize(-limit, limit)(values), bytes=True)[..., :3]
     alpha = _ALPHA if alpha is None else alpha
-    return blend(values, as_gray(photograph(image, channel_axis)), as_colormap(cmap), limit, alpha)
+    gray = as_gray(photograph(image, channel_axis, rescale=rescale))
+    return blend(values, gray, as_colormap(cmap), limit, alpha)
 
 
 def heatmap(
@@ -70,13 +74,15 @@ def heatmap(
     channel_axis: int | None = None,
     cmap: str | Colormap = "relevance",
     limit: float | None = None,
+    percentile: float | None = None,
+    pool: int = 1,
+    smooth: float = 0.0,
     title: str | None = None,
     colorbar: bool = False,
 ) -> Axes:
     """Draws relevance as colors: red for, blue against, and exactly neutral at zero.
 
-    If an outlier washes out the rest, lower `limit`, or draw ``normalize(r, percentile=99.5)`` of
-    the sum over channels, ``r = relevance.sum(-1)``.
+    If an outlier washes out the rest, lower `limit`, or pass ``percentile=99.5``.
 
     Args:
       relevance: (H, W), or with channels, which are summed; an array, real, finite, any units, or an
@@ -86,7 +92,14 @@ def heatmap(
         and the first has not.
       cmap: "relevance" (white at zero), "relevance-dark" (black), "relevance-gray", or the name or
         object of a matplotlib color map.
-      limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude.
+      limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude, or
+        `percentile`.
+      percentile: the percentile of the nonzero magnitudes at which colors saturate, in (0, 100], in place
+        of `limit`; the color scale says so.
+      pool: side of square blocks, in pixels, >= 1, each drawn as the mean of its pixels: use it
+        against the grid that strides and pools leave in a map. The sum is kept.
+      smooth: standard deviation of a Gaussian, in pixels, >= 0, that spreads each pixel, after `pool`.
+        The sum is kept. 0: none.
       title: title of the panel.
       colorbar: whether to draw the color scale, in the units of `relevance`.
 
@@ -103,13 +116,14 @@ def heatmap(
       >>> [float(x) for x in axes.images[0].get_clim()]
       [-3.0, 3.0]
     """
-    values = sum_channels(relevance, channel_axis)
-    colors, limit = as_colormap(cmap), symmetric_limit(values, limit)
+    values = coarse(sum_channels(relevance, channel_axis), pool, smooth)
+    colors, limit = as_colormap(cmap), symmetric_limit(values, limit, percentile)
     ax = new_axes(values.shape, colorbar) if ax is None else ax
     ax.imshow(values, cmap=colors, vmin=-limit, vmax=limit)
     finish(ax, title)
     if colorbar:
-        add_colorbar([ax], colors, limit)
+        clipped = bool(np.abs(values).max() > limit)
+        add_colorbar([ax], colors, limit, percentile=percentile, clipped=clipped)
     return ax
 
 
@@ -121,6 +135,10 @@ def overlay(
     channel_axis: int | None = None,
     cmap: str | Colormap = "relevance",
     limit: float | None = None,
+    percentile: float | None = None,
+    pool: int = 1,
+    smooth: float = 0.0,
+    rescale: bool = False,
     alpha: float = _ALPHA,
     title: str | None = None,
     colorbar: bool = False,
@@ -143,8 +161,10 @@ def overlay(
       channel_axis: axis of the channels of three-dimensional input. None: the last, if it has size 1 or 3
         and the first has not.
       cmap: as in `heatmap`; colors are drawn as films, see above.
-      limit: relevance at which color and opacity saturate, in its units, > 0. None: the largest
-        magnitude.
+      limit, percentile: where color and opacity saturate, as in `heatmap`.
+      pool, smooth: coarser maps, as in `heatmap`.
+      rescale: whether to map the smallest value of `image` to black and its largest to white, for an
+        image of any range, such as the preprocessed input of a network.
       alpha: strength of the films, in (0, 1]. With 1, the image is almost hidden at the limit.
       title: title of the panel.
       colorbar: whether to draw the color scale, in the units of `relevance`.
@@ -162,12 +182,14 @@ def overlay(
       >>> axes.images[0].get_array()[0, 1].tolist()  # no relevance: the image, 0.2 * 255
       [51, 51, 51]
     """
-    values = sum_channels(relevance, channel_axis)
-    colors, limit = as_colormap(cmap), symmetric_limit(values, limit)
-    pixels = blend(values, as_gray(photograph(image, channel_axis)), colors, limit, alpha)
+    values = coarse(sum_channels(relevance, channel_axis), pool, smooth)
+    colors, limit = as_colormap(cmap), symmetric_limit(values, limit, percentile)
+    gray = as_gray(photograph(image, channel_axis, rescale=rescale))
+    pixels = blend(values, gray, colors, limit, alpha)
     ax = new_axes(values.shape, colorbar) if ax is None else ax
     ax.imshow(pixels)
     finish(ax, title)
     if colorbar:
-        add_colorbar([ax], colors, limit)
+        clipped = bool(np.abs(values).max() > limit)
+        add_colorbar([ax], colors, limit, percentile=percentile, clipped=clipped)
     return ax

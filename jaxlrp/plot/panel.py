@@ -72,7 +72,7 @@ def panel(
     if title is not None:
         ax.set_title(title)
     if colorbar:
-        add_colorbar([ax], colors, limit)
+        add_colorbar([ax], colors, limit, clipped=bool(np.abs(values).max() > limit))
     return ax
 
 

@@ -78,7 +78,7 @@ def signal(
         line.set(cmap=colors, clim=(-limit, limit))
         panel.plot(times, heights[:, channel], color="0.8", linewidth=0.8, zorder=1)
         panel.add_collection(line)
-        panel.margins(x=0.01)
+        panel.set_xlim(times[0], times[-1])
         panel.spines[["top", "right"]].set_visible(False)
         if len(panels) > 1:
             panel.set_ylabel(f"channel {channel}")
@@ -87,7 +87,7 @@ def signal(
     if title is not None:
         panels[0].set_title(title)
     if colorbar:
-        add_colorbar(panels, colors, limit)
+        add_colorbar(panels, colors, limit, clipped=bool(np.abs(values).max() > limit))
     return root_figure(panels[0])
 
 

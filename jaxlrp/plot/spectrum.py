@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike
 
 from jaxlrp.plot.figures import add_colorbar, new_axes
 from jaxlrp.plot.given import Relevance, without_batch
-from jaxlrp.plot.normalize import as_colormap, as_real, blend, symmetric_limit
+from jaxlrp.plot.normalize import as_colormap, as_real, symmetric_limit
+from jaxlrp.plot.pixels import blend
 
 _DECIBELS = 40.0  # from black to white in a spectrogram
 _ALPHA = 0.95
@@ -88,7 +89,7 @@ def spectrum(
     if title is not None:
         ax.set_title(title)
     if colorbar:
-        add_colorbar([ax], colors, limit)
+        add_colorbar([ax], colors, limit, clipped=bool(np.abs(values).max() > limit))
     return ax
 
 
@@ -159,7 +160,7 @@ def spectrogram(
     if title is not None:
         ax.set_title(title)
     if colorbar:
-        add_colorbar([ax], colors, limit)
+        add_colorbar([ax], colors, limit, clipped=bool(np.abs(values).max() > limit))
     return ax
 
 

@@ -57,6 +57,7 @@ def text(
     labels: Sequence[str] | None = None,
     cmap: str | Colormap = "relevance",
     limit: float | None = None,
+    legend: bool = False,
 ) -> Text:
     """Colors tokens by their relevance: red for, blue against, and no color at zero.
 
@@ -72,6 +73,7 @@ def text(
       cmap: as in `heatmap`; use light colors, on which black text is readable.
       limit: relevance at which colors saturate, in its units, > 0. None: the largest magnitude of
         all sentences.
+      legend: whether to write the color scale below the sentences: five colors, from -limit to limit.
 
     Returns:
       A `Text`.
@@ -101,6 +103,12 @@ def text(
         label = "" if labels is None else labels[i]
         pages.append(_html_sentence(pieces(words), row, colors(scale(row)), label))
         lines.append(_terminal_sentence(pieces(words), colors(scale(row)), label))
+    if legend:
+        ends = limit * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+        scale_words, shades = [f"{end:+.2g}" if end else "0" for end in ends], colors(scale(ends))
+        cells = [(word, True) for word in scale_words]
+        pages.append(_html_sentence(cells, ends, shades, "relevance"))
+        lines.append(_terminal_sentence(cells, shades, "relevance"))
     style = "font-family:sans-serif;line-height:1.9;color:#000;background:#fff;padding:0.6em"
     return Text(f'<div style="{style}">{"".join(pages)}</div>', "\n".join(lines))
 
