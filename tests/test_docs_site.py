@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
-import tarfile
-import urllib.request
+import types
 
 import numpy as np
 import pytest
@@ -16,57 +16,26 @@ pytest.importorskip("mkdocs", reason="mkdocs is not installed (extra: docs)")
 
 
 @pytest.fixture
-def formulas(monkeypatch, tmp_path):
-    """docs/formulas.py, with an archive of its own that is offered by the registry."""
-    module = script("formulas")
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name in (
-            "dist/katex.min.js",
-            "dist/katex.js",
-            "dist/fonts/a.woff2",
-            "dist/fonts/a.ttf",
-        ):
-            member = tarfile.TarInfo(f"package/{name}")
-            member.size = len(name)
-            tar.addfile(member, io.BytesIO(name.encode()))
-    monkeypatch.setenv("JAXLRP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(buffer.getvalue()))
-    with pytest.raises(
-        ValueError, match=r"^https://registry.*got (\S+); delete the file$"
-    ) as found:
-        module.archive()  # another archive than the pinned one
-    assert not (tmp_path / "cache").exists()
-    monkeypatch.setattr(module, "SHA512", str(found.value).split("got ")[1].split(";")[0])
-    return module
+def formulas():
+    return script("formulas")
 
 
-def offline(*_, **__):
-    raise OSError("no network")
-
-
-def test_formulas_are_fetched_once(formulas, monkeypatch):
-    data = formulas.archive()
-    assert formulas.shipped(data) == {
-        "katex.min.js": b"dist/katex.min.js",
-        "fonts/a.woff2": b"dist/fonts/a.woff2",
-    }
-    monkeypatch.setattr(urllib.request, "urlopen", offline)
-    assert formulas.archive() == data  # from the cache
-    (path,) = (formulas._cache.folder()).iterdir()
-    path.write_bytes(b"another")
-    with pytest.raises(ValueError, match=f"{path} must have the SHA-512 .*; delete the file"):
-        formulas.archive()
+def test_formulas_are_part_of_the_site(formulas, monkeypatch):
+    pytest.importorskip("mathjax", reason="MathJax is not installed (extra: docs)")
+    monkeypatch.setattr(formulas.File, "generated", lambda config, path, content: (path, content))
+    config = types.SimpleNamespace(extra_javascript=["assets/formulas.js"])
+    ((path, content),) = formulas.on_files([], config)
+    assert len(content) > 1_000_000  # with its fonts
+    assert config.extra_javascript == ["assets/formulas.js", path]  # settings come first
 
 
 def test_a_build_without_formulas_warns_and_says_what_to_do(formulas, monkeypatch, caplog):
-    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     files = ["page"]
     assert formulas.on_files(files, config=None) is files
     (record,) = caplog.records
     assert record.levelname == "WARNING"  # which `mkdocs build --strict` counts
-    assert "no network. Build once with a network, or save https://registry" in record.message
-    assert str(formulas._cache.folder()) in record.message
+    assert 'install it with pip install -e ".[docs]"' in record.message
 
 
 def test_ci_lets_strict_count_warnings():

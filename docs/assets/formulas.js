@@ -1,12 +1,5 @@
-// Draws the formulas that arithmatex has marked; see docs/formulas.py.
-addEventListener("DOMContentLoaded", () => {
-  if (typeof renderMathInElement === "undefined") return; // KaTeX is missing
-  for (const element of document.querySelectorAll(".arithmatex")) {
-    renderMathInElement(element, {
-      delimiters: [
-        { left: "\\(", right: "\\)", display: false },
-        { left: "\\[", right: "\\]", display: true },
-      ],
-    });
-  }
-});
+// Settings of MathJax: it draws what arithmatex has marked; see docs/formulas.py.
+window.MathJax = {
+  tex: { inlineMath: [["\\(", "\\)"]], displayMath: [["\\[", "\\]"]] },
+  options: { ignoreHtmlClass: ".*", processHtmlClass: "arithmatex" },
+};
