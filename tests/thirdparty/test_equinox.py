@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from foreign_checks import check_explained
 
 import jaxlrp as lrp
 from jaxlrp import composites
+
+from foreign_checks import check_explained
 
 eqx = pytest.importorskip("equinox", reason="equinox is not installed")
 pytestmark = [pytest.mark.thirdparty, pytest.mark.filterwarnings("ignore")]

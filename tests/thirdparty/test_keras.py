@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from foreign_checks import check_explained
 
 import jaxlrp as lrp
 from jaxlrp import composites
+
+from foreign_checks import check_explained
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras", reason="keras is not installed")

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from foreign_checks import check_explained
 
 import jaxlrp as lrp
 from jaxlrp import composites
+
+from foreign_checks import check_explained
 
 pz = pytest.importorskip("penzai.pz", reason="penzai is not installed")
 pytestmark = [pytest.mark.thirdparty, pytest.mark.filterwarnings("ignore")]
