@@ -154,7 +154,7 @@ def _scoped(cls: type) -> type:
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
     }
-    scoped = type(cls)(cls.__name__, (cls,), namespace)
+    scoped: Any = type(cls)(cls.__name__, (cls,), namespace)
     penzai = sys.modules.get("penzai.core.struct")
     if penzai is not None and issubclass(cls, penzai.Struct):
         decorate = penzai.pytree_dataclass

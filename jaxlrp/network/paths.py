@@ -74,7 +74,8 @@ class Namer:
 def place(scope: str, name: str) -> str:
     """The path, perhaps of several, of something called `name` in the innermost module of a scope."""
     tags = _TAG.findall(scope)
-    return "/".join(filter(None, ((tags and tags[-1]) or _scopes(scope), name)))
+    path = tags[-1] if tags and tags[-1] else _scopes(scope)
+    return "/".join(filter(None, (path, name)))
 
 
 def _scopes(scope: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,11 @@ from jaxlrp._extras import need
 from jaxlrp.network.foreign import ForeignModel
 from jaxlrp.onnx.graph import read
 
-if TYPE_CHECKING:
-    import onnx  # pyright: ignore[reportMissingImports]
-
 __all__ = ["convert"]
 
 
 def convert(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto, outputs: Sequence[str] | None = None
+    model: str | os.PathLike[str] | bytes | Any, outputs: Sequence[str] | None = None
 ) -> ForeignModel:
     """An ONNX model as a pure function of JAX arrays, to be explained like any other model.
 

@@ -36,7 +36,9 @@ operator("Expand", static=(1,))(
 )
 operator("Tile", static=(1,))(lambda node, x, repeats: jnp.tile(x, _sizes(repeats)))
 operator("Range", static=(0, 1, 2))(
-    lambda node, start, limit, step: np.arange(start.item(), limit.item(), step.item(), start.dtype)
+    lambda node, start, limit, step: np.arange(
+        start.item(), limit.item(), step.item(), dtype=start.dtype
+    )
 )
 
 
@@ -173,10 +175,11 @@ def resize(node: Node, x: Any, *given: Any) -> Any:
     return x
 
 
-def _scales(node: Node, x: Any, given: tuple[Any, ...]) -> tuple[list[float], list[int]]:
-    if node.kind == "Upsample" or node.opset == 10:
-        given = (None, node.get("scales") if not given else given[0])
-    sizes = given[2] if len(given) > 2 else None
+def _scales(node: Node, x: Any, inputs: tuple[Any, ...]) -> tuple[list[float], list[int]]:
+    given = list(inputs)  # roi, scales, sizes
+    if node.kind == "Upsample" or node.opset <= 10:
+        given = [None, inputs[0] if inputs else node.get("scales")]
+    sizes: Any = given[2] if len(given) > 2 else None
     if sizes is not None and np.size(sizes):
         found = list(_sizes(sizes))
         return [new / old for new, old in zip(found, x.shape, strict=True)], found
@@ -186,7 +189,7 @@ def _scales(node: Node, x: Any, given: tuple[Any, ...]) -> tuple[list[float], li
 
 def _positions(node: Node, size: int, scale: float, length: int) -> np.ndarray:
     """Where in the input each element of the output lies."""
-    old = "asymmetric" if node.kind == "Upsample" or node.opset == 10 else "half_pixel"
+    old = "asymmetric" if node.kind == "Upsample" or node.opset <= 10 else "half_pixel"
     mode, at = node.get("coordinate_transformation_mode", old), np.arange(size, dtype=np.float64)
     if mode == "asymmetric":
         return at / scale
@@ -200,7 +203,7 @@ def _positions(node: Node, size: int, scale: float, length: int) -> np.ndarray:
 
 
 def _rounded(node: Node, at: np.ndarray) -> np.ndarray:
-    old = "floor" if node.kind == "Upsample" or node.opset == 10 else "round_prefer_floor"
+    old = "floor" if node.kind == "Upsample" or node.opset <= 10 else "round_prefer_floor"
     rounded = {
         "floor": np.floor(at),
         "ceil": np.ceil(at),
