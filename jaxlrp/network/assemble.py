@@ -183,7 +183,7 @@ class _Assembler:
         parameter = None
         if kernel is not None:
             found = self.names.get(kernel, frozenset())
-            parameter = next(iter(found)) if len(found) == 1 else group.name
+            parameter = next(iter(found)) if len(found) == 1 else ""
         path, module = self.namer.layer(first, group.name, parameter), self.namer.module(first)[1]
         low, _ = self.s.bounds.get(group.inputs[0], ANY)
         return Layer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,5 +79,10 @@ def _scoped(cls: type) -> type:
 
 
 def is_batch_norm(module: type) -> bool:
-    """Whether a module is a BatchNorm of Flax."""
-    return issubclass(module, (nn.BatchNorm, nnx.BatchNorm))
+    """Whether a module is a BatchNorm of Flax, Haiku, Keras or Equinox."""
+    found = (
+        getattr(sys.modules.get("haiku"), "BatchNorm", nn.BatchNorm),
+        getattr(sys.modules.get("keras.layers"), "BatchNormalization", nn.BatchNorm),
+        getattr(sys.modules.get("equinox.nn"), "BatchNorm", nn.BatchNorm),
+    )
+    return issubclass(module, (nn.BatchNorm, nnx.BatchNorm, *found))

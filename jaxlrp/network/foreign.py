@@ -81,6 +81,13 @@ def foreign_modules(modules: Modules) -> Iterator[None]:
         _noted.reset(token)
 
 
+def note(modules: Modules) -> None:
+    """While a function is traced: notes the types of modules."""
+    noted = _noted.get()
+    for path, kind in modules.items() if noted is not None else ():
+        noted.setdefault(path, kind)
+
+
 def in_module(path: str, kind: type, call: Callable[..., Any]) -> Callable[..., Any]:
     """A method of a module whose operations are marked, while traced, with the module's path.
 
@@ -92,9 +99,7 @@ def in_module(path: str, kind: type, call: Callable[..., Any]) -> Callable[..., 
 
     @functools.wraps(call)
     def marked(*args: Any, **kwargs: Any) -> Any:
-        modules = _noted.get()
-        if modules is not None:
-            modules.setdefault(path, kind)
+        note({path: kind})
         try:
             with jax.named_scope(tag([path])):
                 return call(*args, **kwargs)

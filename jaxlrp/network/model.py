@@ -15,10 +15,11 @@ from flax import nnx
 from jaxlrp._checks import check_flag
 from jaxlrp.network.flax_models import Modules, NNXFunction
 from jaxlrp.network.foreign import ForeignModel, refuse_unconverted
+from jaxlrp.network.keras_models import is_keras, keras_model
 
 Function = Callable[..., Any] | nn.Module | nnx.Module
-"""What can be explained: a function of arrays, a Linen module or its `apply`, an NNX module, a model
-that was converted from another framework or its `apply`."""
+"""What can be explained: a function of arrays, a Linen module or its `apply`, an NNX, Equinox or Penzai
+module, a Keras model, a model that was converted from another framework or its `apply`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,6 +98,8 @@ def model_of(fun: Function, argnums: int | Sequence[int] | None, has_aux: bool) 
     """
     if isinstance(fun, nn.Module) and getattr(fun, "scope", None) is None:
         fun = fun.apply
+    if is_keras(fun):
+        fun = keras_model(fun)
     if not callable(fun):
         raise TypeError(
             f"fun must be a function, a Linen module or an NNX module, got {fun!r} of type "

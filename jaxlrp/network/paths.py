@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from jaxlrp.network.graph import Graph, Op, Value
 
-# Flax modules are traced inside scopes of this form, which hold their path (see flax_models.py).
+# Modules are traced inside scopes of this form, which hold their path (see flax_models.py).
 _TAG = re.compile(r"⟦([^⟦⟧]*)⟧")
 
 
@@ -29,16 +29,25 @@ class Namer:
 
     def module(self, op: Op) -> tuple[str | None, str]:
         """(path, type) of the Flax module around an operation; (None, "") outside of any."""
-        tags = _TAG.findall(op.scope)
-        if not tags:
-            return None, ""
-        found = self._modules.get(tags[-1])
-        return tags[-1], "" if found is None else found.__name__
+        path = self._path(op.scope)
+        found = None if path is None else self._modules.get(path)
+        return path, "" if found is None else found.__name__
 
     def module_type(self, op: Op) -> type | None:
         """The type of the Flax module around an operation; None outside of any."""
-        tags = _TAG.findall(op.scope)
-        return self._modules.get(tags[-1]) if tags else None
+        path = self._path(op.scope)
+        return None if path is None else self._modules.get(path)
+
+    def _path(self, scope: str) -> str | None:
+        """The path of the innermost module of a scope; Keras has untagged scopes inside a tagged one."""
+        tags = _TAG.findall(scope)
+        if not tags:
+            return None
+        path = tags[-1]
+        for part in _scopes(scope.rpartition("⟧")[2]).split("/"):
+            inner = f"{path}/{part}" if path else part
+            path = inner if inner in self._modules else path
+        return path
 
     def layer(self, op: Op, name: str, parameter: str | None) -> str:
         """A unique path for a layer.
@@ -46,8 +55,8 @@ class Namer:
         Args:
           op: the operation that the layer is named after.
           name: what it computes.
-          parameter: the name of its kernel; None for a layer that has none, which is named
-            after what it computes.
+          parameter: the name of its kernel, "" where that has none; None for a layer without a kernel,
+            which is named after what it computes.
         """
         path, _ = self.module(op)
         if path is None:
@@ -65,13 +74,21 @@ class Namer:
 def place(scope: str, name: str) -> str:
     """The path, perhaps of several, of something called `name` in the innermost module of a scope."""
     tags = _TAG.findall(scope)
-    return "/".join(filter(None, (tags[-1] if tags else _scopes(scope), name)))
+    path = tags[-1] if tags and tags[-1] else _scopes(scope)
+    return "/".join(filter(None, (path, name)))
 
 
 def _scopes(scope: str) -> str:
     """The user's scopes, without einsum strings and the names of transformations."""
-    parts = [re.sub(r"^\w+\((.*)\)$", r"\1", part) for part in scope.split("/")]
+    parts = map(_untransformed, scope.split("/"))
     return "/".join(p for p in parts if p and "->" not in p and "⟦" not in p)
+
+
+def _untransformed(part: str) -> str:
+    """A scope without the transformations around it: "a" of "vmap(jvp(a))"."""
+    while found := re.fullmatch(r"\w+\((.*)\)", part):
+        part = found[1]
+    return part
 
 
 def parameter_names(graph: Graph, labels: Mapping[Value, str]) -> dict[Value, frozenset[str]]:

@@ -14,6 +14,8 @@ from jaxlrp.network.assemble import network
 from jaxlrp.network.flax_models import linen_scopes
 from jaxlrp.network.foreign import foreign_modules
 from jaxlrp.network.graph import flatten
+from jaxlrp.network.haiku_models import haiku_scopes
+from jaxlrp.network.module_trees import marked
 from jaxlrp.network.nodes import Network
 from jaxlrp.network.paths import Namer
 
@@ -52,10 +54,11 @@ def trace(arguments: Arguments, kwargs: Mapping[str, Any]) -> Traced:
     model = arguments.model
 
     def flat(*values: Any) -> Any:
-        return model.split(model.fun(*arguments.merged(values), **kwargs))
+        fun, *given = (marked(one, modules) for one in (model.fun, *arguments.merged(values)))
+        return model.split(fun(*given, **kwargs))
 
     modules = dict(model.modules)
-    with linen_scopes(modules), foreign_modules(modules):
+    with linen_scopes(modules), haiku_scopes(modules), foreign_modules(modules):
         closed, (output, aux) = _compat.make_jaxpr(flat, *arguments.values)
     jaxpr, consts = _compat.open_jaxpr(closed)
     graph = flatten(jaxpr, consts)

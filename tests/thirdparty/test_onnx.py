@@ -1,0 +1,253 @@
+"""ONNX files: the standard's own tests of each operator, real files against onnxruntime, scikit-learn.
+
+Optional: `pip install onnx onnxruntime skl2onnx && pip install --no-deps rapidocr-onnxruntime==1.4.4
+magika==1.0.3; python -m pytest -m thirdparty`.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.svm import LinearSVC
+
+import jaxlrp as lrp
+from jaxlrp import composites
+from jaxlrp.onnx import convert
+from jaxlrp.onnx.graph import OPERATORS
+
+from foreign_checks import check_closes, check_explained
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+pytestmark = [
+    pytest.mark.thirdparty,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.promotes("as ONNX does"),
+]
+
+RNG = np.random.default_rng(0)
+
+
+def session(model: Any) -> Any:
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    return runtime.InferenceSession(model if isinstance(model, str) else model.SerializeToString())
+
+
+LIMIT = 8  # of the tests of an operator
+FIRST = {
+    "BatchNormalization",
+    "Dropout",
+    "LayerNormalization",
+    "MaxPool",
+}  # no other output is known
+
+
+@functools.cache
+def standard() -> dict[str, list[Any]]:
+    """The standard's tests of single nodes, by operator."""
+    node = importlib.import_module("onnx.backend.test.case.node")
+    found = collections.defaultdict(list)
+    for case in node.collect_testcases(None):
+        nodes = [] if case.model is None else case.model.graph.node
+        if len(nodes) == 1 and (nodes[0].domain, nodes[0].op_type) in OPERATORS:
+            values = [np.asarray(v) for part in case.data_sets[0] for v in part]
+            if all(v.dtype.kind in "biuf" and v.size for v in values):
+                found[nodes[0].op_type].append(case)
+    return dict(found)
+
+
+def run(case: Any) -> None:
+    """One test of the standard, with the inputs that must be known beforehand as constants."""
+    model, (inputs, outputs) = onnx.ModelProto(), case.data_sets[0]
+    model.CopyFrom(case.model)
+    (node,) = model.graph.node
+    static = {
+        node.input[i] for i in OPERATORS[node.domain, node.op_type].static if i < len(node.input)
+    }
+    given = []
+    for value, array in zip(model.graph.input, inputs, strict=True):
+        if value.name in static:
+            model.graph.initializer.append(
+                onnx.numpy_helper.from_array(np.asarray(array), value.name)
+            )
+        else:
+            given.append(np.asarray(array))
+    names = [value.name for value in model.graph.output]
+    names = names[:1] if node.op_type in FIRST else names
+    found = convert(model, names)(*given)
+    for name, expected in zip(names, outputs, strict=False):
+        value = np.asarray(found[name] if len(names) > 1 else found)
+        assert value.shape == np.shape(expected), case.name
+        half = np.asarray(expected).dtype == np.float16
+        np.testing.assert_allclose(
+            value, expected, rtol=1e-3, atol=1e-2 if half else 1e-5, err_msg=case.name
+        )
+
+
+@pytest.mark.parametrize("name", sorted(name for domain, name in OPERATORS if not domain))
+def test_an_operator_of_the_standard(name):
+    cases, refused = standard().get(name, [])[:LIMIT], []
+    for case in cases:
+        try:
+            run(case)
+        except (lrp.UnsupportedError, lrp.TrainingModeError) as error:
+            refused.append(str(error))
+    assert all(name in message for message in refused)
+    assert len(refused) < max(len(cases), 1)
+
+
+def file(package: str, pattern: str) -> str:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"{package} is not installed")
+    (found,) = Path(spec.submodule_search_locations[0]).rglob(pattern)
+    return str(found)
+
+
+def pixels(*shape: int) -> np.ndarray:
+    return RNG.uniform(-1, 1, (2, 3, *shape)).astype(np.float32)
+
+
+MAGIKA = "jax2tf_get_logits_/pjit_get_logits_/MagikaV2/Dense_1/AddV2:0"
+# package and file, input, the value before its softmax or sigmoid, classes, a layer of it
+FILES: dict[str, tuple[str, str, Any, str, tuple[int, int], tuple[str, str]]] = {
+    "magika": (
+        "magika", "model.onnx", RNG.integers(0, 257, (2, 2048)).astype(np.int32), MAGIKA, (2, 1),
+        ("jax2tf_get_logits_/pjit_get_logits_/MagikaV2/Conv_0/Conv2D", "Conv"),
+    ),
+    "detector": (
+        "rapidocr_onnxruntime", "*det_infer.onnx", pixels(32, 64), "p2o.Add.281", (700, 1),
+        ("p2o.ConvTranspose.0", "ConvTranspose"),
+    ),
+    "reader": (
+        "rapidocr_onnxruntime", "*rec_infer.onnx", pixels(48, 64), "p2o.Add.277", (2, 1),
+        ("p2o.MatMul.24", "MatMul"),
+    ),
+    "direction": (
+        "rapidocr_onnxruntime", "*cls_infer.onnx", pixels(48, 96), "linear_1.tmp_1", (0, 1),
+        ("MatMul@0", "MatMul"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_real_file(name):
+    package, pattern, x, score, classes, layer = FILES[name]
+    path = file(package, pattern)
+    run = session(path)
+    (expected,) = run.run(None, {run.get_inputs()[0].name: x})
+    np.testing.assert_allclose(jax.jit(convert(path))(x), expected, atol=1e-4)
+    net = convert(path, [score]).then(lambda z: z[:, 1] if z.ndim == 3 else z.reshape(len(z), -1))
+    explain, _ = check_closes(net, jnp.asarray(x), jax.jit(net)(x), 1e-3, classes)
+    rows = {row.path: row.module for row in explain.plan(x).rows}
+    assert layer in rows.items()
+
+
+IRIS, SPECIES = load_iris(return_X_y=True)
+IRIS = IRIS.astype(np.float32)
+SKLEARN = {
+    "MLPClassifier": lambda: make_pipeline(
+        StandardScaler(), MLPClassifier((8, 6), max_iter=50, random_state=0)
+    ),
+    "MLPRegressor": lambda: make_pipeline(
+        MinMaxScaler(),
+        PCA(3),
+        MLPRegressor(hidden_layer_sizes=(8,), activation="tanh", max_iter=50),
+    ),
+    "LogisticRegression": LogisticRegression,
+    "LinearSVC": LinearSVC,
+    "Ridge": Ridge,
+}
+
+
+@pytest.mark.parametrize("name", SKLEARN)
+def test_scikit_learn(name):
+    skl2onnx = pytest.importorskip("skl2onnx", reason="skl2onnx is not installed")
+    model = SKLEARN[name]().fit(IRIS, SPECIES)
+    exported = skl2onnx.to_onnx(model, IRIS[:1])
+    x, net = jnp.asarray(IRIS[[0, 80]]), convert(exported)
+    call = next(
+        getattr(model, method)
+        for method in ("predict_proba", "decision_function", "predict")
+        if hasattr(model, method)
+    )
+    expected = call(IRIS[[0, 80]]).reshape(2, -1)
+    runtime = session(exported).run([exported.graph.output[-1].name], {"X": np.asarray(x)})[0]
+    if not isinstance(runtime, list):  # probabilities are dictionaries there
+        np.testing.assert_allclose(net(x), runtime, atol=1e-4)
+    classes = (2, 1) if expected.shape[1] > 1 else (0, 0)
+    check_explained(net, x, expected, rtol=1e-3, classes=classes)
+
+
+def network(*nodes: Any, **arrays: np.ndarray) -> Any:
+    """A model from x (2, 3, 4) to y."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "network",
+        [value("x", onnx.TensorProto.FLOAT, [None, 3, 4])],
+        [value("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    return onnx.helper.make_model(graph, opset_imports=opsets)
+
+
+def test_names_types_and_variables():
+    make = onnx.helper.make_node
+    w = RNG.normal(size=(4, 5)).astype(np.float32)
+    model = network(
+        make("MatMul", ["x", "w"], ["z"], name="/body/MatMul"),
+        make("Relu", ["z"], ["a"]),
+        make("ReduceMean", ["a"], ["y"], axes=[1], keepdims=0),
+        w=w,
+    )
+    x = RNG.normal(size=(2, 3, 4)).astype(np.float32)
+    net = convert(model)
+    np.testing.assert_allclose(net(x), np.maximum(x @ w, 0).mean(1), rtol=1e-5)
+    composite = composites.by_module("MatMul", lrp.ZPlus()) + composites.default()
+    plan = lrp.plan(net, composite, x)
+    assert plan.paths == ("body/MatMul", "a/relu", "y/reduce_sum")
+    assert isinstance(plan["body/MatMul"], lrp.ZPlus)
+    np.testing.assert_allclose(net.apply({"w": 2 * w}, x), 2 * net(x), rtol=1e-5)
+    assert convert(model.SerializeToString(), ["z"])(x).shape == (2, 3, 5)
+    assert set(convert(model, ["z", "a"])(x)) == {"z", "a"}
+
+
+def test_what_is_refused():
+    make = onnx.helper.make_node
+    unknown = network(make("GRU", ["x", "w", "w"], ["y"], name="/rnn", hidden_size=2), w=np.ones(2))
+    with pytest.raises(lrp.UnsupportedError, match=r"does not know: GRU \(node 'rnn', opset 17\)"):
+        convert(unknown)
+    with pytest.raises(ValueError, match=r"no value 'logit'.*'logits'"):
+        convert(
+            network(make("Relu", ["x"], ["logits"]), make("Relu", ["logits"], ["y"])), ["logit"]
+        )
+    shaped = network(make("NonZero", ["x"], ["y"]))
+    with pytest.raises(lrp.UnsupportedError, match="NonZero"):
+        convert(shaped)
+    depends = network(
+        make("Cast", ["x"], ["n"], to=onnx.TensorProto.INT64), make("Reshape", ["x", "n"], ["y"])
+    )
+    with pytest.raises(
+        lrp.UnsupportedError, match=r"input 1 of Reshape .* must be known beforehand"
+    ):
+        convert(depends)(np.ones((2, 3, 4), np.float32))
+    with pytest.raises(TypeError, match=r"network takes 1 inputs \(x\), got 2"):
+        convert(network(make("Relu", ["x"], ["y"])))(1, 2)
+    with pytest.raises(TypeError, match=r"model must be the path of an ONNX file.*got int"):
+        convert(3)
