@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxlrp.concepts.extras import need
+from jaxlrp.concepts.extras import need, one_thread
 
 COVARIANCES = {"diagonal": "diag", "full": "full"}  # our words for those of scikit-learn
 
@@ -57,7 +57,7 @@ def fit(
     mixture = need("sklearn.mixture", "concepts.prototypes")
     converged = need("sklearn.exceptions", "concepts.prototypes").ConvergenceWarning
     models = {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("ignore", converged)  # of candidates that are not chosen
         for k in tried:
             models[k] = mixture.GaussianMixture(

@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.extras import need
+from jaxlrp.concepts.extras import need, one_thread
 from jaxlrp.concepts.topk import TopK
 
 Embed = Callable[[Any], Any]
@@ -89,9 +89,9 @@ class Semantics:
 
     @property
     def nearest(self) -> Array:
-        """(units,), int32, the unit most similar to each; -1 for units without samples."""
+        """(units,), int32, the other unit most similar to each; -1 where `redundancy` is NaN."""
         found = jnp.argmax(self._others(), axis=-1).astype(jnp.int32)
-        return jnp.where(self.count > 0, found, -1)
+        return jnp.where(jnp.isnan(self.redundancy), -1, found)
 
     @property
     def redundancy(self) -> Array:
@@ -121,13 +121,14 @@ class Semantics:
         check_count("n_init", n_init)
         kmeans = need("sklearn.cluster", "concepts.Semantics.polysemanticity").KMeans
         found = []
-        for vectors, valid in zip(np.asarray(self.vectors), np.asarray(self.valid), strict=True):
-            own = vectors[valid].astype(np.float64)
-            if len(own) < 2:
-                found.append(np.nan)
-            elif len(np.unique(own, axis=0)) < 2:
-                found.append(0.0)
-            else:
+        with one_thread():
+            for vectors, valid in zip(
+                np.asarray(self.vectors), np.asarray(self.valid), strict=True
+            ):
+                own = vectors[valid].astype(np.float64)
+                if len(np.unique(own, axis=0)) < 2:
+                    found.append(0.0 if len(own) > 1 else np.nan)
+                    continue
                 a, b = kmeans(2, n_init=n_init, random_state=seed).fit(own).cluster_centers_
                 found.append(1 - a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), _FLOOR))
         return np.array(found)
@@ -159,8 +160,8 @@ class Semantics:
         embedded = jnp.asarray(_embedded(queries, embed_text, templates), self.theta.dtype)
         if embedded.ndim != 2 or embedded.shape[1] != self.vectors.shape[-1]:
             raise ValueError(
-                f"queries must have embeddings of shape (queries, {self.vectors.shape[-1]}), like the samples, "
-                f"got {embedded.shape}"
+                "queries must have embeddings as long as those of the samples, (queries, "
+                f"{self.vectors.shape[-1]}), got {embedded.shape}"
             )
         return _unit(embedded) @ _unit(self.theta).T
 

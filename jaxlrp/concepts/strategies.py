@@ -80,7 +80,7 @@ class Prototypes:
         Raises:
           ValueError: if a shape does not fit, or a class was not fitted.
         """
-        return self._log_density(*self._of_class(relevance, classes))
+        return _densities(self, *self._of_class(relevance, classes))
 
     def outlier_score(self, relevance: ArrayLike, classes: ArrayLike | None = None) -> Array:
         r"""How unusual the use of concepts is, in nats: `-log p(nu | y)`.
@@ -98,19 +98,9 @@ class Prototypes:
         Raises:
           ValueError: if a shape does not fit, or a class was not fitted.
         """
-        if classes is not None:
-            x, row = self._of_class(relevance, classes)
-            weighted = self._log_density(x, row) + jnp.log(self._take("weights", row))
-            return -logsumexp(weighted, axis=-1)
-        x = self._relevance(relevance)
-        counts = jnp.asarray(self.count, x.dtype)
-        weight = jnp.asarray(self.weights) * (counts / counts.sum())[:, None]
-
-        def one(x: Array) -> Array:
-            found = log_density(x, jnp.asarray(self.means), jnp.asarray(self.whitening))
-            return -logsumexp(found + jnp.log(weight))
-
-        return jax.lax.map(one, x, batch_size=_BATCH)
+        if classes is None:
+            return _score_of_any(self, self._relevance(relevance))
+        return _score(self, *self._of_class(relevance, classes))
 
     def assign(self, relevance: ArrayLike, classes: ArrayLike) -> Array:
         """The strategy of each sample: the component of its class with the largest `log N(nu; mu, Sigma)`.
@@ -123,9 +113,7 @@ class Prototypes:
         Returns:
           (samples,), int32.
         """
-        x, row = self._of_class(relevance, classes)
-        found = jnp.argmax(self._log_density(x, row), axis=-1).astype(jnp.int32)
-        return jnp.where(row < 0, -1, found)
+        return _assign(self, *self._of_class(relevance, classes))
 
     def difference(
         self, relevance: ArrayLike, classes: ArrayLike, component: ArrayLike | None = None
@@ -137,9 +125,9 @@ class Prototypes:
           component: (samples,), the component to compare with; None for that of `assign`.
         """
         x, row = self._of_class(relevance, classes)
-        chosen = self.assign(relevance, classes) if component is None else jnp.asarray(component)
+        chosen = _assign(self, x, row) if component is None else jnp.asarray(component)
         chosen = jnp.broadcast_to(chosen, row.shape)
-        mean = jnp.take_along_axis(self._take("means", row), chosen[:, None, None], axis=1)[:, 0]
+        mean = jnp.take_along_axis(_take(self.means, row), chosen[:, None, None], axis=1)[:, 0]
         return Difference(x, mean, jnp.broadcast_to(jnp.asarray(classes), row.shape), chosen)
 
     def save(self, path: Any) -> None:
@@ -203,9 +191,7 @@ class Prototypes:
                 f"{y.dtype} of shape {y.shape}"
             )
         y = jnp.broadcast_to(y, x.shape[:1]).astype(jnp.int32)
-        known = jnp.asarray(self.classes, jnp.int32)
-        row = jnp.clip(jnp.searchsorted(known, y), 0, len(known) - 1)
-        row = jnp.where(known[row] == y, row, -1)
+        row = _row(jnp.asarray(self.classes, jnp.int32), y)
         if not isinstance(row, Tracer) and bool((row < 0).any()):
             missing = sorted(set(np.asarray(y)[np.asarray(row) < 0].tolist()))
             raise ValueError(
@@ -214,21 +200,51 @@ class Prototypes:
             )
         return x, row
 
-    def _take(self, name: str, row: Array) -> Array:
-        """The arrays of the class of each sample, NaN where the class was not fitted."""
-        held = jnp.asarray(getattr(self, name))
-        found = held[jnp.maximum(row, 0)]
-        return jnp.where(row.reshape(-1, *(1,) * (found.ndim - 1)) < 0, jnp.nan, found)
 
-    def _log_density(self, x: Array, row: Array) -> Array:
-        def one(item: tuple[Array, Array]) -> Array:
-            x, row = item
-            at = jnp.maximum(row, 0)
-            found = log_density(x, jnp.asarray(self.means)[at], jnp.asarray(self.whitening)[at])
-            found = jnp.where(jnp.asarray(self.weights)[at] > 0, found, -jnp.inf)
-            return jnp.where(row < 0, jnp.nan, found)
+@jax.jit
+def _row(known: Array, y: Array) -> Array:
+    """The row of each class in `known`; -1 if it is not there."""
+    row = jnp.clip(jnp.searchsorted(known, y), 0, len(known) - 1).astype(jnp.int32)
+    return jnp.where(known[row] == y, row, -1)
 
-        return jax.lax.map(one, (x, row), batch_size=_BATCH)
+
+@jax.jit
+def _densities(held: Prototypes, x: Array, row: Array) -> Array:
+    """`log N` of the components of the class of each sample, (samples, K); NaN where there is no class."""
+
+    def one(item: tuple[Array, Array]) -> Array:
+        x, row = item
+        found = log_density(x, _take(held.means, row), _take(held.whitening, row))
+        return jnp.where(_take(held.weights, row) == 0, -jnp.inf, found)
+
+    return jax.lax.map(one, (x, row), batch_size=_BATCH)
+
+
+@jax.jit
+def _score(held: Prototypes, x: Array, row: Array) -> Array:
+    return -logsumexp(_densities(held, x, row) + jnp.log(_take(held.weights, row)), axis=-1)
+
+
+@jax.jit
+def _score_of_any(held: Prototypes, x: Array) -> Array:
+    def of(row: Array) -> Array:
+        return _score(held, x, jnp.full(len(x), row, jnp.int32))
+
+    count = jnp.asarray(held.count).astype(x.dtype)
+    by_class = jax.lax.map(of, jnp.arange(len(count), dtype=jnp.int32))
+    return -logsumexp(jnp.log(count / count.sum())[:, None] - by_class, axis=0)
+
+
+@jax.jit
+def _assign(held: Prototypes, x: Array, row: Array) -> Array:
+    found = jnp.argmax(_densities(held, x, row), axis=-1).astype(jnp.int32)
+    return jnp.where(row < 0, -1, found)
+
+
+def _take(held: Any, row: Array) -> Array:
+    """The arrays of the class of each sample, NaN where the class was not fitted."""
+    found = jnp.asarray(held)[jnp.maximum(row, 0)]
+    return jnp.where(row.reshape(row.shape + (1,) * (found.ndim - row.ndim)) < 0, jnp.nan, found)
 
 
 def _checked(found: Prototypes) -> Prototypes:

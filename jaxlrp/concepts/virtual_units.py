@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.extras import need
+from jaxlrp.concepts.extras import need, one_thread
 from jaxlrp.concepts.layers import at_layers, planned
 from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
 from jaxlrp.concepts.scores import normalize
@@ -71,7 +72,9 @@ def unit_circuits(
     check_family(units)
     check_family(lower)
     compute = functools.partial(_circuits, held, units, lower)
-    return ConceptExplainer("unit_circuits", held, compute, _options, lambda options, shapes: None)
+    return ConceptExplainer(
+        "unit_circuits", held, compute, _options, functools.partial(_in_range, units)
+    )
 
 
 def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -90,20 +93,27 @@ def _circuits(
     if target is not None:
         raise ValueError("target must be left out: relevance starts at a unit, not at the output")
     plan = planned(explainer, args, kwargs, (units, lower))
+    layers = (lower.layer, units.layer)
+    pullback = explainer.replace(record=layers, start=units.layer).vjp(*args, fun_kwargs=kwargs)
+    activations = at_layers(pullback, layers)
     if lower.layer not in plan.upstream(units.layer):
         raise ValueError(
             f"lower must be a layer that feeds {units.layer!r}, but {lower.layer!r} does not: see "
             "print(explainer.plan(...))"
         )
-    layers = (lower.layer, units.layer)
-    pullback = explainer.replace(record=layers, start=units.layer).vjp(*args, fun_kwargs=kwargs)
-    activations = at_layers(pullback, layers)
     a = activations[units.layer]
     share = units.spread(a, _one_hot(units, a, unit))
     start = jnp.maximum(a, 0) * share.astype(a.dtype)
     relevance = pullback(target=start).records[lower.layer].relevance
     found = normalize(lower.total(activations[lower.layer], relevance))
     return found, (pullback.output, activations)
+
+
+def _in_range(units: Concepts, options: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    """Refuses indices of units that do not exist, unless they are traced."""
+    unit, count = options["unit"], units.count(shapes[units.layer].shape)
+    if not isinstance(unit, Tracer) and not ((unit >= 0) & (unit < count)).all():
+        raise IndexError(f"unit must be in 0 to {count - 1}, got {np.asarray(unit).tolist()}")
 
 
 def _one_hot(units: Concepts, a: Array, unit: Array) -> Array:
@@ -204,7 +214,8 @@ def purify(
     tried = _numbers(n_clusters, len(np.unique(x, axis=0)))
     cluster = need("sklearn.cluster", "concepts.purify")
     measure = need("sklearn.metrics", "concepts.purify").silhouette_score
-    found = {k: cluster.KMeans(k, n_init=n_init, random_state=seed).fit(x) for k in tried}
+    with one_thread():
+        found = {k: cluster.KMeans(k, n_init=n_init, random_state=seed).fit(x) for k in tried}
     silhouette = {k: float(measure(x, model.labels_)) for k, model in found.items()}
     best = found[max(silhouette, key=silhouette.__getitem__)]
     order = np.argsort(-np.bincount(best.labels_), kind="stable")
