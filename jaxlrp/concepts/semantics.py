@@ -76,10 +76,9 @@ class Semantics:
 
         (|mean v|^2 - 1/m) m / (m - 1),   v: embeddings divided by their lengths
         """
-        m = self.count
-        mean = _over(_unit(jnp.asarray(self.vectors)).sum(axis=1), m[:, None])
-        own = _over(jnp.ones_like(mean[:, 0]), m)
-        return _over((jnp.square(mean).sum(axis=-1) - own) * m, m - 1)
+        m, v = self.count, _unit(jnp.asarray(self.vectors))
+        pairs = jnp.square(v.sum(axis=1)).sum(axis=-1) - jnp.square(v).sum(axis=(1, 2))
+        return _over(pairs, m * (m - 1))
 
     @property
     def similarity(self) -> Array:
