@@ -200,7 +200,7 @@ ONES = np.zeros(6, int)
         ({"classes": ONES[:5]}, r"classes must be integers of shape \(6,\)"),
         ({"classes": ONES + 0.5}, r"classes must be integers of shape \(6,\).*got float64"),
         ({"n_components": 7}, r"class 0 has 6 samples, fewer than n_components=7"),
-        ({"n_components": "aic"}, r"n_components must be an integer >= 1, got 'aic'"),
+        ({"n_components": "aic"}, r"n_components must be 'bic' or an integer >= 1, got 'aic'"),
         ({"classes": np.array([0, 0, 0, 0, 0, 4])}, r"class 4 has 1 sample"),
         ({"covariance": "diag"}, r"covariance must be one of 'diagonal', 'full'"),
         ({"min_variance": 0.0}, r"min_variance must be > 0, got 0\.0"),

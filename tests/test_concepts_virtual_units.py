@@ -110,8 +110,8 @@ def test_scikit_learn_agrees():
         (np.eye(3), 3, r"vectors has 3 different samples, too few for n_clusters=3"),
         (np.eye(3), 1, r"n_clusters must be >= 2"),
         (np.eye(3), (), r"n_clusters must be >= 2"),
-        (np.ones(3), 2, r"vectors must be finite floats of shape \(samples, d\)"),
-        (np.full((8, 2), np.nan), 2, r"with NaN or inf"),
+        (np.ones(3), 2, r"vectors must be floats of shape \(samples, d\)"),
+        (np.full((8, 2), np.nan), 2, r"vectors must be finite, got NaN or inf"),
     ],
 )
 def test_bad_vectors(vectors, n_clusters, message):

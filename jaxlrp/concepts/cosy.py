@@ -12,6 +12,8 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxlrp.numerics import widen
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ def cosy(shown: ArrayLike, control: ArrayLike) -> CoSy:
 
 
 def _activations(name: str, given: ArrayLike) -> Array:
-    found = jnp.asarray(given)
+    found = widen(jnp.asarray(given))
     if found.ndim != 2 or not len(found) or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
             f"{name} must be floats of shape (samples, units), at least one sample, got {found.dtype} of "

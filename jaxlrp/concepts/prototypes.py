@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -31,7 +32,7 @@ def prototypes(
       relevance: (samples, concepts), the normalized concept relevance of a layer for the class of each
         sample: `concepts.scores(...)(x, target=classes).normalized`, or `concepts.normalize` of stored
         scores. Take correctly predicted training samples only.
-      classes: (samples,), integers >= 0.
+      classes: (samples,), integers.
       n_components: strategies of each class; "bic" chooses 1 to `max_components` for each class by the
         Bayesian information criterion.
       max_components: the most that "bic" tries, never more than a class has different samples.
@@ -71,6 +72,8 @@ def prototypes(
     check_count("max_components", max_components)
     check_count("n_init", n_init)
     check_one_of("covariance", covariance, tuple(COVARIANCES))
+    if isinstance(n_components, str) and n_components != "bic":
+        raise ValueError(f"n_components must be 'bic' or an integer >= 1, got {n_components!r}")
     if n_components != "bic":
         check_count("n_components", n_components)
     if not min_variance > 0:
@@ -89,7 +92,7 @@ def prototypes(
 
 def _samples(relevance: ArrayLike, classes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(relevance), np.asarray(classes)
-    if x.ndim != 2 or not len(x) or not np.issubdtype(x.dtype, np.floating):
+    if x.ndim != 2 or not len(x) or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
             "relevance must be floats of shape (samples, concepts), at least one sample, got "
             f"{x.dtype} of shape {x.shape}"

@@ -48,7 +48,7 @@ class Semantics:
           ValueError: if shapes do not fit, or an embedding of a valid sample is not finite.
         """
         v = np.asarray(vectors)
-        if v.ndim != 3 or not np.issubdtype(v.dtype, np.floating):
+        if v.ndim != 3 or not jnp.issubdtype(v.dtype, jnp.floating):
             raise ValueError(
                 f"vectors must be floats of shape (units, samples, d), got {v.dtype} of shape {v.shape}"
             )
@@ -58,7 +58,8 @@ class Semantics:
                 f"valid must be booleans of shape {v.shape[:2]}, got {there.dtype} of shape {there.shape}"
             )
         _check_finite("vectors", v[there])
-        return cls(np.where(there[..., None], v, 0).astype(v.dtype), there)
+        v = v.astype(np.promote_types(v.dtype, np.float32))  # sums are formed in float32 or wider
+        return cls(np.where(there[..., None], v, np.zeros((), v.dtype)), there)
 
     @property
     def count(self) -> Array:
@@ -258,7 +259,7 @@ def _rows_of(embedded: Any, count: int, name: str) -> np.ndarray:
       ValueError: naming the function, if the shape is wrong or a value is not finite.
     """
     found = np.asarray(embedded)
-    if found.ndim != 2 or len(found) != count or not np.issubdtype(found.dtype, np.floating):
+    if found.ndim != 2 or len(found) != count or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
             f"{name} must give floats of shape ({count}, d), one row for each of {count} inputs, got "
             f"{found.dtype} of shape {found.shape}"

@@ -37,7 +37,7 @@ def unit_circuits(
     where c is the coefficient of relevance that arrives at position p of the lower layer.
 
     Args:
-      explainer: the result of `jaxlrp.explain`, without `start=` and `record=`.
+      explainer: the result of `jaxlrp.explain`, without `start=`.
       units: the concepts of the upper layer, such as channels.
       lower: the concepts of a layer below it, usually the closest.
 
@@ -204,11 +204,12 @@ def purify(
       (2, [1, 1, 0, 0, 0], [0])
     """
     x = np.asarray(vectors)
-    if x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not np.isfinite(x).all():
+    if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
-            f"vectors must be finite floats of shape (samples, d), got {x.dtype} of shape {x.shape}"
-            + ("" if x.ndim != 2 or x.dtype.kind != "f" else " with NaN or inf")
+            f"vectors must be floats of shape (samples, d), got {x.dtype} of shape {x.shape}"
         )
+    if not np.isfinite(x).all():
+        raise ValueError("vectors must be finite, got NaN or inf: leave out these samples")
     x = x.astype(np.float64)
     check_count("n_init", n_init)
     tried = _numbers(n_clusters, len(np.unique(x, axis=0)))
