@@ -62,42 +62,32 @@ REFERENCES, SHOWN = 100, 6
 BATCH = 128
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
-    """A network, its explainer and variables."""
+class Network:
+    """A network and what is computed of it, each compiled once for all variables."""
 
-    model: CNN
-    variables: Any
+    def __init__(self, model: CNN) -> None:
+        explain = lrp.explain(model.apply, composites.epsilon_plus(), argnums=1)
+        self._predict = jax.jit(lambda variables, x: model.apply(variables, x).argmax(-1))
+        self._scores = concepts.scores(explain, FAMILIES)
+        self._circuits = concepts.unit_circuits(explain, FAMILIES[LAST], FAMILIES[BELOW])
 
-    @functools.cached_property
-    def explain(self) -> lrp.Explainer:
-        return lrp.explain(self.model.apply, composites.epsilon_plus(), argnums=1)
-
-    @functools.cached_property
-    def _scores(self) -> Callable:
-        return concepts.scores(self.explain, FAMILIES)
-
-    @functools.cached_property
-    def _circuits(self) -> Callable:
-        return concepts.unit_circuits(self.explain, FAMILIES[LAST], FAMILIES[BELOW])
-
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, variables: Any, images: np.ndarray) -> np.ndarray:
         """The predicted category, (N,)."""
-        return in_batches(jax.jit(lambda x: self.model.apply(self.variables, x).argmax(-1)), images)
+        return in_batches(functools.partial(self._predict, variables), images)
 
-    def recognized(self, data: Pictures) -> Pictures:
+    def recognized(self, variables: Any, data: Pictures) -> Pictures:
         """The pictures whose category is predicted."""
-        return data.of(self.predict(data.images) == data.category)
+        return data.of(self.predict(variables, data.images) == data.category)
 
-    def scores(self, data: Pictures) -> dict[str, concepts.Scores]:
+    def scores(self, variables: Any, data: Pictures) -> dict[str, concepts.Scores]:
         """Scores of the channels of both layers, for the category of each picture."""
         return in_batches(
-            lambda x, y: self._scores(self.variables, x, target=y), data.images, data.category
+            lambda x, y: self._scores(variables, x, target=y), data.images, data.category
         )
 
-    def circuits(self, images: np.ndarray, unit: int) -> np.ndarray:
+    def circuits(self, variables: Any, images: np.ndarray, unit: int) -> np.ndarray:
         """How much each channel below feeds a channel of the last layer, (N, 64)."""
-        return in_batches(lambda x: self._circuits(self.variables, x, unit=unit), images)
+        return in_batches(lambda x: self._circuits(variables, x, unit=unit), images)
 
 
 def in_batches(function: Callable, *arrays: np.ndarray, size: int = BATCH) -> Any:
@@ -110,21 +100,19 @@ def in_batches(function: Callable, *arrays: np.ndarray, size: int = BATCH) -> An
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
-def untrained(like: Trained, images: np.ndarray) -> Trained:
-    """The same network with random weights."""
-    return Trained(like.model, like.model.init(jax.random.key(7), images[:1]))
-
-
 # Strategies
 
 Vectors = tuple[np.ndarray, np.ndarray]
 
 
-def vectors(net: Trained, fitted: Pictures, held_out: Pictures) -> dict[str, Vectors]:
+def vectors(
+    net: Network, variables: Any, random: Any, fitted: Pictures, held_out: Pictures
+) -> dict[str, Vectors]:
     """What mixtures are fitted to, by name: of pictures to fit, and of held-out ones."""
-    random = untrained(net, fitted.images)
-    own = [net.scores(data)[LAST] for data in (fitted, held_out)]
-    other = [random.scores(data)[LAST] for data in (fitted, held_out)]
+    own, other = (
+        [net.scores(given, data)[LAST] for data in (fitted, held_out)]
+        for given in (variables, random)
+    )
     return {
         "relevance": (own[0].normalized, own[1].normalized),
         "control: activation": tuple(concepts.normalize(s.activation) for s in own),
@@ -145,7 +133,7 @@ def guessed(fitted: Pictures, component: np.ndarray, held_out: Pictures, new: np
 
 
 def strategies(
-    net: Trained, fitted: Pictures, held_out: Pictures, title: str
+    found: dict[str, Vectors], fitted: Pictures, held_out: Pictures, title: str
 ) -> tuple[Table, concepts.Prototypes]:
     """A table of agreements, and the mixtures of relevance."""
     table = Table(title=f"{title}: strategies of {len(held_out)} held-out pictures")
@@ -158,18 +146,23 @@ def strategies(
     ):
         table.add_column(column, justify="left" if column == "mixtures of" else "right")
     mixtures = []
-    for name, (nu, new) in vectors(net, fitted, held_out).items():
-        found = concepts.prototypes(nu, fitted.category)
-        mixtures.append(found)
-        component = np.asarray(found.assign(new, held_out.category))
-        ari = by_class(adjusted_rand_score, held_out.artist, component, held_out.category)
-        ami = by_class(
-            adjusted_mutual_info_score, held_out.subcategory, component, held_out.category
+    for name, (nu, new) in found.items():
+        mixture = concepts.prototypes(nu, fitted.category)
+        mixtures.append(mixture)
+        before, after = (
+            np.asarray(mixture.assign(v, data.category))
+            for v, data in ((nu, fitted), (new, held_out))
         )
-        before = np.asarray(found.assign(nu, fitted.category))
-        right = guessed(fitted, before, held_out, component)
-        numbers = (f"{v:.3f}" for v in (ari.mean(), right, ami.mean()))
-        table.add_row(name, " ".join(map(str, found.n_components)), *numbers)
+        artist, subcategory = (
+            by_class(measure, truth, after, held_out.category).mean()
+            for measure, truth in (
+                (adjusted_rand_score, held_out.artist),
+                (adjusted_mutual_info_score, held_out.subcategory),
+            )
+        )
+        right = guessed(fitted, before, held_out, after)
+        numbers = (f"{v:.3f}" for v in (artist, right, subcategory))
+        table.add_row(name, " ".join(map(str, mixture.n_components)), *numbers)
     return table, mixtures[0]
 
 
@@ -196,17 +189,17 @@ class Split:
     baseline: float
 
 
-def split_units(net: Trained, data: Pictures) -> list[Split]:
-    """Splits each channel of the last layer that is active in enough pictures."""
-    scores = net.scores(data)
+def split_units(net: Network, variables: Any, data: Pictures, most: int) -> list[Split]:
+    """Splits channels of the last layer, at most so many, that are active in enough pictures."""
+    scores = net.scores(variables, data)
     top = concepts.TopK.of(scores[LAST].activation_max, np.arange(len(data)), k=REFERENCES)
     below = np.asarray(concepts.normalize(scores[BELOW].activation))
     found = []
-    for unit in range(len(top.rows)):
+    for unit in range(min(most, len(top.rows))):
         rows = top.rows[unit][top.values[unit] > 0]
         if len(rows) < REFERENCES // 2:
             continue
-        units = concepts.purify(net.circuits(data.images[rows], unit))
+        units = concepts.purify(net.circuits(variables, data.images[rows], unit))
         baseline = concepts.purify(below[rows], len(units))
         truth = data.subcategory[rows]
         ours, theirs = (adjusted_mutual_info_score(truth, v.labels) for v in (units, baseline))
@@ -246,16 +239,18 @@ def embedder(net: Pretrained) -> Callable[[list[str]], np.ndarray]:
     return embed
 
 
-def words(net: Trained, data: Pictures, held_out: Pictures) -> tuple[Table, Table]:
+def words(net: Network, variables: Any, data: Pictures, held_out: Pictures) -> tuple[Table, Table]:
     """Queries and the channel that fits each best; and the numbers of all queries and channels."""
-    top = concepts.TopK.of(net.scores(data)[LAST].activation_max, np.arange(len(data)), k=20)
+    top = concepts.TopK.of(
+        net.scores(variables, data)[LAST].activation_max, np.arange(len(data)), k=20
+    )
     embed = embedder(minilm())
     space = concepts.semantics(top, lambda rows: embed(data.name[rows].tolist()))
     count = np.bincount(held_out.subcategory, minlength=len(data.subcategories))
     asked = np.flatnonzero(count >= 8)
     texts = [data.subcategories[s].replace("-", " ") for s in asked]
     fits = np.nan_to_num(np.asarray(space.probe(texts, embed)), nan=-1)
-    active = net.scores(held_out)[LAST].activation
+    active = net.scores(variables, held_out)[LAST].activation
     rows = []
     for text, s, fit in zip(texts, asked, fits, strict=True):
         there = held_out.subcategory == s
@@ -326,27 +321,29 @@ def main() -> None:
     data, _ = whole.split(0.8, seed=1)  # layers and epochs were chosen on the rest
     epochs = 4 if arguments.quick else 25
 
-    nets = []
+    model = CNN(len(data.categories))
+    net, random = Network(model), model.init(jax.random.key(7), data.images[:1])
+    trained = []
     tasks = {"Categories": lambda d: d, "Artists matter": swapped}
     for title, change in list(tasks.items())[arguments.quick :]:
         here, there = change(data), change(test)
-        net = Trained(*train(here, epochs))
-        accuracy = [np.mean(net.predict(d.images) == d.category) for d in (here, there)]
+        variables = train(model, here, epochs)
+        accuracy = [np.mean(net.predict(variables, d.images) == d.category) for d in (here, there)]
         console.print(f"{title}: accuracy {accuracy[0]:.3f}, held out {accuracy[1]:.3f}")
-        fitted, held_out = net.recognized(here), net.recognized(there)
-        table, found = strategies(net, fitted, held_out, title)
+        fitted, held_out = (net.recognized(variables, d) for d in (here, there))
+        given = vectors(net, variables, random, fitted, held_out)
+        table, found = strategies(given, fitted, held_out, title)
         console.print(table)
-        nets.append(net)
-    nu = np.asarray(net.scores(fitted)[LAST].normalized)
+        trained.append(variables)
 
-    splits = split_units(nets[0], data)
+    splits = split_units(net, trained[0], data, 8 if arguments.quick else 64)
     console.print(summary(splits))
-    for table in words(nets[0], data, test):
+    for table in words(net, trained[0], data, test):
         console.print(table)
 
     best = max(splits, key=lambda s: s.agreement - s.baseline)
     path = arguments.output / "emoji.png"
-    picture(fitted, nu, found, data, best).savefig(path, dpi=120)
+    picture(fitted, given["relevance"][0], found, data, best).savefig(path, dpi=120)
     console.print(f"figure: {path}")
 
 

@@ -149,9 +149,8 @@ class CNN(nn.Module):
         return nn.Dense(self.classes, name="head")(x.mean(axis=(1, 2)))
 
 
-def train(data: Pictures, epochs: int, size: int = 64) -> tuple[CNN, Any]:
-    """Trains the network on pictures that are shifted and mirrored at random."""
-    model = CNN(len(data.categories))
+def train(model: CNN, data: Pictures, epochs: int, size: int = 64) -> Any:
+    """Trains the network on pictures that are shifted and mirrored at random; returns its variables."""
     variables = model.init(jax.random.key(0), data.images[:1])
     steps = epochs * (len(data) // size)
     optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, 4e-3), weight_decay=1e-3)
@@ -172,7 +171,7 @@ def train(data: Pictures, epochs: int, size: int = 64) -> tuple[CNN, Any]:
             rows = order[begin : begin + size]
             x = _varied(data.images[rows], rng)
             variables, state = step(variables, state, x, jnp.asarray(data.category[rows]))
-    return model, variables
+    return variables
 
 
 def _varied(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
