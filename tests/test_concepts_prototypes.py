@@ -183,7 +183,7 @@ def test_damaged_files_are_refused(of_classes, tmp_path, harm):
     elif harm == "other":
         np.savez(path, a=np.ones(3))
     else:
-        bad = {"pickle": np.array([{}], object), "shape": held["weights"][:, :1]}[harm]
+        bad = {"pickle": held["weights"].astype(object), "shape": held["weights"][:, :1]}[harm]
         np.savez(path, **(held | {"weights": bad}))
     with pytest.raises(ValueError, match=r"is not a complete file of Prototypes\.save"):
         concepts.Prototypes.load(path)
