@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch
 import jaxlrp as lrp
 from jaxlrp import concepts
 from jaxlrp.concepts import Channels, figures, regions
-from jaxlrp.concepts.diagrams import notable
+from jaxlrp.concepts.differences import notable
 
 SIZE = (8, 8, 3)
 

@@ -12,43 +12,55 @@ from jaxlrp.concepts.collect import collect
 from jaxlrp.concepts.conditional import activation, conditional
 from jaxlrp.concepts.conditions import Condition
 from jaxlrp.concepts.context import context
+from jaxlrp.concepts.cosy import CoSy, cosy
 from jaxlrp.concepts.crops import crop_box
 from jaxlrp.concepts.dictionaries import Dictionary, directions
+from jaxlrp.concepts.differences import Difference
 from jaxlrp.concepts.graph import graph
 from jaxlrp.concepts.local import LocalRelevance, local
 from jaxlrp.concepts.locate import locate
 from jaxlrp.concepts.opened import LazyScores, StoredScores, open_scores
 from jaxlrp.concepts.patching import exact_patching, relevance_patching
+from jaxlrp.concepts.prototypes import prototypes
 from jaxlrp.concepts.references import Reference, references
 from jaxlrp.concepts.report import ReportSize, report
 from jaxlrp.concepts.scores import Scores, normalize, scores
+from jaxlrp.concepts.semantics import Semantics, semantics
 from jaxlrp.concepts.statistics import Moments, Statistics
+from jaxlrp.concepts.strategies import Prototypes
 from jaxlrp.concepts.topk import TopK
 from jaxlrp.concepts.units import Channels, Concepts, Heads, Units
+from jaxlrp.concepts.virtual_units import VirtualUnits, purify, unit_circuits
 from jaxlrp.concepts.zennit_files import read_zennit, write_zennit
 
 __all__ = [
     "Channels",
     "CircuitCurve",
+    "CoSy",
     "Concepts",
     "Condition",
     "Dictionary",
+    "Difference",
     "Heads",
     "LazyScores",
     "LocalRelevance",
     "Moments",
+    "Prototypes",
     "Reference",
     "ReportSize",
     "Scores",
+    "Semantics",
     "Statistics",
     "StoredScores",
     "TopK",
     "Units",
+    "VirtualUnits",
     "activation",
     "circuit_curve",
     "collect",
     "conditional",
     "context",
+    "cosy",
     "crop_box",
     "directions",
     "exact_patching",
@@ -57,10 +69,14 @@ __all__ = [
     "locate",
     "normalize",
     "open_scores",
+    "prototypes",
+    "purify",
     "read_zennit",
     "references",
     "relevance_patching",
     "report",
     "scores",
+    "semantics",
+    "unit_circuits",
     "write_zennit",
 ]

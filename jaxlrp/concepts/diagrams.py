@@ -12,6 +12,7 @@ from matplotlib.patches import FancyArrowPatch
 from numpy.typing import ArrayLike
 
 from jaxlrp._checks import check_count
+from jaxlrp.concepts.differences import notable
 from jaxlrp.concepts.drawing import (
     AGAINST,
     FOR,
@@ -177,14 +178,6 @@ def comparison(
     if title is not None:
         figure.suptitle(title)
     return figure
-
-
-def notable(sample: np.ndarray, prototype: np.ndarray, n: int, n_different: int) -> list[int]:
-    """The `n` concepts of the largest relevance in either, then those that differ most of the rest."""
-    size = np.maximum(np.abs(sample), np.abs(prototype))
-    first = np.argsort(-size, kind="stable")[:n].tolist()
-    differ = np.argsort(-np.abs(sample - prototype), kind="stable").tolist()
-    return first + [c for c in differ if c not in first][:n_different]
 
 
 def _rows(found: nx.DiGraph) -> dict[str, list[Any]]:
