@@ -405,6 +405,6 @@ def instantiated(cotangents: Any) -> Any:
 
     def one(c: Any) -> Any:
         is_zero = isinstance(c, jax.custom_derivatives.SymbolicZero)
-        return jnp.zeros(c.shape, c.dtype) if is_zero else c
+        return jnp.zeros(c.shape, cast(Any, c).dtype) if is_zero else c
 
     return jax.tree.map(one, cotangents)

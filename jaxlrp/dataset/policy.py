@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxlrp import targets
 from jaxlrp._checks import check_count
+from jaxlrp.targets.classes import class_cotangent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Given:
 
     Example:
       >>> from jaxlrp import dataset, targets
-      >>> dataset.Given(targets.Contrast).make
-      <class 'jaxlrp.targets.Contrast'>
+      >>> dataset.Given(targets.Contrast).make.__name__
+      'Contrast'
     """
 
     make: Callable[[Any], Any] | None = None
@@ -64,7 +65,7 @@ class _Ranked(targets.Selection):
                 f"which has shape {z.shape} for a batch: use a smaller k"
             )
         _, index = jax.lax.top_k(z, self.k)
-        return targets.class_cotangent(z, jnp.take(index, self.rank, axis=-1))
+        return class_cotangent(z, jnp.take(index, self.rank, axis=-1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

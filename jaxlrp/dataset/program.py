@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp import _compat, targets
+from jaxlrp import _compat
 from jaxlrp.dataset import canonical, numeric_checks
 from jaxlrp.dataset import policy as policies
 from jaxlrp.dataset.members import (
@@ -30,6 +30,7 @@ from jaxlrp.dataset.placement import Placement
 from jaxlrp.dataset.policy import Conditions, Policy
 from jaxlrp.dataset.reading import Spec
 from jaxlrp.explanation.base import find_explainer
+from jaxlrp.targets.classes import check_classes
 
 _TRIED = (2, 3)  # samples per device of two traces, by which the axis of the batch is found
 
@@ -271,7 +272,7 @@ class Program:
             )
         output = self.members.get("output")
         if output is not None and output.shape:
-            targets.check_classes(self.policy.classes, output.shape[-1])
+            check_classes(self.policy.classes, output.shape[-1])
             if self.policy.given and (output.shape[-1] > 1 or not self.policy.made):
                 self.classes = output.shape[-1]
 

@@ -84,7 +84,9 @@ def foreign_modules(modules: Modules) -> Iterator[None]:
 def note(modules: Modules) -> None:
     """While a function is traced: notes the types of modules."""
     noted = _noted.get()
-    for path, kind in modules.items() if noted is not None else ():
+    if noted is None:
+        return
+    for path, kind in modules.items():
         noted.setdefault(path, kind)
 
 
