@@ -100,13 +100,17 @@ def widen(a: Array) -> Array:
 
 
 def positive(a: Array) -> Array:
-    """`max(a, 0)`, whose derivative is 0 at 0."""
-    return lax.select(lax.gt(a, _like(a, 0)), a, lax.full_like(a, 0))
+    """`max(a, 0)`, whose derivative is 0 at 0. Complex values compare by real part first."""
+    return _masked(a > 0 if jnp.iscomplexobj(a) else lax.gt(a, _like(a, 0)), a)
 
 
 def negative(a: Array) -> Array:
-    """`min(a, 0)`, whose derivative is 0 at 0."""
-    return lax.select(lax.lt(a, _like(a, 0)), a, lax.full_like(a, 0))
+    """`min(a, 0)`, whose derivative is 0 at 0. Complex values compare by real part first."""
+    return _masked(a < 0 if jnp.iscomplexobj(a) else lax.lt(a, _like(a, 0)), a)
+
+
+def _masked(keep: Array, a: Array) -> Array:
+    return lax.select(keep, a, lax.full_like(a, 0))
 
 
 Stabilizer = float | Array | Callable[[Array], Array]

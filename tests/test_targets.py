@@ -55,11 +55,11 @@ def test_region_of_a_segmentation():
     jitted = jax.jit(lambda m: begins(targets.Region(2, m), z))(mask)
     np.testing.assert_array_equal(jitted, z * one)
     for wrong in (jnp.ones((3, 2)), jnp.ones((2, 2, 2, 3)), jnp.ones((2, 2, 2, 1))):
-        with pytest.raises(ValueError, match=r"mask of a Region, of shape .* \(2, 2, 2, 3\)"):
+        with pytest.raises(ValueError, match=r"the mask, of shape .* \(2, 2, 2, 3\)"):
             begins(targets.Region(2, wrong), z)
     with pytest.raises(IndexError, match="target 3 is out of range"):
         begins(targets.Region(3, mask), z)
-    with pytest.raises(ValueError, match=r"mask of a Region, of shape \(\)"):
+    with pytest.raises(ValueError, match=r"the mask, of shape \(\)"):
         begins(targets.Region(0, 1.0), z[0, 0, 0])
 
 

@@ -114,6 +114,8 @@ def main() -> None:
 
     attached = lrp.attach(model.apply, composite, argnums=1)
     jax.grad(lambda x: attached(variables, x)[:, 1].sum())(x)
+    edited = lrp.edit(model.apply, {"hidden": lambda a: 0 * a}, argnums=1)
+    edited(variables, x)
 
     ledger = lrp.ledger(model.apply, composite, variables, x, target=1, zero_bias=True)
     assert_type(ledger, lrp.Ledger)
