@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxlrp import _compat
 from jaxlrp.numerics import widen
 
 
@@ -78,7 +78,7 @@ def _activations(name: str, given: ArrayLike) -> Array:
             f"{name} must be floats of shape (samples, units), at least one sample, got {found.dtype} of "
             f"shape {found.shape}"
         )
-    if not isinstance(found, Tracer) and not np.isfinite(found).all():
+    if not _compat.is_traced(found) and not np.isfinite(found).all():
         raise ValueError(f"{name} must be finite, got NaN or inf")
     return found
 

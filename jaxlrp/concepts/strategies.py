@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
+from jaxlrp import _compat
 from jaxlrp._checks import as_path
 from jaxlrp.concepts.differences import Difference
 from jaxlrp.concepts.mixtures import log_density
@@ -192,7 +192,7 @@ class Prototypes:
             )
         y = jnp.broadcast_to(y, x.shape[:1]).astype(jnp.int32)
         row = _row(jnp.asarray(self.classes, jnp.int32), y)
-        if not isinstance(row, Tracer) and bool((row < 0).any()):
+        if not _compat.is_traced(row) and bool((row < 0).any()):
             missing = sorted(set(np.asarray(y)[np.asarray(row) < 0].tolist()))
             raise ValueError(
                 f"classes contains {missing}, for which there was no sample when the prototypes were "

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxlrp import _compat
 from jaxlrp._checks import check_count
 from jaxlrp.concepts.extras import need, one_thread
 from jaxlrp.concepts.layers import at_layers, planned
@@ -112,7 +112,7 @@ def _circuits(
 def _in_range(units: Concepts, options: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
     """Refuses indices of units that do not exist, unless they are traced."""
     unit, count = options["unit"], units.count(shapes[units.layer].shape)
-    if not isinstance(unit, Tracer) and not ((unit >= 0) & (unit < count)).all():
+    if not _compat.is_traced(unit) and not ((unit >= 0) & (unit < count)).all():
         raise IndexError(f"unit must be in 0 to {count - 1}, got {np.asarray(unit).tolist()}")
 
 
