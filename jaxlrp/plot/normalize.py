@@ -11,9 +11,9 @@ from typing import Literal
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
+from jax.core import Tracer
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 
-from jaxlrp import _compat
 from jaxlrp.plot.given import Relevance, relevance_of
 
 
@@ -107,7 +107,7 @@ def as_real(value: Relevance, name: str) -> np.ndarray:
       ValueError: if empty, ragged, or not finite.
     """
     value = relevance_of(value, name)
-    if _compat.is_traced(value):
+    if isinstance(value, Tracer):
         raise TypeError(
             f"{name} must be a concrete array, got a traced one ({value.aval}); "
             "plot the result outside of jax.jit, jax.vmap and jax.grad"
