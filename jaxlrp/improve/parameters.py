@@ -50,7 +50,9 @@ class Wiring:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
-def mask_parameters(parameters: T, masks: Mapping[str, ArrayLike], wiring: Mapping[str, Wiring]) -> T:
+def mask_parameters(
+    parameters: T, masks: Mapping[str, ArrayLike], wiring: Mapping[str, Wiring]
+) -> T:
     """The parameters of pruned units set to zero: kernel, bias, and those of the BatchNorm that follows.
 
     The output of such a unit is zero, and so is its activation if f(0) = 0, as for ReLU, GELU and SiLU: the
@@ -209,7 +211,9 @@ def _paths(parameters: Any) -> list[tuple[tuple[str, ...], Array]]:
 
 def _names(keys: Sequence[Any]) -> tuple[str, ...]:
     """The names on the way to a leaf, without collections of Linen and the value of an NNX variable."""
-    named = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in keys]
+    named = [
+        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in keys
+    ]
     is_attribute = bool(keys) and isinstance(keys[-1], jax.tree_util.GetAttrKey)
     if is_attribute and named[-1] in ("value", "raw_value") and len(named) > 1:
         named = named[:-1]

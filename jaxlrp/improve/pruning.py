@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +66,8 @@ def masks(
     if normalize is not None:
         check_one_of("normalize", normalize, tuple(_NORMS))
     arrays, rate = _checked(scores), _checked_rate("rate", rate)
+    if rate.ndim:
+        raise ValueError(f"rate must be one number, got shape {rate.shape}: vmap over several")
     if normalize is not None:
         arrays = {name: _normalized(s, normalize) for name, s in arrays.items()}
     if scope == "layer":
@@ -78,8 +79,8 @@ def masks(
     for name, mask in kept.items():
         if not _compat.is_traced(mask) and not mask.any():
             raise ValueError(
-                f"at rate={float(rate):g} all {len(mask)} units of {name!r} would go, which cuts the network: "
-                'use a lower rate, or scope="layer"'
+                f"at rate={float(rate):g} all {len(mask)} units of {name!r} would go, which cuts the "
+                'network: use a lower rate, or scope="layer"'
             )
     return {name: kept[name] for name in scores}
 
@@ -221,8 +222,8 @@ def _off(entries: list[tuple[str, Concepts, Array]], a: Array) -> Array:
         n = family.count(a.shape)
         if kept.shape != (n,):
             raise ValueError(
-                f"masks[{name!r}] must have {n} entries, one for each unit of the layer {family.layer!r}, got "
-                f"{len(kept)}"
+                f"masks[{name!r}] must have {n} entries, one for each unit of the layer "
+                f"{family.layer!r}, got {len(kept)}"
             )
         removed = family.per_example(jnp.logical_not(kept)[None].astype(a.dtype), a.ndim)
         a = a * (1 - family.spread(a, removed).astype(a.dtype))
@@ -264,5 +265,7 @@ def _kept(scores: Array, rate: Array) -> Array:
     n = len(scores)
     slack = 4 * float(jnp.finfo(rate.dtype).eps)  # 0.29 * 100 is 28.999...
     count = jnp.floor(rate * (n * (1 + slack))).astype(int)
-    lowest_first = n - 1 - jnp.argsort(scores[::-1], stable=True)  # of equal ones the last comes first
+    lowest_first = (
+        n - 1 - jnp.argsort(scores[::-1], stable=True)
+    )  # of equal ones the last comes first
     return jnp.argsort(lowest_first) >= count

@@ -73,7 +73,11 @@ class Quantized:
 
 
 def centroids(w: ArrayLike, bits: int) -> Array:
-    r"""The levels of a symmetric grid: \(c_i = i d\), \(d = P_{99.9}(|w|) / (2^{b-1} - 1)\), \(|i| < 2^{b-1}\).
+    """The levels of a symmetric grid around zero.
+
+    c_i = i d,   |i| < 2^(bits - 1),   d = P_99.9(|w|) / (2^(bits - 1) - 1)
+
+    with the 99.9th percentile P_99.9; the few weights beyond it take the outermost level.
 
     Args:
       w: weights of one layer.
@@ -116,20 +120,21 @@ def ecq(
     relevance: ArrayLike | None = None,
     p: float = 0.1,
 ) -> Quantized:
-    r"""Assigns each weight to a level, at a price for rare levels (ECQ), and for irrelevant weights (ECQx).
+    """Assigns each weight to a level, at a price for rare levels (ECQ) and for losing relevance (ECQx).
 
-    \[ \text{cost}_c(w) = f_c \left( ((w - c) / d)^2 + \lambda I_c \right), \qquad I_c = -\log_2 P_c \]
+    cost_c(w) = f_c (((w - c) / d)^2 + strength I_c),   I_c = -log2 P_c
 
-    d is the step of the grid and P_c the share of weights whose nearest level is c, P_0 lifted to at least
-    .5. The factor f is 1, except that with relevance \(f_0 = 2 r^\beta\) with \(r = |R| / \max |R|\): zero is
-    dearer for relevant weights. beta starts at \(\ln .5 / \ln \bar r\), at most 1, where a weight of mean
-    relevance has factor one. It is then moved until the sparsity lies in [s - p, s] with the sparsity s of
-    ECQ, or as near to that as beta in [0, 1] gets.
+    Here d is the step of the grid, and P_c the share of weights whose nearest level is c, with P_0 lifted
+    to at least .5. All f_c are 1, but with relevance R it is `f_0 = 2 r^beta`, `r = |R| / max |R|`: the
+    level zero costs more for relevant weights. beta begins at `ln(.5) / ln(mean(r))`, where a weight of
+    mean relevance has factor 1, or at 1 if that is less. It then moves in [0, 1] until the sparsity lies
+    in [s - p, s], or as near as it gets; s is the sparsity of ECQ.
 
     Args:
       w: weights of one layer.
       bits: 2 to 8, see `centroids`.
-      strength: lambda, >= 0, in units of d^2. Zero is the nearest level. May be traced.
+      strength: price of a bit, >= 0, in units of d^2. At zero each weight takes the nearest level. May be
+        traced.
       relevance: of the shape of `w`: `jaxlrp.explain(..., parameters=...)`, over reference samples.
         Constant or zero relevance changes nothing.
       p: how far the sparsity may fall below that of ECQ, >= 0.
@@ -230,7 +235,7 @@ def relevance_momentum(new: T, old: T | None = None, *, momentum: float = 0.1) -
 
 
 def layer_strengths(parameters: Any, strength: float) -> Any:
-    r"""The strength of `ecq` for each array, weaker for small ones: \(\lambda (n / n_{\max} + .05) / 1.05\).
+    """The strength of `ecq` for each array, weaker for small ones: `strength (n / n_max + .05) / 1.05`.
 
     Args:
       parameters: a pytree of arrays with n numbers each; the largest has n_max.
@@ -268,7 +273,9 @@ def _costs(w: Array, levels: Array, strength: Array) -> tuple[Array, Array]:
     distance = jnp.square((w - column) / levels[middle + 1])
     p = _frequencies(jnp.argmin(distance, axis=0), len(levels)).astype(w.dtype)
     p = p.at[middle].max(0.5)
-    p = jnp.maximum(p, 1 / w.size)  # an empty level costs as much as the rarest, and is farther away
+    p = jnp.maximum(
+        p, 1 / w.size
+    )  # an empty level costs as much as the rarest, and is farther away
     return distance, (-strength * jnp.log2(p)).reshape(column.shape)
 
 
@@ -280,9 +287,7 @@ def _factor(r: Array, beta: Array) -> Array:
     return 2 * jnp.power(r, beta)
 
 
-def _beta(
-    r: Array, index: Callable[[Array], Array], levels: int, wanted: Array, p: float
-) -> Array:
+def _beta(r: Array, index: Callable[[Array], Array], levels: int, wanted: Array, p: float) -> Array:
     """The exponent with a sparsity in [wanted - p, wanted]; sparsity grows with it."""
 
     def sparsity(beta: Array) -> Array:

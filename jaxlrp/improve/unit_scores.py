@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -37,11 +37,11 @@ _REDUCE = ("abs_of_sum", "sum_of_abs", "signed")
 def unit_relevance(
     explainer: Explainer, concepts: Families, *, reduce: str = "abs_of_sum"
 ) -> Callable[..., UnitScores]:
-    r"""The relevance of each unit, summed over positions and reference samples.
+    """The relevance of each unit, summed over positions p (pixels, tokens) and reference samples n.
 
-    - `"abs_of_sum"`: \(U_k = \sum_n | \sum_p R_{kp}(x_n) |\), positions p such as pixels or tokens.
-    - `"sum_of_abs"`: \(U_k = \sum_{n, p} | R_{kp}(x_n) |\).
-    - `"signed"`: \(U_k = \sum_{n, p} R_{kp}(x_n)\): units that speak against the target go first.
+    - `"abs_of_sum"`: `U_k = sum_n |sum_p R_kp(x_n)|`.
+    - `"sum_of_abs"`: `U_k = sum_(n, p) |R_kp(x_n)|`.
+    - `"signed"`: `U_k = sum_(n, p) R_kp(x_n)`: units that speak against the target go first.
 
     A call takes one forward and one backward pass. Scores of batches add up to those of the data set.
 
@@ -81,9 +81,9 @@ def unit_relevance(
 def unit_taylor(
     loss: Function, concepts: Families, *, argnums: int | None = None
 ) -> Callable[..., UnitScores]:
-    r"""First-order Taylor scores: how much the loss would change without the unit.
+    """First-order Taylor scores: how much the loss would change without the unit.
 
-    \(U_k = \sum_n | \sum_p a_{kp}\, \partial L(x_n) / \partial a_{kp} |\)
+    U_k = sum_n |sum_p a_kp dL(x_n)/da_kp|,   positions p, samples n
 
     Args:
       loss: the function of the model and the data that returns a loss for each sample, (batch,).
@@ -113,7 +113,7 @@ def unit_taylor(
 def unit_gradient(
     loss: Function, concepts: Families, *, argnums: int | None = None
 ) -> Callable[..., UnitScores]:
-    r"""Gradient scores: \(U_k = \sum_n | \sum_p \partial L(x_n) / \partial a_{kp} |\).
+    """Gradient scores: `U_k = sum_n |sum_p dL(x_n)/da_kp|`, positions p, samples n.
 
     Args:
       loss, concepts, argnums: as in `unit_taylor`.
@@ -136,7 +136,7 @@ def unit_gradient(
 
 
 def unit_magnitude(kernels: Mapping[str, ArrayLike], *, axis: int = -1) -> UnitScores:
-    r"""Scores by weight: \(U_k = \sum_i |w_{ik}|\), the sum of a unit's weights in magnitude.
+    """Scores by weight: `U_k = sum_i |w_ik|`, the sum of a unit's weights in magnitude.
 
     Args:
       kernels: the kernel that each layer's units come from, by the name of its family of concepts.
