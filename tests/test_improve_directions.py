@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 SEEDS = range(3)
 TRAIN = 4000
 RATES = jnp.arange(0.1, 0.91, 0.1)
-FAMILIES = [concepts.Channels(name, axis=-1) for name in ("relu", "relu_1", "relu_2")]
-MODULES = {"relu": "Conv_0", "relu_1": "Conv_1", "relu_2": "Dense_0"}
+FAMILIES = [concepts.Channels(name, axis=-1) for name in ("relu", "relu:1", "relu:2")]
+MODULES = {"relu": "Conv_0", "relu:1": "Conv_1", "relu:2": "Dense_0"}
 NET = CNN()
 NORMS = {"Taylor": "l2", "gradient": "l1"}  # as published; relevance is best without
 

@@ -174,8 +174,11 @@ def _changed(
             raise ValueError(
                 f"masks[{name!r}] must be (units,) booleans, got {kept.dtype} of shape {kept.shape}"
             )
-        for change, paths in ((written, wiring[name].writes), (read, wiring[name].reads)):
-            for module in paths if change else ():
+        entries = [(written, wiring[name].writes)]
+        if read is not None:
+            entries.append((read, wiring[name].reads))
+        for change, paths in entries:
+            for module in paths:
                 if module not in modules:
                     raise ValueError(
                         f"wiring[{name!r}] names a module without parameters, {module!r}: there are "

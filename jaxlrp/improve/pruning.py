@@ -198,9 +198,10 @@ def pruning_curve(
     if rates.ndim != 1 or not len(rates) or (np.diff(np.asarray(rates)) <= 0).any():
         raise ValueError(f"rates must be a sequence of increasing numbers, got {rates.tolist()}")
     x, y = jnp.asarray(x), jnp.asarray(y)
-    if y.shape != x.shape[:1]:
+    if not x.ndim or not len(x) or y.shape != x.shape[:1]:
         raise ValueError(
-            f"y must have a class for each of the {len(x)} samples of x, got shape {y.shape}"
+            "x must be (samples, ...) and y a class for each sample, got shapes "
+            f"{x.shape} and {y.shape}"
         )
     size = len(x) if batch_size is None else check_count("batch_size", batch_size)
 
@@ -213,8 +214,8 @@ def pruning_curve(
 
         return jax.lax.map(one, rates)
 
-    found = sum(hits(arrays, x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
-    return PruningCurve(rates, found / len(x))
+    parts = [hits(arrays, x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
+    return PruningCurve(rates, jnp.stack(parts).sum(axis=0) / len(x))
 
 
 def _off(entries: list[tuple[str, Concepts, Array]], a: Array) -> Array:
