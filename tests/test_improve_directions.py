@@ -15,7 +15,7 @@ pytest.importorskip("mlxtend", reason="mlxtend is not installed (extra: examples
 
 from metric_directions import CNN, digits
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.promotes("optax promotes its step count")]
 
 SEEDS = range(3)
 TRAIN = 4000
@@ -66,7 +66,7 @@ def scores_of(seed):
         return optax.softmax_cross_entropy_with_integer_labels(predict(x), y)
 
     target = jax.nn.one_hot(y, 10)
-    relevance = improve.unit_relevance(lrp.explain(predict, composites.epsilon()), FAMILIES)
+    relevance = improve.unit_relevance(lrp.explain(predict, composites.all_epsilon()), FAMILIES)
     kernels = {name: variables["params"][module]["kernel"] for name, module in MODULES.items()}
     found = {
         "LRP": relevance(x, target=target),
@@ -104,7 +104,7 @@ def quantized(seed, strength):
     """(sparsity, accuracy) of ECQ and of ECQx at 4 bits, without training."""
     variables, x_train, y_train, x_test, y_test = trained(seed)
     x, y = references(seed, x_train, y_train)
-    explain = lrp.explain(NET.apply, composites.epsilon(), argnums=1, parameters=0)
+    explain = lrp.explain(NET.apply, composites.all_epsilon(), argnums=1, parameters=0)
     relevance = explain(variables, x, target=y).parameters
     found = []
     for use in (False, True):
