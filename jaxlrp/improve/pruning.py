@@ -266,7 +266,6 @@ def _kept(scores: Array, rate: Array) -> Array:
     n = len(scores)
     slack = 4 * float(jnp.finfo(rate.dtype).eps)  # 0.29 * 100 is 28.999...
     count = jnp.floor(rate * (n * (1 + slack))).astype(int)
-    lowest_first = (
-        n - 1 - jnp.argsort(scores[::-1], stable=True)
-    )  # of equal ones the last comes first
-    return jnp.argsort(lowest_first) >= count
+    # lowest first, and of equal ones the last
+    order = n - 1 - jnp.argsort(scores[::-1], stable=True)
+    return jnp.argsort(order) >= count
