@@ -85,6 +85,14 @@ def test_the_exponent_keeps_the_sparsity_in_its_range(power, p):
     assert R[zero].mean() < R[before].mean()
 
 
+def test_the_exponent_ends_at_one():
+    """Relevance is nearly the same everywhere: no exponent up to 1 makes zero cheap enough."""
+    levels, r = grid(W, 4), (R / R.max()) ** 0.1
+    found = improve.ecq(W, 4, 1.5, relevance=r)
+    assert found.sparsity < improve.ecq(W, 4, 1.5).sparsity - 0.1
+    np.testing.assert_array_equal(found.index, assigned(W, levels, 1.5, 2 * r))
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, 3.7])
 def test_constant_relevance_changes_nothing(value):
     found = improve.ecq(W, 4, 1.5, relevance=np.full(W.shape, value))
