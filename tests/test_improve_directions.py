@@ -38,14 +38,14 @@ def trained(seed):
         return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
 
     @jax.jit
-    def step(carry, rows):
-        variables, state = carry
-        g = jax.grad(loss)(variables, x_train[rows], y_train[rows])
+    def step(variables, state, x, y):
+        g = jax.grad(loss)(variables, x, y)
         updates, state = optimizer.update(g, state)
-        return (optax.apply_updates(variables, updates), state), None
+        return optax.apply_updates(variables, updates), state
 
-    rows = np.random.default_rng(seed).integers(0, TRAIN, (500, 64))
-    (variables, _), _ = jax.lax.scan(step, (variables, optimizer.init(variables)), rows)
+    state = optimizer.init(variables)
+    for rows in np.random.default_rng(seed).integers(0, TRAIN, (500, 64)):
+        variables, state = step(variables, state, x_train[rows], y_train[rows])
     return variables, x_train, y_train, x[TRAIN:], y[TRAIN:]
 
 

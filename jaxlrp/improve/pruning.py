@@ -206,16 +206,17 @@ def pruning_curve(
     size = len(x) if batch_size is None else check_count("batch_size", batch_size)
 
     @jax.jit
-    def hits(arrays: Masks, x: Array, y: Array) -> Array:
-        def one(rate: Array) -> Array:
-            kept = masks(arrays, rate, scope=scope, normalize=normalize)
-            z = edit(predict, switch_off(kept, concepts))(x)
-            return (jnp.argmax(z, axis=-1) == y).sum()
+    def hits(arrays: dict[str, Array], rate: Array, x: Array, y: Array) -> Array:
+        kept = masks(arrays, rate, scope=scope, normalize=normalize)
+        z = edit(predict, switch_off(kept, concepts))(x)
+        return (jnp.argmax(z, axis=-1) == y).sum()
 
-        return jax.lax.map(one, rates)
-
-    parts = [hits(arrays, x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
-    return PruningCurve(rates, jnp.stack(parts).sum(axis=0) / len(x))
+    # One program, called once for each rate: XLA runs convolutions in loops slowly on CPUs.
+    found = [
+        sum(hits(arrays, rate, x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
+        for rate in rates
+    ]
+    return PruningCurve(rates, jnp.stack(found) / len(x))
 
 
 def _off(entries: list[tuple[str, Concepts, Array]], a: Array) -> Array:
