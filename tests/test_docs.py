@@ -153,7 +153,6 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("inspection",), public(inspection)),
         (("higher_order",), public(higher_order)),
         (("concepts",), public(concepts)),
-        (("improve",), public(improve)),
         (("metrics",), classes_and_functions(metrics)),
         (("dataset",), public(dataset)),
         (("plot",), public(plot)),
@@ -162,6 +161,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("virelay",), public(virelay)),
         (("spray",), public(spray)),
         (("tables",), public(tables)),
+        (("improve",), classes_and_functions(improve)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
