@@ -3,23 +3,59 @@
 What a model should not use is found by its explanations (`jaxlrp.spray`, `jaxlrp.concepts`). This package
 describes it as a direction in a hidden layer (`pattern_cav`), removes it without training (`project`,
 `reactive`), or trains the model not to use it (`penalties`). `feedback` trains with relevance in place
-of the gradient.
+of the gradient. Relevance also says what a model can do without: units (`unit_relevance`, `masks`) and
+bits (`ecq`).
 """
 
 from jaxlrp.improve import penalties as penalties
 from jaxlrp.improve.cavs import linear_cav, pattern_cav, tcav
 from jaxlrp.improve.clarc import project, reactive, where_active
 from jaxlrp.improve.feedback import feedback, relevance_weights, softmax_reward
+from jaxlrp.improve.parameters import Wiring, mask_parameters, shrink
+from jaxlrp.improve.pruning import PruningCurve, masks, pruning_curve, switch_off
+from jaxlrp.improve.quantization import (
+    Quantized,
+    centroids,
+    ecq,
+    layer_strengths,
+    relevance_momentum,
+    straight_through,
+)
+from jaxlrp.improve.unit_scores import (
+    unit_gradient,
+    unit_magnitude,
+    unit_random,
+    unit_relevance,
+    unit_taylor,
+)
 
 __all__ = [
+    "PruningCurve",
+    "Quantized",
+    "Wiring",
+    "centroids",
+    "ecq",
     "feedback",
+    "layer_strengths",
     "linear_cav",
+    "mask_parameters",
+    "masks",
     "pattern_cav",
     "penalties",
     "project",
+    "pruning_curve",
     "reactive",
+    "relevance_momentum",
     "relevance_weights",
+    "shrink",
     "softmax_reward",
+    "straight_through",
+    "switch_off",
     "tcav",
+    "unit_gradient",
+    "unit_magnitude",
+    "unit_random",
+    "unit_relevance",
+    "unit_taylor",
     "where_active",
 ]
