@@ -390,6 +390,12 @@ def evaluate_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> 
     return jex.jaxpr_as_fun(closed(jaxpr, consts))(*args)
 
 
+def has_symbolic_zeros(values: Any) -> bool:
+    """Whether a `custom_vjp` of these values may ask for symbolic zeros; `shard_map` run eagerly has none."""
+    traces = (getattr(leaf, "_trace", None) for leaf in jax.tree.leaves(values))
+    return not any(isinstance(trace, shard_map_internal.ShardMapTrace) for trace in traces)
+
+
 def values_of(primals: Any) -> Any:
     """The values of what a forward rule with `symbolic_zeros` is given."""
     return jax.tree.map(lambda p: p.value, primals)

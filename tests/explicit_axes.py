@@ -294,5 +294,10 @@ def test_a_reduced_kernel_is_refused() -> None:
             w = jax.sharding.reshard(p["w"], PS(None, None, reduced=frozenset({DATA})))
             return jax.nn.relu(x @ w)
 
+        explain = lrp.explain(fun, C.attnlrp(), argnums=1, parameters=0)
         with pytest.raises(NotImplementedError, match=r"remove `reduced=` from the PartitionSpec"):
-            jax.jit(lambda p, x: relevance(fun, p, x))(p, x)
+            jax.jit(lambda p, x: explain(p, x, target=1).relevance)(p, x)
+        # of the input alone, no cotangent of the kernel is needed
+        found = jax.jit(lambda p, x: relevance(fun, p, x))(p, x)
+        plain = jax.jit(lambda p, x: relevance(lambda p, x: jax.nn.relu(x @ p["w"]), p, x))(p, x)
+        np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-6)

@@ -94,7 +94,7 @@ def linear_cav(
         "svm": lambda: svm.LinearSVC(C=1 / strength, class_weight="balanced", max_iter=100_000),
     }
     fitted = made[kind]().fit(given.reshape(len(given), -1), t)
-    w = jnp.asarray(fitted.coef_[0], dtype=given.dtype).reshape(given.shape[1:])
+    w = jnp.asarray(np.ravel(fitted.coef_), dtype=given.dtype).reshape(given.shape[1:])
     return _unit(w, "the classifier found no direction")
 
 

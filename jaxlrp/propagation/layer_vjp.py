@@ -66,12 +66,16 @@ def call(
     def function(traced, inputs, operands, folded, ledger):
         return lifted(evaluate(inputs, operands))
 
+    symbolic = _compat.has_symbolic_zeros((inputs, operands))
+
     def forward(*primals):
-        traced, inputs, operands, folded, ledger = _compat.values_of(primals)
+        used = not symbolic or _compat.is_differentiated(primals[3])  # cotangents of parameters
+        values = _compat.values_of(primals) if symbolic else primals
+        traced, inputs, operands, folded, ledger = values
         z = evaluate(inputs, operands)
         kept = None if linear and not grouped else operands
         # without leaves: a structure is what both passes know of each other while they are traced
-        asked = () if ledger is not None or _compat.is_differentiated(primals[3]) else None
+        asked = () if used or ledger is not None else None
         return lifted(z), (traced, inputs, kept, folded, None if recompute else z, ledger, asked)
 
     def backward(residuals, g):
@@ -102,7 +106,7 @@ def call(
         to_inputs = tuple(map(_cotangent, to_inputs, inputs))
         return None, to_inputs, None, to_parameters, to_ledger
 
-    function.defvjp(forward, backward, symbolic_zeros=True)
+    function.defvjp(forward, backward, symbolic_zeros=symbolic)
     return function(traced, inputs, operands, folded, ledger)
 
 
