@@ -53,6 +53,7 @@ LAYER = "relu:1"  # after the second convolution
 REVEAL, DETECT = composites.epsilon_plus(), composites.all_epsilon(1e-2)
 RRR, RR_CLARC = 10.0, 1000.0  # weights of the penalties
 WAYS = ("nothing", "plain training", "projection", "reactive projection", "RRR", "RR-ClArC")
+QUICK = ("nothing", "projection", "RRR")
 COLUMNS = ("clean", "with ruler", "turned into the class", "relevance in the ruler", "seconds")
 
 Predict = Callable[[Array], Array]
@@ -129,7 +130,7 @@ def fine_tuned(
 
 def revised(
     variables: Any, x: np.ndarray, y: np.ndarray, steps: int,
-    label: int, located: tuple[Array, Array, Array],
+    label: int, located: tuple[Array, Array, Array], names: tuple[str, ...],
 ) -> dict[str, tuple[Predict, float]]:  # fmt: skip
     """The functions of images that each way leads to, and the seconds that it took."""
     mask, direction, mean = located
@@ -160,7 +161,7 @@ def revised(
         "RR-ClArC": lambda: tuned(along),
     }
     found = {}
-    for name in WAYS:
+    for name in names:
         begun = time.perf_counter()
         found[name] = makers[name](), time.perf_counter() - begun
     return found
@@ -188,7 +189,9 @@ def evaluated(predict: Predict, data: Data, label: int) -> dict[str, float]:
     }
 
 
-def one_seed(data: Data, seed: int, steps: int, more: int, explained: int) -> dict[str, Any]:
+def one_seed(
+    data: Data, seed: int, steps: int, more: int, explained: int, names: tuple[str, ...]
+) -> dict[str, Any]:
     """The numbers of all ways with one network; the adjusted Rand index of what was revealed; a picture."""
     rng = np.random.default_rng(seed)
     x, y = data.x.copy(), data.y
@@ -205,7 +208,7 @@ def one_seed(data: Data, seed: int, steps: int, more: int, explained: int) -> di
         f"seed {seed}: first cluster of class {data.classes[label]!r}, {len(some)} of {len(of_class)} "
         f"images, adjusted Rand index with the ruler {rand:.2f}; {int(located[0].sum())} pixels in the mask"
     )
-    ways = revised(variables, x, y, more, label, located)
+    ways = revised(variables, x, y, more, label, located, names)
     rows = {
         name: evaluated(predict, data, label) | {"seconds": seconds}
         for name, (predict, seconds) in ways.items()
@@ -226,7 +229,7 @@ def one_seed(data: Data, seed: int, steps: int, more: int, explained: int) -> di
 
 def table(found: list[dict[str, Any]]) -> str:
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for way in WAYS:
+    for way in found[0]["rows"]:
         cells = []
         for column in COLUMNS:
             values = np.array([each["rows"][way][column] for each in found])
@@ -242,12 +245,13 @@ def table(found: list[dict[str, Any]]) -> str:
 def draw(found: dict[str, Any], path: pathlib.Path) -> None:
     """An image with a ruler, the mask that was located, and the relevance after each way."""
     figure = Figure(figsize=(12, 1.9), layout="constrained")
-    axes = figure.subplots(1, 2 + len(WAYS))
+    ways = found["maps"]
+    axes = figure.subplots(1, 2 + len(ways))
     axes[0].imshow(found["image"], cmap="gray")
     axes[0].set_title("image", fontsize="small")
     axes[1].imshow(found["mask"][..., 0], cmap="gray")
     axes[1].set_title("located", fontsize="small")
-    for ax, way in zip(axes[2:], WAYS, strict=True):
+    for ax, way in zip(axes[2:], ways, strict=True):
         lrp_map = found["maps"][way][..., 0]
         limit = np.abs(lrp_map).max()
         ax.imshow(lrp_map, cmap="seismic", vmin=-limit, vmax=limit)
@@ -270,8 +274,9 @@ def main() -> int:
     real = not arguments.quick and arguments.data.is_dir()
     data = fashion(arguments.data) if real else digits()
     steps, more, explained = (1500, 300, 8000) if real else (300, 60, 2000)
+    names = QUICK if arguments.quick else WAYS
     seeds = range(1 if arguments.quick else arguments.seeds)
-    found = [one_seed(data, seed, steps, more, explained) for seed in seeds]
+    found = [one_seed(data, seed, steps, more, explained, names) for seed in seeds]
 
     text = table(found)
     print(f"\n{text}")
@@ -280,13 +285,14 @@ def main() -> int:
     print(f"\nfigure: {arguments.output / 'reveal_to_revise.png'}")
 
     mean = {
-        way: {c: np.mean([each["rows"][way][c] for each in found]) for c in COLUMNS} for way in WAYS
+        way: {c: np.mean([each["rows"][way][c] for each in found]) for c in COLUMNS}
+        for way in names
     }
     before = mean["nothing"]
     harm = before["clean"] - before["with ruler"]
     helps = [
         way
-        for way in WAYS[2:]
+        for way in names
         if before["clean"] - mean[way]["with ruler"] <= harm / 2
         and before["clean"] - mean[way]["clean"] <= 0.02
     ]
