@@ -391,7 +391,7 @@ def evaluate_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> 
 
 
 def has_symbolic_zeros(values: Any) -> bool:
-    """Whether a `custom_vjp` of these values may ask for symbolic zeros; `shard_map` run eagerly has none."""
+    """Whether a `custom_vjp` of these values may ask for symbolic zeros; an eager `shard_map` has none."""
     traces = (getattr(leaf, "_trace", None) for leaf in jax.tree.leaves(values))
     return not any(isinstance(trace, shard_map_internal.ShardMapTrace) for trace in traces)
 
