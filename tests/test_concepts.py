@@ -161,7 +161,7 @@ def test_k_at_once_equals_the_slow_way(name):
     blank = jnp.zeros(shape)
     for condition, relevance in zip([*range(k), [0, k - 1]], found, strict=True):
         chosen = jnp.zeros((1, n_concepts(name))).at[:, jnp.array(condition)].set(1)
-        mask = family.spread(blank, family.per_example(chosen, blank.ndim))
+        mask = family.share(blank, chosen)
         alone = explain(x, target=TARGET, condition={family.layer: mask}).relevance
         close(relevance, alone)
     order = np.random.default_rng(1).permutation(len(conditions))

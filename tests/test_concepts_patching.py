@@ -133,6 +133,14 @@ def test_what_cannot_be_patched_is_named(call, error, message):
         call(concepts.exact_patching(explain, UNITS), concepts.circuit_curve(explain, UNITS))
 
 
+def test_two_families_of_one_layer_would_undo_each_other():
+    families = {"units": UNITS, "tokens": concepts.Channels("tanh", axis=1)}
+    with pytest.raises(
+        ValueError, match=r"one family for each layer, got the layers \['tanh', 'tanh'\]"
+    ):
+        concepts.circuit_curve(lrp.explain(model), families)
+
+
 def test_exact_patching_refuses_an_explainer_that_begins_at_a_layer():
     with pytest.raises(ValueError, match="must begin at the output, got start='tanh'"):
         concepts.exact_patching(lrp.explain(model, start="tanh"), UNITS)

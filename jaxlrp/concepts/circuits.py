@@ -16,8 +16,8 @@ from jax.typing import ArrayLike
 from jaxlrp import _compat
 from jaxlrp._checks import check_count, check_mapping
 from jaxlrp.concepts.conditional import over
-from jaxlrp.concepts.layers import at_layers, planned
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
+from jaxlrp.concepts.layers import planned, recorded
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_from_output
 from jaxlrp.concepts.patching import metric, run_edited, with_explained
 from jaxlrp.concepts.scores import Families, by_name
 from jaxlrp.concepts.units import Concepts
@@ -89,15 +89,16 @@ def circuit_curve(
       >>> [round(float(f), 3) for f in curve.faithfulness]
       [0.667, 1.0]
     """
-    held = check_explainer(explainer)
-    if held.start is not None:
-        raise ValueError(
-            f"the explainer must begin at the output, got start={held.start!r}: ablation changes the "
-            "output of the function; leave start out"
-        )
+    held = check_from_output(explainer, "ablation")
     if batch_size is not None:
         check_count("batch_size", batch_size)
     families = by_name(concepts)
+    layers = [family.layer for family in families.values()]
+    if len(set(layers)) < len(layers):
+        raise ValueError(
+            f"concepts must have one family for each layer, got the layers {layers}: a unit that two "
+            "families share would be kept by one and switched off by the other"
+        )
     prepare = functools.partial(_options, tuple(families), isinstance(concepts, Concepts))
     compute = functools.partial(_curve, held, families, batch_size)
     return ConceptExplainer("circuit_curve", held, compute, prepare, _check)
@@ -156,11 +157,9 @@ def _curve(
 ) -> tuple[CircuitCurve, Shapes]:  # fmt: skip
     layers = tuple(family.layer for family in families.values())
     planned(explainer, args, kwargs, families.values())
-    recorder = explainer.replace(record=layers)
-    pullback = recorder.vjp(*args, fun_kwargs=kwargs)
-    activations = at_layers(pullback, layers)
+    pullback, activations = recorded(explainer, layers, args, kwargs)
     given = with_explained(explainer, args, reference, "reference", batch=False)
-    means = _means(families, at_layers(recorder.vjp(*given, fun_kwargs=kwargs), layers))
+    means = _means(families, recorded(explainer, layers, given, kwargs)[1])
     for name, family in families.items():
         _check_scores(name, len(ranks[name]), family.count(activations[family.layer].shape))
     weights = initial_relevance.cotangent(pullback.output, target)
@@ -171,7 +170,7 @@ def _curve(
         for name, family in families.items():
             a = activations[family.layer]
             kept = (ranks[name] < size).astype(a.dtype)
-            share = family.spread(a, family.per_example(kept[None], a.ndim)).astype(a.dtype)
+            share = family.share(a, kept).astype(a.dtype)
             mean = means[name].astype(a.dtype)
             changes[family.layer] = functools.partial(_ablated, share=share, mean=mean)
         return metric(first, weights, run_edited(explainer, changes, args, kwargs))

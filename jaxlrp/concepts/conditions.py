@@ -178,8 +178,7 @@ class Stacked:
             weights = weights.at[rows, self.values].set(1, mode="drop")
             wrong = (self.values < 0) | ((self.values >= count) & (self.values != _NOWHERE))
             weights = jnp.where(wrong.any(axis=-1, keepdims=True), jnp.nan, weights)
-        weights = self.family.per_example(weights.astype(a.dtype), a.ndim)
-        mask = self.family.spread(a, weights)
+        mask = self.family.share(a, weights.astype(a.dtype))
         return jnp.where(self.present, mask, jnp.ones_like(mask))
 
 

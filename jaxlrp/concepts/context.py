@@ -10,9 +10,9 @@ from jax import Array
 
 from jaxlrp._checks import check_count, check_flag
 from jaxlrp.concepts.conditional import over
-from jaxlrp.concepts.layers import at_layers, planned
+from jaxlrp.concepts.layers import planned, recorded
 from jaxlrp.concepts.local import compute_local
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_check, only_array
 from jaxlrp.concepts.units import Concepts, check_family
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.numerics import widen
@@ -68,7 +68,7 @@ def context(
     if batch_size is not None:
         check_count("batch_size", batch_size)
     compute = functools.partial(_signed if signed else _absolute, held, concepts, batch_size)
-    return ConceptExplainer("context", held, compute, _options, lambda options, shapes: None)
+    return ConceptExplainer("context", held, compute, _options, no_check)
 
 
 def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -96,14 +96,13 @@ def _absolute(
 ) -> tuple[Array, Shapes]:  # fmt: skip
     layer = family.layer
     planned(explainer, args, kwargs, (family,))
-    pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
-    activations = at_layers(pullback, (layer,))
+    pullback, activations = recorded(explainer, (layer,), args, kwargs)
     a, relevance = activations[layer], pullback(target=target).records[layer].relevance
     stage = explainer.replace(record=(), start=layer).vjp(*args, fun_kwargs=kwargs)
     n = family.count(a.shape)
 
     def one(weights: Array) -> Array:
-        share = family.spread(a, family.per_example(weights[None], a.ndim))
+        share = family.share(a, weights)
         found = widen(only_array(stage(target=relevance * share.astype(relevance.dtype)).relevance))
         ahead = _leading(mask, found.shape)
         size = jnp.abs(found.sum(axis=tuple(range(ahead, found.ndim))))

@@ -292,8 +292,7 @@ def _children(
         def one(concept: Array, name: str = name, below: list[str] = below, a: Array = a,
                 stage: Any = stage, blocked: dict[str, Array] = blocked) -> dict[str, Array]:  # fmt: skip
             family = families[name]
-            weights = jax.nn.one_hot(concept[None], family.count(a.shape), dtype=a.dtype)
-            mask = family.spread(a, family.per_example(weights, a.ndim))
+            mask = family.share(a, jax.nn.one_hot(concept, family.count(a.shape), dtype=a.dtype))
             begun = (relevance[family.layer] * mask).astype(a.dtype)
             records = stage(target=begun, condition=blocked).records
             arrived = {path: record.relevance for path, record in records.items()}

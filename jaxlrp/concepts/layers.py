@@ -82,6 +82,14 @@ def _check_batch(family: Concepts, row: Row) -> None:
     )
 
 
+def recorded(
+    explainer: Explainer, layers: Sequence[str], args: tuple, kwargs: dict
+) -> tuple[Pullback, dict[str, Array]]:
+    """One forward pass whose pullback records layers, and their outputs, as of `at_layers`."""
+    pullback = explainer.replace(record=tuple(layers)).vjp(*args, fun_kwargs=kwargs)
+    return pullback, at_layers(pullback, layers)
+
+
 def at_layers(pullback: Pullback, layers: Sequence[str]) -> dict[str, Array]:
     """The outputs of layers that hold concepts, in the order of evaluation.
 

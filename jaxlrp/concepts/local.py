@@ -12,8 +12,8 @@ from jax import Array
 
 from jaxlrp._checks import check_count
 from jaxlrp.concepts.conditional import over
-from jaxlrp.concepts.layers import at_layers, planned
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, only_array
+from jaxlrp.concepts.layers import planned, recorded
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_check, only_array
 from jaxlrp.concepts.units import Concepts, check_family
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.numerics import widen
@@ -100,7 +100,7 @@ def local(
     if batch_size is not None:
         check_count("batch_size", batch_size)
     compute = functools.partial(compute_local, held, concepts, batch_size)
-    return ConceptExplainer("local", held, compute, _options, lambda options, shapes: None)
+    return ConceptExplainer("local", held, compute, _options, no_check)
 
 
 def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -118,8 +118,7 @@ def compute_local(
 ) -> tuple[LocalRelevance, Shapes]:  # fmt: skip
     layer = family.layer
     plan = planned(explainer, args, kwargs, (family,))
-    pullback = explainer.replace(record=(layer,)).vjp(*args, fun_kwargs=kwargs)
-    activations = at_layers(pullback, (layer,))
+    pullback, activations = recorded(explainer, (layer,), args, kwargs)
     upstream = plan.upstream(layer)
     for row, rule in zip(plan.rows, plan.rules, strict=True):
         if not rule.linear_in_relevance and row.path in {*upstream, layer}:

@@ -97,6 +97,29 @@ def no_options(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def no_check(options: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    """For a method whose families look at their layers while it is traced."""
+
+
+def check_from_output(explainer: Any, what: str) -> Explainer:
+    """An explainer whose relevance begins at the output.
+
+    Args:
+      explainer: what a user gave.
+      what: what changes the output of the function, for the message.
+
+    Raises:
+      TypeError, ValueError: as `check_explainer`; or if relevance begins at a layer.
+    """
+    held = check_explainer(explainer)
+    if held.start is not None:
+        raise ValueError(
+            f"the explainer must begin at the output, got start={held.start!r}: {what} changes the output "
+            "of the function; leave start out"
+        )
+    return held
+
+
 def check_explainer(explainer: Any) -> Explainer:
     """An explainer, the result of `jaxlrp.explain`.
 

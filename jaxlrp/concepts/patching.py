@@ -13,14 +13,20 @@ from jax import Array
 
 from jaxlrp._checks import check_count
 from jaxlrp.concepts.conditional import over
-from jaxlrp.concepts.layers import at_layers, planned
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
+from jaxlrp.concepts.layers import planned, recorded
+from jaxlrp.concepts.method import (
+    ConceptExplainer,
+    Shapes,
+    check_explainer,
+    check_from_output,
+    no_check,
+)
 from jaxlrp.concepts.scores import Families, by_name
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.editing import edited
 from jaxlrp.explanation.explainer import Explainer
-from jaxlrp.numerics import off_zero, widen
+from jaxlrp.numerics import to_gradient_form, widen
 from jaxlrp.targets import Target
 
 
@@ -64,7 +70,7 @@ def relevance_patching(explainer: Explainer, concepts: Families) -> ConceptExpla
     held = check_explainer(_reading_relevance(explainer))
     single = isinstance(concepts, Concepts)
     compute = functools.partial(_estimate, held, by_name(concepts), single)
-    return ConceptExplainer("relevance_patching", held, compute, _clean, _nothing)
+    return ConceptExplainer("relevance_patching", held, compute, _clean, no_check)
 
 
 def exact_patching(
@@ -102,17 +108,12 @@ def exact_patching(
       >>> concepts.exact_patching(explain, hidden)(x, clean=clean).tolist()
       [[-12.0, -48.0]]
     """
-    held = check_explainer(_reading_relevance(explainer))
-    if held.start is not None:
-        raise ValueError(
-            f"the explainer must begin at the output, got start={held.start!r}: patching changes the "
-            "output of the function; leave start out"
-        )
+    held = check_from_output(_reading_relevance(explainer), "patching")
     if batch_size is not None:
         check_count("batch_size", batch_size)
     single = isinstance(concepts, Concepts)
     compute = functools.partial(_patched, held, by_name(concepts), single, batch_size)
-    return ConceptExplainer("exact_patching", held, compute, _clean, _nothing)
+    return ConceptExplainer("exact_patching", held, compute, _clean, no_check)
 
 
 def _reading_relevance(explainer: Any) -> Any:
@@ -128,10 +129,6 @@ def _clean(kwargs: dict[str, Any]) -> dict[str, Any]:
     if "clean" not in kwargs:
         raise TypeError("clean is missing: pass the explained argument of the clean run, clean=x")
     return {"clean": kwargs.pop("clean")}
-
-
-def _nothing(options: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
-    """Nothing to check: each family looks at its layer while it is traced."""
 
 
 def with_explained(
@@ -171,13 +168,11 @@ def _both(
     """The corrupted run, and the hidden values of both."""
     layers = tuple(family.layer for family in families.values())
     planned(explainer, args, kwargs, families.values())
-    recorder = explainer.replace(record=layers)
-    pullback = recorder.vjp(*args, fun_kwargs=kwargs)
-    other = recorder.vjp(*with_explained(explainer, args, clean, "clean"), fun_kwargs=kwargs)
-    activations = at_layers(pullback, layers)
+    pullback, activations = recorded(explainer, layers, args, kwargs)
+    given = with_explained(explainer, args, clean, "clean")
     for family in families.values():
         family.count(activations[family.layer].shape)
-    return pullback, activations, at_layers(other, layers)
+    return pullback, activations, recorded(explainer, layers, given, kwargs)[1]
 
 
 def _estimate(
@@ -189,8 +184,8 @@ def _estimate(
     found = {}
     for name, family in families.items():
         a, b = widen(corrupted[family.layer]), widen(other[family.layer])
-        factor = widen(records[family.layer].relevance) / off_zero(a)
-        found[name] = family.total(a, (b - a) * factor)
+        g = to_gradient_form(a, widen(records[family.layer].relevance))
+        found[name] = family.total(a, (b - a) * g)
     return next(iter(found.values())) if single else found, (pullback.output, corrupted)
 
 
@@ -206,7 +201,7 @@ def _patched(
         n = family.count(a.shape)
 
         def effect(weight: Array, family: Concepts = family, a: Array = a, b: Array = b) -> Array:
-            share = family.spread(a, family.per_example(weight[None], a.ndim)).astype(a.dtype)
+            share = family.share(a, weight).astype(a.dtype)
             change = {family.layer: lambda h: h + share * (b - a)}
             new = run_edited(explainer, change, args, kwargs)
             return metric(family, weights, jax.tree.map(jnp.subtract, new, pullback.output))

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp._checks import check_count
-from jaxlrp.concepts.layers import at_layers, planned
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_options
+from jaxlrp.concepts.layers import planned, recorded
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_check, no_options
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.numerics import widen
@@ -105,7 +105,7 @@ def scores(explainer: Explainer, concepts: Families) -> ConceptExplainer[Any]:
     held = check_explainer(explainer)
     single = isinstance(concepts, Concepts)
     compute = functools.partial(compute_scores, held, by_name(concepts), single)
-    return ConceptExplainer("scores", held, compute, no_options, _count)
+    return ConceptExplainer("scores", held, compute, no_options, no_check)
 
 
 def _no_family(given: Any) -> TypeError:
@@ -148,8 +148,7 @@ def compute_scores(
     """`scores` inside a program, with what is checked of it."""
     layers = tuple(family.layer for family in families.values())
     planned(explainer, args, kwargs, families.values())
-    pullback = explainer.replace(record=layers).vjp(*args, fun_kwargs=kwargs)
-    activations = at_layers(pullback, layers)
+    pullback, activations = recorded(explainer, layers, args, kwargs)
     records = pullback(target=target).records
     found = {
         name: score(family, activations[family.layer], records[family.layer].relevance)
@@ -185,7 +184,3 @@ def _by_position(family: Concepts, values: Array) -> Array:
 
 def _all_but_batch(family: Concepts, ndim: int) -> tuple[int, ...]:
     return tuple(i for i in range(ndim) if i not in family.batch_axes(ndim))
-
-
-def _count(options: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
-    """Nothing to check: each family looks at its layer while it is traced."""

@@ -127,12 +127,21 @@ class Concepts(abc.ABC):
         ahead = 0 if self.batch is None else 1
         return found.sum(axis=tuple(range(ahead, found.ndim - 1)))
 
-    def per_example(self, weights: Array, ndim: int) -> Array:
-        """Weights (1 or batch, concepts) of the shape that `spread` takes for an output of `ndim` axes."""
+    def share(self, a: Array, weights: Array) -> Array:
+        """`spread` of weights that are the same at all positions.
+
+        Args:
+          a: the output of the layer.
+          weights: (concepts,), or (1 or batch, concepts).
+
+        Returns:
+          An array that broadcasts to the shape of `a`.
+        """
+        weights = jnp.atleast_2d(weights)
         if self.batch is None:
-            return weights[0]
-        positions = ndim - 1 - len(self.feature_axes(ndim))
-        return weights.reshape(len(weights), *(1,) * positions, -1)
+            return self.spread(a, weights[0])
+        positions = a.ndim - 1 - len(self.feature_axes(a.ndim))
+        return self.spread(a, weights.reshape(len(weights), *(1,) * positions, -1))
 
     def axis_of(self, axis: Axis, ndim: int) -> int:
         """The index of an axis of the output, from 0.

@@ -102,8 +102,7 @@ def _circuits(
             "print(explainer.plan(...))"
         )
     a = activations[units.layer]
-    share = units.spread(a, _one_hot(units, a, unit))
-    start = jnp.maximum(a, 0) * share.astype(a.dtype)
+    start = jnp.maximum(a, 0) * units.share(a, _one_hot(units, a, unit)).astype(a.dtype)
     relevance = pullback(target=start).records[lower.layer].relevance
     found = normalize(lower.total(activations[lower.layer], relevance))
     return found, (pullback.output, activations)
@@ -117,7 +116,7 @@ def _in_range(units: Concepts, options: Mapping[str, Any], shapes: Mapping[str, 
 
 
 def _one_hot(units: Concepts, a: Array, unit: Array) -> Array:
-    """Weights of concepts that select a unit, of the shape that `spread` takes."""
+    """Weights of concepts that select a unit, (batch, concepts)."""
     count = units.count(a.shape)
     axes = units.batch_axes(a.ndim)
     batch = a.shape[axes[0]] if axes else 1
@@ -126,8 +125,7 @@ def _one_hot(units: Concepts, a: Array, unit: Array) -> Array:
             f"unit must be one index, or indices of shape ({batch},), one for each sample, got shape "
             f"{unit.shape}"
         )
-    weights = jax.nn.one_hot(jnp.broadcast_to(unit, (batch,)), count, dtype=a.dtype)
-    return units.per_example(weights, a.ndim)
+    return jax.nn.one_hot(jnp.broadcast_to(unit, (batch,)), count, dtype=a.dtype)
 
 
 @jax.tree_util.register_dataclass

@@ -15,7 +15,6 @@ from jaxlrp.network.arguments import Arguments
 from jaxlrp.network.control_flow import Taps
 from jaxlrp.network.discrete import raw
 from jaxlrp.network.model import Function, Model, model_of
-from jaxlrp.network.nodes import Network
 from jaxlrp.network.trace import trace
 from jaxlrp.propagation.interpreter import Edits, interpret
 
@@ -55,12 +54,12 @@ def attach(
 
 
 def _attached(model: Model, composite: Composite | Plan, /, *args: Any, **kwargs: Any) -> Any:
-    return run(model, functools.partial(make_plan, composite=composite), args, kwargs)
+    return run(model, composite, args, kwargs)
 
 
 def run(
     model: Model,
-    planned: Callable[[Network], Plan],
+    composite: Composite | Plan,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     changes: Callable[[Sequence[str]], Edits] = lambda paths: {},
@@ -69,12 +68,12 @@ def run(
 
     Args:
       model: the function.
-      planned: the plan of a network.
+      composite: its rules.
       args, kwargs: its arguments.
       changes: from the paths of all layers to the functions that replace the outputs of some.
     """
     traced = trace(Arguments(model, args), kwargs)
-    plan = planned(traced.network)
+    plan = make_plan(traced.network, composite)
     edits = changes(plan.paths)
     values = traced.arguments.values
     found, _ = interpret(traced.network, plan.rules_for(), values, Taps(), edits)

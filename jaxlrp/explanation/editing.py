@@ -13,7 +13,6 @@ from jaxlrp._checks import check_mapping
 from jaxlrp.composites.presets import gradient
 from jaxlrp.explanation.attaching import run
 from jaxlrp.explanation.patterns import as_patterns, by_layer
-from jaxlrp.explanation.plan import make_plan
 from jaxlrp.network.model import Function, Model, model_of
 
 
@@ -78,7 +77,7 @@ def _edited(model: Model, edits: Mapping[str, Callable], /, *args: Any, **kwargs
         found = by_layer("edits", edits, paths)
         return {path: functools.partial(_changed, *entry) for path, entry in found.items()}
 
-    return run(model, functools.partial(make_plan, composite=gradient()), args, kwargs, changes)
+    return run(model, gradient(), args, kwargs, changes)
 
 
 def _changed(key: str, change: Callable[[Array], Array], a: Array) -> Array:

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxlrp import _compat
 from jaxlrp._checks import check_one_of
 from jaxlrp.explanation.editing import edit
-from jaxlrp.network.model import Function
+from jaxlrp.network.model import Function, model_of
 
 Change = Callable[[Array], Array]
 
@@ -156,8 +156,7 @@ def reactive(
         raise TypeError(
             f"when must be class indices such as [3, 5], or a function of the output, got {when!r}"
         )
-    corrected = edit(fun, edits, argnums=argnums)
-    plain = edit(fun, {}, argnums=argnums)  # of an NNX module: the same call
+    corrected, plain = edit(fun, edits, argnums=argnums), model_of(fun, argnums, False).call
 
     def fires(output: Any) -> Array:
         if callable(when):

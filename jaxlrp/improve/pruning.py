@@ -227,8 +227,8 @@ def _off(entries: list[tuple[str, Concepts, Array]], a: Array) -> Array:
                 f"masks[{name!r}] must have {n} entries, one for each unit of the layer "
                 f"{family.layer!r}, got {len(kept)}"
             )
-        removed = family.per_example(jnp.logical_not(kept)[None].astype(a.dtype), a.ndim)
-        a = a * (1 - family.spread(a, removed).astype(a.dtype))
+        removed = family.share(a, jnp.logical_not(kept).astype(a.dtype))
+        a = a * (1 - removed.astype(a.dtype))
     return a
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +17,13 @@ from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_mapping, check_one_of
 from jaxlrp.composites.presets import gradient
-from jaxlrp.concepts.layers import planned
-from jaxlrp.concepts.method import check_explainer
+from jaxlrp.concepts.layers import planned, recorded
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_check, no_options
 from jaxlrp.concepts.scores import Families, by_name
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer, explain
-from jaxlrp.explanation.result import Record
 from jaxlrp.network.model import Function
-from jaxlrp.numerics import off_zero, widen
+from jaxlrp.numerics import to_gradient_form, widen
 from jaxlrp.targets import Target
 
 UnitScores = dict[str, Array]
@@ -73,9 +71,8 @@ def unit_relevance(
       >>> jnp.rint(found["relu"]).astype(int).tolist()
       [6, 10]
     """
-    held = check_explainer(explainer)
     check_one_of("reduce", reduce, _REDUCE)
-    return functools.partial(_scored, held, by_name(concepts), _relevance, reduce)
+    return _scores("unit_relevance", check_explainer(explainer), concepts, _relevance, reduce)
 
 
 def unit_taylor(
@@ -105,9 +102,7 @@ def unit_taylor(
       >>> improve.unit_taylor(loss, units)(jnp.array([[3.0, 1.0]]))["relu"].tolist()
       [6.0, 4.0]
     """
-    return functools.partial(
-        _scored, _of_loss(loss, argnums), by_name(concepts), _relevance, "abs_of_sum"
-    )
+    return _scores("unit_taylor", _of_loss(loss, argnums), concepts, _relevance)
 
 
 def unit_gradient(
@@ -130,9 +125,7 @@ def unit_gradient(
       >>> improve.unit_gradient(loss, units)(jnp.array([[3.0, 1.0]]))["relu"].tolist()
       [2.0, 4.0]
     """
-    return functools.partial(
-        _scored, _of_loss(loss, argnums), by_name(concepts), _gradient, "abs_of_sum"
-    )
+    return _scores("unit_gradient", _of_loss(loss, argnums), concepts, to_gradient_form)
 
 
 def unit_magnitude(kernels: Mapping[str, ArrayLike], *, axis: int = -1) -> UnitScores:
@@ -198,34 +191,42 @@ def _of_loss(loss: Function, argnums: int | None) -> Explainer:
     return explain(loss, composite, argnums=argnums)
 
 
+def _scores(
+    name: str, explainer: Explainer, concepts: Families,
+    read: Callable[[Array, Array], Array], reduce: str = "abs_of_sum",
+) -> ConceptExplainer[UnitScores]:  # fmt: skip
+    compute = functools.partial(_scored, explainer, by_name(concepts), read, reduce)
+    return ConceptExplainer(name, explainer, compute, no_options, no_check)
+
+
 def _scored(
     explainer: Explainer, families: Mapping[str, Concepts],
-    read: Callable[[Record], Array], reduce: str, /,
-    *args: Any, target: Target = None, fun_kwargs: Mapping[str, Any] | None = None,
-) -> UnitScores:  # fmt: skip
-    planned(explainer, args, dict(fun_kwargs or {}), families.values())
-    layers = tuple(dict.fromkeys(family.layer for family in families.values()))
-    recorder = explainer.replace(record=layers)
-    records = recorder(*args, target=target, fun_kwargs=fun_kwargs).records
-    return {
-        name: _reduced(family, records[family.layer], read, reduce)
+    read: Callable[[Array, Array], Array], reduce: str,
+    args: tuple, kwargs: dict, target: Target,
+) -> tuple[UnitScores, Shapes]:  # fmt: skip
+    planned(explainer, args, kwargs, families.values())
+    layers = tuple(family.layer for family in families.values())
+    pullback, activations = recorded(explainer, layers, args, kwargs)
+    records = pullback(target=target).records
+    found = {
+        name: _reduced(
+            family,
+            activations[family.layer],
+            read(activations[family.layer], records[family.layer].relevance),
+            reduce,
+        )
         for name, family in families.items()
     }
+    return found, (pullback.output, activations)
 
 
-def _relevance(record: Record) -> Array:
-    return record.relevance
+def _relevance(a: Array, relevance: Array) -> Array:
+    return relevance
 
 
-def _gradient(record: Record) -> Array:
-    return record.relevance / off_zero(record.activation)
-
-
-def _reduced(
-    family: Concepts, record: Record, read: Callable[[Record], Array], reduce: str
-) -> Array:
-    family.count(record.activation.shape)
-    values = widen(family.collect(record.activation, read(record)))  # (batch, *positions, units)
+def _reduced(family: Concepts, a: Array, values: Array, reduce: str) -> Array:
+    family.count(a.shape)
+    values = widen(family.collect(a, values))  # (batch, *positions, units)
     ahead = 0 if family.batch is None else 1
     if reduce == "sum_of_abs":
         values = jnp.abs(values)

@@ -70,8 +70,7 @@ class Detection(Selection):
     Attributes:
       target: a class index, or one for each sample.
       rank: 0 for the box with the highest score for the class, 1 for the next, and so on.
-      threshold: a box counts if its score is greater than this, in the units of the output. It must be
-        >= 0 unless scores are probabilities, since relevance is in proportion to the score.
+      threshold: a box counts if its score is greater than this, in the units of the output, and not zero.
 
     Raises:
       ValueError: if the output has other axes than (N, boxes, classes), or fewer boxes than `rank` needs.
