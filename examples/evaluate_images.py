@@ -61,7 +61,7 @@ from league import beats_chance, meta_table, report
 from photographs import CLASSES, photograph
 
 SIDE = 128  # the longer side of a pasted stamp, in pixels
-PICTURES, OF_META = 24, 8
+PICTURES, OF_META = 16, 4
 BATCH = 8
 OURS = "epsilon_plus_flat"
 

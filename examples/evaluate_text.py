@@ -62,7 +62,7 @@ from jaxlrp.pretrained import Pretrained, minilm
 from league import beats_chance, meta_table, report
 from text_sentiment import COMPOSITES, MASK, SDIST, compiled, read, sentiment
 
-SNIPPETS, OF_META, FEW = 64, 8, 4
+SNIPPETS, OF_META, FEW = 32, 4, 4
 OURS, GRADIENT = "AttnLRP", "gradient x input"
 
 

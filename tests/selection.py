@@ -24,10 +24,13 @@ def one_in(n: int, values: Iterable[Any], *, slow: int | None = None) -> list[An
     return [pytest.param(value, marks=marks(i % n)) for i, value in enumerate(values)]
 
 
-def sample_tables(items: list[pytest.Item], share: int = 6, routine: int = 5) -> None:
+def sample_tables(
+    items: list[pytest.Item], share: int = 6, routine: int = 5, slow: int = 3
+) -> None:
     """Leaves each sixth case of a test to the default run, one at the least; the others become slow.
 
-    Of a test that is marked `sampled`, four in five cases first become exhaustive. The tests of a file
+    Of the slow cases, two in three then become exhaustive, unless the test is marked `entire`. Of a test
+    that is marked `sampled`, four in five cases first become exhaustive. The tests of a file
     take turns: they begin with different cases, so that each run sees most cases of a table that many tests
     share, such as that of all rules.
 
@@ -35,6 +38,7 @@ def sample_tables(items: list[pytest.Item], share: int = 6, routine: int = 5) ->
       items: collected tests, in order. Cases that are slow already do not count, except for `sampled`.
       share: one in how many cases stays, at least one.
       routine: one in how many cases of a `sampled` test stays in `.ci/run`.
+      slow: one in how many slow cases stays in `.ci/run`.
     """
     tests: dict[tuple[Any, str], list[pytest.Item]] = collections.defaultdict(list)
     for item in items:
@@ -46,7 +50,10 @@ def sample_tables(items: list[pytest.Item], share: int = 6, routine: int = 5) ->
             _leave(cases, routine, turns[path], pytest.mark.exhaustive)
         free = [c for c in cases if not any(map(c.get_closest_marker, ["slow", "exhaustive"]))]
         _leave(free, share, turns[path], pytest.mark.slow)
-        turns[path] += bool(sampled) or len(free) > 1
+        late = [c for c in cases if c.get_closest_marker("slow") and not c.get_closest_marker("exhaustive")]
+        if not cases[0].get_closest_marker("entire"):
+            _leave(late, slow, turns[path], pytest.mark.exhaustive)
+        turns[path] += bool(sampled) or len(cases) > 1
 
 
 def _leave(cases: list[pytest.Item], share: int, turn: int, mark: pytest.MarkDecorator) -> None:

@@ -91,6 +91,7 @@ def _page(path: Path) -> Any:
     return pytest.param(path, id=name, marks=[pytest.mark.slow] * (name in LONG))
 
 
+@pytest.mark.entire
 @pytest.mark.parametrize("page", [_page(path) for path in PAGES])
 def test_code_runs(page, scratch, request):
     namespace: dict = {"__name__": "__main__"}
