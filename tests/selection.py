@@ -50,7 +50,11 @@ def sample_tables(
             _leave(cases, routine, turns[path], pytest.mark.exhaustive)
         free = [c for c in cases if not any(map(c.get_closest_marker, ["slow", "exhaustive"]))]
         _leave(free, share, turns[path], pytest.mark.slow)
-        late = [c for c in cases if c.get_closest_marker("slow") and not c.get_closest_marker("exhaustive")]
+        late = [
+            c
+            for c in cases
+            if c.get_closest_marker("slow") and not c.get_closest_marker("exhaustive")
+        ]
         if not cases[0].get_closest_marker("entire"):
             _leave(late, slow, turns[path], pytest.mark.exhaustive)
         turns[path] += bool(sampled) or len(cases) > 1

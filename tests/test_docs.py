@@ -24,6 +24,7 @@ from jaxlrp import (
     composites,
     concepts,
     dataset,
+    heads,
     higher_order,
     improve,
     inspection,
@@ -36,6 +37,7 @@ from jaxlrp import (
     spray,
     tables,
     targets,
+    uncertainty,
     virelay,
 )
 
@@ -155,6 +157,8 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("baselines",), public(baselines)),
         (("inspection",), public(inspection)),
         (("higher_order",), public(higher_order)),
+        (("heads",), public(heads)),
+        (("uncertainty",), public(uncertainty)),
         (("concepts",), public(concepts)),
         (("metrics",), classes_and_functions(metrics)),
         (("dataset",), public(dataset)),

@@ -1,0 +1,28 @@
+"""Explanations of what is computed from features: clusters, anomalies, regressions with a reference.
+
+A *head* is a function of features whose relevance is known in closed form: how far a sample is inside a
+cluster, how far it is from the training data, how much a prediction differs from a reference. Its
+relevance sums to its output. `explain` shares it among the features, and by LRP among the inputs of the
+network that computes them.
+"""
+
+from jaxlrp.heads.anomalies import distance, kernel_density
+from jaxlrp.heads.clusters import gaussian_mixture, kernel_kmeans, kmeans
+from jaxlrp.heads.explaining import HeadExplainer, explain
+from jaxlrp.heads.fitted import fitted
+from jaxlrp.heads.head import Head
+from jaxlrp.heads.regression import mean_of_nearest, regression
+
+__all__ = [
+    "Head",
+    "HeadExplainer",
+    "distance",
+    "explain",
+    "fitted",
+    "gaussian_mixture",
+    "kernel_density",
+    "kernel_kmeans",
+    "kmeans",
+    "mean_of_nearest",
+    "regression",
+]
