@@ -130,7 +130,7 @@ def _follow(
     return tuple(chain)
 
 
-# A name of the output belongs to the layer: it says whether `jax.checkpoint` keeps what the rule divides by.
+# A name belongs to the layer: by it, `jax.checkpoint` keeps what the rule divides by.
 _ENDS = P.PSUM | {P.NEG, P.REDUCE_SCATTER, P.NAME}
 
 
