@@ -1,6 +1,15 @@
 """Layer-wise relevance propagation for any JAX or Flax model."""
 
-from jaxlrp import baselines, composites, higher_order, inspection, rules, targets
+# `_interrupt` is imported first, before anything that takes time.
+from jaxlrp import (  # noqa: F401
+    _interrupt,
+    baselines,
+    composites,
+    higher_order,
+    inspection,
+    rules,
+    targets,
+)
 from jaxlrp.composites import Composite
 from jaxlrp.errors import GrowthWarning, NonFiniteError, TrainingModeError, UnsupportedError
 from jaxlrp.explanation.attaching import attach

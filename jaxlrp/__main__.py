@@ -13,11 +13,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit status, see `jaxlrp.cli.main`.
     """
-    try:
-        from jaxlrp import _cache, cli
-    except KeyboardInterrupt:  # while packages are imported
-        print("jaxlrp: interrupted; run the same command again", file=sys.stderr)
-        return 130
+    from jaxlrp import _cache, _interrupt, cli
+
+    _interrupt.restore()
     _cache.keep_programs()
     return cli.main(arguments)
 

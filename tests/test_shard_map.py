@@ -14,6 +14,7 @@ import pytest
     [
         ("eight_devices.py", "not slow and not exhaustive"),
         ("explicit_axes.py", "not slow and not exhaustive"),
+        ("large_model_devices.py", "not slow and not exhaustive"),
         pytest.param("explicit_axes.py", "slow", marks=pytest.mark.exhaustive),
         pytest.param("explicit_axes.py", "exhaustive", marks=pytest.mark.exhaustive),
     ],

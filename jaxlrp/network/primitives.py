@@ -44,6 +44,7 @@ DIV = primitive("div")
 NEG = primitive("neg")
 CONVERT = primitive("convert_element_type")
 COPY = primitive("copy")
+NAME = primitive("name")
 PLACED = primitives("reshard", "sharding_constraint", "layout_constraint")
 SELECT = primitive("select_n")
 RESHAPE = primitive("reshape")
@@ -79,8 +80,8 @@ CUMPROD = primitive("cumprod")
 REDUCE_PROD = primitive("reduce_prod")
 CONCATENATE = primitive("concatenate")
 
-# The value itself, in another dtype or elsewhere on the devices.
-SAME = frozenset({CONVERT, COPY}) | PLACED
+# The value itself, in another dtype or elsewhere on the devices, or with a name for `jax.checkpoint`.
+SAME = frozenset({CONVERT, COPY, NAME}) | PLACED
 
 # Rearrange values without computing any: one factor, one value in, the same value out.
 SHAPE = frozenset({RESHAPE, TRANSPOSE, SQUEEZE}) | SAME

@@ -130,7 +130,8 @@ def _follow(
     return tuple(chain)
 
 
-_ENDS = P.PSUM | {P.NEG, P.REDUCE_SCATTER}
+# A name belongs to the layer: by it, `jax.checkpoint` keeps what the rule divides by.
+_ENDS = P.PSUM | {P.NEG, P.REDUCE_SCATTER, P.NAME}
 
 
 def _sums_parts(graph: Graph, op: Op, dims: list[Dim], chain: list[Absorbed]) -> bool:
