@@ -160,7 +160,8 @@ def _as_rows(
 
 def mixes_by_matrix_product(layer: Layer) -> bool:
     """Whether softmax weights reach the values in a matrix product, or are normalized after the product."""
-    return layer.kind == "attention" and (len(layer.ops) > 1 or layer.ops[0].primitive is P.DOT)
+    first, *more = layer.ops
+    return layer.kind == "attention" and (bool(more) or first.primitive is P.DOT)
 
 
 @rule
@@ -222,9 +223,10 @@ class Tempered(Rule):
         """s_T (u - <u, s_T>), from `power`, which is s_T up to a factor that depends on no scores."""
         at_power = tuple(power if i == which else x for i, x in enumerate(inputs))
         u = jax.vjp(layer.function, *at_power)[1](g)[which]
-        if len(layer.layer.ops) > 1:  # divides by the sum of the weights, here of the powers
+        product, *more = layer.layer.ops
+        if more:  # it divides by the sum of the weights, here of the powers
             return power * u
-        contracted, _ = layer.layer.ops[0].params["dimension_numbers"]
+        contracted, _ = product.params["dimension_numbers"]
         axes = tuple(contracted[which])
         total = power.sum(axes, keepdims=True)
         tempered = power / jnp.where(total > 0, total, jnp.ones_like(total))
