@@ -36,6 +36,7 @@ PAGES = {
         "plot_text": "colored",
         "plot_panel": "flow",
     },
+    "tutorials/odd_ones": {"odd_ones": "odd"},
     "tutorials/concepts": {
         "concepts_where": "where",
         "concepts_cards": "cards",
