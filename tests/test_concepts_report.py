@@ -200,7 +200,7 @@ def test_strategies_and_outliers(stored, data, tmp_path):
     for i in range(2):
         for k in range(found.n_components[i]):
             assert f"strategy {k}: {found.coverage[i, k]:.0%} of the samples" in strategies
-            assert f"sample {stored.ids[found.samples[i, k]]}, the nearest" in strategies
+            assert f"{stored.ids[found.samples[i, k]]}, the nearest" in strategies
         score = np.where(groups == i, np.asarray(found.outlier_score(share, groups)), -np.inf)
         row = int(score.argmax())
         assert f"outlier sample {stored.ids[row]}: -log density {score[row]:.1f} nats" in strategies

@@ -103,7 +103,7 @@ def _strategy(
     contents: Contents, fitted: Fitted, i: int, k: int, ids: Sequence[Any], pictures: Any
 ) -> list[str]:
     mean, row = fitted.found.means[i, k], int(fitted.rows[fitted.found.samples[i, k]])
-    nearest = pictures.sample(row, f"sample {ids[row]}, the nearest")
+    nearest = pictures.sample(row, f"{ids[row]}, the nearest")
     return [
         text("p", f"strategy {k}: {fitted.found.coverage[i, k]:.0%} of the samples"),
         '<div class="row uses">',
@@ -124,7 +124,7 @@ def _outlier(
     delta, own = np.asarray(apart.delta)[0], fitted.relevance[at]
     usual = np.asarray(apart.prototype)[0]
     strategy = int(np.asarray(apart.component)[0])
-    shown = pictures.sample(row, f"sample {ids[row]}")
+    shown = pictures.sample(row, f"{ids[row]}")
     return [
         text(
             "p",
