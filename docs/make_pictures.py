@@ -86,6 +86,12 @@ def gate(x: jax.Array) -> jax.Array:
     return 1.2 * x * jax.nn.sigmoid(8 * x.mean(-1, keepdims=True) + 3)
 
 
+def attend(x: jax.Array) -> jax.Array:
+    """Each row of pixels becomes a mean of the rows like it: attention before the network."""
+    rows = x.reshape(x.shape[1], -1)
+    return (jax.nn.softmax(30 * rows @ rows.T / rows.shape[1]) @ rows).reshape(x.shape)
+
+
 def normalize_locally(x: jax.Array) -> jax.Array:
     """Each pixel divided by a power of the mean square around it."""
     s = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, (1, 5, 5, 1), (1, 1, 1, 1), "SAME")
@@ -158,6 +164,10 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
         "Proportional": (
             Panel("Proportional", above(product(rules.Proportional())), gate),
             Panel("SignalTakesAll", above(product(rules.SignalTakesAll())), gate),
+        ),
+        "Tempered": (
+            Panel("Tempered(2)", above(by_kind("attention", rules.Tempered())), attend),
+            Panel("Uniform", composites.default(), attend),
         ),
         "Detach": (
             Panel("Detach", composites.default(), standardize),

@@ -36,6 +36,10 @@ PAGES = {
         "plot_text": "colored",
         "plot_panel": "flow",
     },
+    "howto/concepts/prototypes": {"concepts_prototypes": "compared"},
+    "howto/concepts/patching": {"concepts_patching": "against"},
+    "howto/concepts/virtual_units": {"concepts_virtual_units": "circuits"},
+    "tutorials/odd_ones": {"odd_ones": "odd"},
     "tutorials/concepts": {
         "concepts_where": "where",
         "concepts_cards": "cards",

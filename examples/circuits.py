@@ -49,6 +49,7 @@ PAIRS = 64
 METHODS = {
     "relevance patching": composites.relp(),
     "attention held fixed": composites.cp_lrp(),
+    "softmax at temperature 2": composites.gim(),
     "attribution patching": composites.gradient(),
 }
 OURS, PLAIN = "relevance patching", "attribution patching"

@@ -396,6 +396,97 @@ def test_proportional_refuses_what_is_no_product_of_two():
         explain(normal(T, D), target=jnp.ones((T, D)))
 
 
+# The softmax at another temperature (GIM)
+
+
+def tempered(scores: np.ndarray, values: np.ndarray, r: np.ndarray, t: float) -> tuple:
+    """Relevance of scores and values in NumPy: g_l = s_T (u - <u, s_T>), and half to each factor."""
+
+    def softmax(scores: np.ndarray) -> np.ndarray:
+        e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+    s, s_t = softmax(scores), softmax(scores / t)
+    g = r / (s @ values)
+    u = g @ values.swapaxes(-1, -2)
+    to_scores = s_t * (u - (u * s_t).sum(axis=-1, keepdims=True)) / 2
+    return np.where(s > 0, scores, 0) * to_scores, values * (s.swapaxes(-1, -2) @ g) / 2
+
+
+def divided_after(scores: jax.Array, values: jax.Array) -> jax.Array:
+    e = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    return (e @ values) / e.sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("t", [1.0, 2.0, 5.0])
+@pytest.mark.parametrize("late", [False, True])
+def test_the_softmax_has_another_temperature(t, late):
+    scores, values, r = 3 * normal(2, T, T), normal(2, T, D, seed=1), normal(2, T, D, seed=2)
+    fun = divided_after if late else lambda scores, values: jax.nn.softmax(scores) @ values
+    explain = lrp.explain(fun, composites.gim(temperature=t), argnums=(0, 1))
+    found = explain(scores, values, target=r).relevance
+    expected = tempered(*map(np.asarray, (scores, values, r)), t)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_axis_of_the_softmax_is_the_one_that_is_summed_over():
+    def across(scores, values):  # the softmax is over the first axis, as of keys by queries
+        return jnp.einsum("kq,kd->qd", jax.nn.softmax(scores, axis=0), values)
+
+    scores, values, r = 3 * normal(T, 3), normal(T, D, seed=1), normal(3, D, seed=2)
+    found = lrp.explain(across, "gim", argnums=(0, 1))(scores, values, target=r).relevance
+    expected = tempered(np.asarray(scores).T, np.asarray(values), np.asarray(r), 2.0)
+    np.testing.assert_allclose(found[0], expected[0].T, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-12)
+
+
+def test_gim_of_a_block():
+    """Queries and keys get a quarter of the gradient each, values half; a hidden future gets nothing."""
+
+    def block(x):
+        h = x / jnp.sqrt((x**2).mean(axis=-1, keepdims=True))
+        return jax.nn.gelu(masked(h))
+
+    x, target = normal(T, D), jnp.zeros((T, D)).at[2].set(1.0)
+    plan = lrp.plan(block, "gim", x)
+    found = {(row.kind, rule) for row, rule in zip(plan.rows, plan.rules, strict=True)}
+    assert found == {
+        ("dense", lrp.LRP0()), ("product", rules.Uniform()), ("attention", rules.Tempered(2.0)),
+        ("activation", rules.Gradient()), ("normalizer", rules.Detach()),
+    }  # fmt: skip
+    relevance = np.asarray(lrp.explain(block, "gim")(x, target=target).relevance)
+    assert not np.any(relevance[3:])
+    assert np.all(np.abs(relevance[:3]).sum(axis=1) > 1e-6)
+
+    h = np.asarray(x / jnp.sqrt((x**2).mean(axis=-1, keepdims=True)))
+    q, k, v = (h @ w for w in W[:3])
+    y, pull = jax.vjp(jax.nn.gelu, masked(jnp.asarray(h)))
+    g = np.asarray(pull(target / jnp.where(target, y, 1))[0])  # relevance begins as g = R / y
+    scores = np.where(CAUSAL, q @ k.T, -np.inf)
+    s_t = np.exp(scores / 2) / np.exp(scores / 2).sum(axis=-1, keepdims=True)
+    s = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    u = g @ v.T
+    to_scores = s_t * (u - (u * s_t).sum(axis=-1, keepdims=True))
+    to_h = (to_scores @ k / 4) @ W[0].T + (to_scores.T @ q / 4) @ W[1].T + (s.T @ g / 2) @ W[2].T
+    np.testing.assert_allclose(relevance, h * to_h, rtol=1e-9, atol=1e-12)
+
+
+def test_tempered_needs_a_matrix_product():
+    def by_elements(x):
+        return (jax.nn.softmax(x[0])[:, None] * x[1:].T).sum(axis=0)
+
+    x = normal(3, T)
+    assert {rules.Uniform()} <= set(lrp.plan(by_elements, "gim", x).rules)
+    explain = lrp.explain(by_elements, composites.by_kind("attention", rules.Tempered()))
+    with pytest.raises(
+        ValueError, match=r"Tempered is for matrix products of softmax weights and "
+    ):
+        explain(x, target=jnp.ones(2))
+    with pytest.raises(ValueError, match=r"temperature must be >= 0.001, got 0"):
+        rules.Tempered(0)
+
+
 # Softmax weights that are normalized behind the product
 
 

@@ -98,6 +98,17 @@ def test_soft_masks_keep_their_weights_and_the_rest_is_what_they_leave():
         regions.masks([[0.25, 0.5], [0.25, 1.0]], rest=True)
 
 
+def test_boxes_are_masks():
+    found = regions.boxes((3, 4), [[0, 1, 2, 4], [1.4, 0.6, 2.6, 1.6]])
+    np.testing.assert_array_equal(
+        found[0], np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]]) > 0
+    )
+    # centers at .5: rows 1.5 and 2.5 lie inside of (1.4, 2.6), and of the columns only 1.5
+    np.testing.assert_array_equal(
+        found[1], np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]) > 0
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -121,6 +132,36 @@ def test_soft_masks_keep_their_weights_and_the_rest_is_what_they_leave():
         (lambda: regions.masks([[1, 2]]), TypeError, "write mask > 0"),
         (lambda: regions.masks([True]), ValueError, r"write \[mask\] for a single one"),
         (lambda: regions.masks([[np.inf]]), ValueError, "masks must be finite"),
+        (
+            lambda: regions.boxes((4, 6), [[0, 0, 2, 2], [1, 1, 3, 7]]),
+            ValueError,
+            r"corners\[1\] = \[1.0, 1.0, 3.0, 7.0\] is not inside of the picture of 4 x 6 pixels",
+        ),
+        (
+            lambda: regions.boxes((4, 6), [[-1, 0, 2, 2]]),
+            ValueError,
+            "is not inside of the picture",
+        ),
+        (
+            lambda: regions.boxes((4, 6), [[0, np.nan, 2, 2]]),
+            ValueError,
+            "is not inside of the picture",
+        ),
+        (
+            lambda: regions.boxes((4, 6), [[2, 0, 1, 2]]),
+            ValueError,
+            "contains no pixel: bottom must be",
+        ),
+        (
+            lambda: regions.boxes((4, 6), [0, 0, 2, 2]),
+            ValueError,
+            r"\(boxes, 4\).* of shape \(4,\)",
+        ),
+        (
+            lambda: regions.boxes((4, 6, 3), [[0, 0, 2, 2]]),
+            ValueError,
+            r"shape must be \(height, width\)",
+        ),
     ],
 )
 def test_regions_refuse(call, error, message):

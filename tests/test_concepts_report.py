@@ -16,7 +16,7 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import concepts
 from jaxlrp.cli import main
-from jaxlrp.concepts import findings
+from jaxlrp.concepts import command_search, findings
 from jaxlrp.concepts.locate import Locator
 
 pytest.importorskip("matplotlib", reason="matplotlib (extra: concepts)")
@@ -122,6 +122,8 @@ def test_everything_is_inside_and_nothing_is_unescaped(source):
 
 
 def test_it_answers_the_four_questions_in_order(source):
+    assert "By which strategies" not in source  # only on request
+    assert "made of?" not in source
     page = Page(source)
     said = " ".join(page.text)
     places = [
@@ -183,6 +185,55 @@ def test_a_concept_without_a_card_may_be_alike(data, tmp_path):
     assert {a["href"] for a in page.all("a")} == {"#concept-0", "#concept-2"}  # 1 has no card
 
 
+def test_strategies_and_outliers(stored, data, tmp_path):
+    size = concepts.ReportSize(references=1, outliers=1)
+    path = write(tmp_path / "a.html", stored, data, size=size, strategies=2)
+    source = path.read_text(encoding="utf-8")
+    page = Page(source)
+    said = " ".join(page.text)
+    places = [said.index(q) for q in ("for each class?", "By which strategies", "are odd?")]
+    assert places == sorted(places)
+    share = np.asarray(concepts.normalize(stored["relu"].relevance[:]), np.float64)
+    groups = stored.targets
+    found = concepts.prototypes(share, groups, max_components=2)
+    strategies = said[places[1] : places[2]]
+    for i in range(2):
+        for k in range(found.n_components[i]):
+            assert f"strategy {k}: {found.coverage[i, k]:.0%} of the samples" in strategies
+            assert f"{stored.ids[found.samples[i, k]]}, the nearest" in strategies
+        score = np.where(groups == i, np.asarray(found.outlier_score(share, groups)), -np.inf)
+        row = int(score.argmax())
+        assert f"outlier sample {stored.ids[row]}: -log density {score[row]:.1f} nats" in strategies
+    assert strategies.count("outlier sample") == 2
+    assert "http" not in re.sub(r'base64,[^"]*|[Hh]ttp-equiv|http://evil', "", source)
+
+
+def test_a_class_of_two_samples_has_no_strategies(data, tmp_path):
+    rows = np.array([0, 1, 6, 7])
+    source = (data[0][rows], data[1][rows])
+    concepts.collect(EXPLAIN, FAMILY, source, tmp_path / "s", progress="none", batch_size=4)
+    path = concepts.report(
+        tmp_path / "a.html", EXPLAIN, FAMILY, concepts.open_scores(tmp_path / "s"), source[0],
+        axes=(0, 1), progress="none", strategies=2,
+        size=concepts.ReportSize(cards=1, references=1),
+    )  # fmt: skip
+    assert "No class has three samples." in " ".join(Page(path.read_text()).text)
+
+
+def test_names_of_samples_may_be_searched(stored, data, tmp_path):
+    def embed_samples(rows):  # rows of the store; its ids begin with the row of the data
+        number = np.array([int(str(stored.ids[row]).split()[0]) for row in rows])
+        return np.stack([number < 6, number < 0, number >= 6], axis=1).astype(float)
+
+    search = {"embed_samples": embed_samples, "embed_text": embed_text, "search_words": WORDS}
+    source = write(tmp_path / "a.html", stored, data, **search).read_text(encoding="utf-8")
+    (held,) = re.findall(r'<script id="words" type="application/json">(.*?)</script>', source)
+    order = [int(c) for c in re.findall(r'class="card" id="concept-(\d+)"', source)]
+    similarity = np.array(json.loads(held)["similarity"])
+    np.testing.assert_allclose(similarity[:, order.index(0)], [1, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(similarity[:, order.index(2)], [0, 1, 0], atol=1e-4)
+
+
 def test_signals_and_tokens(tmp_path):
     x = np.random.default_rng(0).uniform(size=(6, 20, 2)).astype(np.float32)
     explain = lrp.explain(lambda x: jax.nn.relu(x).sum((1, 2)))
@@ -204,6 +255,17 @@ def test_signals_and_tokens(tmp_path):
             SEARCH | {"embed_text": lambda w: np.ones((3, 7))},
             "of the same length as embed, 3, got 7",
         ),
+        (
+            {"embed_text": embed_text, "search_words": ["red"]},
+            "embed, embed_text and search_words must be passed together",
+        ),
+        (SEARCH | {"embed_samples": len}, "embed and embed_samples exclude each other"),
+        (
+            SEARCH | {"embed": lambda crops: np.full((len(crops), 3), np.nan)},
+            "finite vectors, got NaN",
+        ),
+        ({"strategies": 0}, "strategies must be an integer >= 1, got 0"),
+        ({"below": [FAMILY]}, "below must have lower layers than the report, got its own, 'relu'"),
         ({"labels": ["only one"]}, "labels must name every class, up to 1, got 1 names"),
         ({"axes": (5,)}, "axes"),
     ],
@@ -386,6 +448,12 @@ def test_the_command_continues(photos, tmp_path, capsys):
             "axis must be an axis of the output of layer 'relu', which has 4 axes, got 4",
         ),
         (["--target", "top2"], "--target must be predicted, given, or one class, got 'top2'"),
+        (["--words", "red", "--embedder", "none"], "--embedder must be minilm or module:function"),
+        (["--words", "red", "--embedder", "nowhere:f"], "No module named 'nowhere'"),
+        (
+            ["--words", "red", "--embedder", "test_concepts_report:tiny"],
+            "must return an object with embed(crops) and embed_text(words), got type",
+        ),
         (["--target", "7"], "--target 7 is out of range"),
         (["--model", "test_concepts_report:silent"], "are not images"),
     ],
@@ -394,6 +462,55 @@ def test_the_command_says_what_is_wrong(words, message, photos, tmp_path, capsys
     assert run(photos, tmp_path / "report", *words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "report" / "index.html").exists()
+
+
+class Colors:
+    """An embedder for the command line."""
+
+    embed = staticmethod(embed)
+    embed_text = staticmethod(embed_text)
+
+
+@pytest.mark.parametrize("embedder", ["test_concepts_report:Colors", "minilm"])
+def test_the_command_has_strategies_graphs_and_words(
+    embedder, photos, tmp_path, capsys, monkeypatch
+):
+    asked = []
+
+    class Reader:  # in place of MiniLM: what it reads is the names of files
+        model, variables = Tiny, None
+
+        @staticmethod
+        def preprocess(words):
+            asked.extend(words)
+            return np.ones((len(words), 2), int), np.ones((len(words), 2), bool), words
+
+    monkeypatch.setattr(
+        Tiny,
+        "apply",
+        staticmethod(lambda variables, ids, mask: np.ones((len(ids), 3))),
+        raising=False,
+    )
+    monkeypatch.setattr("jaxlrp.pretrained.minilm", lambda: Reader)
+    words = ["--words", "red", "blue"]
+    if embedder != "minilm":
+        words += ["--strategies", "2", "--below", "hidden"]
+    assert run(photos, tmp_path / "r", *words, "--embedder", embedder) == 0, capsys.readouterr().err
+    page = Page((tmp_path / "r" / "index.html").read_text(encoding="utf-8"))
+    said = " ".join(page.text)
+    assert '"words": ["red", "blue"]' in said
+    if embedder == "minilm":
+        assert {"red", "0", "3"} <= set(asked)
+        return
+    assert said.index("By which strategies") < said.index("What are concepts made of?")
+    graphs = [a for a in page.all("img") if "attribution graph" in (a.get("alt") or "")]
+    assert graphs
+    assert all(a["src"].startswith("data:image/png") for a in graphs)
+
+
+def test_names_of_files_are_words():
+    names = command_search.names_of_samples(["animals/black_bear-2.png", 7, "a.b/c.tar.gz", "--"])
+    assert names == ["animals black bear 2", "7", "a b c tar", "--"]
 
 
 def test_several_layers_have_a_page_each(photos, tmp_path, capsys):

@@ -73,6 +73,10 @@ def attention(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return jax.nn.softmax(x[..., :2]) * x[..., 2:]
 
 
+def matrix_attention(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    return jax.nn.softmax(x[..., None, :2]) @ x[..., 2:, None]
+
+
 def gate(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(x[..., :2]) * x[..., 2:]
 
@@ -168,6 +172,7 @@ CASES = [
     Case(R.Proportional(), "product", product),
     Case(R.Uniform(), "attention", attention, conserves=False),  # the softmax keeps a share
     Case(R.SignalTakesAll(), "attention", attention),
+    Case(R.Tempered(2.0), "attention", matrix_attention, conserves=False),
     Case(R.SignalTakesAll(), "gate", gate),
     Case(R.Uniform(), "gate", gate),
     Case(R.Detach(), "normalizer", normalizer),

@@ -712,6 +712,7 @@ VALUES = [
     (R.Gradient(), "Gradient()"),
     (R.GuidedBackprop(), "GuidedBackprop()"),
     (R.SignalTakesAll(), "SignalTakesAll()"),
+    (R.Tempered(), "Tempered(temperature=2.0)"),
     (R.Uniform(), "Uniform()"),
     (R.WinnerTakesAll(), "WinnerTakesAll()"),
 ]

@@ -28,11 +28,13 @@ from jaxlrp.rules import (
     Proportional,
     Rule,
     SignalTakesAll,
+    Tempered,
     Uniform,
     WinnerTakesAll,
     ZBox,
     ZPlus,
 )
+from jaxlrp.rules.products import mixes_by_matrix_product
 
 # What a layer gets when no entry matches it
 
@@ -226,6 +228,29 @@ def relp() -> Composite:
     )
 
 
+def gim(*, temperature: float | Array = 2.0) -> Composite:
+    """Gradient interaction modifications, for patching and for transformers: gradient x value with changes.
+
+    The softmax of attention is differentiated at a higher temperature, so that confident heads are not
+    overlooked; each factor of a product of two values gets half; denominators of normalizers are held
+    fixed. Linear layers have LRP-0 and activations their gradient, as the paper leaves them. Of softmax
+    weights that no matrix product multiplies, the softmax keeps its derivative.
+
+    Args:
+      temperature: of the softmax, > 0; 1 is its derivative, 2 as in the paper.
+
+    References:
+      Edin et al. (2025), https://doi.org/10.48550/arXiv.2505.17630
+    """
+    return composite(
+        by_kind(("conv", "dense"), LRP0()),
+        where(mixes_by_matrix_product, Tempered(temperature)),
+        by_kind(("product", "attention", "gate"), Uniform()),
+        by_kind("activation", Gradient()),
+        name="gim",
+    )
+
+
 def recurrent(gates: str = "all", *, epsilon: Stabilizer = 1e-3, bias: str = "absorb") -> Composite:
     """LRP for recurrent networks: LRP-all, or LRP-half or LRP-prop, with epsilon in every sum.
 
@@ -320,7 +345,7 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     f.__name__: f
     for f in (
         default, all_epsilon, epsilon_gamma_box, epsilon_plus, epsilon_plus_flat,
-        epsilon_alpha2_beta1, epsilon_alpha2_beta1_flat, excitation_backprop, attnlrp, cp_lrp, relp,
+        epsilon_alpha2_beta1, epsilon_alpha2_beta1_flat, excitation_backprop, attnlrp, cp_lrp, relp, gim,
         recurrent, gradient, guided_backprop, deconvnet, beta_smooth,
     )
 }  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import jaxlrp as lrp
+from jaxlrp.concepts.command_search import load_embedder
 from jaxlrp.dataset import command as shared
 from jaxlrp.dataset import command_options as options
 from jaxlrp.dataset.command_options import Chooser, Loader
@@ -56,6 +57,26 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         help="what is explained: predicted, given (the target of each sample in the source), or a class "
         "(its index or name) (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--strategies", type=int, metavar="N",
+        help="adds the strategies by which each class is recognized, at most N, and their outliers "
+        "(default: left out)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--below", action="append", default=[], metavar="LAYER",
+        help="adds graphs of what the first concepts are made of in a lower layer; may be repeated "
+        "(default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--words", nargs="+", default=[], metavar="WORD",
+        help="words by which the page can sort the concepts (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--embedder", default="minilm", metavar="NAME",
+        help="what embeds --words and the references of concepts: minilm, which reads the names of files "
+        "and no pixels, or module:function, which returns an object with embed(crops) and "
+        "embed_text(words) (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, help="only the first LIMIT samples (default: all)")
     parser.set_defaults(run=lambda a: _run(a, model, composite))
     options.add_options(parser)
@@ -86,6 +107,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
 
     named = {"source": arguments.source, "model": arguments.model, "target": arguments.target}
     images = shared.check_model(net, source, preprocess, named, target)
+    embedder = None if not arguments.words else load_embedder(arguments.embedder)
     explain = lrp.explain(net.model.apply, composite(arguments.composite, net), argnums=1)
     families = {
         layer: concepts.Channels(layer, arguments.axis) for layer in dict.fromkeys(arguments.layers)
@@ -108,12 +130,15 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
         raise ValueError(message) from error
     print(printable(str(summary)))
     scores = concepts.open_scores(folder / "scores")
+    below = {layer: concepts.Channels(layer, arguments.axis) for layer in arguments.below}
+    search = {} if embedder is None else embedder.search(scores.ids, arguments.words)
     title, pages = f"in {arguments.model}", _pages(list(families))
     for layer, family in families.items():
         written = concepts.report(
             folder / pages[layer], explain, family, scores,
             _fetch(source, scores.ids, preprocess if images else None), axes=(0, 1),
             args=(net.variables,), labels=net.labels, to_image=net.to_image,
+            strategies=arguments.strategies, below=below or None, **search,
             batch_size=arguments.batch_size or 16, keep=folder / "references",
             progress=arguments.progress, title=f"Concepts of {layer} {title}",
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Regions of the input, for `jaxlrp.concepts.local`: tiles, superpixels, intervals, tokens, masks.
+"""Regions of the input, for `jaxlrp.concepts.local`: tiles, superpixels, intervals, tokens, masks, boxes.
 
 Each function returns (regions, *shape of one example), where axes that no region divides have length 1. All
-except `masks` return booleans that partition the input: each value belongs to exactly one region.
+except `masks` and `boxes` return booleans that partition the input: each value is in exactly one region.
 """
 
 from __future__ import annotations
@@ -215,3 +215,50 @@ def masks(array: ArrayLike | Sequence[ArrayLike], *, rest: bool = False) -> np.n
         )
     left = covered == 0 if boolean else (1 - covered).astype(found.dtype)
     return np.concatenate([found, left[None]])
+
+
+def boxes(shape: Sequence[int], corners: ArrayLike) -> np.ndarray:
+    """The boxes of a detector as masks, such as for `context` and `targets.Segmentation`.
+
+    Args:
+      shape: (height, width) of the picture.
+      corners: (boxes, 4), for each (top, left, bottom, right) in pixels; bottom and right are exclusive. A
+        pixel belongs to a box if its center lies inside, so numbers need not be whole.
+
+    Returns:
+      Booleans (boxes, height, width).
+
+    Raises:
+      ValueError: if a box has no pixel, reaches beyond the picture, or is not finite.
+
+    Example:
+      >>> from jaxlrp.concepts import regions
+      >>> regions.boxes((2, 4), [[0, 1, 2, 3]]).astype(int).tolist()
+      [[[0, 1, 1, 0], [0, 1, 1, 0]]]
+    """
+    lengths = [check_count("shape", n) for n in shape]
+    found = np.asarray(corners, float)
+    if len(lengths) != 2 or found.ndim != 2 or found.shape[1] != 4 or not len(found):
+        raise ValueError(
+            "shape must be (height, width), and corners (boxes, 4): top, left, bottom, right of each; got "
+            f"shape={tuple(shape)} and corners of shape {found.shape}"
+        )
+    height, width = lengths
+    inside = (found >= 0) & (found <= [height, width, height, width])
+    if not inside.all():  # NaN is not inside either
+        i = int(np.flatnonzero(~inside.all(axis=1))[0])
+        raise ValueError(
+            f"corners[{i}] = {found[i].tolist()} is not inside of the picture of {height} x {width} "
+            "pixels: boxes are (top, left, bottom, right) in pixels of this picture; clip them, or scale "
+            "them to it"
+        )
+    top, left, bottom, right = (c[:, None, None] for c in found.T)
+    y, x = np.arange(height)[:, None] + 0.5, np.arange(width)[None] + 0.5
+    masks = (y > top) & (y < bottom) & (x > left) & (x < right)
+    if not masks.any(axis=(1, 2)).all():
+        i = int(np.flatnonzero(~masks.any(axis=(1, 2)))[0])
+        raise ValueError(
+            f"corners[{i}] = {found[i].tolist()} contains no pixel: bottom must be larger than top, and "
+            "right larger than left"
+        )
+    return masks

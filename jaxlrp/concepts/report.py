@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlrp._checks import as_path, check_count
-from jaxlrp.concepts import findings
+from jaxlrp.concepts import findings, report_strategies
+from jaxlrp.concepts.extras import need
+from jaxlrp.concepts.graph import Grower, graph
 from jaxlrp.concepts.kept import Kept
 from jaxlrp.concepts.locate import Locator, locate
 from jaxlrp.concepts.opened import StoredScores
@@ -21,12 +23,14 @@ from jaxlrp.concepts.report_numbers import Means, groups_of, leading, means_of, 
 from jaxlrp.concepts.report_page import Card, ClassRow, Contents, OddRow, percent, render
 from jaxlrp.concepts.report_search import (
     Embed,
+    EmbedSamples,
     EmbedText,
     check_search,
     checked_vectors,
     embedded,
     similarity_of,
 )
+from jaxlrp.concepts.scores import Families, by_name
 from jaxlrp.concepts.statistics import normalized_on_host
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.errors import counted
@@ -53,6 +57,8 @@ class ReportSize:
       references: number of reference samples of each concept.
       odd: number of odd samples.
       alike: number of pairs of similar concepts.
+      outliers: number of outliers of each class, with `strategies`.
+      graphs: number of attribution graphs, with `below`.
     """
 
     cards: int = 24
@@ -61,6 +67,8 @@ class ReportSize:
     references: int = 6
     odd: int = 8
     alike: int = 12
+    outliers: int = 3
+    graphs: int = 4
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -81,8 +89,11 @@ def report(
     to_image: Callable[[np.ndarray], np.ndarray] | None = None,
     words: Callable[[np.ndarray], Sequence[str]] | None = None,
     embed: Embed | None = None,
+    embed_samples: EmbedSamples | None = None,
     embed_text: EmbedText | None = None,
     search_words: Sequence[str] = (),
+    strategies: int | None = None,
+    below: Families | None = None,
     size: ReportSize | None = None,
     batch_size: int = 16,
     keep: str | os.PathLike[str] | None = None,
@@ -92,8 +103,9 @@ def report(
     """Writes what a model uses as one self-contained HTML file.
 
     It answers, in this order: what does the model see (a card for each concept, with its share of
-    relevance, where it is in a sample, and its reference samples); what does it use for each class; which
-    samples are odd; which concepts are alike. A text field filters the cards by the names of classes and,
+    relevance, where it is in a sample, and its reference samples); what does it use for each class; on
+    request by which strategies, and what concepts are made of; which samples are odd; which concepts are
+    alike. A text field filters the cards by the names of classes and,
     with `embed` and `embed_text`, sorts them by similarity to the words of a list. The file needs no
     network access.
 
@@ -113,9 +125,14 @@ def report(
       embed: from reference crops, uint8 (height, width, 3) for images and parts of examples otherwise, to
         vectors (crops, d). With it concepts are alike if their references are, else if they are relevant
         for the same samples.
+      embed_samples: in place of `embed`, from rows of `scores` to vectors (rows, d), such as embeddings of
+        the names of samples.
       embed_text: from words to vectors (words, d) in the same space.
       search_words: the words to which similarity is computed. A page has no model, so others cannot be
         ranked.
+      strategies: adds the strategies of each class and their outliers (PCX, see `prototypes`, which needs
+        scikit-learn): the largest number of components that is tried; None leaves them out.
+      below: adds attribution graphs of the first concepts: families of lower layers, as in `graph`.
       size: how much is shown.
       batch_size: samples that are located together, >= 1.
       keep: a folder for the relevance of reference samples. What an earlier report of the same scores left
@@ -148,7 +165,11 @@ def report(
     from jaxlrp.concepts import report_pictures
 
     size, name = size or ReportSize(), concepts.layer if name is None else name
-    check_search(embed, embed_text, search_words)
+    check_search(embed, embed_samples, embed_text, search_words)
+    if strategies is not None:
+        check_count("strategies", strategies)
+        need("sklearn.mixture", "the strategies of a report")  # before anything is computed
+    grow = _grower(explainer, concepts, name, below)
     check_count("batch_size", batch_size)
     groups, classes = groups_of(scores)
     called, found = names_of(labels, classes), means_of(scores, name, classes)
@@ -166,7 +187,8 @@ def report(
     blocks = ((rows, normalized_on_host(r)) for rows, r in scores.blocks(name, "relevance"))
     seen = findings.profiles(blocks, groups, found.means, found.counts, shown, size.odd)
     alike = findings.pairs(seen.cosine, shown, range(seen.cosine.shape[1]), size.alike)
-    more = [c for pair in alike for c in pair[:2] if c not in shown] if embed is None else []
+    by_embedding = embed is not None or embed_samples is not None
+    more = [] if by_embedding else [c for pair in alike for c in pair[:2] if c not in shown]
     locator = Locator(locate(explainer, concepts), give, scores.targets, tuple(args), batch_size)
     kept = Kept(None if keep is None else Path(keep), f"{scores.identity} {name} {tuple(axes)}")
     wanted = dict.fromkeys(shown, size.references) | dict.fromkeys(more, 1)
@@ -175,8 +197,8 @@ def report(
     pictures = report_pictures.Pictures(explainer, give, tuple(args), tuple(axes), to_image, words)
     largest = findings.best(found.counts)[: size.classes]
     alike_by, similarity = _ALIKE.format(len(scores.ids)), None
-    if embed is not None:
-        vectors = embedded(embed, {c: located[c] for c in shown}, pictures)
+    if by_embedding:
+        vectors = embedded(embed, embed_samples, {c: located[c] for c in shown}, pictures)
         alike = findings.pairs(vectors @ vectors.T, shown, shown, size.alike)
         alike_by = _ALIKE_BY_EMBEDDING
         if embed_text is not None and search_words:
@@ -203,9 +225,36 @@ def report(
         words=list(search_words) if similarity is not None else [],
         similarity=similarity,
     )
+    sections = {}
+    if strategies is not None:
+        fitted = report_strategies.fit(scores, name, groups, largest, strategies)
+        sections["By which strategies does it recognize each class?"] = (
+            report_strategies.strategies(
+                contents, fitted, called, scores.ids, pictures, size.outliers
+            )
+        )
+    if grow is not None:
+        first = [located[c][0] for c in shown if located[c]][: size.graphs]
+        sections["What are concepts made of?"] = report_strategies.graphs(
+            grow, name, first, pictures.call, scores.targets, pictures
+        )
+    contents = dataclasses.replace(contents, sections=sections)
     target = as_path("path", path)
     target.write_text(render(contents), encoding="utf-8")
     return target
+
+
+def _grower(
+    explainer: Explainer, concepts: Concepts, name: str, below: Families | None
+) -> Grower | None:
+    """What makes attribution graphs."""
+    if below is None:
+        return None
+    lower = by_name(below)
+    if name in lower:
+        raise ValueError(f"below must have lower layers than the report, got its own, {name!r}")
+    need("networkx", "the graphs of a report")
+    return graph(explainer, {name: concepts, **lower})
 
 
 def _card(

@@ -129,6 +129,7 @@ class Contents:
       thumbnails: `img` elements, by concept.
       words: words to which similarity was computed.
       similarity: (words, cards).
+      sections: further questions and the HTML of their answers, after the classes.
     """
 
     title: str
@@ -142,6 +143,7 @@ class Contents:
     thumbnails: dict[int, str]
     words: Sequence[str] = ()
     similarity: np.ndarray | None = None
+    sections: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
 
 def render(contents: Contents) -> str:
@@ -150,6 +152,8 @@ def render(contents: Contents) -> str:
     parts += [text("h2", "What does the model see?"), *_search(contents)]
     parts += ['<div id="cards">', *map(_card, contents.cards), "</div>"]
     parts += [text("h2", "What does it use for each class?"), *_classes(contents)]
+    for question, answer in contents.sections.items():
+        parts += [text("h2", question), *answer]
     parts += [text("h2", "Which samples are odd?"), *_odd(contents)]
     parts += [text("h2", "Which concepts are alike?"), *_alike(contents)]
     parts += [_held(contents), f"<script>{_SCRIPT}</script>"]
@@ -213,7 +217,7 @@ def _card(card: Card) -> str:
             f'<h3>{html.escape(head)}<span class="similarity"></span></h3>{_bar(card.share)}',
             text("p", f"Used for {uses}" if uses else "Used for none of the classes shown"),
             '<div class="row">',
-            *(_picture(shown) for shown in [*card.maps, *card.crops]),
+            *(picture(shown) for shown in [*card.maps, *card.crops]),
             "</div></div>",
         ]
     )
@@ -224,11 +228,11 @@ def _bar(share: float) -> str:
     return f'<span class="{kind}" style="width:{min(abs(share), 1.0) * 30:.2f}rem"></span>'
 
 
-def _picture(shown: Picture) -> str:
+def picture(shown: Picture) -> str:
     return f"<figure>{shown.tag}{text('figcaption', shown.caption)}</figure>"
 
 
-def _reference(contents: Contents, concept: int, caption: str) -> str:
+def thumbnail(contents: Contents, concept: int, caption: str) -> str:
     """A small picture of a concept that leads to its card, if it has one."""
     tag = contents.thumbnails.get(concept, "")
     shown = f"<figure>{tag}{text('figcaption', caption)}</figure>"
@@ -247,7 +251,7 @@ def _classes(contents: Contents) -> list[str]:
     for row in contents.classes:
         count = f"{row.samples} sample{'' if row.samples == 1 else 's'}"
         parts += [text("h3", f"{row.name} ({count})"), '<div class="row uses">']
-        parts += [_reference(contents, c, f"concept {c}: {percent(s)}") for c, s in row.top]
+        parts += [thumbnail(contents, c, f"concept {c}: {percent(s)}") for c, s in row.top]
         parts.append("</div>" if row.top else "no concept has positive relevance</div>")
     if contents.more_classes:
         parts.append(
@@ -269,9 +273,9 @@ def _odd(contents: Contents) -> list[str]:
         parts += [
             text("h3", f"{row.sample}, {row.name}: distance {row.distance:.3f}"),
             '<div class="row uses">',
-            _picture(row.picture) if row.picture else "",
+            picture(row.picture) if row.picture else "",
             *(
-                _reference(contents, c, f"concept {c}: {percent(own)}, others {percent(others)}")
+                thumbnail(contents, c, f"concept {c}: {percent(own)}, others {percent(others)}")
                 for c, own, others in row.differ
             ),
             "</div>",
@@ -284,7 +288,7 @@ def _alike(contents: Contents) -> list[str]:
     if not contents.alike:
         return [*parts, text("p", "No two concepts are alike.")]
     for a, b, cosine in contents.alike:
-        shown = "".join(_reference(contents, c, f"concept {c}") for c in (a, b))
+        shown = "".join(thumbnail(contents, c, f"concept {c}") for c in (a, b))
         parts += [
             text("h3", f"Concepts {a} and {b}: cosine {cosine:.3f}"),
             f'<div class="row uses">{shown}</div>',

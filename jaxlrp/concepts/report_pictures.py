@@ -65,13 +65,16 @@ class Pictures:
         """A sample as it is; None if it is no image."""
         if len(self.axes) != 2:
             return None
-        fetched = self.fetch(np.array([row]))
-        inputs = (*self.args, *(fetched if isinstance(fetched, tuple) else (fetched,)))
-        example = np.asarray(inputs[self.explainer.model.argnums[0]])[0]
+        example = np.asarray(self.call(row)[self.explainer.model.argnums[0]])[0]
         axes = tuple(axis % example.ndim for axis in self.axes)
         photo = displayable(example, axes, self.to_image)
         pixels = np.round(255 * photo).astype(np.uint8)
         return Picture(_image(pixels, f"sample {caption}", _LARGE), caption)
+
+    def call(self, row: int) -> tuple[Any, ...]:
+        """The arguments of the explainer for one sample."""
+        fetched = self.fetch(np.array([row]))
+        return (*self.args, *(fetched if isinstance(fetched, tuple) else (fetched,)))
 
     def _crop(self, reference: Reference, most: int) -> str:
         alternative = f"concept {reference.concept} in row {reference.row}"

@@ -13,10 +13,16 @@ from jaxlrp.concepts.references import Reference
 
 Embed = Callable[[list[np.ndarray]], ArrayLike]
 EmbedText = Callable[[list[str]], ArrayLike]
+EmbedSamples = Callable[[np.ndarray], ArrayLike]
 
 
-def check_search(embed: Any, embed_text: Any, search_words: Sequence[str]) -> None:
+def check_search(
+    embed: Any, embed_samples: Any, embed_text: Any, search_words: Sequence[str]
+) -> None:
     """Refuses a search that cannot be computed."""
+    if embed is not None and embed_samples is not None:
+        raise ValueError("embed and embed_samples exclude each other: pass one of them")
+    embed = embed_samples if embed is None else embed
     if isinstance(search_words, str):
         raise TypeError(f"search_words must be a list of words, got the string {search_words!r}")
     if (embed_text is not None or search_words) and (
@@ -24,14 +30,24 @@ def check_search(embed: Any, embed_text: Any, search_words: Sequence[str]) -> No
     ):
         raise ValueError(
             "embed, embed_text and search_words must be passed together: two functions into one space, and "
-            "the words of the page's search"
+            "the words of the page's search (embed_samples may take the place of embed)"
         )
 
 
-def embedded(embed: Embed, located: Mapping[int, list[Reference]], pictures: Any) -> np.ndarray:
+def embedded(
+    embed: Embed | None,
+    embed_samples: EmbedSamples | None,
+    located: Mapping[int, list[Reference]],
+    pictures: Any,
+) -> np.ndarray:
     """(concepts, d), the direction of the mean over references; zero for a concept without references."""
-    crops = [pictures.pixels(r) for held in located.values() for r in held]
-    vectors = findings.unit(checked_vectors(embed(crops), len(crops), "embed"))
+    every = [r for held in located.values() for r in held]
+    if embed is not None:
+        given, what = embed([pictures.pixels(r) for r in every]), "embed"
+    else:
+        assert embed_samples is not None  # the caller has one of them
+        given, what = embed_samples(np.array([r.row for r in every])), "embed_samples"
+    vectors = findings.unit(checked_vectors(given, len(every), what))
     ends = np.cumsum([len(held) for held in located.values()])[:-1]
     parts = np.split(vectors, ends)
     means = [p.mean(axis=0) if len(p) else np.zeros(vectors.shape[1]) for p in parts]

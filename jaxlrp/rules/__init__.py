@@ -15,7 +15,7 @@ from jaxlrp.rules.linear import LRP0, Epsilon, Gamma
 from jaxlrp.rules.lookup import LookUp
 from jaxlrp.rules.normalizers import Detach, LocalTaylor
 from jaxlrp.rules.pooling import Norm, WinnerTakesAll
-from jaxlrp.rules.products import Proportional, SignalTakesAll, Uniform
+from jaxlrp.rules.products import Proportional, SignalTakesAll, Tempered, Uniform
 from jaxlrp.rules.signed import AlphaBeta, ZPlus
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Shares",
     "SignalTakesAll",
     "Stabilize",
+    "Tempered",
     "Uniform",
     "WSquare",
     "WinnerTakesAll",

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxlrp._checks import check_at_least
 from jaxlrp.network import primitives as P
-from jaxlrp.network.layers import Product
+from jaxlrp.network.layers import Layer, Product
 from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, rule
 
 _PRODUCTS = frozenset({"product", "attention", "gate"})
@@ -152,3 +153,81 @@ def _as_rows(
         return rows.reshape(moved.shape).transpose([order.index(d) for d in range(x.ndim)])
 
     return moved.reshape(groups), back
+
+
+# Attention, with the softmax below it
+
+
+def mixes_by_matrix_product(layer: Layer) -> bool:
+    """Whether softmax weights reach the values in a matrix product, or are normalized after the product."""
+    first, *more = layer.ops
+    return layer.kind == "attention" and (bool(more) or first.primitive is P.DOT)
+
+
+@rule
+class Tempered(Rule):
+    r"""Attention: half of the relevance to each factor, and the softmax below has another temperature.
+
+    The forward pass is that of s = softmax(l), y = s v. With the cotangent u of s, the scores l get
+
+    g_l = s_T (u - <u, s_T>),   s_T = softmax(l / T) ~ s^(1/T),
+
+    at T = 1 the derivative of the softmax. A confident softmax has almost no derivative: if the largest
+    weight were removed, others would take its place (self-repair). T > 1 lets relevance reach the scores
+    there. The softmax itself keeps its derivative, which maps what the weights get,
+    s_T (u - <u, s_T>) / s, to g_l.
+
+    Does not conserve relevance: a softmax does not. Weights that a mask sets to zero get nothing. The
+    weights are taken for normalized along the axes that the product sums over; if weights are masked after
+    the softmax, or mixed across heads, s is what arrives in the product.
+
+    Attributes:
+      temperature: T, > 0, without a unit. 1 is `Uniform()`.
+
+    Raises:
+      ValueError: at a product of softmax weights that is not a matrix product, whose axis is not known.
+
+    References:
+      Edin et al. (2025), "GIM", https://doi.org/10.48550/arXiv.2505.17630
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"attention"})
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
+
+    temperature: float | Array = 2.0
+
+    def __post_init__(self) -> None:
+        check_at_least("temperature", self.temperature, 1e-3)
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        if not mixes_by_matrix_product(layer.layer):
+            raise ValueError(
+                f"Tempered is for matrix products of softmax weights and values, but {layer.layer.path!r} "
+                f"computes {layer.layer.name} of {' and '.join(str(x.shape) for x in inputs)}: give this "
+                "layer Uniform()"
+            )
+        which = 1 - layer.layer.detail_as(Product).signal
+        weights = inputs[which]
+        positive = weights > 0
+        safe = jnp.where(positive, weights, jnp.ones_like(weights))
+        power = jnp.where(positive, safe ** (1 / self.temperature), jnp.zeros_like(weights))
+        _, pull = jax.vjp(layer.function, *inputs)
+        to_scores = self._to_scores(layer, inputs, which, power, g / 2)
+        halves = list(pull(g / 2))
+        halves[which] = jnp.where(positive, to_scores / safe, jnp.zeros_like(weights))
+        return Shares(tuple(halves))
+
+    def _to_scores(
+        self, layer: BoundLayer, inputs: tuple[Array, ...], which: int, power: Array, g: Array
+    ) -> Array:
+        """s_T (u - <u, s_T>), from `power`, which is s_T up to a factor that depends on no scores."""
+        at_power = tuple(power if i == which else x for i, x in enumerate(inputs))
+        u = jax.vjp(layer.function, *at_power)[1](g)[which]
+        product, *more = layer.layer.ops
+        if more:  # it divides by the sum of the weights, here of the powers
+            return power * u
+        contracted, _ = product.params["dimension_numbers"]
+        axes = tuple(contracted[which])
+        total = power.sum(axes, keepdims=True)
+        tempered = power / jnp.where(total > 0, total, jnp.ones_like(total))
+        return tempered * (u - (tempered * u).sum(axes, keepdims=True))
