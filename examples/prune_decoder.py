@@ -3,14 +3,16 @@
     python examples/prune_decoder.py [--output DIR] [--seeds N] [--quick]
 
 A small decoder like Llama learns two tasks, told apart by the first token. "lookup": `k3 v7 k1 v2 ... k1`
-continues with `v2`. "count", the unwanted one: it continues with the value whose number is that of the last key
-plus three, whatever came before. Neurons of the MLPs are ranked by how much more relevant they are to the
-unwanted answers than to the wanted ones (contrastive relevance), and the first ones are switched off.
+continues with `v2`. "count", the unwanted one: it continues with the value whose number is that of the
+last key plus three, whatever came before. Neurons of the MLPs are ranked by how much more relevant they
+are to the unwanted answers than to the wanted ones (contrastive relevance), and the first ones are
+switched off.
 
-Controls: neurons relevant to the unwanted task, without contrast; contrast of gradient x activation; the largest
+Controls: neurons relevant to the unwanted task, without contrast; contrast of gradient x activation;
+  the largest
 neurons by weight; random ones. A good score lets the unwanted accuracy fall to chance (.1) while the other
-stays. The number of neurons is chosen on some sequences, at most an eighth of all: where the wanted accuracy
-minus the unwanted one is largest; both are reported on others.
+stays. The number of neurons is chosen on some sequences, at most an eighth of all: where the wanted
+accuracy minus the unwanted one is largest; both are reported on others.
 
 Writes the table (.md) and the accuracies against the number of neurons (.png). Exits with code 1 if the
 contrast of relevance does not lower the unwanted accuracy by .3 at a cost of at most .1 of the wanted one.
@@ -133,7 +135,12 @@ def _gradient_x_activation() -> Any:
 
 
 def accuracies(
-    model: Decoder, families: list[concepts.Channels], scores: Any, counts: list[int], key: Array, n: int
+    model: Decoder,
+    families: list[concepts.Channels],
+    scores: Any,
+    counts: list[int],
+    key: Array,
+    n: int,
 ) -> np.ndarray:
     """(counts, tasks), with that many neurons of the largest scores switched off."""
     low = jax.tree.map(jnp.negative, scores)
@@ -149,7 +156,9 @@ def accuracies(
     return np.array([[float(hits(jnp.array(c / total), *d)) for d in data] for c in counts])
 
 
-def one_seed(seed: int, steps: int, n: int, counts: list[int], methods: tuple[str, ...]) -> dict[str, Any]:
+def one_seed(
+    seed: int, steps: int, n: int, counts: list[int], methods: tuple[str, ...]
+) -> dict[str, Any]:
     """(counts, tasks) on the sequences to choose from and on others, by method."""
     model = train(seed, steps)
     ids, _ = samples(jax.random.key(0), 2, TASKS[0])
@@ -168,7 +177,9 @@ def one_seed(seed: int, steps: int, n: int, counts: list[int], methods: tuple[st
 def draw(found: list[dict[str, Any]], counts: list[int], path: pathlib.Path) -> None:
     names = list(found[0])
     figure = Figure(figsize=(2.6 * len(names), 2.8), layout="constrained")
-    for ax, name in zip(np.atleast_1d(figure.subplots(1, len(names), sharey=True)), names, strict=True):
+    for ax, name in zip(
+        np.atleast_1d(figure.subplots(1, len(names), sharey=True)), names, strict=True
+    ):
         values = np.mean([f[name][1] for f in found], axis=0)
         for task, line, color in zip(TASKS, values.T, ("tab:blue", "tab:red"), strict=True):
             ax.plot(counts, line, color=color, label=task)
@@ -206,7 +217,9 @@ def main() -> int:
     path = arguments.output / "prune_decoder.png"
     draw(found, counts, path)
     kept, fallen = before - mean[CONTRAST]
-    print(f"\nfigure: {path}\ncontrast of relevance: {TASKS[0]} {-kept:+.3f}, {TASKS[1]} {-fallen:+.3f}")
+    print(
+        f"\nfigure: {path}\ncontrast of relevance: {TASKS[0]} {-kept:+.3f}, {TASKS[1]} {-fallen:+.3f}"
+    )
     if arguments.quick:
         return 0  # a decoder that has not learned both tasks shows nothing
     return 0 if fallen >= 0.3 and kept <= 0.1 else 1

@@ -1,7 +1,7 @@
 """PatternNet and PatternAttribution: patterns fitted to data, and composites that use them.
 
-    fitted = patterns.fit(model.apply, [(params, x)], argnums=1)
-    explain = lrp.explain(model.apply, patterns.attribution(fitted), argnums=1)
+fitted = patterns.fit(model.apply, [(params, x)], argnums=1)
+explain = lrp.explain(model.apply, patterns.attribution(fitted), argnums=1)
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ Patterns = dict[str, Array]
 _KINDS = ("dense", "conv")
 
 
-def fit(
-    fun: Function, batches: Iterable[Sequence[Any]], *, argnums: int | None = None
-) -> Patterns:
+def fit(fun: Function, batches: Iterable[Sequence[Any]], *, argnums: int | None = None) -> Patterns:
     r"""The patterns of all dense layers and convolutions, from data.
 
     a = (E[x y] - E[x] E[y]) / (E[y^2] - E[y]^2),   y = sum_i w_i x_i
 
-    for each unit, over the samples and positions in which it is active (y + b > 0), of last layers over all:
-    the regression of the input on the output, so that sum_i w_i a_i = 1. A unit that is never active, or
+    for each unit, over the samples and positions in which it is active (y + b > 0), of last layers over
+    all: the regression of the input on the output, so that sum_i w_i a_i = 1. A unit that is never
+      active, or
     constant, has the pattern zero. Sums are taken in float64.
 
     Args:
@@ -52,8 +51,8 @@ def fit(
 
     Raises:
       TypeError: if `batches` is not a sequence of tuples.
-      ValueError: if there are no batches; at a layer inside a loop or `jax.checkpoint`, whose values are not
-        known; and at one whose units are not on the last axis of weight and output.
+      ValueError: if there are no batches; at a layer inside a loop or `jax.checkpoint`, whose values
+        are not known; and at one whose units are not on the last axis of weight and output.
 
     References:
       Kindermans et al. (2018), https://doi.org/10.48550/arXiv.1705.05598, eq. 6 and 7

@@ -63,7 +63,9 @@ def test_protected_units_do_not_change_and_others_move_as_without():
 
 def test_log_odds_and_weights_of_a_high_temperature():
     p = np.array([0.0, 0.3, 1.0])
-    np.testing.assert_allclose(improve.log_odds(4.0, 0.01)(jnp.array(p)), np.log(4 * (p + 0.01) / (1.01 - p)))
+    np.testing.assert_allclose(
+        improve.log_odds(4.0, 0.01)(jnp.array(p)), np.log(4 * (p + 0.01) / (1.01 - p))
+    )
     r = jnp.array([[1.0, -2.0, 0.0]])
     np.testing.assert_allclose(improve.relevance_weights(r, temperature=2.0), [[3, 0, 2]])
 
@@ -95,7 +97,10 @@ def test_relevance_drop_erases_around_one_of_the_most_relevant_pixels():
 def test_weight_relevance_is_the_formula_and_masks_keep_the_largest():
     w, v = RNG.normal(size=(4, 6)), RNG.normal(size=(6, 3))
     explain = lrp.explain(
-        lambda p, x: jax.nn.relu(x @ p[0]) @ p[1], composites.all_epsilon(0.1), argnums=1, parameters=0
+        lambda p, x: jax.nn.relu(x @ p[0]) @ p[1],
+        composites.all_epsilon(0.1),
+        argnums=1,
+        parameters=0,
     )
     scores = improve.weight_relevance(explain)([w, v], X, target=jax.nn.one_hot(LABELS, 3))
     h = X @ w
@@ -119,7 +124,7 @@ def test_weight_relevance_is_the_formula_and_masks_keep_the_largest():
 
 
 def test_search_composite_takes_the_one_that_prunes_best_and_judges_it_elsewhere():
-    """Two units matter. The epsilon rule finds them; with the flat rule all units are alike, and these go first."""
+    """Two units matter, which epsilon finds; with the flat rule all are alike, and these go first."""
     x = RNG.normal(size=(60, 6)) * np.array([3.0, 3, 0.1, 0.1, 0.1, 0.1])
     y = (x[:, 0] < x[:, 1]).astype(int)
     head = np.zeros((6, 2))
@@ -198,14 +203,22 @@ def test_the_loop_finds_removes_and_reports_and_loses_nothing():
         raise RuntimeError("out of memory")
 
     report = improve.reveal_to_revise(
-        cheats, artifact, {"fails": fails, "projection": projected}, CLEAN, CLASSES, add, batch_size=16
+        cheats,
+        artifact,
+        {"fails": fails, "projection": projected},
+        CLEAN,
+        CLASSES,
+        add,
+        batch_size=16,
     )
     assert isinstance(report.errors["fails"], RuntimeError)
     before, after = report.rows["nothing"], report.rows["projection"]
     expected = np.asarray(cheats(add(CLEAN))).argmax(1)
     assert before["clean"] == 1
     np.testing.assert_allclose(before["with artifact"], np.mean(expected == CLASSES))
-    np.testing.assert_allclose(before["turned into the class"], np.mean(expected[CLASSES == 0] == 1))
+    np.testing.assert_allclose(
+        before["turned into the class"], np.mean(expected[CLASSES == 0] == 1)
+    )
     r = np.abs(lrp.explain(cheats)(add(CLEAN[CLASSES == 1]), target=1).relevance)
     np.testing.assert_allclose(before["relevance in the region"], r[:, 2].sum() / r.sum())
     assert before["lost without it"] == 0

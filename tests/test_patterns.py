@@ -86,18 +86,22 @@ def test_a_pattern_of_one_is_the_gradient():
     np.testing.assert_allclose(found, lrp.explain(model, "gradient")(X, target=1).relevance)
 
 
+def looped(x):
+    return jax.lax.scan(lambda c, _: (c @ W[:, :4], None), x, length=2)[0]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: patterns.fit(model, []), ValueError, "batches must have at least one batch"),
         (lambda: patterns.fit(jax.nn.relu, [(X,)]), ValueError, "a function with dense layers"),
         (
-            lambda: patterns.fit(lambda x: jax.lax.scan(lambda c, _: (c @ W[:, :4], None), x, length=2)[0], [(X,)]),
+            lambda: patterns.fit(looped, [(X,)]),
             ValueError, "inside of a loop, jit or checkpoint",
         ),
         (lambda: patterns.attribution([W]), TypeError, "patterns must be a dictionary"),
         (
-            lambda: lrp.explain(model, lrp.composites.by_kind("dense", lrp.rules.Pattern(np.ones(2))))(X, target=0),
+            lambda: lrp.explain(model, [lrp.rules.Pattern(np.ones(2))])(X, target=0),
             ValueError, r"must broadcast to its weight, of shape \(5, 3\), got \(2,\)",
         ),
     ],

@@ -1,4 +1,4 @@
-"""A corrected model as a value: what is removed, from which classes, with which parameters; and as a file."""
+"""A corrected model as a value: what is removed, for which classes, the parameters; and as a file."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Correction:
 
 
 def save_correction(path: str | os.PathLike[str], correction: Correction) -> None:
-    """Writes a correction to a file that `load_correction` reads: an `.npz` of plain arrays, without pickle.
+    """Writes a correction to a file that `load_correction` reads: an `.npz` without pickle.
 
     An existing file is replaced once the new one is complete.
 
@@ -123,9 +123,7 @@ def load_correction(path: str | os.PathLike[str]) -> Correction:
         if parts["format"] != _FORMAT:
             raise ValueError(f"its format is {parts['format']!r}")
         edits = {
-            layer: Projection(
-                jnp.asarray(p["directions"]), jnp.asarray(p["reference"]), p["pool"]
-            )
+            layer: Projection(jnp.asarray(p["directions"]), jnp.asarray(p["reference"]), p["pool"])
             for layer, p in parts["edits"].items()
         }
         return Correction(edits, parts["when"], jax.tree.map(jnp.asarray, parts["parameters"]))

@@ -53,8 +53,8 @@ def locate(
 ) -> Artifact:  # fmt: skip
     """An artifact from two groups of samples of a class, one of which has it, such as SpRAy's clusters.
 
-    The group whose mean relevance exceeds that of the other more, in some place, has it. The region is where
-    it does so by more than `threshold` of the maximum.
+    The group whose mean relevance exceeds that of the other more, in some place, has it. The region is
+    where it does so by more than `threshold` of the maximum.
 
     Args:
       predict: from samples to scores of classes.
@@ -94,8 +94,8 @@ def locate(
 
 
 def assess(
-    predict: Predict, x: ArrayLike, y: ArrayLike, *, target: int, add: Callable[[Any], Any], region: ArrayLike,
-    composite: CompositeLike | None = None, batch_size: int = 250, explained: int = 200,
+    predict: Predict, x: ArrayLike, y: ArrayLike, *, target: int, add: Callable[[Any], Any],
+    region: ArrayLike, composite: CompositeLike | None = None, batch_size: int = 250, explained: int = 200,
 ) -> dict[str, float]:  # fmt: skip
     """What an artifact does to a model, on samples without it.
 
@@ -175,7 +175,7 @@ class Revision:
         return "\n".join(lines)
 
     def helped(self, max_cost: float = 0.02) -> list[str]:
-        """The ways that at least halve the accuracy that the artifact costs, at this cost of clean accuracy."""
+        """The ways that at least halve the harm of the artifact, at this cost of clean accuracy."""
         before = self.rows["nothing"]
         harm = before["clean"] - before["with artifact"]
         return [
@@ -210,8 +210,8 @@ def reveal_to_revise(
       `errors`; nothing else is lost.
 
     Raises:
-      TypeError, ValueError: as `assess`, for the model as it was; if `ways` is no dictionary of functions, or
-        has the name "nothing".
+      TypeError, ValueError: as `assess`, for the model as it was; if `ways` is no dictionary of
+        functions, or has the name "nothing".
 
     References:
       Pahde et al. (2023), "Reveal to Revise", https://doi.org/10.1007/978-3-031-43895-0_56
@@ -254,7 +254,9 @@ def reveal_to_revise(
         try:
             models[name] = way(artifact)
             rows[name] = measured(models[name], time.perf_counter() - begun)
-        except Exception as error:  # reported in place of the row: training that is done is not lost
+        except (
+            Exception
+        ) as error:  # reported in place of the row: training that is done is not lost
             errors[name] = error
     return Revision(artifact, rows, models, errors)
 

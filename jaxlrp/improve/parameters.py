@@ -186,7 +186,8 @@ def _changed(
         kept = jnp.asarray(mask)
         if (kept.dtype != bool and not numbers) or kept.ndim != 1:
             raise ValueError(
-                f"masks[{name!r}] must be (units,) {'numbers' if numbers else 'booleans'}, got {kept.dtype} "
+                f"masks[{name!r}] must be (units,) {'numbers' if numbers else 'booleans'}, got "
+                f"{kept.dtype} "
                 f"of shape {kept.shape}"
             )
         entries = [(written, wiring[name].writes)]

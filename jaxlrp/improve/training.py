@@ -18,23 +18,22 @@ from jaxlrp.improve.pruning import masks
 from jaxlrp.numerics import widen
 
 
-def plasticity(
-    scores: Mapping[str, ArrayLike], rate: float | None = None
-) -> dict[str, Array]:
+def plasticity(scores: Mapping[str, ArrayLike], rate: float | None = None) -> dict[str, Array]:
     """How much each unit may change, so that what it is relevant for is not forgotten (EtNF).
 
     Args:
-      scores: (units,) numbers >= 0 of each layer by name, such as `unit_relevance` over a few samples of what
-        must be kept.
-      rate: the fraction of units with the highest scores that are frozen, in [0, 1); the others change freely.
+      scores: (units,) numbers >= 0 of each layer by name, such as `unit_relevance` over a few samples
+        of what must be kept.
+      rate: the fraction of units with the highest scores that are frozen, in [0, 1); the others change
+        freely.
         None: `1 - U / max U`, with the largest score of the layer.
 
     Returns:
       (units,) numbers in [0, 1] by name: 0 for units that are frozen.
 
     Raises:
-      TypeError, ValueError: if scores are no dictionary of vectors, NaN, or negative (without a rate), or the
-        rate is outside of [0, 1).
+      TypeError, ValueError: if scores are no dictionary of vectors, NaN, or negative (without a rate),
+        or the rate is outside of [0, 1).
 
     References:
       Ede et al. (2022), "Explain to Not Forget", https://doi.org/10.1007/978-3-031-14463-9_1
@@ -164,7 +163,8 @@ def relevance_drop(
     x, r = jnp.asarray(x), jnp.asarray(relevance)
     if x.ndim != 4 or r.shape not in (x.shape, x.shape[:3]):
         raise ValueError(
-            f"x must be (N, H, W, C) and relevance (N, H, W) or of the shape of x, got {x.shape} and {r.shape}"
+            f"x must be (N, H, W, C) and relevance (N, H, W) or of the shape of x, got {x.shape} "
+            f"and {r.shape}"
         )
     height, width = (size, size) if isinstance(size, int) else size
     check_count("size", height)

@@ -30,8 +30,8 @@ def weight_relevance(explainer: Explainer, *, reduce: str = "abs") -> Callable[.
     S_ij = |sum_n R_ij(x_n)|,   R_ij = w_ij sum_p a_ip R_jp / z_jp
 
     Args:
-      explainer: the result of `jaxlrp.explain(f, composite, argnums=..., parameters=...)`, with one argument
-        of parameters and rules that say what a parameter carries, such as epsilon.
+      explainer: the result of `jaxlrp.explain(f, composite, argnums=..., parameters=...)`, with one
+        argument of parameters and rules that say what a parameter carries, such as epsilon.
       reduce: "abs", or "signed": weights that speak against the target go first.
 
     Returns:
@@ -91,7 +91,9 @@ def weight_masks(scores: T, rate: ArrayLike, *, scope: str = "global") -> T:
     leaves, tree = jax.tree_util.tree_flatten_with_path(scores)
     named = {jax.tree_util.keystr(keys): jnp.ravel(leaf) for keys, leaf in leaves}
     kept = masks(named, rate, scope=scope)
-    shaped = [kept[name].reshape(jnp.shape(leaf)) for name, (_, leaf) in zip(named, leaves, strict=True)]
+    shaped = [
+        kept[name].reshape(jnp.shape(leaf)) for name, (_, leaf) in zip(named, leaves, strict=True)
+    ]
     return jax.tree.unflatten(tree, shaped)
 
 
@@ -134,8 +136,8 @@ class CompositeSearch:
     Attributes:
       areas: by name of the candidate, the area under its curve, averaged over folds.
       best: the name of the candidate with the largest area.
-      held_out: the area that the choice reached on folds that it was not made on, averaged: `areas[best]` is
-        the best of several numbers, and too high for that reason.
+      held_out: the area that the choice reached on folds that it was not made on, averaged:
+        `areas[best]` is the best of several numbers, and too high for that reason.
       chosen: the name that was chosen without each fold.
     """
 
@@ -158,9 +160,9 @@ def search_composite(
 ) -> CompositeSearch:
     """Compares composites by the accuracy that is left when units are pruned by their relevance.
 
-    Reference samples are split into folds. Scores come from some folds, the curve from another one. For each
-    outer fold a candidate is chosen on the others alone, and its curve on the outer fold counts: a nested
-    split.
+    Reference samples are split into folds. Scores come from some folds, the curve from another one. For
+    each outer fold a candidate is chosen on the others alone, and its curve on the outer fold counts: a
+    nested split.
 
     Args:
       predict: from samples to scores of classes, (batch, classes).
@@ -199,7 +201,8 @@ def search_composite(
     size = len(x) // folds
     if y.shape != x.shape[:1] or not size:
         raise ValueError(
-            f"x must be (samples, ...) with at least folds={folds} samples and y a class for each, got shapes "
+            f"x must be (samples, ...) with at least folds={folds} samples and y a class for "
+            f"each, got shapes "
             f"{x.shape} and {y.shape}"
         )
     parts = [slice(i * size, (i + 1) * size) for i in range(folds)]

@@ -215,9 +215,10 @@ class Pattern(Rule):
     g_j = sum_k  a_jk g_k             (PatternNet)
     g_j = sum_k  w_jk a_jk g_k        (PatternAttribution)
 
-    The pattern a says how the input changes with the output, where the weight w also cancels noise. It comes
-    from data: `jaxlrp.patterns.fit`. It propagates gradients, not relevance, so nothing is conserved: use it
-    in a composite with `readout="gradient"`, as `jaxlrp.patterns.attribution` and `signal` make them.
+    The pattern a says how the input changes with the output, where the weight w also cancels noise. It
+    comes from data: `jaxlrp.patterns.fit`. It propagates gradients, not relevance, so nothing is conserved:
+    use it in a composite with `readout="gradient"`, as `jaxlrp.patterns.attribution` and `signal` make
+    them.
 
     Attributes:
       pattern: a, a number or an array that broadcasts to the folded weight. With 1 and `attribution` it is
@@ -249,4 +250,6 @@ class Pattern(Rule):
                 f"the pattern of {layer.layer.path!r} must broadcast to its weight, of shape {w.shape}, "
                 f"got {a.shape}"
             )
-        return Shares((layer.transpose(g, x, w * a if self.attribution else jnp.zeros_like(w) + a),))
+        return Shares(
+            (layer.transpose(g, x, w * a if self.attribution else jnp.zeros_like(w) + a),)
+        )
