@@ -19,7 +19,9 @@ not learned (accuracy below .8): whether relevance helps is printed, whichever w
 from __future__ import annotations
 
 import argparse
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -39,13 +41,15 @@ from digit_networks import (
     markdown,
     references,
     spread,
-    train,
 )
 from jaxlrp import composites, concepts, improve
 
 TASKS = (np.arange(5), np.arange(5, 10))
 RATES = (0.3, 0.5, 0.7)
-WIRING = {u: improve.Wiring([m]) for u, m in zip(UNITS, MODULES, strict=True)}
+PAIRS = tuple(zip(UNITS, MODULES, strict=True))
+WIRING = {u: improve.Wiring([m]) for u, m in PAIRS}
+NET = CNN()
+APPLY = jax.jit(NET.apply)
 NONE, SOFT, ALL = "no defense", "relevance, graded", "all units frozen"
 SCORES = ("relevance", "random", "weights")
 
@@ -56,27 +60,38 @@ def within(logits: Array, task: int) -> Array:
     return jnp.where(own, logits, -1e9)
 
 
-def learned(
-    net: CNN, variables: Any, data: Digits, task: int, seed: int, steps: int,
-    defense: optax.GradientTransformation | None = None,
-) -> Any:  # fmt: skip
-    rows = np.isin(data.y, TASKS[task])
-
-    def loss(v: Any, x: Array, y: Array) -> Array:
-        logits = within(net.apply(v, x), task)  # pyright: ignore
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
+@functools.cache
+def step_of(task: int) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
+    """(optimizer, a step of training in which units change as their plasticity says)."""
     optimizer = optax.adam(1e-3)
-    if defense is not None:
-        optimizer = optax.chain(optimizer, defense)
-    return train(
-        jax.grad(loss), variables, data.x[rows], data.y[rows], steps, 10 * seed + task, optimizer
-    )
+
+    @jax.jit
+    def step(v: Any, state: Any, plasticity: Any, x: Array, y: Array) -> tuple[Any, Any]:
+        def loss(v: Any) -> Array:
+            logits = within(NET.apply(v, x), task)  # pyright: ignore
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        updates, state = optimizer.update(jax.grad(loss)(v), state)
+        updates, _ = improve.protect(plasticity, WIRING).update(updates, optax.EmptyState())
+        return optax.apply_updates(v, updates), state
+
+    return optimizer, step
 
 
-def tested(net: CNN, variables: Any, data: Digits) -> list[float]:
+def learned(
+    v: Any, data: Digits, task: int, seed: int, steps: int, plasticity: dict[str, Array]
+) -> Any:
+    (own,) = np.nonzero(np.isin(data.y, TASKS[task]))
+    optimizer, step = step_of(task)
+    state = optimizer.init(v)
+    for rows in np.random.default_rng(10 * seed + task).choice(own, (steps, 64)):
+        v, state = step(v, state, plasticity, data.x[rows], data.y[rows])
+    return v
+
+
+def tested(variables: Any, data: Digits) -> list[float]:
     """Accuracy on each task."""
-    logits, found = jax.jit(net.apply)(variables, data.x_test), []
+    logits, found = APPLY(variables, data.x_test), []
     for task, classes in enumerate(TASKS):
         rows = np.isin(data.y_test, classes)
         hits = within(logits, task).argmax(-1)[rows] == data.y_test[rows]
@@ -84,12 +99,12 @@ def tested(net: CNN, variables: Any, data: Digits) -> list[float]:
     return found
 
 
-def scores_of(net: CNN, variables: Any, data: Digits, seed: int) -> dict[str, dict[str, Array]]:
+def scores_of(variables: Any, data: Digits, seed: int) -> dict[str, dict[str, Array]]:
     x, y = references(data, 10, seed, TASKS[0])
     families = [concepts.Channels(u, axis=-1) for u in UNITS]
-    explain = lrp.explain(net.apply, composites.all_epsilon(), argnums=1)
+    explain = lrp.explain(NET.apply, composites.all_epsilon(), argnums=1)
     relevance = improve.unit_relevance(explain, families)
-    kernels = {u: variables["params"][m]["kernel"] for u, m in zip(UNITS, MODULES, strict=True)}
+    kernels = {u: variables["params"][m]["kernel"] for u, m in PAIRS}
     found = {
         "relevance": relevance(variables, x, target=jax.nn.one_hot(y, 10)),
         "weights": improve.unit_magnitude(kernels),
@@ -101,12 +116,12 @@ def one_seed(
     data: Digits, seed: int, steps: int, rates: tuple[float, ...]
 ) -> dict[str, list[float]]:
     """Accuracy on the first and the second task, by defense."""
-    net = CNN()
-    first = learned(net, net.init(jax.random.key(seed), data.x[:1]), data, 0, seed, steps)
-    before = tested(net, first, data)
+    variables = NET.init(jax.random.key(seed), data.x[:1])
+    free = {u: jnp.ones(variables["params"][m]["bias"].shape) for u, m in PAIRS}
+    first = learned(variables, data, 0, seed, steps, free)
+    before = tested(first, data)
     print(f"seed {seed}: after the first task {before[0]:.3f}")
-    scores = scores_of(net, first, data, seed)
-    free = {u: jnp.ones_like(s) for u, s in scores["random"].items()}
+    scores = scores_of(first, data, seed)
     plastic = {NONE: free, ALL: jax.tree.map(jnp.zeros_like, free)}
     plastic[SOFT] = improve.plasticity(scores["relevance"])
     for rate in rates:
@@ -114,8 +129,7 @@ def one_seed(
             plastic[f"{name}, {rate:.0%} frozen"] = improve.plasticity(scores[name], rate)
     found = {}
     for name, p in plastic.items():
-        defense = improve.protect(p, WIRING)
-        found[name] = tested(net, learned(net, first, data, 1, seed, steps, defense), data)
+        found[name] = tested(learned(first, data, 1, seed, steps, p), data)
     return found
 
 

