@@ -63,19 +63,26 @@ def cross_entropy(logits: Array, y: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
-def train(
-    update: Callable[[Any, Array, Array], Any], parameters: Any, x: np.ndarray, y: np.ndarray,
-    steps: int, seed: int, optimizer: optax.GradientTransformation | None = None, batch: int = 64,
-) -> Any:  # fmt: skip
-    """Parameters after some steps. `update` gives what stands for the gradient, of (parameters, x, y)."""
-    optimizer = optax.adam(2e-3) if optimizer is None else optimizer
+def step_of(
+    update: Callable[[Any, Array, Array], Any], optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[Any, Any]]:
+    """A compiled step of training: (parameters, state, x, y) -> (parameters, state)."""
 
     @jax.jit
     def step(parameters: Any, state: Any, x: Array, y: Array) -> tuple[Any, Any]:
         updates, state = optimizer.update(update(parameters, x, y), state, parameters)
         return optax.apply_updates(parameters, updates), state
 
-    state = optimizer.init(parameters)
+    return step
+
+
+def train(
+    update: Callable[[Any, Array, Array], Any], parameters: Any, x: np.ndarray, y: np.ndarray,
+    steps: int, seed: int, batch: int = 64,
+) -> Any:  # fmt: skip
+    """Parameters after some steps. `update` gives what stands for the gradient, of (parameters, x, y)."""
+    optimizer = optax.adam(2e-3)
+    state, step = optimizer.init(parameters), step_of(update, optimizer)
     for rows in np.random.default_rng(seed).integers(0, len(x), (steps, batch)):
         parameters, state = step(parameters, state, x[rows], y[rows])
     return parameters

@@ -7,7 +7,8 @@ feedback propagation (LFP), which rewards each connection for what it contribute
 a step (heaviside), whose derivative is zero everywhere: the gradient then reaches the head alone, LFP all
 layers. Controls for steps: the gradient (the head learns on random features), and the straight-through
 estimator, which takes the derivative of a ramp instead. All take the same number of steps with SGD,
-momentum .9; learning rates (.1, and 1 for LFP with steps) were fixed on another seed.
+momentum .9. Learning rates of the gradient and of LFP with steps, and its epsilon, were the best of three or more on
+297 training images of the small digits, held out with another seed; all others are .1.
 
 The literature also claims that networks trained by LFP can be pruned further. Units are removed by the
 size of their weights, and the accuracy averaged over rates .1 to .9 is printed beside the accuracy.
@@ -33,22 +34,22 @@ from jax import Array
 from matplotlib.figure import Figure
 
 import jaxlrp as lrp
-from digit_networks import Digits, accuracy, cross_entropy, digits, markdown, spread, train
+from digit_networks import Digits, accuracy, cross_entropy, digits, markdown, spread, step_of
 from jaxlrp import composites, concepts, improve
 
 HIDDEN = 128
 RATES = jnp.arange(0.1, 0.91, 0.1)
-PARTS = 10  # of the training, for the curves
+PARTS = 10  # parts of the training, for the curves
 
 
-def step(z: Array) -> Array:
+def heaviside(z: Array) -> Array:
     return jnp.heaviside(z, 0.0)
 
 
 @jax.custom_jvp
 def straight_step(z: Array) -> Array:
     """A step with the derivative of a ramp from -1 to 1."""
-    return step(z)
+    return heaviside(z)
 
 
 straight_step.defjvps(lambda t, _, z: jnp.where(jnp.abs(z) < 1, t / 2, 0.0))
@@ -80,9 +81,9 @@ def by_feedback(net: Net, epsilon: float) -> Callable[..., Any]:
 WAYS: dict[str, tuple[Callable[[Array], Array], Callable[..., Any], float]] = {
     "ReLU, gradient": (nn.relu, by_gradient, 0.1),
     "ReLU, LFP": (nn.relu, lambda net: by_feedback(net, 1e-6), 0.1),
-    "step, gradient": (step, by_gradient, 0.1),
+    "step, gradient": (heaviside, by_gradient, 0.3),
     "step, straight-through": (straight_step, by_gradient, 0.1),
-    "step, LFP": (step, lambda net: by_feedback(net, 0.1), 1.0),
+    "step, LFP": (heaviside, lambda net: by_feedback(net, 0.5), 1.0),
 }
 QUICK = ("ReLU, LFP", "step, gradient", "step, LFP")
 
@@ -103,17 +104,20 @@ def pruned(net: Net, variables: Any, data: Digits) -> float:
 def one(data: Digits, way: str, seed: int, steps: int, prune: bool) -> tuple[list[float], float]:
     """(test accuracy after each tenth of the training, accuracy when pruned)."""
     activation, update, rate = WAYS[way]
-    net = Net(activation)
+    net, rng = Net(activation), np.random.default_rng(seed)
     variables = net.init(jax.random.key(seed), data.x[:1])
     optimizer = optax.chain(optax.clip_by_global_norm(3.0), optax.sgd(rate, momentum=0.9))
-    apply, curve = jax.jit(net.apply), []
-    stepwise = update(net)
-    for part in range(PARTS):
-        # momentum begins anew with each part, alike for all
-        variables = train(
-            stepwise, variables, data.x, data.y, steps // PARTS, 100 * seed + part, optimizer, 128
-        )
-        curve.append(accuracy(apply, data.x_test, data.y_test, variables))
+    state, step, apply = (
+        optimizer.init(variables),
+        step_of(update(net), optimizer),
+        jax.jit(net.apply),
+    )
+    curve = []
+    for i in range(1, steps + 1):
+        rows = rng.integers(0, len(data.x), 128)
+        variables, state = step(variables, state, data.x[rows], data.y[rows])
+        if i % (steps // PARTS) == 0:
+            curve.append(accuracy(apply, data.x_test, data.y_test, variables))
     return curve, pruned(net, variables, data) if prune else float("nan")
 
 
@@ -138,7 +142,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small digits, three ways, one seed")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    data, steps = digits(arguments.quick), 200 if arguments.quick else 600
+    data, steps = digits(arguments.quick), 150 if arguments.quick else 600
     ways = QUICK if arguments.quick else tuple(WAYS)
     curves, without = {}, {}
     for way in ways:

@@ -14,8 +14,8 @@ scores are switched off, without fine-tuning, and the accuracy is measured again
                   Without magnitudes: of depthwise kernels they would compare unlike things
 
 Each seed draws other reference images. A third of the CNN's units with the lowest relevance are then
-removed from its parameters: the smaller network computes what the masked one does; its parameters and time are
-measured, and it is saved. Depthwise convolutions cannot be cut this way, so EfficientNet is masked only.
+removed from its parameters: the smaller network computes what the masked one does; its parameters and time
+are measured, and it is saved. Depthwise convolutions cannot be cut this way: EfficientNet is masked only.
 
 Writes the curves (.png), the table (.md), and the smaller network (.npz). Exits with code 1 if LRP is not
 better than random units by .05 in mean accuracy over rates .1 to .9, or the smaller network computes

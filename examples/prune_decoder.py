@@ -163,9 +163,8 @@ def one_seed(
     model = train(seed, steps)
     ids, _ = samples(jax.random.key(0), 2, TASKS[0])
     plan = lrp.plan(model, None, ids)
-    rows = [r for r in plan.rows if r.kind == "gate" and r.output_shape[-1] == HIDDEN]
-    gates = [r.path for r in rows if "down" not in r.path]
-    families = [concepts.Channels(path, axis=-1) for path in gates[-LAYERS:]]
+    paths = [r.path for r in plan.rows if r.kind == "product" and r.output_shape[-1] == HIDDEN]
+    families = [concepts.Channels(path, axis=-1) for path in paths]
     scores = scores_of(model, families, seed, n)
     chosen, told = jax.random.key(3000 + seed), jax.random.key(4000 + seed)
     return {
@@ -197,7 +196,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one decoder, trained for less")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    steps, n = (250, 200) if arguments.quick else (1500, 1000)
+    steps, n = (120, 200) if arguments.quick else (1500, 1000)
     total = LAYERS * HIDDEN
     counts = [0, *range(total // 64, total // 8 + 1, total // 64)]
     methods = (CONTRAST, RANDOM) if arguments.quick else METHODS
