@@ -101,32 +101,29 @@ def train(seed: int, steps: int) -> Decoder:
 
 
 def scores_of(
-    model: Decoder, families: list[concepts.Channels], seed: int, n: int
+    model: Decoder, families: list[concepts.Channels], seed: int, n: int, methods: tuple[str, ...]
 ) -> dict[str, dict[str, Array]]:
     """Large where a neuron should go."""
 
-    def of(composite: Any, task: str) -> dict[str, Array]:
-        ids, answers = samples(jax.random.key(2000 + seed), n, task)
-        score = improve.unit_relevance(lrp.explain(model, composite), families)
-        return jax.jit(score)(ids, target=jax.nn.one_hot(answers, VALUES))
+    def of_tasks(composite: Any) -> list[dict[str, Array]]:
+        score = jax.jit(improve.unit_relevance(lrp.explain(model, composite), families))
+        key = jax.random.key(2000 + seed)
+        data = [samples(key, n, task) for task in TASKS]
+        return [score(ids, target=jax.nn.one_hot(answers, VALUES)) for ids, answers in data]
 
-    def contrast(composite: Any) -> dict[str, Array]:
-        wanted, unwanted = (of(composite, task) for task in TASKS)
-        shares = [jax.tree.map(lambda s: s / sum(map(jnp.sum, wanted.values())), wanted)]
-        shares += [jax.tree.map(lambda s: s / sum(map(jnp.sum, unwanted.values())), unwanted)]
-        return jax.tree.map(jnp.subtract, shares[1], shares[0])
+    def contrast(tasks: list[dict[str, Array]]) -> dict[str, Array]:
+        totals = [sum(jnp.sum(s) for s in scores.values()) for scores in tasks]
+        return jax.tree.map(lambda a, b: b / totals[1] - a / totals[0], *tasks)
 
+    relevance = of_tasks(composites.attnlrp())
+    found = {CONTRAST: contrast(relevance), ALONE: relevance[1]}
+    if GRADIENT in methods:
+        found[GRADIENT] = contrast(of_tasks(_gradient_x_activation()))
     kernels = {
         family.layer: block.down.kernel[...].T
         for family, block in zip(families, model.blocks, strict=True)
     }
-    relevance = composites.attnlrp()
-    found = {
-        CONTRAST: contrast(relevance),
-        ALONE: of(relevance, TASKS[1]),
-        GRADIENT: contrast(_gradient_x_activation()),
-        MAGNITUDE: improve.unit_magnitude(kernels),
-    }
+    found[MAGNITUDE] = improve.unit_magnitude(kernels)
     return {**found, RANDOM: improve.unit_random(jax.random.key(seed), found[CONTRAST])}
 
 
@@ -165,7 +162,7 @@ def one_seed(
     plan = lrp.plan(model, None, ids)
     paths = [r.path for r in plan.rows if r.kind == "product" and r.output_shape[-1] == HIDDEN]
     families = [concepts.Channels(path, axis=-1) for path in paths]
-    scores = scores_of(model, families, seed, n)
+    scores = scores_of(model, families, seed, n, methods)
     chosen, told = jax.random.key(3000 + seed), jax.random.key(4000 + seed)
     return {
         name: [accuracies(model, families, scores[name], counts, key, n) for key in (chosen, told)]
@@ -196,7 +193,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one decoder, trained for less")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    steps, n = (120, 200) if arguments.quick else (1500, 1000)
+    steps, n = (60, 64) if arguments.quick else (1500, 1000)
     total = LAYERS * HIDDEN
     counts = [0, *range(total // 64, total // 8 + 1, total // 64)]
     methods = (CONTRAST, RANDOM) if arguments.quick else METHODS

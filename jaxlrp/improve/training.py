@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike
@@ -57,7 +58,7 @@ def plasticity(scores: Mapping[str, ArrayLike], rate: float | None = None) -> di
             raise ValueError(
                 f"scores[{name!r}] must be one number for each unit, got shape {u.shape}"
             )
-        if not _compat.is_traced(u) and not bool((u >= 0).all()):
+        if not _compat.is_traced(u) and not (np.asarray(u) >= 0).all():
             raise ValueError(f"scores[{name!r}] must be >= 0, got negative numbers or NaN")
         largest = u.max()
         found[name] = jnp.where(largest > 0, 1 - u / jnp.where(largest > 0, largest, 1), 1.0)
