@@ -150,7 +150,10 @@ def main() -> int:
         results = [one(data, way, seed, steps, not arguments.quick) for seed in seeds]
         curves[way] = np.array([curve for curve, _ in results])
         without[way] = [value for _, value in results]
-    rows = {way: [spread(curves[way][:, -1]), "-" if arguments.quick else spread(without[way])] for way in ways}
+    rows = {
+        way: [spread(curves[way][:, -1]), "-" if arguments.quick else spread(without[way])]
+        for way in ways
+    }
     text = markdown(("", "accuracy", "pruned by weight, mean over rates"), rows)
     print(text)
     (arguments.output / "feedback_propagation.md").write_text(f"{text}\n", encoding="utf-8")
