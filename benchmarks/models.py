@@ -91,11 +91,13 @@ class ResNet50(nn.Module):
       width: channels of the first convolution.
       stages: how many blocks each of the four stages has.
       classes: logits.
+      remat: whether blocks are computed again on the way back.
     """
 
     width: int = 64
     stages: tuple[int, ...] = (3, 4, 6, 3)
     classes: int = 1000
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -103,11 +105,12 @@ class ResNet50(nn.Module):
         x = nn.Conv(self.width, (7, 7), (2, 2), padding, use_bias=False, name="conv")(x)
         x = nn.relu(_batch_norm("bn")(x))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])
+        block = nn.remat(Bottleneck) if self.remat else Bottleneck
         n = 0
         for stage, depth in enumerate(self.stages):
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
-                x = Bottleneck(self.width * 2**stage, stride, i == 0, name=f"block{n}")(x)
+                x = block(self.width * 2**stage, stride, i == 0, name=f"block{n}")(x)
                 n += 1
         x = x.mean(axis=(1, 2))
         return nn.Dense(self.classes, name="fc")(x)
@@ -148,7 +151,7 @@ class Case:
         fields = {
             f.name: getattr(self.module, f.name)
             for f in dataclasses.fields(self.module)
-            if f.name not in ("parent", "name")
+            if f.name not in ("parent", "name", "remat")
         }
         return {"type": type(self.module).__name__, **fields}
 

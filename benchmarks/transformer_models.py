@@ -89,8 +89,8 @@ class Encoder(nn.Module):
         shape = (1, x.shape[1], x.shape[2])
         x = x + self.param("positions", nn.initializers.normal(0.02), shape)
         block = nn.remat(Block) if self.remat else Block
-        for _ in range(self.size.layers):
-            x = block(self.size, self.pictures)(x)
+        for i in range(self.size.layers):
+            x = block(self.size, self.pictures, name=f"Block_{i}")(x)  # the same with remat
         return nn.Dense(self.size.classes)(nn.LayerNorm()(x[:, 0]))
 
 

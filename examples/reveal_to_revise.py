@@ -13,9 +13,9 @@ often have one beside a lesion of one diagnosis. A network learns the ruler in p
     revise   projection (ClArC), without training; the same for images that the network assigns to the
              class; training with a penalty on relevance inside the mask (RRR), and on the gradient along
              the direction (RR-ClArC). Plain training for as many steps is the control.
-    evaluate accuracy on clean test images, and with a ruler on all of them; how often the ruler turns
-             another class into this one; the share of relevance inside the ruler, of images of the class
-             with one.
+    evaluate `improve.reveal_to_revise` reports, before and after: accuracy on clean test images, and with a
+             ruler on all of them; how often the ruler turns another class into this one, and how many of
+             the class are only right with it; the share of relevance inside the ruler.
 
 The tenth, and which group has the artifact, were settled on digits; weights of penalties and steps were
 fixed before the first run. Figures are those of Fashion-MNIST (Debian's dataset-fashion-mnist, or `--data`,
@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +46,7 @@ import jaxlrp as lrp
 from clever_hans import CNN, FASHION, PREPARE, Data, as_input, digits, fashion, train
 from jaxlrp import composites, improve, spray
 from jaxlrp.improve import penalties
+from jaxlrp.improve.loop import COLUMNS
 
 SHARE = 0.8  # of the class that has a ruler
 LAYER = "relu:1"  # after the second convolution
@@ -54,7 +54,6 @@ REVEAL, DETECT = composites.epsilon_plus(), composites.all_epsilon(1e-2)
 RRR, RR_CLARC = 10.0, 1000.0  # weights of the penalties
 WAYS = ("nothing", "plain training", "projection", "reactive projection", "RRR", "RR-ClArC")
 QUICK = ("nothing", "projection", "RRR")
-COLUMNS = ("clean", "with ruler", "turned into the class", "relevance in the ruler", "seconds")
 
 Predict = Callable[[Array], Array]
 
@@ -88,21 +87,6 @@ def reveal(
     return int(first.category), inside, np.setdiff1d(np.flatnonzero(y == first.category), inside)
 
 
-def locate(
-    variables: Any, label: int, some: np.ndarray, others: np.ndarray
-) -> tuple[Array, Array, Array]:
-    """(mask in the input, direction in the layer, mean of the layer without the artifact)."""
-    explain = jax.jit(lrp.explain(CNN().apply, REVEAL, record=LAYER))
-    found = [explain(variables, as_input(images), target=label) for images in (some, others)]
-    apart = found[0].relevance.mean(axis=0) - found[1].relevance.mean(axis=0)
-    if apart.max() < -apart.min():
-        apart, found = -apart, found[::-1]
-    values = [each.records[LAYER].activation for each in found]
-    has_it = np.repeat([1, 0], [len(each) for each in values])
-    direction = improve.pattern_cav(jnp.concatenate(values), has_it)
-    return apart > apart.max() / 10, direction, values[1].mean(axis=0)
-
-
 def fine_tuned(
     variables: Any, x: np.ndarray, y: np.ndarray, steps: int,
     penalty: Callable[[Any, Array, Array], Array],
@@ -128,23 +112,13 @@ def fine_tuned(
     return variables
 
 
-def revised(
-    variables: Any, x: np.ndarray, y: np.ndarray, steps: int,
-    label: int, located: tuple[Array, Array, Array], names: tuple[str, ...],
-) -> dict[str, tuple[Predict, float]]:  # fmt: skip
-    """The functions of images that each way leads to, and the seconds that it took."""
-    mask, direction, mean = located
+def ways_of(
+    variables: Any, x: np.ndarray, y: np.ndarray, steps: int
+) -> dict[str, Callable[[improve.Artifact], Predict]]:
+    """How to revise the model, each a function of what was located."""
     apply = CNN().apply
-    change = {LAYER: improve.project(direction, mean)}
     relevance = lrp.explain(apply, DETECT)
     latent = lrp.explain(apply, "gradient", record=LAYER)
-
-    def in_mask(variables: Any, x: Array, y: Array) -> Array:
-        return RRR * penalties.outside(relevance(variables, x, target=y).relevance, mask)
-
-    def along(variables: Any, x: Array, y: Array) -> Array:
-        gradients = latent(variables, x, target=y).records[LAYER].relevance
-        return RR_CLARC * penalties.along(gradients, direction)
 
     def with_(variables: Any, function: Any = apply) -> Predict:
         return lambda x: function(variables, x)
@@ -152,47 +126,37 @@ def revised(
     def tuned(penalty: Callable[[Any, Array, Array], Array]) -> Predict:
         return with_(fine_tuned(variables, x, y, steps, penalty))
 
-    makers: dict[str, Callable[[], Predict]] = {
-        "nothing": lambda: with_(variables),
-        "plain training": lambda: tuned(lambda *_: jnp.zeros(())),
-        "projection": lambda: with_(variables, lrp.edit(apply, change)),
-        "reactive projection": lambda: with_(variables, improve.reactive(apply, change, [label])),
-        "RRR": lambda: tuned(in_mask),
-        "RR-ClArC": lambda: tuned(along),
-    }
-    found = {}
-    for name in names:
-        begun = time.perf_counter()
-        found[name] = makers[name](), time.perf_counter() - begun
-    return found
+    def change(a: improve.Artifact) -> dict[str, improve.Projection]:
+        return {a.layer: improve.project(a.direction, a.reference)}
 
+    def rrr(a: improve.Artifact) -> Predict:
+        def in_region(variables: Any, x: Array, y: Array) -> Array:
+            return RRR * penalties.outside(relevance(variables, x, target=y).relevance, a.region)
 
-def evaluated(predict: Predict, data: Data, label: int) -> dict[str, float]:
-    """The numbers of the table, on test images."""
-    run = jax.jit(predict)
+        return tuned(in_region)
 
-    def classes(pictures: np.ndarray) -> np.ndarray:
-        parts = [run(as_input(pictures[i : i + 500])) for i in range(0, len(pictures), 500)]
-        return np.concatenate(parts).argmax(axis=1)
+    def rr_clarc(a: improve.Artifact) -> Predict:
+        def along(variables: Any, x: Array, y: Array) -> Array:
+            gradients = latent(variables, x, target=y).records[LAYER].relevance
+            return RR_CLARC * penalties.along(gradients, a.direction)
 
-    clean, marked = classes(data.x_test), classes(ruler(data.x_test))
-    other = data.y_test != label
-    own = as_input(ruler(data.x_test[~other][:200]))
-    size = np.abs(jax.jit(lrp.explain(predict, REVEAL))(own, target=label).relevance)
+        return tuned(along)
+
     return {
-        "clean": float((clean == data.y_test).mean()),
-        "with ruler": float((marked == data.y_test).mean()),
-        "turned into the class": float(
-            (marked == label)[other].mean() - (clean == label)[other].mean()
+        "plain training": lambda a: tuned(lambda *_: jnp.zeros(())),
+        "projection": lambda a: with_(variables, lrp.edit(apply, change(a))),
+        "reactive projection": lambda a: with_(
+            variables, improve.reactive(apply, change(a), [a.target])
         ),
-        "relevance in the ruler": float(size[:, region()].sum() / size.sum()),
+        "RRR": rrr,
+        "RR-ClArC": rr_clarc,
     }
 
 
 def one_seed(
     data: Data, seed: int, steps: int, more: int, explained: int, names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """The numbers of all ways with one network; the adjusted Rand index of what was revealed; a picture."""
+    """The report on one network; the adjusted Rand index of what was revealed; a picture."""
     rng = np.random.default_rng(seed)
     x, y = data.x.copy(), data.y
     marked = (y == data.marked_class) & (rng.random(len(y)) < SHARE)
@@ -200,28 +164,39 @@ def one_seed(
     order = rng.permutation(len(x))
     x, y, marked = x[order], y[order], marked[order]
     _, variables = train(x, y, steps)
+
+    def predict(x: Array) -> Array:
+        return CNN().apply(variables, x)  # pyright: ignore
+
     label, some, others = reveal(variables, x[:explained], y[:explained], jax.random.key(seed))
     of_class = np.concatenate([some, others])
     rand = adjusted_rand_score(marked[of_class], np.isin(of_class, some))
-    located = locate(variables, label, x[some[:300]], x[others[:300]])
+    artifact = improve.locate(
+        predict, as_input(x[some[:300]]), as_input(x[others[:300]]), target=label, layer=LAYER,
+        composite=REVEAL,
+    )  # fmt: skip
     print(
         f"seed {seed}: first cluster of class {data.classes[label]!r}, {len(some)} of {len(of_class)} "
-        f"images, adjusted Rand index with the ruler {rand:.2f}; {int(located[0].sum())} pixels in the mask"
+        f"images, adjusted Rand index with the ruler {rand:.2f}; {int(artifact.region.sum())} "
+        f"pixels in the "
+        "region"
     )
-    ways = revised(variables, x, y, more, label, located, names)
-    rows = {
-        name: evaluated(predict, data, label) | {"seconds": seconds}
-        for name, (predict, seconds) in ways.items()
-    }
+    ways = {n: way for n, way in ways_of(variables, x, y, more).items() if n in names}
+    report = improve.reveal_to_revise(
+        predict, artifact, ways, as_input(data.x_test), data.y_test,
+        lambda x: np.where(region(), np.float32(1), x), region=region(), composite=REVEAL,
+    )  # fmt: skip
+    for error in report.errors.values():
+        raise error
     own = ruler(data.x_test[data.y_test == label][:1])
     maps = {
-        name: np.asarray(lrp.explain(predict, REVEAL)(as_input(own), target=label).relevance)[0]
-        for name, (predict, _) in ways.items()
+        name: np.asarray(lrp.explain(f, REVEAL)(as_input(own), target=label).relevance)[0]
+        for name, f in report.models.items()
     }
     return {
-        "rows": rows,
+        "rows": report.rows,
         "rand": rand,
-        "mask": np.asarray(located[0]),
+        "mask": np.asarray(artifact.region),
         "image": own[0],
         "maps": maps,
     }
@@ -289,11 +264,11 @@ def main() -> int:
         for way in names
     }
     before = mean["nothing"]
-    harm = before["clean"] - before["with ruler"]
+    harm = before["clean"] - before["with artifact"]
     helps = [
         way
         for way in names
-        if before["clean"] - mean[way]["with ruler"] <= harm / 2
+        if before["clean"] - mean[way]["with artifact"] <= harm / 2
         and before["clean"] - mean[way]["clean"] <= 0.02
     ]
     print(

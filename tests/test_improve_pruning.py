@@ -114,11 +114,13 @@ def test_masks_vmapped_jitted_and_in_a_loop_agree():
     rates = jnp.arange(0, 0.8, 0.05)
     together = jax.vmap(lambda rate: improve.masks(SCORES, rate))(rates)
     compiled = jax.jit(improve.masks)
+    with_known_scores = jax.jit(lambda rate: improve.masks(SCORES, rate))
     for i, rate in enumerate(rates):
         one, other = improve.masks(SCORES, rate), compiled(SCORES, rate)
         for name in SCORES:
             np.testing.assert_array_equal(together[name][i], one[name])
             np.testing.assert_array_equal(other[name], one[name])
+            np.testing.assert_array_equal(with_known_scores(rate)[name], one[name])
 
 
 # Switching off

@@ -690,6 +690,15 @@ def test_custom_on_an_activation() -> None:
     close(found.relevance, [6, -10])
 
 
+def test_magnitude_by_hand() -> None:
+    # 3 - 1 = 2: shares 3/4 and 1/4; 1 - 1 = 0 and 0 + 0 = 0: halves of no relevance
+    x = jnp.array([[3.0, 1.0, 0.0, 0.0, 2.0], [-1.0, -1.0, 0.0, 5.0, -1.999]])
+    explain = lrp.explain(lambda x: x[0] + x[1], C.by_kind("sum", R.Magnitude()))
+    r = jnp.array([8.0, 6.0, 2.0, 7.0, 3.999])
+    expected = [[6, 3, 1, 0, 2], [2, 3, 1, 7, 1.999]]
+    close(explain(x, target=r).relevance, expected)
+
+
 # Rules are values
 
 VALUES = [
@@ -703,6 +712,8 @@ VALUES = [
     (lrp.Flat(), "Flat(stabilizer=1e-06)"),
     (lrp.Pass(), "Pass()"),
     (R.Proportional(), "Proportional()"),
+    (R.Magnitude(), "Magnitude()"),
+    (R.Pattern(), "Pattern(pattern=1.0, attribution=True)"),
     (lrp.Norm(), "Norm(stabilizer=1e-06)"),
     (R.LocalTaylor(), "LocalTaylor(stabilizer=1e-06)"),
     (R.BetaSmooth(), "BetaSmooth(beta=10.0)"),

@@ -9,8 +9,10 @@ bits (`ecq`).
 
 from jaxlrp.improve import penalties as penalties
 from jaxlrp.improve.cavs import linear_cav, pattern_cav, tcav
-from jaxlrp.improve.clarc import project, reactive, where_active
+from jaxlrp.improve.clarc import Projection, project, reactive, where_active
+from jaxlrp.improve.corrections import Correction, load_correction, save_correction
 from jaxlrp.improve.feedback import feedback, relevance_weights, softmax_reward
+from jaxlrp.improve.loop import Artifact, Revision, assess, locate, reveal_to_revise
 from jaxlrp.improve.parameters import Wiring, mask_parameters, shrink
 from jaxlrp.improve.pruning import PruningCurve, masks, pruning_curve, switch_off
 from jaxlrp.improve.quantization import (
@@ -21,6 +23,7 @@ from jaxlrp.improve.quantization import (
     relevance_momentum,
     straight_through,
 )
+from jaxlrp.improve.training import log_odds, plasticity, protect, relevance_drop
 from jaxlrp.improve.unit_scores import (
     unit_gradient,
     unit_magnitude,
@@ -28,25 +31,48 @@ from jaxlrp.improve.unit_scores import (
     unit_relevance,
     unit_taylor,
 )
+from jaxlrp.improve.weights import (
+    CompositeSearch,
+    mask_weights,
+    search_composite,
+    weight_masks,
+    weight_relevance,
+)
 
 __all__ = [
+    "Artifact",
+    "CompositeSearch",
+    "Correction",
+    "Projection",
     "PruningCurve",
     "Quantized",
+    "Revision",
     "Wiring",
+    "assess",
     "centroids",
     "ecq",
     "feedback",
     "layer_strengths",
     "linear_cav",
+    "load_correction",
+    "locate",
+    "log_odds",
     "mask_parameters",
+    "mask_weights",
     "masks",
     "pattern_cav",
     "penalties",
+    "plasticity",
     "project",
+    "protect",
     "pruning_curve",
     "reactive",
+    "relevance_drop",
     "relevance_momentum",
     "relevance_weights",
+    "reveal_to_revise",
+    "save_correction",
+    "search_composite",
     "shrink",
     "softmax_reward",
     "straight_through",
@@ -57,5 +83,7 @@ __all__ = [
     "unit_random",
     "unit_relevance",
     "unit_taylor",
+    "weight_masks",
+    "weight_relevance",
     "where_active",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,9 +19,40 @@ from jaxlrp.network.model import Function, model_of
 Change = Callable[[Array], Array]
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Projection:
+    """A change of a layer that moves it along some directions to a reference: what `project` returns.
+
+    A pytree, and a function of the layer's output. `save_correction` writes it to a file.
+
+    Attributes:
+      directions: (k, *features).
+      reference: of shape `features`.
+      pool: None, "max" or "mean", as in `project`.
+    """
+
+    directions: Array
+    reference: Array
+    pool: str | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __call__(self, h: Array) -> Array:
+        v = self.directions.reshape(len(self.directions), -1).astype(h.dtype)
+        z = self.reference.astype(h.dtype)
+        seen = h if self.pool is None else _pooled(h, self.pool)
+        if seen.shape[1:] != z.shape:
+            raise ValueError(
+                f"directions must have the shape {seen.shape[1:]} of "
+                f"{'the layer' if self.pool is None else 'its channels'}, without the batch, got {z.shape}"
+            )
+        missing = (z - seen).reshape(len(seen), -1) @ v.T
+        step = jnp.linalg.solve(v @ v.T, missing.T).T @ v
+        return h + step.reshape(len(seen), *([1] * (h.ndim - seen.ndim)), *z.shape)
+
+
 def project(
     directions: ArrayLike | Sequence[ArrayLike], reference: ArrayLike, *, pool: str | None = None
-) -> Change:
+) -> Projection:
     r"""A change of a layer that moves it along some directions to a reference, for `lrp.edit`.
 
     h' = h - P (h - z),   P = V (V^T V)^-1 V^T
@@ -37,7 +69,7 @@ def project(
         position moves alike.
 
     Returns:
-      A function of the layer's output that returns one of the same shape.
+      A `Projection`: a function of the layer's output that returns one of the same shape.
 
     Raises:
       ValueError: if shapes do not fit, or the directions are zero or depend on each other.
@@ -71,20 +103,7 @@ def project(
             "directions must not be zero or depend on each other: the amount along them is not defined"
         )
 
-    def change(h: Array) -> Array:
-        v, target = flat.astype(h.dtype), z.astype(h.dtype)
-        seen = h if pool is None else _pooled(h, pool)
-        if seen.shape[1:] != z.shape:
-            raise ValueError(
-                f"directions must have the shape {seen.shape[1:]} of "
-                f"{'the layer' if pool is None else 'its channels'}, without the batch, got {z.shape}"
-            )
-        missing = (target - seen).reshape(len(seen), -1) @ v.T
-        step = jnp.linalg.solve(gram.astype(h.dtype), missing.T).T @ v
-        step = step.reshape(len(seen), *([1] * (h.ndim - seen.ndim)), *z.shape)
-        return h + step
-
-    return change
+    return Projection(stacked, z, pool)
 
 
 def _pooled(h: Array, pool: str) -> Array:

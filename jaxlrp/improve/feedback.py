@@ -93,10 +93,11 @@ def softmax_reward(labels: ArrayLike) -> Callable[[Array], Array]:
 
 
 def relevance_weights(relevance: ArrayLike, axis: int = -1, temperature: float = 1.0) -> Array:
-    r"""Weights of features for LRP-guided training: `1 + T R / max |R|`, in [1 - T, 1 + T].
+    r"""Weights of features for LRP-guided training: `max(1, T) + T R / max |R|`, never negative.
 
     Train on `f(features * weights)` beside `f(features)`, so that the model relies more on what it finds
-    relevant. The weights are constants: their derivative is zero. Where all relevance is zero they are 1.
+    relevant. The weights are constants: their derivative is zero. Where all relevance is zero they are
+    max(1, T).
 
     Args:
       relevance: of features, (N, ..., features).
@@ -115,4 +116,6 @@ def relevance_weights(relevance: ArrayLike, axis: int = -1, temperature: float =
         raise ValueError(f"temperature must be >= 0, got {temperature}")
     r = jax.lax.stop_gradient(widen(jnp.asarray(relevance)))
     largest = jnp.max(jnp.abs(r), axis=axis, keepdims=True)
-    return 1 + temperature * jnp.where(largest > 0, r / jnp.where(largest > 0, largest, 1), 0)
+    return max(1.0, temperature) + temperature * jnp.where(
+        largest > 0, r / jnp.where(largest > 0, largest, 1), 0
+    )

@@ -92,6 +92,20 @@ def mask_parameters(
     return _changed(parameters, masks, wiring, masked, None)
 
 
+def scale_parameters(
+    parameters: T, factors: Mapping[str, ArrayLike], wiring: Mapping[str, Wiring]
+) -> T:
+    """What writes each unit (kernel, bias, BatchNorm that follows) times a factor for that unit."""
+
+    def scaled(leaf: Array, factor: Array, name: str, what: str, module: str) -> Array:
+        if what in _STATISTICS:
+            return leaf
+        _check_units(leaf, -1, len(factor), name, module)
+        return leaf * factor.astype(leaf.dtype)
+
+    return _changed(parameters, factors, wiring, scaled, None, numbers=True)
+
+
 def shrink(parameters: T, masks: Mapping[str, ArrayLike], wiring: Mapping[str, Wiring]) -> T:
     """The parameters without those of pruned units: smaller arrays, for a model with fewer features.
 
@@ -159,7 +173,7 @@ _Change = Callable[[Array, Array, str, str, str], Array]
 
 def _changed(
     parameters: T, masks: Mapping[str, ArrayLike], wiring: Mapping[str, Wiring],
-    written: _Change, read: _Change | None,
+    written: _Change, read: _Change | None, *, numbers: bool = False,
 ) -> T:  # fmt: skip
     """Applies functions of (leaf, mask, name, what the leaf is, module) to the leaves of modules."""
     check_mapping("masks", masks, '{"relu": booleans}')
@@ -170,9 +184,11 @@ def _changed(
         if not isinstance(wiring.get(name), Wiring):
             raise ValueError(f"wiring must have a Wiring for {name!r}, got {wiring.get(name)!r}")
         kept = jnp.asarray(mask)
-        if kept.dtype != bool or kept.ndim != 1:
+        if (kept.dtype != bool and not numbers) or kept.ndim != 1:
             raise ValueError(
-                f"masks[{name!r}] must be (units,) booleans, got {kept.dtype} of shape {kept.shape}"
+                f"masks[{name!r}] must be (units,) {'numbers' if numbers else 'booleans'}, got "
+                f"{kept.dtype} "
+                f"of shape {kept.shape}"
             )
         entries = [(written, wiring[name].writes)]
         if read is not None:

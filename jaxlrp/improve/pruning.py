@@ -243,7 +243,7 @@ def _checked(scores: Mapping[str, ArrayLike]) -> dict[str, Array]:
             raise ValueError(
                 f"scores[{name!r}] must be one number for each unit, got shape {values.shape}"
             )
-        if not _compat.is_traced(values) and jnp.isnan(values).any():
+        if not _compat.is_traced(values) and np.isnan(np.asarray(values)).any():
             raise ValueError(f"scores[{name!r}] must not have NaN: NaN has no rank")
     return arrays
 
@@ -252,8 +252,10 @@ def _checked_rate(name: str, rate: ArrayLike) -> Array:
     array = jnp.asarray(rate)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(float)
-    if not _compat.is_traced(array) and not ((array >= 0) & (array < 1)).all():
-        raise ValueError(f"{name} must be in [0, 1), got {array.tolist()}")
+    if not _compat.is_traced(array):
+        known = np.asarray(array)  # also inside of jit, where operations of JAX would trace it
+        if not ((known >= 0) & (known < 1)).all():
+            raise ValueError(f"{name} must be in [0, 1), got {known.tolist()}")
     return array
 
 

@@ -100,7 +100,11 @@ def call(
             cotangents = None if asked is None else _parameter_cotangents(shares, folded)
             return shares.inputs, cotangents, account
 
-        found = _compat.freely(shared, traced, given, kept, folded, z, g)
+        values = traced, given, kept, folded, z, g
+        if any(map(_compat.is_traced, jax.tree.leaves(values))):
+            # where the explanation is differentiated, shares are computed again instead of stored
+            shared = jax.checkpoint(shared)
+        found = _compat.freely(shared, *values)
         primals = tuple(map(carrier, inputs)), None if asked is None else folded, ledger
         to_inputs, to_parameters, to_ledger = typed_as(found, primals)
         to_inputs = tuple(map(_cotangent, to_inputs, inputs))

@@ -11,10 +11,10 @@ from jaxlrp.rules.elementwise import (
     Pass,
 )
 from jaxlrp.rules.inputs import Flat, WSquare, ZBox
-from jaxlrp.rules.linear import LRP0, Epsilon, Gamma
+from jaxlrp.rules.linear import LRP0, Epsilon, Gamma, Pattern
 from jaxlrp.rules.lookup import LookUp
 from jaxlrp.rules.normalizers import Detach, LocalTaylor
-from jaxlrp.rules.pooling import Norm, WinnerTakesAll
+from jaxlrp.rules.pooling import Magnitude, Norm, WinnerTakesAll
 from jaxlrp.rules.products import Proportional, SignalTakesAll, Tempered, Uniform
 from jaxlrp.rules.signed import AlphaBeta, ZPlus
 
@@ -34,8 +34,10 @@ __all__ = [
     "GuidedBackprop",
     "LocalTaylor",
     "LookUp",
+    "Magnitude",
     "Norm",
     "Pass",
+    "Pattern",
     "Proportional",
     "Rule",
     "Shares",

@@ -206,3 +206,50 @@ class Gamma(LinearRule):
         known = z - layer.bias + kept if self.bias == "zero" else z
         value = (1 + half) * known + half * sign * magnitude(x, layer.weight, kept)
         yield jnp.where(z == 0, jnp.zeros_like(relevance), relevance), zed, value
+
+
+@rule
+class Pattern(Rule):
+    r"""PatternNet and PatternAttribution: the derivative with other weights.
+
+    g_j = sum_k  a_jk g_k             (PatternNet)
+    g_j = sum_k  w_jk a_jk g_k        (PatternAttribution)
+
+    The pattern a says how the input changes with the output, where the weight w also cancels noise. It
+    comes from data: `jaxlrp.patterns.fit`. It propagates gradients, not relevance, so nothing is conserved:
+    use it in a composite with `readout="gradient"`, as `jaxlrp.patterns.attribution` and `signal` make
+    them.
+
+    Attributes:
+      pattern: a, a number or an array that broadcasts to the folded weight. With 1 and `attribution` it is
+        the gradient.
+      attribution: whether the weight is a factor.
+
+    Raises:
+      ValueError: when the pattern does not broadcast to the layer's weight.
+
+    References:
+      Kindermans et al. (2018), https://doi.org/10.48550/arXiv.1705.05598
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"dense", "conv"})
+    splits_parameters: ClassVar[bool] = False
+
+    pattern: float | Array = 1.0
+    attribution: bool = option(default=True)
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        (x,), w = inputs, layer.weight
+        a = jnp.asarray(self.pattern, w.dtype)
+        try:
+            fits = jnp.broadcast_shapes(a.shape, w.shape) == w.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"the pattern of {layer.layer.path!r} must broadcast to its weight, of shape {w.shape}, "
+                f"got {a.shape}"
+            )
+        return Shares(
+            (layer.transpose(g, x, w * a if self.attribution else jnp.zeros_like(w) + a),)
+        )

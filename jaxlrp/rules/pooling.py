@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp.network import primitives as P
-from jaxlrp.numerics import Stabilizer, to_relevance
+from jaxlrp.numerics import Stabilizer, summed_to, to_gradient_form, to_relevance
 from jaxlrp.rules import maxima
 from jaxlrp.rules.base import ALL_KINDS, BoundLayer, Rule, Shares, Stabilized, rule
 
@@ -37,6 +37,36 @@ class Norm(Stabilized):
         s = to_relevance(z, g) / d
         _, pull = jax.vjp(layer.function, *inputs)
         return Shares(pull(s), stabilizer=jnp.sum(s * (d - z)))
+
+
+@rule
+class Magnitude(Rule):
+    r"""Relevance of a sum of two values shared by magnitude.
+
+    y = a + b,   R_a = |a| / (|a| + |b|) R,   R_b = |b| / (|a| + |b|) R
+
+    Half to each where both are zero. Conserves relevance, and no share exceeds it: where a residual branch
+    cancels its shortcut (1 - .999), LRP-0 gives them a thousand times the relevance, with opposite signs.
+
+    References:
+      Otsuki et al. (2024), "Layer-wise relevance propagation with conservation property for ResNet",
+      https://doi.org/10.48550/arXiv.2407.09115
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"sum"})
+    keeps_zero: ClassVar[frozenset[str]] = ALL_KINDS
+
+    def backward(self, layer: BoundLayer, inputs: tuple[Array, ...], z: Array, g: Array) -> Shares:
+        a, b = inputs
+        relevance = to_relevance(z, g)
+        size = jnp.abs(a) + jnp.abs(b)
+        share = jnp.where(size > 0, jnp.abs(a) / jnp.where(size > 0, size, 1), 0.5)
+        return Shares(
+            (
+                to_gradient_form(a, summed_to(a, share * relevance)),
+                to_gradient_form(b, summed_to(b, (1 - share) * relevance)),
+            )
+        )
 
 
 @rule
