@@ -21,6 +21,7 @@ from jax._src import config, core, source_info_util  # no public way to a user's
 from jax._src import custom_batching as batching_internal
 from jax._src import pjit as pjit_internal
 from jax._src import shard_map as shard_map_internal
+from jax._src.interpreters import ad
 from jax._src.lax import lax as lax_internal
 from jax._src.lax import parallel
 from jax.extend import core as jex
@@ -361,6 +362,18 @@ def function_name(eqn: JaxprEqn) -> str:
 def is_traced(value: Any) -> bool:
     """Whether a value is known only inside a trace, and cannot be looked at."""
     return isinstance(value, jax.core.Tracer)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_in_derivative(value: Any) -> bool:
+    """Whether a derivative of what is computed from a value is being taken around this trace.
+
+    False inside of a `jit` or a loop that is itself differentiated: it is traced before.
+    """
+    while is_traced(value):
+        if isinstance(value, (ad.JVPTracer, ad.LinearizeTracer)):
+            return True
+        value = getattr(value, "val", None)  # of what vmap has batched
+    return False
 
 
 def is_array(value: Any) -> bool:

@@ -45,7 +45,10 @@ from jaxlrp import (
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-LONG = tuple(f"docs/tutorials/{name}.md" for name in ("concepts", "images", "text", "cheating"))
+LONG = (
+    *(f"docs/tutorials/{name}.md" for name in ("concepts", "images", "text", "cheating")),
+    "docs/howto/large_models.md",
+)
 
 _FENCE = re.compile(r"^( *)```python *(no-run)?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _CLAIM = re.compile(r"#\s*=>\s*(.*)$")

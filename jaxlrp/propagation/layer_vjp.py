@@ -101,8 +101,8 @@ def call(
             return shares.inputs, cotangents, account
 
         values = traced, given, kept, folded, z, g
-        if any(map(_compat.is_traced, jax.tree.leaves(values))):
-            # where the explanation is differentiated, shares are computed again instead of stored
+        if any(map(_compat.is_in_derivative, jax.tree.leaves(values))):
+            # of an explanation that is differentiated, shares are computed again instead of stored
             shared = jax.checkpoint(shared)
         found = _compat.freely(shared, *values)
         primals = tuple(map(carrier, inputs)), None if asked is None else folded, ledger
