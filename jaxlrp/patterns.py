@@ -37,9 +37,8 @@ def fit(fun: Function, batches: Iterable[Sequence[Any]], *, argnums: int | None 
     a = (E[x y] - E[x] E[y]) / (E[y^2] - E[y]^2),   y = sum_i w_i x_i
 
     for each unit, over the samples and positions in which it is active (y + b > 0), of last layers over
-    all: the regression of the input on the output, so that sum_i w_i a_i = 1. A unit that is never
-      active, or
-    constant, has the pattern zero. Sums are taken in float64.
+    all: the regression of the input on the output, so that sum_i w_i a_i = 1. A unit that is never active,
+    or constant, has the pattern zero. Sums are taken in float64.
 
     Args:
       fun: the function or Flax module, as in `jaxlrp.explain`.

@@ -7,10 +7,11 @@ network that computes them.
 """
 
 from jaxlrp.heads.anomalies import distance, kernel_density
-from jaxlrp.heads.clusters import gaussian_mixture, kernel_kmeans, kmeans
+from jaxlrp.heads.clusters import kernel_kmeans, kmeans
 from jaxlrp.heads.explaining import HeadExplainer, explain
 from jaxlrp.heads.fitted import fitted
 from jaxlrp.heads.head import Head
+from jaxlrp.heads.mixtures import gaussian_mixture
 from jaxlrp.heads.regression import mean_of_nearest, regression
 
 __all__ = [

@@ -9,8 +9,9 @@ import numpy as np
 
 from jaxlrp._extras import need
 from jaxlrp.heads.anomalies import kernel_density
-from jaxlrp.heads.clusters import gaussian_mixture, kmeans
+from jaxlrp.heads.clusters import kmeans
 from jaxlrp.heads.head import Head
+from jaxlrp.heads.mixtures import gaussian_mixture
 
 
 def fitted(estimator: Any) -> Head:

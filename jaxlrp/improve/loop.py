@@ -254,9 +254,7 @@ def reveal_to_revise(
         try:
             models[name] = way(artifact)
             rows[name] = measured(models[name], time.perf_counter() - begun)
-        except (
-            Exception
-        ) as error:  # reported in place of the row: training that is done is not lost
+        except Exception as error:  # reported: what other ways have trained is not lost
             errors[name] = error
     return Revision(artifact, rows, models, errors)
 

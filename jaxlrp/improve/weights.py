@@ -201,9 +201,8 @@ def search_composite(
     size = len(x) // folds
     if y.shape != x.shape[:1] or not size:
         raise ValueError(
-            f"x must be (samples, ...) with at least folds={folds} samples and y a class for "
-            f"each, got shapes "
-            f"{x.shape} and {y.shape}"
+            f"x must be (samples, ...) with at least folds={folds} samples, and y a class for each, got "
+            f"shapes {x.shape} and {y.shape}"
         )
     parts = [slice(i * size, (i + 1) * size) for i in range(folds)]
     classes = jax.eval_shape(predict, x[:1]).shape[-1]  # pyright: ignore
