@@ -7,8 +7,9 @@ feedback propagation (LFP), which rewards each connection for what it contribute
 a step (heaviside), whose derivative is zero everywhere: the gradient then reaches the head alone, LFP all
 layers. Controls for steps: the gradient (the head learns on random features), and the straight-through
 estimator, which takes the derivative of a ramp instead. All take the same number of steps with SGD,
-momentum .9. Learning rates of the gradient and of LFP with steps, and its epsilon, were the best of three
-or more on 297 training images of the small digits, held out with another seed; all others are .1.
+momentum .9. For steps, the learning rate of the gradient was the best of three, and rate and epsilon of LFP
+the best of twelve pairs, on 297 training images of the small digits, held out with another seed; all other
+rates are .1.
 
 The literature also claims that networks trained by LFP can be pruned further. Units are removed by the
 size of their weights, and the accuracy averaged over rates .1 to .9 is printed beside the accuracy.

@@ -464,6 +464,21 @@ def test_pairs_of_pooled_features():
     np.testing.assert_allclose(pooled, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_factors_multiply_to_pairs():
+    """One factor for each input; random directions give the similarity of what they keep."""
+    a, b = X[0], X[1]
+    one = higher_order.factors(embed)
+    np.testing.assert_allclose(one(a).T @ one(b), higher_order.pairs(embed)(a, b), rtol=1e-12)
+    some = normal(2, D, seed=10)
+    kept = higher_order.factors(embed, composites.all_epsilon(0.0), directions=some)
+    np.testing.assert_allclose(
+        kept(a).sum(1) @ kept(b).sum(1), (some @ embed(a)) @ (some @ embed(b)), rtol=1e-9
+    )
+    np.testing.assert_allclose(kept(a), some @ one(a), rtol=1e-4)  # relevance is linear
+    with pytest.raises(ValueError, match=r"directions must have shape \(K, 3\)"):
+        higher_order.factors(embed, directions=some.T)(a)
+
+
 def test_pairs_of_different_embeddings_are_refused():
     with pytest.raises(
         ValueError, match="the outputs for both inputs must have the same length, got 2 and 3"

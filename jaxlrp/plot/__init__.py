@@ -4,11 +4,11 @@ All functions draw with matplotlib, which is an extra: ``pip install "jaxlrp[plo
 evidence for the explained output, blue is evidence against it, and zero is exactly neutral, because
 every color scale is symmetric about zero.
 
-Functions that draw one panel (`heatmap`, `overlay`, `panel`, `spectrum`, `spectrogram`; `bar`, `beeswarm`,
-`waterfall`, `scatter` of tables) return its Axes; functions that may draw several (`grid`, `signal`)
-return the Figure. Pass your own Axes or Figure to draw there. Otherwise they create a Figure without
-pyplot: it needs no display and need not be closed, a notebook shows it if it is the last value of a cell,
-and a script saves it with ``savefig``. To open a window, draw into a pyplot figure:
+Functions that draw one panel (`heatmap`, `overlay`, `panel`, `pairs`, `spectrum`, `spectrogram`; `bar`,
+`beeswarm`, `waterfall`, `scatter` of tables) return its Axes; functions that may draw several (`grid`,
+`signal`) return the Figure. Pass your own Axes or Figure to draw there. Otherwise they create a Figure
+without pyplot: it needs no display and need not be closed, a notebook shows it if it is the last value of a
+cell, and a script saves it with ``savefig``. To open a window, draw into a pyplot figure:
 ``heatmap(relevance, ax=plt.gca()); plt.show()``.
 """
 
@@ -25,6 +25,7 @@ from jaxlrp.plot.beeswarm import beeswarm
 from jaxlrp.plot.grid import grid
 from jaxlrp.plot.image import heatmap, overlay, to_rgb
 from jaxlrp.plot.normalize import normalize
+from jaxlrp.plot.pairs import pairs
 from jaxlrp.plot.panel import panel
 from jaxlrp.plot.scatter import scatter
 from jaxlrp.plot.signal import signal
@@ -40,6 +41,7 @@ __all__ = [
     "heatmap",
     "normalize",
     "overlay",
+    "pairs",
     "panel",
     "scatter",
     "signal",
