@@ -113,4 +113,4 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
 # The scripts that made the goldens need PyTorch and Zennit, which the tests do not.
 collect_ignore_glob = ["parity/make_*.py"]
 if "device_count=8" not in os.environ["XLA_FLAGS"]:  # test_shard_map.py runs it where there are
-    collect_ignore_glob += ["eight_devices.py", "explicit_axes.py"]
+    collect_ignore_glob += ["eight_devices.py", "explicit_axes.py", "large_model_devices.py"]

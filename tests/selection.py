@@ -25,12 +25,12 @@ def one_in(n: int, values: Iterable[Any], *, slow: int | None = None) -> list[An
 
 
 def sample_tables(
-    items: list[pytest.Item], share: int = 6, routine: int = 5, slow: int = 3
+    items: list[pytest.Item], share: int = 6, routine: int = 10, slow: int = 6
 ) -> None:
     """Leaves each sixth case of a test to the default run, one at the least; the others become slow.
 
-    Of the slow cases, two in three then become exhaustive, unless the test is marked `entire`. Of a test
-    that is marked `sampled`, four in five cases first become exhaustive. The tests of a file
+    Of the slow cases, five in six then become exhaustive, unless the test is marked `entire`. Of a test
+    that is marked `sampled`, nine in ten cases first become exhaustive. The tests of a file
     take turns: they begin with different cases, so that each run sees most cases of a table that many tests
     share, such as that of all rules.
 

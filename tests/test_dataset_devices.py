@@ -140,7 +140,7 @@ KILLED = [("own", 2), ("split", 4), ("own", 4), ("all", 2), ("all", 4), ("split"
 @pytest.mark.parametrize(
     ("mesh", "count"),
     [
-        pytest.param(*case, marks=pytest.mark.slow if i < 2 else pytest.mark.exhaustive)
+        pytest.param(*case, marks=pytest.mark.slow if i < 1 else pytest.mark.exhaustive)
         for i, case in enumerate(KILLED)
     ],
 )
@@ -152,7 +152,7 @@ def test_processes_one_killed_and_resumed(tmp_path, mesh, count):
     check(out)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_another_number_of_processes_resumes(tmp_path):
     out = tmp_path / "out"
     kill_one(out, 4)
