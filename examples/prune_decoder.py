@@ -8,10 +8,9 @@ last key plus three, whatever came before. Neurons of the MLPs are ranked by how
 are to the unwanted answers than to the wanted ones (contrastive relevance), and the first ones are
 switched off.
 
-Controls: neurons relevant to the unwanted task, without contrast; contrast of gradient x activation;
-  the largest
-neurons by weight; random ones. A good score lets the unwanted accuracy fall to chance (.1) while the other
-stays. The number of neurons is chosen on some sequences, at most an eighth of all: where the wanted
+Controls: neurons relevant to the unwanted task, without contrast; contrast of gradient x activation; the
+largest neurons by weight; random ones. A good score lets the unwanted accuracy fall to chance (.1) while
+the other stays. The number of neurons is chosen on some sequences, at most an eighth of all: where the wanted
 accuracy minus the unwanted one is largest; both are reported on others.
 
 Writes the table (.md) and the accuracies against the number of neurons (.png). Exits with code 1 if the
