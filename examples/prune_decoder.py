@@ -10,8 +10,8 @@ switched off.
 
 Controls: neurons relevant to the unwanted task, without contrast; contrast of gradient x activation; the
 largest neurons by weight; random ones. A good score lets the unwanted accuracy fall to chance (.1) while
-the other stays. The number of neurons is chosen on some sequences, at most an eighth of all: where the wanted
-accuracy minus the unwanted one is largest; both are reported on others.
+the other stays. The number of neurons is chosen on some sequences, at most an eighth of all: where the
+wanted accuracy minus the unwanted one is largest; both are reported on others.
 
 Writes the table (.md) and the accuracies against the number of neurons (.png). Exits with code 1 if the
 contrast of relevance does not lower the unwanted accuracy by .3 at a cost of at most .1 of the wanted one.

@@ -105,9 +105,8 @@ def report(
     It answers, in this order: what does the model see (a card for each concept, with its share of
     relevance, where it is in a sample, and its reference samples); what does it use for each class; on
     request by which strategies, and what concepts are made of; which samples are odd; which concepts are
-    alike. A text field filters the cards by the names of classes and,
-    with `embed` and `embed_text`, sorts them by similarity to the words of a list. The file needs no
-    network access.
+    alike. A text field filters the cards by the names of classes and, with `embed` and `embed_text`, sorts
+    them by similarity to the words of a list. The file needs no network access.
 
     Args:
       path: the file; an existing file is replaced.
