@@ -110,13 +110,20 @@ def test_code_runs(page, scratch, request):
 
 
 def check_pictures(make_pictures, name, namespace):
-    """What the code of a tutorial has drawn, and what is drawn from its results."""
+    """What the code of a page has drawn."""
     figures = list(make_pictures.of_page(name, namespace).values())
-    if name == "tutorials/concepts":
-        drawing = make_pictures.concept_pictures
-        figures += [drawing.draw(picture, namespace) for picture in drawing.PICTURES]
     assert figures
     assert all(isinstance(f, plot.Text) or f.axes for f in figures)
+
+
+@pytest.mark.exhaustive
+def test_pictures_from_the_results_of_the_tutorial_on_concepts(scratch, make_pictures):
+    """They take as long as the tutorial itself."""
+    page, namespace = DOCS / "tutorials" / "concepts.md", {"__name__": "__main__"}
+    for line, source in blocks(page.read_text(encoding="utf-8")):
+        run(source, namespace, str(page), line)
+    drawing = make_pictures.concept_pictures
+    assert all(drawing.draw(picture, namespace).axes for picture in drawing.PICTURES)
 
 
 def test_a_false_claim_is_noticed():
