@@ -14,7 +14,9 @@ density. Explained are digits of the other half:
      digit has ink. How much does the score rise, and which share of the relevance is in the square? The
      baseline is the share of the squared gradient.
 
-The bandwidth is that of the greatest likelihood of held-out training digits; beta is the default.
+The bandwidth is that of the greatest likelihood of held-out training digits; beta is the default. A first
+rule, the mean distance to the nearest neighbor, gave every digit so high a score that only .42 of the
+relevance was in the square.
 Writes a figure. Exits with code 1 if NEON is not better than all baselines, or less than half of the
 relevance of an anomaly is in the square.
 """

@@ -16,7 +16,8 @@ Explained are patients of the other half:
      times input, and LRP from the squared deviation of each network; and random numbers.
 
 Rules, width and training were not tuned: for the uncertainty lower layers have gamma = .3, as in the paper;
-for the references z+, and w^2 in the first, under which relevance hardly cancels. Writes a figure.
+for the references z+, and w^2 in the first, since with gamma relevance canceled for some patients. Writes a
+figure.
 Exits with code 1 if a sum is off, or the diagonal of the covariance is no better than the gradient squared.
 """
 
