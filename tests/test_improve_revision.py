@@ -41,6 +41,8 @@ def test_plasticity_is_its_formula():
     np.testing.assert_allclose(improve.plasticity({"tanh": u})["tanh"], 1 - u / 6)
     np.testing.assert_array_equal(improve.plasticity({"tanh": 0 * u})["tanh"], np.ones(4))
     # globally, the two highest of eight are frozen
+    whole = improve.plasticity({"a": u + 1, "b": 10 * u + 10}, rate=0.5)
+    assert not whole["b"].any()  # a whole layer is frozen: nothing is removed
     both = improve.plasticity({"a": u, "b": 10 * u}, rate=0.25)
     assert both["a"].tolist() == [1, 1, 1, 1]
     assert both["b"].tolist() == [1, 0, 1, 0]

@@ -48,16 +48,20 @@ def plasticity(scores: Mapping[str, ArrayLike], rate: float | None = None) -> di
       [0.0, 1.0, 1.0]
     """
     check_mapping("scores", scores, '{"relu": scores}')
-    if rate is not None:
-        lowest = masks({name: -jnp.asarray(s) for name, s in scores.items()}, rate)
-        return {name: kept.astype(float) for name, kept in lowest.items()}
-    found = {}
-    for name, values in scores.items():
-        u = widen(jnp.asarray(values))
+    arrays = {name: widen(jnp.asarray(values)) for name, values in scores.items()}
+    for name, u in arrays.items():
         if u.ndim != 1 or not len(u):
             raise ValueError(
                 f"scores[{name!r}] must be one number for each unit, got shape {u.shape}"
             )
+    if rate is not None:
+        # As one layer: all units of a layer may be frozen, but not removed.
+        free = masks({"units": -jnp.concatenate(list(arrays.values()))}, rate)["units"]
+        ends = np.cumsum([len(u) for u in arrays.values()])
+        parts = jnp.split(free.astype(float), ends[:-1])
+        return dict(zip(arrays, parts, strict=True))
+    found = {}
+    for name, u in arrays.items():
         if not _compat.is_traced(u) and not (np.asarray(u) >= 0).all():
             raise ValueError(f"scores[{name!r}] must be >= 0, got negative numbers or NaN")
         largest = u.max()
