@@ -126,8 +126,8 @@ def _pictures(
     ax.imshow(images[0], extent=(0, width, height, 0))
     ax.imshow(images[1], extent=(offset, end, height, 0))
     ax.set(xlim=(0, end), ylim=(height, 0), aspect="equal")
-    sizes = ((0.0, width, shape[:2]), (offset, scale * other_width, shape[2:]))
-    return ax, *(_centers(begin, wide, height, tiles) for begin, wide, tiles in sizes)
+    begins = _centers(0.0, width, height, shape[:2])
+    return ax, begins, _centers(offset, scale * other_width, height, shape[2:])
 
 
 def _centers(begin: float, width: float, height: float, tiles: tuple[int, ...]) -> np.ndarray:
