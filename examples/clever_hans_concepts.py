@@ -52,6 +52,7 @@ from sklearn.metrics import adjusted_rand_score, roc_auc_score
 import jaxlrp as lrp
 from clever_hans import FASHION, Data, digits, fashion
 from concepts_images import STAMPS
+from digit_networks import cross_entropy, step_of
 from emoji import in_batches
 from jaxlrp import composites, concepts, improve
 
@@ -162,15 +163,10 @@ def train(data: Pictures, steps: int, seed: int, batch: int = 64) -> Any:
     variables = model.init(jax.random.key(seed), data.x[:1])
     state = optimizer.init(variables)
 
-    @jax.jit
-    def step(variables: Any, state: Any, x: Array, y: Array) -> tuple[Any, Any]:
-        def loss(variables: Any) -> Array:
-            logits = model.apply(variables, x)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    def loss(variables: Any, x: Array, y: Array) -> Array:
+        return cross_entropy(model.apply(variables, x), y)  # pyright: ignore
 
-        updates, state = optimizer.update(jax.grad(loss)(variables), state)
-        return optax.apply_updates(variables, updates), state
-
+    step = step_of(jax.grad(loss), optimizer)
     rng = np.random.default_rng(seed)
     for _ in range(steps):
         some = rng.choice(len(data.x), batch, replace=False)
@@ -189,8 +185,6 @@ class Network:
         self._scores = concepts.scores(explain, FAMILY)
         self._map = concepts.conditional(explain)
 
-        self._hidden = lrp.explain(CNN().apply, composites.epsilon_plus(), argnums=1, record=LAYER)
-
         def predict(variables: Any, x: Array, change: Any) -> Array:
             return lrp.edit(CNN().apply, {LAYER: change})(variables, x).argmax(-1)
 
@@ -202,15 +196,6 @@ class Network:
         if change is None:
             return in_batches(lambda x: self._plain(variables, x), x)
         return in_batches(lambda x: self._predict(variables, x, change), x)
-
-    def hidden(self, variables: Any, data: Pictures) -> np.ndarray:
-        """(N, UNITS): the largest value of each unit over positions, which the head reads."""
-        found = in_batches(
-            lambda x, y: self._hidden(variables, x, target=y).records[LAYER].activation.max((1, 2)),
-            data.x,
-            data.y,
-        )
-        return np.asarray(found)
 
     def scores(self, variables: Any, data: Pictures) -> concepts.Scores:
         return in_batches(lambda x, y: self._scores(variables, x, target=y), data.x, data.y)
@@ -284,9 +269,16 @@ class Looked:
 
 
 def look(
-    net: Network, variables: Any, found: concepts.Prototypes, data: Pictures, nu: np.ndarray
+    found: concepts.Prototypes, data: Pictures, nu: np.ndarray, hidden: np.ndarray
 ) -> Looked:  # fmt: skip
-    """Which strategies of a class show the stamp; `data` and `nu` are those of the class."""
+    """Which strategies of a class show the stamp.
+
+    Args:
+      found: the strategies.
+      data: the pictures of the class.
+      nu: their normalized relevance, (N, UNITS).
+      hidden: the largest value of each unit over positions, which the head reads, (N, UNITS).
+    """
     assigned = np.asarray(found.assign(nu, data.y))
     strategies = [int(k) for k in np.unique(assigned) if data.has_it[assigned == k].mean() > 0.5]
     shows = np.isin(assigned, strategies)
@@ -294,7 +286,6 @@ def look(
         raise SystemExit("all strategies of the class look alike: nothing to switch off")
     used = nu[shows].mean(axis=0)
     more = np.where(used > 0, used - nu[~shows].mean(axis=0), -np.inf)
-    hidden = net.hidden(variables, data)
     usual = hidden[~shows].mean(axis=0)
     direction = improve.pattern_cav(hidden, shows.astype(int))
     return Looked(
@@ -322,7 +313,7 @@ def one_seed(
         f"{100 * ranked[1].gap:.1f} %, in class {data.classes[int(found.classes[ranked[1].row])]!r}"
     )
     nu, own = np.asarray(scores.normalized), fitted.y == label
-    seen = look(net, variables, found, fitted.of(own), nu[own])
+    seen = look(found, fitted.of(own), nu[own], np.asarray(scores.activation_max)[own])
     activations = np.asarray(concepts.normalize(scores.activation))
     rands = [
         agreement(each, fitted, label) for each in (nu, activations, np.asarray(other.normalized))

@@ -11,8 +11,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 from jax import Array
+from jax.typing import ArrayLike
+from matplotlib.axes import Axes
 
-Loss = Callable[[Any, Array, Array], Array]
 UNITS = ("relu", "relu:1", "relu:2")  # layers of a CNN
 MODULES = ("conv_1", "conv_2", "dense")  # whose output they are
 
@@ -118,6 +119,12 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     held = np.asarray(values)
     text = f"{held.mean():.{digits}f}"
     return text if len(held) < 2 else f"{text} ({held.min():.{digits}f}-{held.max():.{digits}f})"
+
+
+def band(ax: Axes, at: ArrayLike, values: np.ndarray, label: str, style: str = "-") -> None:
+    """The mean of curves, (seeds, points), in their range."""
+    ax.plot(at, values.mean(axis=0), style, label=label)
+    ax.fill_between(at, values.min(axis=0), values.max(axis=0), alpha=0.2)
 
 
 def markdown(header: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:

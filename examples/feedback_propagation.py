@@ -35,7 +35,16 @@ from jax import Array
 from matplotlib.figure import Figure
 
 import jaxlrp as lrp
-from digit_networks import Digits, accuracy, cross_entropy, digits, markdown, spread, step_of
+from digit_networks import (
+    Digits,
+    accuracy,
+    band,
+    cross_entropy,
+    digits,
+    markdown,
+    spread,
+    step_of,
+)
 from jaxlrp import composites, concepts, improve
 
 HIDDEN = 128
@@ -128,8 +137,7 @@ def draw(curves: dict[str, np.ndarray], steps: int, path: pathlib.Path) -> None:
     at = steps // PARTS * np.arange(1, PARTS + 1)
     for way, values in curves.items():
         style = "--" if way.startswith("step") else "-"
-        ax.plot(at, values.mean(axis=0), style, label=way)
-        ax.fill_between(at, values.min(axis=0), values.max(axis=0), alpha=0.2)
+        band(ax, at, values, way, style)
     ax.set_xlabel("steps of training")
     ax.set_ylabel("test accuracy")
     ax.legend()

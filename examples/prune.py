@@ -44,6 +44,7 @@ from digit_networks import (
     UNITS,
     Digits,
     accuracy,
+    band,
     digits,
     markdown,
     references,
@@ -189,8 +190,7 @@ def draw(found: list[dict[str, PruningCurve]], path: pathlib.Path) -> None:
     ax = figure.subplots()
     for name in found[0]:
         values = np.array([curves[name].accuracy for curves in found])
-        ax.plot(RATES, values.mean(axis=0), label=name)
-        ax.fill_between(RATES, values.min(axis=0), values.max(axis=0), alpha=0.2)
+        band(ax, RATES, values, name)
     ax.set_xlabel("fraction of units removed")
     ax.set_ylabel("test accuracy")
     ax.legend()

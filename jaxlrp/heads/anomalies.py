@@ -17,8 +17,9 @@ from jaxlrp.heads.head import (
     head,
     precision_of_distances,
     share,
+    soft_minimum,
     squared_distances,
-)  # fmt: skip
+)
 
 
 @head
@@ -39,14 +40,11 @@ class KernelDensity(Head):
 
     def __call__(self, features: ArrayLike) -> Array:
         x = as_features(features, self.points.shape[1])
-        return self._score(self._logits(squared_distances(x, self.points)))
+        return soft_minimum(self._logits(squared_distances(x, self.points)), self.gamma)
 
     def _logits(self, distances: Array) -> Array:
         dtype = distances.dtype
         return self.log_weights.astype(dtype) - self.gamma.astype(dtype) * distances
-
-    def _score(self, logits: Array) -> Array:
-        return -jax.nn.logsumexp(logits, axis=-1) / self.gamma.astype(logits.dtype)
 
     def relevance(self, features: ArrayLike, weights: Array) -> Array:
         x = as_features(features, self.points.shape[1])
@@ -57,7 +55,7 @@ class KernelDensity(Head):
         some = apart.any(-1, keepdims=True)
         others = jnp.where(some, jnp.where(apart, logits, -jnp.inf), 0)
         shares = jnp.where(some, jax.nn.softmax(others, axis=-1), 0)
-        of_points = shares * (weights * self._score(logits))[:, None]
+        of_points = shares * (weights * soft_minimum(logits, self.gamma))[:, None]
         return by_feature(x, self.points, share(of_points, distances))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp.heads.gaps import cost_weights, gaps_of
+from jaxlrp.heads.gaps import cost_weights, relevance_of_gaps, smallest_gaps
 from jaxlrp.heads.head import (
     Head,
     as_array,
@@ -16,6 +16,7 @@ from jaxlrp.heads.head import (
     as_positive,
     by_feature,
     head,
+    soft_minimum,
     squared_distances,
 )
 
@@ -34,14 +35,12 @@ class KMeans(Head):
 
     def __call__(self, features: ArrayLike) -> Array:
         x = as_features(features, self.centers.shape[1])
-        return gaps_of(squared_distances(x, self.centers)).min(-1)
+        return smallest_gaps(squared_distances(x, self.centers))
 
     def relevance(self, features: ArrayLike, weights: Array) -> Array:
         x = as_features(features, self.centers.shape[1])
         costs = squared_distances(x, self.centers)
-        gaps = gaps_of(costs)
-        shares = jax.nn.softmax(-self.beta.astype(x.dtype) * gaps, axis=-1)
-        of_gaps = shares * (weights * gaps.min(-1))[..., None]
+        of_gaps = relevance_of_gaps(costs, self.beta, weights)
         return by_feature(x, self.centers, cost_weights(of_gaps, costs))
 
 
@@ -109,25 +108,21 @@ class KernelKMeans(Head):
 
     def __call__(self, features: ArrayLike) -> Array:
         x = as_features(features, self.points.shape[1])
-        return gaps_of(self._costs(squared_distances(x, self.points))).min(-1)
+        return smallest_gaps(
+            soft_minimum(self._logits(squared_distances(x, self.points)), self.gamma)
+        )
 
-    def _costs(self, distances: Array) -> Array:
-        """-1 / gamma ln mean_j exp(-gamma d_j) over the points of each cluster, (N, K)."""
-        logits = -self.gamma.astype(distances.dtype) * distances[:, None, :]
-        clusters = self.clusters.astype(distances.dtype)
-        return -jax.nn.logsumexp(logits, axis=-1, b=clusters) / self.gamma.astype(distances.dtype)
+    def _logits(self, distances: Array) -> Array:
+        """Those of the points of each cluster, -inf for other points, (N, K, P)."""
+        dtype = distances.dtype
+        return jnp.log(self.clusters.astype(dtype)) - self.gamma.astype(dtype) * distances[:, None]
 
     def relevance(self, features: ArrayLike, weights: Array) -> Array:
         x = as_features(features, self.points.shape[1])
         distances = squared_distances(x, self.points)
-        costs = self._costs(distances)
-        gaps = gaps_of(costs)
-        shares = jax.nn.softmax(-self.beta.astype(x.dtype) * gaps, axis=-1)
-        of_gaps = shares * (weights * gaps.min(-1))[..., None]
-        members = (
-            jnp.log(self.clusters.astype(x.dtype)) - self.gamma.astype(x.dtype) * distances[:, None]
-        )
-        nearest = jax.nn.softmax(members, axis=-1)  # (N, K, P)
+        logits = self._logits(distances)
+        of_gaps = relevance_of_gaps(soft_minimum(logits, self.gamma), self.beta, weights)
+        nearest = jax.nn.softmax(logits, axis=-1)
         energies = jnp.einsum("nkp,np->nk", nearest, distances, precision="highest")
         of_points = jnp.einsum(
             "nk,nkp->np", cost_weights(of_gaps, energies), nearest, precision="highest"

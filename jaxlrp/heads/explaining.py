@@ -121,8 +121,8 @@ def explain(head: Head, encoder: Explainer | None = None) -> HeadExplainer:
     model = encoder.model
     name = f"{type(head).__name__}({model.name})"
     on_top = {
-        "fun": functools.partial(_apply, head, model.fun, model.has_aux),
-        "call": functools.partial(_apply, head, model.call, model.has_aux),
+        "fun": functools.partial(_apply, head, model, model.fun),
+        "call": functools.partial(_apply, head, model, model.call),
     }
     return HeadExplainer(head, encoder, dataclasses.replace(model, name=name, **on_top))
 
@@ -131,9 +131,7 @@ def _same(features: Array) -> Array:
     return jax.numpy.asarray(features)
 
 
-def _apply(head: Head, fun: Any, has_aux: bool, *args: Any, **kwargs: Any) -> Any:
+def _apply(head: Head, model: Model, fun: Any, *args: Any, **kwargs: Any) -> Any:
     """The head's outputs, with the auxiliary output of the network."""
-    found = fun(*args, **kwargs)
-    if has_aux:
-        return head(found[0]), found[1]
-    return head(found)
+    features, aux = model.split(fun(*args, **kwargs))
+    return (head(features), aux) if model.has_aux else head(features)

@@ -133,6 +133,11 @@ def by_feature(x: Array, points: Array, weights: Array) -> Array:
     return x**2 * weights.sum(-1)[:, None] - 2 * x * dot(weights, u) + dot(weights, u**2)
 
 
+def soft_minimum(logits: Array, gamma: Array) -> Array:
+    """-1 / gamma ln sum_j exp(logits_j) over the last axis: of ln w_j - gamma d_j a minimum of d."""
+    return -jax.nn.logsumexp(logits, axis=-1) / gamma.astype(logits.dtype)
+
+
 def dot(a: Array, b: Array) -> Array:
     """A product of matrices in full precision."""
     return jnp.dot(a, b, precision="highest")

@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp.explanation.explainer import Explainer
+from jaxlrp.improve.checks import position_of_parameters
 from jaxlrp.numerics import widen
 from jaxlrp.targets import Target
 
@@ -50,14 +51,7 @@ def feedback(explainer: Explainer) -> Callable[..., Any]:
       >>> update.shape
       (2, 2)
     """
-    if not isinstance(explainer, Explainer):
-        raise TypeError(f"explainer must be the result of lrp.explain(...), got {explainer!r}")
-    if len(explainer.parameters) != 1:
-        raise ValueError(
-            f"the explainer must have one argument of parameters, got parameters={explainer.parameters}: "
-            "write lrp.explain(f, composite, argnums=1, parameters=0)"
-        )
-    (number,) = explainer.parameters
+    number = position_of_parameters(explainer)
 
     def function(*args: Any, target: Target = None, **kwargs: Any) -> Any:
         found = explainer(*args, target=target, **kwargs).parameters

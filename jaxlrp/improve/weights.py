@@ -16,6 +16,7 @@ from jaxlrp._checks import check_mapping, check_one_of
 from jaxlrp.concepts.scores import Families
 from jaxlrp.explanation.explainer import Explainer, explain
 from jaxlrp.explanation.plan import CompositeLike
+from jaxlrp.improve.checks import position_of_parameters
 from jaxlrp.improve.pruning import masks, pruning_curve
 from jaxlrp.improve.unit_scores import unit_relevance
 from jaxlrp.network.model import Function
@@ -52,13 +53,7 @@ def weight_relevance(explainer: Explainer, *, reduce: str = "abs") -> Callable[.
       [[2.0], [8.0]]
     """
     check_one_of("reduce", reduce, ("abs", "signed"))
-    if not isinstance(explainer, Explainer):
-        raise TypeError(f"explainer must be the result of lrp.explain(...), got {explainer!r}")
-    if len(explainer.parameters) != 1:
-        raise ValueError(
-            f"the explainer must have one argument of parameters, got parameters={explainer.parameters}: "
-            "write lrp.explain(f, composite, argnums=1, parameters=0)"
-        )
+    position_of_parameters(explainer)
 
     def function(*args: Any, target: Target = None, **kwargs: Any) -> Any:
         found = explainer(*args, target=target, **kwargs).parameters
