@@ -374,3 +374,23 @@ def test_every_rule_is_asked() -> None:
     concrete = {getattr(R, name) for name in R.__all__}
     concrete = {c for c in concrete if isinstance(c, type) and issubclass(c, R.Rule)} - {R.Rule}
     assert asked == concrete
+
+
+def test_shares_are_computed_again_only_where_a_derivative_is_taken():
+    """Of a differentiated explanation they would be stored; a plain one has nothing to recompute."""
+    w, v = (jnp.asarray(np.random.default_rng(i).normal(size=(4, 4))) for i in (0, 1))
+    explain = lrp.explain(lambda w, x: jax.nn.relu(x @ w) @ v, argnums=1)
+
+    def plain(w, x):
+        return explain(w, x, target=0).relevance
+
+    def loss(w, x):
+        return jnp.square(plain(w, x)).sum()
+
+    def mapped(w, x):
+        return jnp.square(jax.vmap(plain, (None, 0))(w, x[:, None])).sum()
+
+    x = jnp.ones((3, 4))
+    assert "remat" not in str(jax.make_jaxpr(plain)(w, x))
+    for differentiated in (jax.grad(loss), jax.grad(mapped), jax.grad(mapped, argnums=1)):
+        assert "remat" in str(jax.make_jaxpr(differentiated)(w, x))
