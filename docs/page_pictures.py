@@ -39,6 +39,7 @@ PAGES = {
     "howto/concepts/prototypes": {"concepts_prototypes": "compared"},
     "howto/concepts/patching": {"concepts_patching": "against"},
     "howto/concepts/virtual_units": {"concepts_virtual_units": "circuits"},
+    "tutorials/choose": {"choose_methods": "methods"},
     "tutorials/odd_ones": {"odd_ones": "odd"},
     "tutorials/concepts": {
         "concepts_where": "where",

@@ -5,6 +5,7 @@ jaxlrp plan --composite epsilon_plus
 jaxlrp attribute photos/ -o relevance.zarr
 jaxlrp concepts photos/ --layer block_10/add -o report/
 jaxlrp evaluate photos/ --composite epsilon_plus --composite all_epsilon -o report/
+jaxlrp tune photos/ -o search/
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from jaxlrp.dataset.resuming import how_to_resume
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.errors import NonFiniteError, UnsupportedError, near
 from jaxlrp.metrics import command as metrics_command
+from jaxlrp.tuning import command as tuning_command
 
 
 class CommandError(Exception):
@@ -87,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add(commands, _model, _composite, tuple(_MODELS))
     concepts_command.add(commands, _model, _composite)
     metrics_command.add(commands, _model, _composite)
+    tuning_command.add(commands, _model, _composite)
     for parser_of in (explain, plan):
         add_model(parser_of)
         parser_of.add_argument(

@@ -4,6 +4,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxlrp as lrp
@@ -138,3 +139,50 @@ def test_presets_are_values_and_pytrees(name):
     assert made.name == name
     leaves, tree = jax.tree.flatten(made)
     assert jax.tree.unflatten(tree, leaves) == made
+
+
+PATTERN = re.compile(r"a{2}\n/(b|\")")
+
+
+def importable(layer):
+    return layer.kind == "conv"
+
+
+@pytest.mark.parametrize("name", C.PRESETS)
+def test_code_builds_an_equal_composite(name):
+    preset = C.PRESETS[name]
+    made = preset(-1.0, 2.0) if name == "epsilon_gamma_box" else preset()
+    assert evaluated(C.code(made)) == made
+
+
+def evaluated(text):
+    space = {}
+    exec(text, space)
+    return space["composite"]
+
+
+def test_code_of_conditions_and_arrays():
+    relative = lrp.rules.Stabilize(0.1, norm_scale=True, axis=(-1,))
+    made = C.composite(
+        C.by_path(PATTERN, lrp.Epsilon(relative)),
+        C.by_path("{x}'\"", lrp.Flat()),
+        C.by_module("Conv", C.by_depth(1, -2, lrp.ZPlus(bias="zero"))),
+        C.by_operation("gelu", lrp.Pass()),
+        C.last(lrp.LRP0()),
+        C.where(importable, lrp.Gamma(1 / 3)),
+        name='of "all"',
+    )
+    assert evaluated(C.code(made)) == made
+    bounds = jnp.array([[0.1, -np.inf], [1e-8, 2.0]], jnp.float32)
+    made = C.first(lrp.ZBox(bounds, jnp.float32(0.1)))
+    (a, b), (c, d) = (
+        (held.entries[0].then.low, held.entries[0].then.high)
+        for held in (made, evaluated(C.code(made)))
+    )
+    np.testing.assert_array_equal(a, c)
+    assert np.float32(b) == np.float32(d)
+    for wrong in (C.where(lambda layer: True, lrp.Flat()), lambda layer: None):
+        with pytest.raises(ValueError, match="cannot be written as code"):
+            C.code(lrp.composites.given.as_composite(wrong))
+    with pytest.raises(TypeError, match="a preset must be called"):
+        C.code(C.default)

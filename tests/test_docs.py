@@ -38,6 +38,7 @@ from jaxlrp import (
     spray,
     tables,
     targets,
+    tuning,
     uncertainty,
     virelay,
 )
@@ -170,6 +171,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("higher_order",), public(higher_order)),
         (("heads",), public(heads)),
         (("uncertainty",), public(uncertainty)),
+        (("tuning",), public(tuning)),
         (("concepts",), public(concepts)),
         (("metrics",), classes_and_functions(metrics)),
         (("dataset",), public(dataset)),

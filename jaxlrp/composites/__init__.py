@@ -1,5 +1,6 @@
 """Composites: which rule each layer gets."""
 
+from jaxlrp.composites.code import code
 from jaxlrp.composites.entries import (
     Composite,
     by_depth,
@@ -44,6 +45,7 @@ __all__ = [
     "by_module",
     "by_operation",
     "by_path",
+    "code",
     "composite",
     "cp_lrp",
     "deconvnet",

@@ -10,6 +10,7 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 
 from jaxlrp.metrics import controls, features, quantus, removal, similarity
 from jaxlrp.metrics.axioms import Completeness, NonSensitivity
+from jaxlrp.metrics.calling import call_by_name
 from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
 from jaxlrp.metrics.evaluation import Comparison, Evaluation, Table, curves, evaluate
 from jaxlrp.metrics.faithfulness import (
@@ -121,6 +122,7 @@ __all__ = [
     "Table",
     "TopKIntersection",
     "absorb_in_bias",
+    "call_by_name",
     "controls",
     "curves",
     "discretize",

@@ -138,7 +138,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
 
     if arguments.progress in ("auto", "log"):
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    chosen = {name: _metric(name, arguments) for name in arguments.metric or DEFAULT}
+    chosen = {name: metric_of(name, arguments) for name in arguments.metric or DEFAULT}
     net = model(arguments.model)
     target = one_target_of(arguments.target, net.labels)
     source = shared.open_source(arguments.source)
@@ -163,7 +163,8 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     _write(found, folder)
 
 
-def _metric(name: str, arguments: argparse.Namespace) -> Any:
+def metric_of(name: str, arguments: argparse.Namespace) -> Any:
+    """The metric that `--metric` names, with the options `--patch` and `--draws`."""
     if name not in METRICS:
         raise ValueError(f"unknown metric {name!r}: {near(name, METRICS)}")
     return METRICS[name](arguments)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +16,9 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxlrp.explanation.base import BaseExplainer, Request
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.metrics import given
+from jaxlrp.metrics.calling import call_by_name, with_segments
 from jaxlrp.metrics.evaluation.samples import MASK, SEGMENTS
 from jaxlrp.metrics.evaluation.subjects import KEY, Subject
-from jaxlrp.metrics.features import Segments
 from jaxlrp.metrics.metric import Metric
 
 TRACED = 3  # a run is identified by programs of so many samples, which must not depend on devices
@@ -210,11 +209,8 @@ class Scorer(BaseExplainer):
 
     def one(self, name: str, held: Batch, args: tuple, result: Any = None) -> Any:
         """What is stored of one metric of one explainer, or another result of it."""
-        metric, extra = self.metrics[name], held.extra
-        if SEGMENTS in extra and isinstance(getattr(metric, "features", None), Segments):
-            own: Any = metric
-            segments = Segments(extra[SEGMENTS], own.features.number)
-            metric = dataclasses.replace(own, features=segments)
+        extra = held.extra
+        metric = with_segments(self.metrics[name], extra.get(SEGMENTS))
         run, predict = held.subject.run, held.subject.predict
         varied = "variables" in metric.needs
 
@@ -243,11 +239,7 @@ class Scorer(BaseExplainer):
         }
 
         def call(method: Callable[..., Any]) -> Any:
-            names = inspect.signature(method).parameters
-            more = {"predict", "context", "key"} & set(names) - set(metric.needs)
-            if not getattr(metric, "uses_outputs", True):
-                more.discard("predict")
-            return method(*(known[k] for k in metric.needs), **{k: known[k] for k in more})
+            return call_by_name(metric, known, method)
 
         return (result or self.result)(metric, call)
 
