@@ -955,3 +955,33 @@ def test_grad_cam_refuses_to_resize_what_does_not_fit():
     )
     with pytest.raises(TypeError, match="one array to resize the map to, got 2; pass"):
         B.grad_cam(lambda x: patches(pair(x)), "dot_general")({"a": TALL, "b": TALL}, target=0)
+
+
+def test_adaptive_noise_finds_the_minimum_of_each_example():
+    """A pattern search on log-parabolas: each example within 2 % of its own minimum, and never worse."""
+    minima = jnp.array([0.05, 0.3, 2.0])
+    found = B.adaptive_noise(
+        lambda noise: jnp.log(noise / minima) ** 2, jnp.full(3, 0.3), iterations=80
+    )
+    np.testing.assert_allclose(found.noise, minima, rtol=0.02)
+    np.testing.assert_array_equal(found.history.min(axis=0), found.history[-1])
+    assert (jnp.diff(found.history, axis=0) <= 0).all()
+    np.testing.assert_array_equal(found.history[-1], found.score)
+    # an example alone finds the same
+    alone = B.adaptive_noise(
+        lambda noise: jnp.log(noise / minima[1:2]) ** 2, jnp.full(1, 0.3), iterations=80
+    )
+    np.testing.assert_array_equal(alone.noise, found.noise[1:2])
+    undefined = B.adaptive_noise(
+        lambda noise: jnp.where(noise > 0.31, jnp.nan, noise), jnp.full(2, 0.3), iterations=3
+    )
+    assert (undefined.noise < 0.3).all()
+    for wrong, message in (
+        (lambda: B.adaptive_noise(0.1, jnp.ones(2)), "score must be a function"),
+        (lambda: B.adaptive_noise(jnp.sum, jnp.ones(2)), "score must return one number for each"),
+        (lambda: B.adaptive_noise(jnp.abs, 0.3), "start must be one number for each example"),
+        (lambda: B.adaptive_noise(jnp.abs, jnp.ones(2), rate=1), "rate must be > 0 and < 1"),
+        (lambda: B.adaptive_noise(jnp.abs, jnp.ones(2), decay=0), "decay must be > 0"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            wrong()

@@ -1052,3 +1052,42 @@ def test_missing_pywavelets_is_named(monkeypatch):
     with pytest.raises(ImportError, match=r'pip install "jaxlrp\[wavelets\]"'):
         Wavelet("db2")
     assert Wavelet("haar", 1).forward(jnp.asarray(X)).shape == (8,)
+
+
+def test_events_are_summed_by_label():
+    """Against a loop in NumPy; labels of all samples, or of each, in any place; -1 counts nowhere."""
+    rng = np.random.default_rng(0)
+    r = rng.normal(size=(3, 20, 2)).astype(np.float32)
+    labels = rng.integers(-1, 3, (3, 20, 1))
+
+    def by_hand(r, labels, how, against):
+        found = np.zeros((3, 4, 2))
+        for i, c in np.ndindex(3, 2):
+            values = r[i, :, c] if how == "sum" else np.abs(r[i, :, c])
+            used = values[labels[i, :, 0] >= 0].mean()
+            for k in range(4):
+                own = values[labels[i, :, 0] == k]
+                if how == "sum":
+                    found[i, k, c] = own.sum() - against * len(own) * used
+                else:
+                    found[i, k, c] = (own.mean() if len(own) else np.nan) - against * used
+        return found
+
+    for how, against in itertools.product(("sum", "mean_magnitude"), (False, True)):
+        events = functools.partial(
+            inspection.per_event, axis=1, number=4, how=how, against_mean=against
+        )
+        expected = by_hand(r, labels, how, against)
+        np.testing.assert_allclose(events(r, labels), expected, rtol=1e-5, atol=1e-5)  # float32
+        same = np.repeat(labels[:1], 3, axis=0)
+        np.testing.assert_allclose(
+            events(r, labels[0, :, 0]), by_hand(r, same, how, against), rtol=1e-5, atol=1e-5
+        )
+    total = inspection.per_event(r, labels, axis=1, number=3, how="sum", against_mean=True).sum(1)
+    np.testing.assert_allclose(total, 0, atol=1e-5)
+    for wrong, error, message in (
+        (labels[:, :5], ValueError, "events must have shape"),
+        (labels + 0.5, TypeError, "events must be integers"),
+    ):
+        with pytest.raises(error, match=message):
+            inspection.per_event(r, wrong, axis=1, number=3, how="sum")

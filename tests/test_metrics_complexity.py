@@ -175,9 +175,31 @@ def test_two_groups_are_less_coherent_than_one():
     np.testing.assert_allclose(scores[2], expected, rtol=1e-10)
 
 
+def test_total_variation_is_that_of_the_formula():
+    """Of NumPy, at two scales, with channels summed; no scale, no sample affects another."""
+    a = np.random.default_rng(0).normal(size=(3, 7, 6, 2))
+    found = metrics.TotalVariation(scales=(1, 3), percentile=90)(a)
+    for map_, score in zip(a, found, strict=True):
+        v = np.abs(map_).sum(-1)
+        v = np.minimum(v, np.percentile(v, 90)) / np.percentile(v, 90)
+        coarse = v[:6, :6].reshape(2, 3, 2, 3).mean((1, 3))
+        terms = [sum(np.abs(np.diff(u, axis=i)).mean() for i in (0, 1)) for u in (v, coarse)]
+        np.testing.assert_allclose(score, np.mean(terms), rtol=1e-5)  # float32
+    np.testing.assert_allclose(
+        metrics.TotalVariation()(1e6 * a), metrics.TotalVariation()(a), rtol=1e-5
+    )
+    assert np.isnan(metrics.TotalVariation()(np.zeros((1, 4, 4)))[0])
+    row = metrics.TotalVariation(axes=(1,), percentile=100)(np.array([[[0.0, 2.0], [0.0, 2.0]]]))
+    assert float(row[0]) == 1.0
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: metrics.TotalVariation(scales=(0,)), ValueError, "scales must be an integer >= 1"),
+        (lambda: metrics.TotalVariation(scales=()), ValueError, "scales must be a tuple"),
+        (lambda: metrics.TotalVariation(percentile=0), ValueError, "percentile must be > 0"),
+        (lambda: metrics.TotalVariation(scales=(5,))(np.ones((1, 8, 8))), ValueError, "at least 2 blocks"),
         (lambda: metrics.EffectiveComplexity(epsilon=-1.0), ValueError, r"epsilon must be >= 0, got -1\.0"),
         (lambda: metrics.Coherence(percentile=101), ValueError, "percentile must be in .* got 101"),
         (lambda: metrics.Coherence(axes=(0,)), ValueError, "axes must be two axes of positions"),

@@ -27,12 +27,15 @@ grad_cam             1              nothing in particular; never negative
 ==================== ============== ====================================================
 """
 
+from jaxlrp.baselines.adaptive import Adapted, adaptive_noise
 from jaxlrp.baselines.cam import grad_cam
 from jaxlrp.baselines.gradients import gradient, input_x_gradient, integrated_gradients
 from jaxlrp.baselines.noise import smooth_grad, smooth_taylor
 from jaxlrp.baselines.occlude import occlusion
 
 __all__ = [
+    "Adapted",
+    "adaptive_noise",
     "grad_cam",
     "gradient",
     "input_x_gradient",

@@ -5,7 +5,7 @@ components or bands. The model is not changed: `x = S z` acts as a layer before 
 and LRP-0 propagates relevance through that layer.
 """
 
-from jaxlrp.inspection.aggregate import per_band, per_channel, per_segment
+from jaxlrp.inspection.aggregate import per_band, per_channel, per_event, per_segment
 from jaxlrp.inspection.bands import EEG, Bands
 from jaxlrp.inspection.chain import Chain
 from jaxlrp.inspection.fourier import DCT, DFT, DFT2
@@ -35,6 +35,7 @@ __all__ = [
     "inspect",
     "per_band",
     "per_channel",
+    "per_event",
     "per_segment",
     "stream",
     "windows",

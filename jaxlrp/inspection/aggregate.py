@@ -87,6 +87,74 @@ def per_segment(relevance: Array, segments: int | Sequence[int], *, axis: int, h
     return jnp.moveaxis(_runs(r, starts, how), -1, axis)
 
 
+def per_event(
+    relevance: Array,
+    events: Array | np.ndarray,
+    *,
+    axis: int,
+    number: int,
+    how: How,
+    against_mean: bool = False,
+) -> Array:
+    """Relevance of labeled events: fixations and saccades of a gaze, words of a sentence, heart beats.
+
+    Unlike segments, events of one label may lie in many places, and each sample has its own.
+
+    Args:
+      relevance: real, with N entries along `axis`.
+      events: integers, (N,), or of the shape of relevance up to axes of length 1: the label of each entry,
+        from 0 to `number` - 1; -1 for entries that belong to none.
+      axis: axis of the entries.
+      number: how many labels there are, >= 1.
+      how: "sum" or "mean_magnitude".
+      against_mean: whether the mean over all entries that have a label is subtracted, so that events above
+        it are positive: of "sum", the sum that each label would have if relevance were spread evenly.
+
+    Returns:
+      The same axes, with the labels in order along `axis`: 0 for a label without entries, which has no
+      relevance; `nan` for its mean magnitude.
+
+    Raises:
+      ValueError: if `axis`, `how`, `number`, or the shape of `events` is invalid.
+      TypeError: if `events` are no integers.
+
+    References:
+      Krakowczyk et al. (2023), https://doi.org/10.1145/3588015.3588412
+
+    Example:
+      >>> gaze = jnp.array([1.0, 2.0, -4.0, 3.0])  # fixation, fixation, saccade, fixation
+      >>> per_event(gaze, jnp.array([0, 0, 1, 0]), axis=0, number=2, how="sum").tolist()
+      [6.0, -4.0]
+    """
+    _check_how(how)
+    check_count("number", number)
+    place = _axis("axis", axis, relevance)
+    labels = jnp.asarray(events)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"events must be integers, the label of each entry, got {labels.dtype}")
+    if labels.ndim == 1:
+        labels = labels.reshape([-1 if i == place else 1 for i in range(relevance.ndim)])
+    if labels.ndim != relevance.ndim or any(
+        n not in ((m,) if i == place else (1, m))
+        for i, (n, m) in enumerate(zip(labels.shape, relevance.shape, strict=True))
+    ):
+        raise ValueError(
+            f"events must have shape ({relevance.shape[place]},), or that of relevance, {relevance.shape}, "
+            f"up to axes of length 1, got {jnp.shape(events)}"
+        )
+    r = jnp.moveaxis(relevance, place, -1)
+    labels = jnp.broadcast_to(jnp.moveaxis(labels, place, -1), r.shape)
+    member = (labels[..., None, :] == jnp.arange(number)[:, None]).astype(r.dtype)
+    values = r if how == "sum" else jnp.abs(r)
+    sums, counts = (member * values[..., None, :]).sum(-1), member.sum(-1)
+    overall = sums.sum(-1, keepdims=True) / counts.sum(-1, keepdims=True)
+    if how == "sum":
+        found = sums - counts * jnp.nan_to_num(overall) if against_mean else sums
+    else:
+        found = sums / counts - overall if against_mean else sums / counts
+    return jnp.moveaxis(found, -1, place)
+
+
 def per_channel(relevance: Array, *, axis: int, how: How, batch_axis: int | None = 0) -> Array:
     """Relevance of channels, aggregated over all other axes.
 

@@ -67,6 +67,7 @@ from jaxlrp.metrics.robustness import (
     discretize,
     perturbation,
 )
+from jaxlrp.metrics.variation import TotalVariation
 
 __all__ = [
     "IROF",
@@ -121,6 +122,7 @@ __all__ = [
     "Sufficiency",
     "Table",
     "TopKIntersection",
+    "TotalVariation",
     "absorb_in_bias",
     "call_by_name",
     "controls",
