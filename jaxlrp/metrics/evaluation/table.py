@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxlrp._checks import check_count, check_one_of
+from jaxlrp._extras import need
 from jaxlrp.errors import counted
 from jaxlrp.metrics.metric import Metric
 
@@ -131,7 +131,7 @@ class Table:
         The columns are value, low, high, rank, undefined.
 
         Raises:
-          ImportError: without pandas.
+          ImportError: without pandas, an extra.
         """
         names = ("value", "low", "high", "rank", "undefined")
         columns = {
@@ -139,7 +139,9 @@ class Table:
             for j, metric in enumerate(self.metrics)
             for name in names
         }
-        return pandas().DataFrame(columns, index=list(self.explainers))
+        return need("pandas", "Table.pandas", "pandas").DataFrame(
+            columns, index=list(self.explainers)
+        )
 
 
 def make_table(
@@ -212,18 +214,3 @@ def _rank(value: float) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def pandas() -> Any:
-    """The package pandas.
-
-    Raises:
-      ImportError: if it is not installed.
-    """
-    try:
-        return importlib.import_module("pandas")
-    except ImportError as error:
-        raise ImportError(
-            "a table as a DataFrame requires pandas, which could not be imported; install it with: "
-            "pip install pandas"
-        ) from error
