@@ -15,7 +15,7 @@ from jaxlrp._checks import check_count
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.numerics import widen
 
-__all__ = ["Covariance", "covariance"]
+__all__ = ["Covariance", "covariance", "dropout_masks", "laplace"]
 
 
 @jax.tree_util.register_dataclass
@@ -135,3 +135,134 @@ def covariance(
     relevance = jax.jit(lambda members: lax.map(one, members, batch_size=size))(members)
     mean = relevance.mean(0)
     return Covariance(mean, (relevance - mean) / np.sqrt(count).astype(relevance.dtype))
+
+
+def laplace(
+    loss: Callable[..., Array],
+    params: Any,
+    data: Any,
+    key: Array,
+    count: int,
+    *,
+    prior: float = 1.0,
+    scale: float = 1.0,
+    sampled: Callable[[tuple[Any, ...], Any], bool] | None = None,
+    batch_size: int = 64,
+) -> Any:
+    r"""Models drawn from a diagonal Laplace approximation of the posterior, as members for `covariance`.
+
+    theta_m ~ N(theta, diag(s^2)),   1 / s_j^2 = scale sum_n (d loss_n / d theta_j)^2 + prior
+
+    The sum over samples is the diagonal of the empirical Fisher matrix, which stands for the Hessian of the
+    summed loss at the optimum. One trained network is enough, but its posterior is a guess: choose `prior`
+    (the precision of weight decay, in the units of the summed loss) or `scale` by the likelihood of
+    held-out data.
+
+    Args:
+      loss: from parameters and one sample of `data` to its negative log-likelihood, a number.
+      params: trained, a pytree of floating arrays.
+      data: the training samples, a pytree of arrays with a leading axis N.
+      key: a random key.
+      count: how many models to draw, >= 1.
+      prior: precision of a Gaussian prior, > 0.
+      scale: weight of the data, >= 0: 1 for likelihoods. Zero draws from the prior around `params`.
+      sampled: from the path of a parameter and the array to whether it is drawn; others are the same in
+        all members. None for all. For the last layer alone: ``lambda path, _: path[-2].key == "Dense_1"``.
+      batch_size: how many gradients of samples are computed together.
+
+    Returns:
+      `params` with a leading axis of `count`.
+
+    Raises:
+      ValueError: if prior is not positive, scale negative, nothing is sampled, or leading axes differ.
+
+    References:
+      MacKay (1992), https://doi.org/10.1162/neco.1992.4.3.448; Ritter et al. (2018),
+      https://openreview.net/forum?id=Skdvd2xAZ; Daxberger et al. (2021), https://arxiv.org/abs/2106.14806
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxlrp import uncertainty
+      >>> def loss(w, sample):
+      ...     x, y = sample
+      ...     return (x @ w - y) ** 2 / 2
+      >>> x, y = jnp.array([[3.0, 0.0], [3.0, 0.0]]), jnp.array([1.0, -1.0])
+      >>> drawn = uncertainty.laplace(loss, jnp.zeros(2), (x, y), jax.random.key(0), 2000)
+      >>> jnp.rint(10 * drawn.std(0)).astype(int).tolist()  # precisions of 2 * 9 + 1, and of the prior
+      [2, 10]
+    """
+    if not prior > 0 or not scale >= 0:
+        raise ValueError(f"prior must be > 0 and scale >= 0, got {prior} and {scale}")
+    check_count("count", count)
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError(
+            f"data must be arrays with one leading axis for the samples, got leading axes {sorted(lengths)}"
+        )
+    choose = sampled or (lambda path, leaf: True)
+    chosen = jax.tree_util.tree_map_with_path(lambda path, leaf: bool(choose(path, leaf)), params)
+    if not any(jax.tree.leaves(chosen)):
+        raise ValueError("sampled must choose at least one parameter, but it chose none")
+
+    def squared(sample: Any) -> Any:
+        return jax.tree.map(jnp.square, jax.grad(loss)(params, sample))
+
+    ((samples,),) = lengths
+    size = min(check_count("batch_size", batch_size), samples)
+    fisher = jax.tree.map(
+        lambda leaf: leaf.sum(0),
+        jax.jit(lambda data: lax.map(squared, data, batch_size=size))(data),
+    )
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.tree.unflatten(structure, list(jax.random.split(key, len(leaves))))
+
+    def draw(leaf: Array, information: Array, drawn: bool, key: Array) -> Array:
+        shape = (count, *jnp.shape(leaf))
+        if not drawn:
+            return jnp.broadcast_to(leaf, shape)
+        noise = jax.random.normal(key, shape, jnp.asarray(leaf).dtype)
+        return leaf + noise / jnp.sqrt(scale * information + prior)
+
+    return jax.tree.map(draw, params, fisher, chosen, keys)
+
+
+def dropout_masks(key: Array, shape: Any, rate: float, count: int) -> Any:
+    """Masks of dropout for `covariance`: one for each member, the same for all samples (MC dropout).
+
+    A model draws its mask inside, where an explanation cannot keep it fixed. Multiply hidden features by a
+    mask that is an argument instead:
+    ``uncertainty.covariance(lambda keep: explain(variables, x, keep=keep), masks)``.
+
+    Args:
+      key: a random key.
+      shape: of the features that are dropped, such as (16,); or a pytree of shapes, one for each layer.
+      rate: the probability that a feature is dropped, 0 <= rate < 1.
+      count: how many members, >= 1.
+
+    Returns:
+      Masks of 0 and 1 / (1 - rate), (count, *shape), float32 or float64 as JAX's default; in the structure
+      of `shape`.
+
+    Raises:
+      ValueError: if the rate is out of range.
+
+    References:
+      Gal and Ghahramani (2016), https://proceedings.mlr.press/v48/gal16.html
+
+    Example:
+      >>> import jax
+      >>> from jaxlrp import uncertainty
+      >>> masks = uncertainty.dropout_masks(jax.random.key(0), {"first": (4,), "second": (3,)}, 0.5, 8)
+      >>> masks["first"].shape, sorted(set(masks["second"].ravel().tolist()))
+      ((8, 4), [0.0, 2.0])
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate must be >= 0 and < 1, got {rate}")
+    check_count("count", count)
+    shapes, structure = jax.tree.flatten(shape, is_leaf=lambda it: isinstance(it, tuple))
+    keys = jax.random.split(key, len(shapes))
+    masks = [
+        jax.random.bernoulli(k, 1 - rate, (count, *it)).astype(float) / (1 - rate)
+        for k, it in zip(keys, shapes, strict=True)
+    ]
+    return jax.tree.unflatten(structure, masks)

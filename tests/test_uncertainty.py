@@ -99,3 +99,84 @@ def test_errors(explain, members, error, message):
 def test_more_components_than_models_are_refused(found):
     with pytest.raises(ValueError, match="at most the number of models, 5, got 6"):
         found.components(6)
+
+
+# Members.
+
+
+def squared_error(params, sample):
+    x, y = sample
+    return (predict(params, x[None])[0] - y) ** 2 / 2
+
+
+def test_laplace_draws_from_the_diagonal_of_the_fisher_matrix():
+    """Gradients by hand; 5 standard errors of a variance of 4000 draws."""
+    w, v = jnp.asarray(W[0]), jnp.asarray(V[0])
+    x, y = RNG.normal(size=(30, 6)), RNG.normal(size=30)
+    drawn, fixed = (
+        uncertainty.laplace(
+            lambda p, s: squared_error((w, p), s),
+            v,
+            (x, y),
+            jax.random.key(0),
+            4000,
+            prior=2.0,
+            scale=3.0,
+        ),
+        v,
+    )
+    hidden = np.maximum(x @ W[0], 0)
+    gradients = (hidden @ V[0] - y)[:, None] * hidden
+    expected = 1 / (3 * (gradients**2).sum(0) + 2)
+    np.testing.assert_allclose(drawn.var(0), expected, rtol=5 * np.sqrt(2 / 4000))
+    np.testing.assert_allclose(drawn.mean(0), fixed, atol=5 * np.sqrt(expected.max() / 4000))
+
+
+def test_laplace_of_the_last_layer_alone():
+    """For a linear last layer, Var f = h^T diag(s^2) h: the total of members, in the limit."""
+    params = (jnp.asarray(W[0]), jnp.asarray(V[0]))
+    x, y = RNG.normal(size=(30, 6)), RNG.normal(size=30)
+    options = {"sampled": lambda path, _: path[0].idx == 1, "batch_size": 7}
+    members = uncertainty.laplace(squared_error, params, (x, y), jax.random.key(1), 2000, **options)
+    assert (members[0] == params[0]).all()
+    hidden = np.maximum(x @ W[0], 0)
+    gradients = (hidden @ V[0] - y)[:, None] * hidden
+    s2 = 1 / ((gradients**2).sum(0) + 1)
+    total = uncertainty.covariance(of_member, members, batch_size=500).total()
+    expected = np.maximum(X.reshape(3, 6) @ W[0], 0) ** 2 @ s2
+    np.testing.assert_allclose(total, expected, rtol=5 * np.sqrt(2 / 2000))
+
+
+def test_members_of_dropout():
+    """Fixed for all samples of a member, of mean one; every layer has its own."""
+    masks = uncertainty.dropout_masks(jax.random.key(0), [(4,), (4,)], 0.25, 4000)
+    assert set(np.unique(masks[0])) == {0, 4 / 3}
+    np.testing.assert_allclose(masks[0].mean(0), 1, atol=5 * np.sqrt((1 / 3) / 4000))
+    assert (masks[0] != masks[1]).any()
+    found = uncertainty.covariance(
+        lambda keep: lrp.explain(lambda x: (jax.nn.relu(x @ W[0]) * keep) @ V[0])(X.reshape(3, 6)),
+        masks[0][:50],
+    )
+    outputs = (np.maximum(X.reshape(3, 6) @ W[0], 0) * np.asarray(masks[0][:50, None])) @ V[0]
+    np.testing.assert_allclose(found.total(), outputs.var(0), rtol=1e-4)  # epsilon of 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prior": 0.0}, "prior must be > 0 and scale >= 0, got 0.0 and 1.0"),
+        ({"scale": -1.0}, "got 1.0 and -1.0"),
+        ({"sampled": lambda path, leaf: False}, "chose none"),
+        ({"data": (X[:, 0], X[:2, 0])}, "one leading axis for the samples"),
+        ({"count": 0}, "count must be"),
+    ],
+)
+def test_bad_posteriors_are_refused(options, message):
+    given = {"data": (X[:, 0], X[:, 0, 0]), "count": 2, **options}
+    with pytest.raises(ValueError, match=message):
+        uncertainty.laplace(squared_error, (W[0], V[0]), key=jax.random.key(0), **given)
+
+
+def test_a_bad_rate_is_refused():
+    with pytest.raises(ValueError, match="rate must be >= 0 and < 1, got 1"):
+        uncertainty.dropout_masks(jax.random.key(0), (2,), 1.0, 3)
