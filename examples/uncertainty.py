@@ -64,7 +64,7 @@ def predict(params: Params, x: Array) -> Array:
     return features(params, x) @ w + b
 
 
-def train(key: Array, x: np.ndarray, y: np.ndarray) -> Params:
+def train(key: Array, x: np.ndarray, y: np.ndarray, steps: int = STEPS) -> Params:
     """Networks on bootstrap samples, stacked along the first axis."""
     sizes = [x.shape[1], HIDDEN, HIDDEN, 1]
     optimizer = optax.adamw(1e-2, weight_decay=1e-2)
@@ -84,7 +84,7 @@ def train(key: Array, x: np.ndarray, y: np.ndarray) -> Params:
             updates, state = optimizer.update(g, state, params)
             return (optax.apply_updates(params, updates), state), None
 
-        return jax.lax.scan(step, (params, optimizer.init(params)), None, STEPS)[0][0]
+        return jax.lax.scan(step, (params, optimizer.init(params)), None, steps)[0][0]
 
     return jax.jit(jax.vmap(one))(jax.random.split(key, MEMBERS))
 

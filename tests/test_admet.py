@@ -1,5 +1,6 @@
 """Tests of the graph network of molecules: against chemprop, by hand, and its relevance."""
 
+import csv
 import doctest
 import importlib.machinery
 import importlib.util
@@ -15,7 +16,7 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import composites
 from jaxlrp.pretrained import _weights
-from jaxlrp.pretrained.admet import MEMBERS, TASKS, DirectedMPNN, admet, molecules
+from jaxlrp.pretrained.admet import MEMBERS, PROPERTIES, TASKS, DirectedMPNN, admet, molecules
 
 GOLDEN = Path(__file__).parent / "parity" / "admet.npz"
 PACKAGE = "admet_ai"
@@ -209,3 +210,28 @@ def test_relevance_of_a_network_without_biases_is_the_logit():
     expected = np.asarray(result.output)[range(3), [2, 0, 1]]
     np.testing.assert_allclose(total, expected, rtol=1e-6)
     assert np.abs(expected).min() > 1e-3
+
+
+# Regressions.
+
+
+def test_regressions_equal_the_predictions_of_the_package():
+    """It comes with a table of drugs: the mean of its five networks, computed by chemprop."""
+    if importlib.util.find_spec(PACKAGE) is None:
+        pytest.skip(f"{PACKAGE} is not installed ({INSTALL})".replace("\\", ""))
+    folder = Path(importlib.util.find_spec(PACKAGE).submodule_search_locations[0])
+    with (folder / "resources/data/drugbank_approved.csv").open(encoding="utf-8") as file:
+        rows = list(itertools.islice(csv.DictReader(file), 12))
+    nets = [admet(i, "regression") for i in range(MEMBERS)]
+    assert nets[0].labels == tuple(PROPERTIES)
+    graph = nets[0].preprocess([row["smiles"] for row in rows])
+    apply = jax.jit(nets[0].model.apply)
+    found = np.mean([apply(net.variables, *graph) for net in nets], axis=0)
+    expected = np.array([[float(row[name]) for name in PROPERTIES] for row in rows])
+    # float32, in units whose values reach a few hundred
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="one of classification, regression, got 'both'"):
+        admet(kind="both")

@@ -13,6 +13,7 @@ from jaxlrp.heads.fitted import fitted
 from jaxlrp.heads.head import Head
 from jaxlrp.heads.mixtures import gaussian_mixture
 from jaxlrp.heads.regression import mean_of_nearest, regression
+from jaxlrp.heads.retraining import without_biases
 
 __all__ = [
     "Head",
@@ -26,4 +27,5 @@ __all__ = [
     "kmeans",
     "mean_of_nearest",
     "regression",
+    "without_biases",
 ]

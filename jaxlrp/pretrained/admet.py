@@ -1,9 +1,10 @@
-"""ADMET-AI, a graph network that predicts properties of molecules, with trained weights.
+"""ADMET-AI, graph networks that predict properties of molecules, with trained weights.
 
 Messages pass along the bonds of a molecule in both directions, but never directly back (D-MPNN). The 31
-logits predict, for example, whether a molecule is mutagenic (AMES), enters the brain, or blocks a heart
-channel (hERG). The weights come from the package `admet-ai` 2 (MIT). None of its code is run: neither
-PyTorch nor chemprop is needed. This version uses no whole-molecule descriptors besides the graph.
+logits of the classifiers predict, for example, whether a molecule is mutagenic (AMES), enters the brain, or
+blocks a heart channel (hERG); the regressions predict ten quantities, such as solubility. The weights come
+from the package `admet-ai` 2 (MIT). None of its code is run: neither PyTorch nor chemprop is needed. This
+version uses no whole-molecule descriptors besides the graph.
 
 References:
   Swanson et al. (2024), https://doi.org/10.1093/bioinformatics/btae416; Yang et al. (2019), D-MPNN,
@@ -25,6 +26,7 @@ from jaxlrp.pretrained._molecules import Bonding, Molecules, molecules
 from jaxlrp.pretrained._torch_checkpoint import read_torch_checkpoint
 
 __all__ = [
+    "PROPERTIES",
     "TASKS",
     "Bonding",
     "DirectedMPNN",
@@ -43,9 +45,24 @@ TASKS = (
 )  # fmt: skip
 """The name of each logit, by index: data sets of the Therapeutics Data Commons."""
 
+PROPERTIES = {
+    "Caco2_Wang": "log(10^-6 cm/s)",
+    "Clearance_Hepatocyte_AZ": "uL/min/10^6 cells",
+    "Clearance_Microsome_AZ": "uL/min/mg",
+    "Half_Life_Obach": "hr",
+    "HydrationFreeEnergy_FreeSolv": "kcal/mol",
+    "LD50_Zhu": "log(1/(mol/kg))",
+    "Lipophilicity_AstraZeneca": "log-ratio",
+    "PPBR_AZ": "%",
+    "Solubility_AqSolDB": "log(mol/L)",
+    "VDss_Lombardo": "L/kg",
+}
+"""The name of each output of the regressions, in order, and its unit."""
+
 MEMBERS = 5
 """Number of networks, trained on different parts of the data. The package averages them."""
 
+_LABELS = {"classification": TASKS, "regression": tuple(PROPERTIES)}
 _STEPS = 2
 _PACKAGE = "admet_ai"
 _INSTALL = "pip install --no-deps admet-ai==2.0.1"
@@ -58,6 +75,7 @@ _SCOPES = {
     "predictor.ffn.0.0": "hidden",
     "predictor.ffn.1.2": "classifier",
 }
+_LAST = "predictor.ffn.1.2"
 
 
 class DirectedMPNN(nn.Module):
@@ -104,21 +122,23 @@ class DirectedMPNN(nn.Module):
         return nn.Dense(self.tasks, name="classifier")(h)
 
 
-def admet(member: int = 0) -> Pretrained:
-    """Loads one of the five classifiers of ADMET-AI with its trained weights.
+def admet(member: int = 0, kind: str = "classification") -> Pretrained:
+    """Loads one of the five classifiers, or of the five regressions, of ADMET-AI with its trained weights.
 
     Args:
-      member: index of the classifier, 0 to 4. All have the same shapes, so one compiled function works with
-        the variables of each.
+      member: index of the network, 0 to 4. All of a kind have the same shapes, so one compiled function
+        works with the variables of each.
+      kind: "classification": 31 logits; or "regression": ten quantities, each in its unit.
 
     Returns:
       The network. Its `preprocess` is `molecules`: it converts SMILES strings to the three inputs of the
-      model. Its `labels` are the tasks. Its module paths are `bond_in`, `update` (called twice),
-      `atom_out`, `hidden` and `classifier`.
+      model. Its `labels` are `TASKS`, or the names in `PROPERTIES`. Its module paths are `bond_in`,
+      `update` (called twice), `atom_out`, `hidden` and `classifier`; the last also scales a regression to
+      its unit.
 
     Raises:
       ImportError: if the package with the weights is not installed.
-      ValueError: if `member` is out of range.
+      ValueError: if `member` is out of range, or `kind` unknown.
 
     Example:
       >>> from jaxlrp.pretrained import admet
@@ -130,13 +150,16 @@ def admet(member: int = 0) -> Pretrained:
     """
     if member not in range(MEMBERS):
         raise ValueError(f"member must be from 0 to {MEMBERS - 1}, got {member!r}")
-    model = DirectedMPNN()
-    flat = _weights.to_linen(_tensors(member), _SCOPES.__getitem__)
+    if kind not in _LABELS:
+        raise ValueError(f"kind must be one of {', '.join(_LABELS)}, got {kind!r}")
+    labels = _LABELS[kind]
+    model = DirectedMPNN(tasks=len(labels))
+    flat = _weights.to_linen(_tensors(member, kind), _SCOPES.__getitem__)
     if not _weights.matches(flat, _weights.signature(model, *_shapes())):
         raise ValueError(
             f"model_{member}.pt of {_PACKAGE} does not contain the weights of ADMET-AI"
         )
-    return Pretrained(model, _weights.nested(flat), molecules, TASKS)
+    return Pretrained(model, _weights.nested(flat), molecules, labels)
 
 
 def _shapes() -> Molecules:
@@ -146,15 +169,18 @@ def _shapes() -> Molecules:
     return Molecules(atoms, bonds, Bonding(*[index] * 6))  # pyright: ignore[reportArgumentType]
 
 
-def _tensors(member: int) -> dict[str, np.ndarray]:
-    folder = (
-        _weights.package_folder(_PACKAGE, "admet", _INSTALL)
-        / "resources/models/admet_classification"
-    )
+def _tensors(member: int, kind: str) -> dict[str, np.ndarray]:
+    folder = _weights.package_folder(_PACKAGE, "admet", _INSTALL) / f"resources/models/admet_{kind}"
     checkpoint = read_torch_checkpoint(folder / f"model_{member}.pt", part="state_dict")
     # The checkpoint also has weights of the loss and the metrics.
-    return {
+    kept = {
         name: value
         for name, value in checkpoint.items()
         if name.startswith(("message_passing.", "predictor.ffn."))
     }
+    scale = checkpoint.get("predictor.output_transform.scale")
+    if scale is not None:  # outputs are standardized: the last layer takes them back to their units
+        mean = checkpoint["predictor.output_transform.mean"]
+        kept[f"{_LAST}.weight"] = kept[f"{_LAST}.weight"] * scale.T
+        kept[f"{_LAST}.bias"] = kept[f"{_LAST}.bias"] * scale[0] + mean[0]
+    return kept
