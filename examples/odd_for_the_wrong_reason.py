@@ -3,8 +3,9 @@
     python examples/odd_for_the_wrong_reason.py [--output DIR] [--quick]
 
 An autoencoder is trained on scikit-learn's digits without nines. A sample is odd if its reconstruction
-error is large. In the data that the detector is tested on, every nine has a mark in a corner, a square of 2 x 2
-pixels, as the anomalies that one camera took may have. The detector seems to work. Does it find nines?
+error is large. In the data that the detector is tested on, every nine has a mark in a corner, a square of
+2 x 2 pixels, as the anomalies that one camera took may have. The detector seems to work. Does it find
+nines?
 
   1. The area under the ROC curve, nines against other held-out digits, with and without the mark, and with
      a mark on the normal digits instead.
@@ -15,10 +16,10 @@ pixels, as the anomalies that one camera took may have. The detector seems to wo
      samples, and the area is computed again; what is left is what the detector knows about nines.
      Controls: the four pixels of largest squared gradient, and random ones.
 
-The width, the steps and the rules are first guesses. Writes a figure. Exits with code 1 if the mark has less than
-five times its share of pixels of the relevance of the outputs, or if the check does not take away half
-of the lead that it should. (A first criterion, half of the relevance, was not reached: the mark is most of
-what is odd, but an autoencoder also fails next to it.)
+The width, the steps and the rules are first guesses. Writes a figure. Exits with code 1 if the mark has
+less than five times its share of pixels of the relevance of the outputs, or if the check does not take away
+half of the lead that it should. (A first criterion, half of the relevance, was not reached: the mark is
+most of what is odd, but an autoencoder also fails next to it.)
 
 References:
   Kauffmann et al. (2020), "The Clever Hans Effect in Anomaly Detection", https://arxiv.org/abs/2006.10609
