@@ -41,6 +41,7 @@ PAGES = {
     "howto/concepts/virtual_units": {"concepts_virtual_units": "circuits"},
     "tutorials/choose": {"choose_methods": "methods"},
     "tutorials/odd_ones": {"odd_ones": "odd"},
+    "tutorials/more_than_classes": {"more_pairs": "pairs_of_tiles"},
     "tutorials/concepts": {
         "concepts_where": "where",
         "concepts_cards": "cards",

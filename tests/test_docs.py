@@ -49,6 +49,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 LONG = (
     *(f"docs/tutorials/{name}.md" for name in ("concepts", "images", "text", "cheating")),
     "docs/howto/large_models.md",
+    "docs/tutorials/more_than_classes.md",
 )
 
 _FENCE = re.compile(r"^( *)```python *(no-run)?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
