@@ -67,7 +67,10 @@ def without_biases(
     zeroed = jax.tree.map(
         lambda leaf, label: jnp.zeros_like(leaf) if label == "bias" else leaf, params, labels
     )
-    parts = {"bias": optax.set_to_zero(), "other": optimizer}
+    parts: dict[Any, optax.GradientTransformation] = {
+        "bias": optax.set_to_zero(),
+        "other": optimizer,
+    }
     return zeroed, optax.partition(parts, labels)
 
 
