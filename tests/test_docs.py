@@ -175,6 +175,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("tuning",), public(tuning)),
         (("concepts",), public(concepts)),
         (("metrics",), classes_and_functions(metrics)),
+        (("metrics",), metrics.truth.__all__),
         (("dataset",), public(dataset)),
         (("plot",), public(plot)),
         (("pretrained",), public(pretrained)),

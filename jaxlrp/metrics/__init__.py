@@ -8,7 +8,7 @@ It returns one number for each sample, `nan` where the score is undefined, and s
 `higher_is_better`, `bounds`.
 """
 
-from jaxlrp.metrics import controls, features, quantus, removal, similarity
+from jaxlrp.metrics import controls, features, quantus, removal, similarity, truth
 from jaxlrp.metrics.axioms import Completeness, NonSensitivity
 from jaxlrp.metrics.calling import call_by_name
 from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
@@ -138,4 +138,5 @@ __all__ = [
     "randomize",
     "removal",
     "similarity",
+    "truth",
 ]
