@@ -190,7 +190,7 @@ def further(
     return rows
 
 
-def report(rows: list[Row], shares: dict, output: pathlib.Path) -> int:
+def report(rows: list[Row], shares: dict, output: pathlib.Path, limit: float = FAILURE) -> int:
     """Prints and writes tables; the exit code."""
     with (output / "known_truth.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -227,7 +227,7 @@ def report(rows: list[Row], shares: dict, output: pathlib.Path) -> int:
     found = [
         v for (e, _), v in means(rows, explained="network", mask="lift").items() if e == "default"
     ]
-    good = worst <= FAILURE and obeys >= 0.5 and min(map(np.mean, found)) > FAILURE
+    good = worst <= limit and obeys >= 0.5 and min(map(np.mean, found)) > FAILURE
     print(
         f"largest lift of a planted failure {worst:.3f}; smallest share of samples kept {obeys:.2f}"
     )
@@ -258,7 +258,8 @@ def main() -> int:
         if name in ("scenes", "creatures"):
             draw(*shown, arguments.output / f"known_truth_{name}.png")
         print(f"{name}: {time.process_time() - start:.0f} s", flush=True)
-    return report(rows, shares, arguments.output)
+    # One seed and one pooling: the standard error of a mean lift is about .04.
+    return report(rows, shares, arguments.output, 3 * FAILURE if arguments.quick else FAILURE)
 
 
 if __name__ == "__main__":
