@@ -38,6 +38,7 @@ from jaxlrp import (
     spray,
     tables,
     targets,
+    training_data,
     tuning,
     uncertainty,
     virelay,
@@ -173,6 +174,10 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("heads",), public(heads)),
         (("uncertainty",), public(uncertainty)),
         (("tuning",), public(tuning)),
+        (
+            ("training_data",),
+            classes_and_functions(training_data) + training_data.metrics.__all__,
+        ),
         (("concepts",), public(concepts)),
         (("metrics",), classes_and_functions(metrics)),
         (("metrics",), metrics.truth.__all__),
