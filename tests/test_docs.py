@@ -176,7 +176,11 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("tuning",), public(tuning)),
         (
             ("training_data",),
-            classes_and_functions(training_data) + training_data.metrics.__all__,
+            [
+                *classes_and_functions(training_data),
+                *training_data.metrics.__all__,
+                *training_data.physics.__all__,
+            ],
         ),
         (("concepts",), public(concepts)),
         (("metrics",), classes_and_functions(metrics)),

@@ -1,10 +1,10 @@
 """Which training samples made a model predict this? Attributions to training data, and their evaluation.
 
 All attributions are arrays tau (T, N), of T explained samples to N training samples; larger = supports.
-`metrics` says how good they are.
+`metrics` says how good they are, `physics` summarizes those of physics-informed networks.
 """
 
-from jaxlrp.training_data import metrics
+from jaxlrp.training_data import metrics, physics
 from jaxlrp.training_data.dual import DualView, PairMaps, pair_maps
 from jaxlrp.training_data.gradients import gradient_cosine, gradient_dot, tracin
 from jaxlrp.training_data.influence import Term, influence, influence_of_terms
@@ -33,5 +33,6 @@ __all__ = [
     "influence_of_terms",
     "metrics",
     "pair_maps",
+    "physics",
     "tracin",
 ]
