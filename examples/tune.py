@@ -127,7 +127,7 @@ def sound(count: int, steps: int, quick: bool) -> Problem:
         below = composites.by_depth(1, 4, lrp.Gamma(gamma))
         return FILTERS + below + composites.all_epsilon(tuning.relative(epsilon))
 
-    ranges = {"gamma": tuning.Range(0.01, 10.0), "epsilon": tuning.Range(1e-3, 1.0)}
+    ranges = {"gamma": tuning.Range(0.01, 10.0), "epsilon": tuning.Range(1e-3, 10.0)}
     return Problem(
         evaluate_audio.of_amplitudes(net), net.variables, data,
         {"filters, gamma, epsilon": tuning.family(filters, **ranges)}

@@ -16,7 +16,7 @@ Candidates = dict[str, Any]
 """Families and composites by name, as `search` takes them."""
 
 GAMMA = Range(0.01, 10.0)
-EPSILON = Range(1e-3, 1.0)  # in units of the root mean square of a layer's outputs
+EPSILON = Range(1e-3, 10.0)  # in units of the root mean square of a layer's outputs
 
 
 def relative(epsilon: float | Array) -> Stabilize:
