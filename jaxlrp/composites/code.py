@@ -47,7 +47,8 @@ def code(composite: Composite, name: str = "composite") -> str:
     Example:
       >>> import jaxlrp as lrp
       >>> from jaxlrp import composites
-      >>> print(composites.code(composites.by_kind("conv", lrp.Gamma(0.5)) + composites.first(lrp.Flat())))
+      >>> mine = composites.by_kind("conv", lrp.Gamma(0.5)) + composites.first(lrp.Flat())
+      >>> print(composites.code(mine).rstrip())
       from jaxlrp import composites, rules
       <BLANKLINE>
       composite = composites.composite(

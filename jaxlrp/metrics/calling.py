@@ -33,9 +33,9 @@ def call_by_name(
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxlrp import metrics
-      >>> known = {"attributions": jnp.array([[0.0, 0.0, 1.0]]), "masks": None}
-      >>> metrics.call_by_name(metrics.Sparseness(), known).round(2).tolist()
-      [0.67]
+      >>> known = {"attributions": jnp.array([[0.0, 0.0, 0.0, 1.0]]), "masks": None}
+      >>> metrics.call_by_name(metrics.Sparseness(), known).tolist()
+      [0.75]
     """
     called: Any = metric if method is None else method
     names = inspect.signature(called).parameters
