@@ -58,10 +58,7 @@ def usual(
         source = dataclasses.replace(source, items=first)
     specs: list[Spec] = []
     reason = ""
-    samples = fetch(
-        source, skip=lambda _: False, part=Part(0, 1, 1), preprocess=preprocess,
-        covered=Range(limit), workers=1
-    )  # fmt: skip
+    samples = every_sample(source, preprocess, limit, workers=1)
     for tried, found in enumerate(samples, 1):
         if isinstance(found, Failure):
             reason = reason or f"; the first is {found.name}: {found.reason}"
@@ -79,6 +76,16 @@ def usual(
     counted = collections.Counter(map(repr, specs))
     (most, _), *_ = counted.most_common(1)
     return next(spec for spec in specs if repr(spec) == most), rewound
+
+
+def every_sample(
+    source: Source, preprocess: Callable[[Any], Any] | None, limit: int | None, workers: int = 4
+) -> Iterator[Sample | Failure]:
+    """The samples that one process alone reads, from the first one on; see `fetch`."""
+    return fetch(
+        source, skip=lambda _: False, part=Part(0, 1, 1), preprocess=preprocess,
+        covered=Range(limit), workers=workers,
+    )  # fmt: skip
 
 
 def spec_of(sample: Sample) -> Spec:

@@ -19,6 +19,7 @@ from jaxlrp.dataset.command_targets import one_target_of
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions
 from jaxlrp.dataset.policy import Given
 from jaxlrp.dataset.safe_files import printable
+from jaxlrp.dataset.source import Source
 from jaxlrp.errors import near
 
 BASELINES = ("gradient", "input-x-gradient", "integrated-gradients", "smooth-grad")
@@ -61,6 +62,17 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         "--no-controls", action="store_true",
         help="leave out the controls: random attributions, input contrast and edges",
     )  # fmt: skip
+    add_options(parser)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of random numbers (default: %(default)s)"
+    )
+    parser.add_argument("--limit", type=int, help="only the first LIMIT samples (default: all)")
+    parser.set_defaults(run=lambda a: _run(a, model, composite))
+    options.add_options(parser, batch_size=16)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what is explained, and the options of the metrics that `metric_of` makes."""
     parser.add_argument(
         "--target", default="predicted",
         help="what is explained: predicted, given (by the source), or a class (its index or name) "
@@ -74,12 +86,25 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         "--draws", type=int, default=20,
         help="random draws of robustness metrics, for each sample (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of random numbers (default: %(default)s)"
-    )
-    parser.add_argument("--limit", type=int, help="only the first LIMIT samples (default: all)")
-    parser.set_defaults(run=lambda a: _run(a, model, composite))
-    options.add_options(parser, batch_size=16)
+
+
+def opened(
+    arguments: argparse.Namespace, net: Any
+) -> tuple[Source, Callable[[np.ndarray], np.ndarray] | None, Any]:
+    """The source that a command names, its preprocessing (of images alone), and the target.
+
+    Raises:
+      ValueError: if the model cannot be applied to the inputs, or has no such class.
+    """
+    target = one_target_of(arguments.target, net.labels)
+    source = shared.open_source(arguments.source)
+
+    def preprocess(image: np.ndarray) -> np.ndarray:
+        return np.asarray(net.preprocess(image))[0]
+
+    named = {"source": arguments.source, "model": arguments.model, "target": arguments.target}
+    images = shared.check_model(net, source, preprocess, named, target)
+    return source, preprocess if images else None, target
 
 
 def _patches(arguments: argparse.Namespace) -> Any:
@@ -140,21 +165,14 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     chosen = {name: metric_of(name, arguments) for name in arguments.metric or DEFAULT}
     net = model(arguments.model)
-    target = one_target_of(arguments.target, net.labels)
-    source = shared.open_source(arguments.source)
-
-    def preprocess(image: np.ndarray) -> np.ndarray:
-        return np.asarray(net.preprocess(image))[0]
-
-    named = {"source": arguments.source, "model": arguments.model, "target": arguments.target}
-    images = shared.check_model(net, source, preprocess, named, target)
+    source, preprocess, target = opened(arguments, net)
     folder = pathlib.Path(arguments.folder)
     explainers = _explainers(arguments, net, composite)
     found = metrics.evaluate(
         explainers, chosen, source, args=(net.variables,),
         target=None if isinstance(target, Given) else target,
         key=jax.random.key(arguments.seed), output=folder / "scores",
-        preprocess=preprocess if images else None, batch_size=arguments.batch_size,
+        preprocess=preprocess, batch_size=arguments.batch_size,
         limit=arguments.limit, progress=arguments.progress, read=ReadOptions(workers=arguments.workers),
         compute=ComputeOptions(memory_fraction=arguments.memory_fraction), verify=arguments.verify,
         retry_failed=arguments.retry_failed,

@@ -11,12 +11,9 @@ import numpy as np
 
 import jaxlrp as lrp
 from jaxlrp._checks import check_count
-from jaxlrp.dataset import command as shared
 from jaxlrp.dataset import command_options as options
 from jaxlrp.dataset import reading
 from jaxlrp.dataset.command_options import Chooser, Loader
-from jaxlrp.dataset.command_targets import one_target_of
-from jaxlrp.dataset.fetching import Part, Range, fetch
 from jaxlrp.dataset.policy import Given
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.dataset.source import Failure, Source
@@ -67,19 +64,7 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         "--held-out", type=float, default=0.5,
         help="the share of samples that reports and does not choose (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--target", default="predicted",
-        help="what is explained: predicted, given (by the source), or a class (its index or name) "
-        "(default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--patch", type=int, default=metrics_command.SIZE,
-        help="side of the patches that faithfulness metrics remove, in pixels (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--draws", type=int, default=20,
-        help="random draws of robustness metrics, for each sample (default: %(default)s)",
-    )  # fmt: skip
+    metrics_command.add_options(parser)
     parser.add_argument(
         "--seed", type=int, default=0,
         help="seed of random numbers and of the order of samples (default: %(default)s)",
@@ -106,15 +91,8 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
         for name in arguments.metric or ("faithfulness-correlation",)
     }
     net = model(arguments.model)
-    target = one_target_of(arguments.target, net.labels)
-    source = shared.open_source(arguments.source)
-
-    def preprocess(image: np.ndarray) -> np.ndarray:
-        return np.asarray(net.preprocess(image))[0]
-
-    named = {"source": arguments.source, "model": arguments.model, "target": arguments.target}
-    images = shared.check_model(net, source, preprocess, named, target)
-    data = _samples(source, preprocess if images else None, arguments, target, net)
+    source, preprocess, target = metrics_command.opened(arguments, net)
+    data = _samples(source, preprocess, arguments, target, net)
     method = {
         "grid": lambda: tuning.Grid(trials),
         "random": lambda: tuning.Random(trials),
@@ -144,10 +122,7 @@ def _samples(
 ) -> dict[str, np.ndarray]:
     """All samples in memory, in random order, with the class that is explained."""
     spec, source = reading.usual(source, preprocess, arguments.limit)
-    fetched = fetch(
-        source, skip=lambda _: False, part=Part(0, 1, 1), preprocess=preprocess,
-        covered=Range(arguments.limit),
-    )  # fmt: skip
+    fetched = reading.every_sample(source, preprocess, arguments.limit)
     batches, size = [], check_count("--batch-size", arguments.batch_size)
     for found in reading.batches(fetched, spec, size, None):
         if isinstance(found, Failure):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxlrp._checks import check_at_least, check_count, is_number
+from jaxlrp._checks import check_count, is_number
 from jaxlrp.tuning.families import Family
 
 
@@ -108,7 +108,6 @@ class Gradient:
         check_count("steps", self.steps)
         if not is_number(self.rate) or not self.rate > 0:
             raise ValueError(f"rate must be a number > 0, got {self.rate!r}")
-        check_at_least("rate", self.rate, 0.0)
 
     def propose(self, family: Family, name: str, key: Any) -> Proposals:
         """Members of the family; see `Proposals`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -36,9 +37,14 @@ class Run:
     kept: Journal
     programs: Mapping[str, Programs]
 
-    @property
+    @functools.cached_property
     def digests(self) -> dict[str, str]:
+        """Of the metrics, whose options may be large arrays."""
         return {name: journal.of_metric(m) for name, m in self.objective.metrics.items()}
+
+    @functools.cached_property
+    def _of_families(self) -> dict[str, str]:
+        return {name: journal.of_family(family) for name, family in self.families.items()}
 
     def check(self, data: Data) -> None:
         """Traces each family with each metric on two samples, before anything is computed."""
@@ -105,7 +111,7 @@ class Run:
         self, name: str, values: Sequence[Mapping[str, float]], data: Data, part: str
     ) -> list[Entry]:
         """Scores of members, each kept as soon as its group is computed."""
-        of, digests = journal.of_family(self.families[name]), self.digests
+        of, digests = self._of_families[name], self.digests
         keys = [journal.key_of(part, of, v) for v in values]
         missing = [
             i
@@ -123,7 +129,7 @@ class Run:
     def _with_slopes(self, name: str, values: Mapping[str, float], data: Data) -> Entry:
         """Scores of a member, and derivatives of the objective."""
         chosen, digests = self.objective.chosen, self.digests
-        key = journal.key_of("select", journal.of_family(self.families[name]), values)
+        key = journal.key_of("select", self._of_families[name], values)
         known = self.kept.find(key)
         if digests[chosen] not in known.slopes or not set(digests.values()) <= set(known.scores):
             scores, slopes = self.programs[name].slopes(values, data)

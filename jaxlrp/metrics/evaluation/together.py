@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from jaxlrp.dataset import reading
-from jaxlrp.dataset.fetching import Part, Range, fetch
 from jaxlrp.dataset.reading import HostBatch, Spec
 from jaxlrp.dataset.source import Failure, Id, Source
 from jaxlrp.metrics.evaluation.runs import Arrays, Found, Options, Pair
@@ -70,10 +69,7 @@ def compute(scorer: Scorer, source: Source, spec: Spec, options: Options) -> Fou
 
 def _batches(source: Source, spec: Spec, options: Options) -> Iterator[HostBatch | Failure]:
     workers = 4 if options.read is None else options.read.workers
-    samples = fetch(
-        source, skip=lambda _: False, part=Part(0, 1, 1), preprocess=options.preprocess,
-        covered=Range(options.limit), workers=workers,
-    )  # fmt: skip
+    samples = reading.every_sample(source, options.preprocess, options.limit, workers)
     return reading.batches(samples, spec, options.batch_size or 16, None)
 
 

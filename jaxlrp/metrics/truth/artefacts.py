@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxlrp.metrics.truth.benchmark import Benchmark, Change
+from jaxlrp.metrics.truth.benchmark import Benchmark
 from jaxlrp.metrics.truth.draws import Draws
 from jaxlrp.metrics.truth.networks import Images
+from jaxlrp.metrics.truth.questions import asked_of
 from jaxlrp.metrics.truth.scenes import UNIT
 
 _CELL = 4
@@ -58,43 +59,19 @@ def artefacts(number: int, seed: int = 0, *, pictures: ArrayLike | None = None) 
     asked, kinds = draws.orders(3), draws.below(_KINDS, 3)
     places = _places(draws, height, width)
     first, second = (_backgrounds(draws, held, height, width) for _ in range(2))
-    mine, kind_after = np.arange(3) == asked[:, :1], draws.others(kinds, _KINDS)
-    rows = np.arange(number)
+    kind_after = draws.others(kinds, _KINDS)
 
-    def change(kinds: np.ndarray, background: np.ndarray = first, role: int = 0) -> Change:
-        channel = asked[:, role]
+    def drawn(kinds: np.ndarray, background: np.ndarray) -> np.ndarray:
         bits = _MARKS[kinds].reshape(number, 3, 9)
         bright = np.take_along_axis(bits, np.maximum(places, 0).reshape(number, 3, -1), axis=2)
         mark = np.where(bright.reshape(places.shape) == 1, 32, -32) * UNIT
-        inputs = np.moveaxis(np.where(places >= 0, mark, background), 1, -1).astype(np.float32)
-        answers = kinds[rows, channel].astype(np.int32)
-        return Change(inputs, answers, answers, {"question": np.eye(3, dtype=np.float32)[channel]})
+        return np.moveaxis(np.where(places >= 0, mark, background), 1, -1)
 
-    marks = np.moveaxis(places >= 0, 1, -1)
-    channel_of = asked[:, None, None, :]
-    original = change(kinds)
-    return Benchmark(
-        name="artefacts",
-        inputs=original.inputs,
-        answers=original.answers,
-        targets=original.targets,
-        masks={
-            "mark": marks & (np.arange(3) == channel_of[..., :1]),
-            "other": marks & (np.arange(3) == channel_of[..., 1:2]),
-            "marks": marks,
-        },
-        truth="mark",
-        other="other",
-        changes={
-            "target": change(np.where(mine, kind_after, kinds)),
-            "distractor": change(np.where(mine, kinds, kind_after)),
-            "background": change(kinds, second),
-        },
-        wrong=change(kinds, role=2),
-        context=original.context,
+    return asked_of(
+        "artefacts", "mark", kinds=kinds, other_kinds=kind_after, asked=asked,
+        places=np.moveaxis(places >= 0, 1, -1), drawn=drawn, backgrounds=(first, second),
         model=Images(_KINDS),
-        steps=2000,
-    )
+    )  # fmt: skip
 
 
 def _checked(pictures: ArrayLike) -> np.ndarray:

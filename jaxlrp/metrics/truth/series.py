@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxlrp.metrics.truth.benchmark import Benchmark, Change
+from jaxlrp.metrics.truth.benchmark import Benchmark
 from jaxlrp.metrics.truth.draws import Draws
 from jaxlrp.metrics.truth.networks import Series
+from jaxlrp.metrics.truth.questions import asked_of
 from jaxlrp.metrics.truth.scenes import UNIT
 
 LENGTH, SENSORS, _EVENT = 64, 3, 8
@@ -126,39 +127,10 @@ def _asked(
       drawn: from kinds to integers (n, steps, 3), without noise.
       model: for it.
     """
-    number = len(kinds)
     asked, other = draws.orders(SENSORS), draws.others(kinds, 4)
     first, second = (draws.around_zero(8, LENGTH, SENSORS) for _ in range(2))
-    mine, rows = np.arange(SENSORS) == asked[:, :1], np.arange(number)
-
-    def change(kinds: np.ndarray, noise: np.ndarray = first, role: int = 0) -> Change:
-        sensor = asked[:, role]
-        inputs = (drawn(kinds) + noise).astype(np.float32) * UNIT
-        answers = kinds[rows, sensor].astype(np.int32)
-        question = np.eye(SENSORS, dtype=np.float32)[sensor]
-        return Change(inputs, answers, answers, {"question": question})
-
-    sensor_of = asked[:, None, :]
-    original = change(kinds)
-    return Benchmark(
-        name=name,
-        inputs=original.inputs,
-        answers=original.answers,
-        targets=original.targets,
-        masks={
-            what: places & (np.arange(SENSORS) == sensor_of[..., :1]),
-            "other": places & (np.arange(SENSORS) == sensor_of[..., 1:2]),
-            f"{what}s": places,
-        },
-        truth=what,
-        other="other",
-        changes={
-            "target": change(np.where(mine, other, kinds)),
-            "distractor": change(np.where(mine, kinds, other)),
-            "background": change(kinds, second),
-        },
-        wrong=change(kinds, role=2),
-        context=original.context,
-        model=model,
-        steps=2000,
-    )
+    return asked_of(
+        name, what, kinds=kinds, other_kinds=other, asked=asked, places=places,
+        drawn=lambda kinds, noise: (drawn(kinds) + noise).astype(np.float32) * UNIT,
+        backgrounds=(first, second), model=model,
+    )  # fmt: skip
