@@ -958,12 +958,15 @@ def test_grad_cam_refuses_to_resize_what_does_not_fit():
 
 
 def test_adaptive_noise_finds_the_minimum_of_each_example():
-    """A pattern search on log-parabolas: each example within 2 % of its own minimum, and never worse."""
+    """A pattern search on log-parabolas: each example within .5 % of its own minimum, and never worse.
+
+    Without the decay of the rate, steps of a tenth end farther away.
+    """
     minima = jnp.array([0.05, 0.3, 2.0])
     found = B.adaptive_noise(
         lambda noise: jnp.log(noise / minima) ** 2, jnp.full(3, 0.3), iterations=80
     )
-    np.testing.assert_allclose(found.noise, minima, rtol=0.02)
+    np.testing.assert_allclose(found.noise, minima, rtol=0.005)
     np.testing.assert_array_equal(found.history.min(axis=0), found.history[-1])
     assert (jnp.diff(found.history, axis=0) <= 0).all()
     np.testing.assert_array_equal(found.history[-1], found.score)
