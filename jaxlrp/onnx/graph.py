@@ -13,12 +13,12 @@ import numpy as np
 
 from jaxlrp.errors import UnsupportedError, near
 from jaxlrp.network.foreign import in_module
-from jaxlrp.onnx import elementwise, layers, learning, shapes
+from jaxlrp.onnx import elementwise, layers, learning, recurrent, shapes
 from jaxlrp.onnx.operator import Node, Operator, kind_of
 
 OPERATORS: dict[tuple[str, str], Operator] = {
     (table.DOMAIN, name): operator
-    for table in (elementwise, layers, shapes, learning)
+    for table in (elementwise, layers, recurrent, shapes, learning)
     for name, operator in table.OPERATORS.items()
 }
 

@@ -1,7 +1,8 @@
 """ONNX files: the standard's own tests of each operator, real files against onnxruntime, scikit-learn.
 
 Optional: `pip install onnx onnxruntime skl2onnx && pip install --no-deps rapidocr-onnxruntime==1.4.4
-magika==1.0.3; python -m pytest -m thirdparty`.
+magika==1.0.3
+silero-vad==6.2.3; python -m pytest -m thirdparty`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -157,6 +159,66 @@ def test_a_real_file(name):
     assert layer in rows.items()
 
 
+def test_a_real_file_with_an_lstm():
+    """Silero VAD over 5 frames: the logit of speech in the last, of which all frames carry a share."""
+    path, state = file("silero_vad", "*16k_sequence.onnx"), np.zeros((1, 1, 128), np.float32)
+    given = {"input": RNG.normal(0, 0.1, (5, 576)).astype(np.float32), "h": state, "c": state}
+    names = ["speech_probs", "hn", "cn"]
+    expected = session(path).run(names, given)
+    found = jax.jit(convert(path))(*given.values())
+    for name, value in zip(names, expected, strict=True):
+        np.testing.assert_allclose(found[name], value, atol=1e-4)
+    logits = convert(path, ["/output/Conv_output_0"]).then(lambda z: z.reshape(1, -1))
+
+    def net(frames: jax.Array) -> jax.Array:
+        return logits(frames[0], state, state)
+
+    frames = jnp.asarray(given["input"])[None]
+    probability = expected[0]
+    logit = np.log(probability / (1 - probability))[None]
+    _, relevance = check_closes(net, frames, logit, 1e-3, jnp.array([4]))
+    assert (np.abs(relevance).sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_cell_is_explained_as_that_of_flax(kind):
+    """Outputs and relevance of a trained-like cell, whose gates Flax and ONNX order differently."""
+    x = RNG.normal(size=(2, 5, 3)).astype(np.float32)
+    cell = {"LSTM": nn.LSTMCell(4), "GRU": nn.GRUCell(4)}[kind]
+    module = nn.RNN(cell)
+    params = module.init(jax.random.key(0), x)["params"]["cell"]
+    params = jax.tree.map(lambda p: p + 0.1 * RNG.normal(size=p.shape).astype(np.float32), params)
+    given, held = {"LSTM": ("iofg", "iofg"), "GRU": ("zrn", "zrn")}[kind]
+
+    def of(letters: str, gates: str, name: str) -> np.ndarray:
+        zero = {"kernel": np.zeros((0, 4)), "bias": np.zeros(4)}[name]
+        arrays = [np.asarray(params[f"{letters}{g}"].get(name, zero)) for g in gates]
+        return np.concatenate([a.T for a in arrays]).astype(np.float32)[None]
+
+    node = onnx.helper.make_node(
+        kind, ["a", "w", "r", "b"], ["", "h"], hidden_size=4, name="cell",
+        **({"linear_before_reset": 1} if kind == "GRU" else {}),
+    )  # fmt: skip
+    model = network(
+        onnx.helper.make_node("Transpose", ["x"], ["a"], perm=[1, 0, 2]), node,
+        onnx.helper.make_node("Squeeze", ["h"], ["y"]),
+        w=of("i", given, "kernel"), r=of("h", held, "kernel"),
+        b=np.concatenate([of("i", given, "bias"), of("h", held, "bias")], 1),
+    )  # fmt: skip
+    net = convert(model)
+    expected = module.apply({"params": {"cell": params}}, x)[:, -1]
+    explain = check_explained(net, jnp.asarray(x), expected)
+    assert any("cell" in path for path in explain.plan(x).paths)
+
+    def flax(x: jax.Array) -> jax.Array:
+        return module.apply({"params": {"cell": params}}, x)[:, -1]
+
+    for composite in (composites.epsilon_plus(), composites.default()):
+        ours, theirs = (lrp.explain(f, composite)(x, target=1).relevance for f in (net, flax))
+        scale = float(np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale)
+
+
 IRIS, SPECIES = load_iris(return_X_y=True)
 IRIS = IRIS.astype(np.float32)
 SKLEARN = {
@@ -230,8 +292,8 @@ def test_names_types_and_variables():
 
 def test_what_is_refused():
     make = onnx.helper.make_node
-    unknown = network(make("GRU", ["x", "w", "w"], ["y"], name="/rnn", hidden_size=2), w=np.ones(2))
-    with pytest.raises(lrp.UnsupportedError, match=r"does not know: GRU \(node 'rnn', opset 17\)"):
+    unknown = network(make("DFT", ["x"], ["y"], name="/dft"))
+    with pytest.raises(lrp.UnsupportedError, match=r"does not know: DFT \(node 'dft', opset 17\)"):
         convert(unknown)
     with pytest.raises(ValueError, match=r"no value 'logit'.*'logits'"):
         convert(
