@@ -15,6 +15,7 @@ from rdkit.Chem import rdDepictor
 
 BOND = "0.45"
 POSITIVE, NEGATIVE = "tab:red", "tab:blue"
+LUMINANCE = np.array([0.299, 0.587, 0.114])
 # Lines of a bond: the distance of each from the center, in bond lengths, and its style.
 LINES = {
     "SINGLE": [(0.0, "-")],
@@ -49,15 +50,18 @@ def draw_molecule(
         ends = places[[bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()]]
         for shift, style in LINES[str(bond.GetBondType())]:
             ax.plot(*(ends + shift * _across(ends)).T, style, color=BOND, linewidth=1.3, zorder=1)
+    colors = np.ones((len(places), 4))
     if atoms is not None:
         colors = matplotlib.colormaps["bwr"](0.5 + 0.5 * atoms / np.abs(atoms).max())
         for place, color in zip(places, colors, strict=True):
             ax.add_patch(Circle(tuple(place), 0.33, facecolor=color, edgecolor=BOND, zorder=2))
-    for atom, place in zip(mol.GetAtoms(), places, strict=True):
+    dark = colors[:, :3] @ LUMINANCE < 0.5
+    for i, (atom, place) in enumerate(zip(mol.GetAtoms(), places, strict=True)):
         if atom.GetSymbol() != "C":
             box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "none"}
             ax.text(
                 *place, _name(atom), ha="center", va="center", fontsize=10, zorder=4,
+                color="white" if dark[i] else "black",
                 bbox=box if atoms is None else None,
             )  # fmt: skip
     if walks is not None:

@@ -1,8 +1,7 @@
 """ONNX files: the standard's own tests of each operator, real files against onnxruntime, scikit-learn.
 
 Optional: `pip install onnx onnxruntime skl2onnx && pip install --no-deps rapidocr-onnxruntime==1.4.4
-magika==1.0.3
-silero-vad==6.2.3; python -m pytest -m thirdparty`.
+magika==1.0.3 silero-vad==6.2.3; python -m pytest -m thirdparty`.
 """
 
 from __future__ import annotations
