@@ -79,6 +79,10 @@ def convert(module: torch.nn.Module) -> ForeignModel:
                 return call(variables, args, kwargs)
             except torchax.tensor.OperatorNotFound as error:
                 raise _unsupported(error) from error
+            except AssertionError as error:
+                if "mixed math" not in str(error):
+                    raise
+                raise _mixed(error) from error
 
     return ForeignModel(fun, variables, type(module).__name__)
 
@@ -89,6 +93,15 @@ def _unsupported(error: Exception) -> UnsupportedError:
     return UnsupportedError(
         f"torchax cannot run this module: {error}{where and f' ({where})'}; replace the operation by "
         "others that compute the same, or define it with torchax.default_env().override_op_definition"
+    )
+
+
+def _mixed(error: Exception) -> TypeError:
+    """What to say of a tensor of PyTorch that meets arrays of JAX."""
+    where = "; ".join(getattr(error, "__notes__", ()))
+    return TypeError(
+        f"forward combines its input with a tensor made on another device{where and f' ({where})'}: "
+        "write torch.ones(3, device=x.device), or register the tensor as a buffer"
     )
 
 

@@ -121,6 +121,7 @@ MODELS: dict[str, tuple[Callable[[], Any], Any, dict[str, str]]] = {
 def made(name: str) -> tuple[Any, Any, dict[str, str]]:
     """A model whose weights are drawn, its input, and the types of some of its layers."""
     keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
     make, x, types = MODELS[name]
     model = make()
     model(x)

@@ -1,12 +1,15 @@
 """PyTorch modules, converted: outputs, relevances, ledgers, names; Zennit's relevances of the same modules.
 
-Optional: `pip install "jaxlrp[torch]"` and, to compare, `pip install zennit`; `python -m pytest -m
-thirdparty`. Weights are random, modules small.
+Optional: `pip install "jaxlrp[torch]" "transformers==4.57.*"` and, to compare, `pip install --no-deps
+--ignore-requires-python zennit==1.0.0 lxt==2.1`; `python -m pytest -m thirdparty`. Weights are random,
+modules small.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +64,13 @@ class Encoder(nn.Module):
         return self.head(self.encoder(self.embed(ids), mask=mask, is_causal=True)[:, -1])
 
 
+class Masked(nn.Module):
+    """Makes a tensor where the model's own are not."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.ones(x.shape[-1])
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -109,6 +119,12 @@ def made(name: str) -> tuple[Any, Any]:
             nn.init.uniform_(child.running_var, 0.5, 2.0)
             nn.init.uniform_(child.weight, -1.0, 2.0)
     return module.eval(), x
+
+
+def needs(package: str, version: str) -> None:
+    found = importlib.util.find_spec(package)
+    if found is None or not importlib.metadata.version(package).startswith(version):
+        pytest.skip(f"{package} {version} is not installed")
 
 
 def numpy(tensor: Any) -> np.ndarray:
@@ -210,6 +226,9 @@ def test_what_is_refused():
         pytorch.convert(torch.compile(module))
     with pytest.raises(ValueError, match=r"parameter '0\.weight' is float64.*jax_enable_x64"):
         pytorch.convert(module.double())
+    masked = pytorch.convert(nn.Sequential(Masked()).eval())
+    with pytest.raises(TypeError, match=r"in module '0' .*device=x\.device"):
+        lrp.plan(masked, None, torch.ones(2, 3))
     pooled = pytorch.convert(nn.Sequential(nn.AdaptiveMaxPool2d(1)).eval())
     with pytest.raises(lrp.UnsupportedError, match=r"adaptive_max_pool2d .*in module '0'"):
         lrp.plan(pooled, None, x)
@@ -240,7 +259,7 @@ def test_versions_that_do_not_work_together_are_named(monkeypatch):
 @pytest.mark.parametrize("name", ["epsilon_plus", "epsilon_gamma_box"])
 def test_zennit_gives_the_same_relevance(name, monkeypatch):
     """With its canonizer, which merges BatchNorm; and the module can be converted after Zennit used it."""
-    pytest.importorskip("zennit", reason="zennit is not installed")
+    needs("zennit", "1.0")  # earlier ones have other stabilizers
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     worker = importlib.import_module("_zennit_worker")
     module, x = made("vgg")
@@ -257,3 +276,49 @@ def test_zennit_gives_the_same_relevance(name, monkeypatch):
         )
     scale = float(expected.abs().max())
     np.testing.assert_allclose(found.relevance, numpy(expected), rtol=1e-6, atol=1e-10 * scale)
+
+
+class Logits(nn.Module):
+    """The logits of the last position, of embedded tokens."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, embedded: torch.Tensor) -> torch.Tensor:
+        return self.model(inputs_embeds=embedded, use_cache=False).logits[:, -1]
+
+
+@pytest.mark.usefixtures("x64")
+def test_lxt_gives_the_same_relevance(monkeypatch):
+    """Of the same Llama of transformers, whose module LXT patches for good, after ours was converted."""
+    needs("lxt", "2.1")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    code = importlib.import_module("transformers.models.llama.modeling_llama")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, attn_implementation="eager", use_cache=False,
+    )  # fmt: skip
+    module = Logits(transformers.LlamaForCausalLM(config)).double().eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(5 if parameter.ndim > 1 else 1)  # else attention is uniform
+    x = torch.randn(2, 7, 32, dtype=torch.float64)
+    with jax.numpy_dtype_promotion("standard"):
+        explain = lrp.explain(pytorch.convert(module), composites.attnlrp(epsilon=0.0))
+        found = explain(x, target=3)
+
+    for name in ("LlamaMLP", "LlamaRMSNorm"):  # restored afterwards
+        kept = getattr(code, name)
+        monkeypatch.setattr(kept, "forward", kept.forward)
+    for name in ("eager_attention_forward", "ALL_ATTENTION_FUNCTIONS"):
+        monkeypatch.setattr(code, name, getattr(code, name))
+    importlib.import_module("lxt.efficient").monkey_patch(code)
+    given = x.requires_grad_()
+    output = module(given)
+    output[:, 3].sum().backward()
+    expected = numpy(given * given.grad)
+    # transformers computes norms and softmax in float32
+    np.testing.assert_allclose(found.output, numpy(output), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.relevance, expected, atol=1e-5 * np.abs(expected).max())

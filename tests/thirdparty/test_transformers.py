@@ -168,7 +168,8 @@ def test_explained_as_it_is(name):
     for composite in (None, composites.attnlrp(), composites.epsilon_plus()):
         explain = lrp.explain(logits, composite, argnums=1)
         result = explain(params, x, target=1)
-        np.testing.assert_array_equal(result.output, expected)
+        # compiled, so that XLA may fuse differently
+        np.testing.assert_allclose(result.output, expected, rtol=1e-4, atol=1e-5)
         assert result.relevance.shape == x.shape
         assert np.isfinite(result.relevance).all()
         assert np.abs(result.relevance).max() > 0
