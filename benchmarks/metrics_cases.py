@@ -86,8 +86,10 @@ def case(name: str, n: int, draws: int, quick: bool) -> Case:
         [np.asarray(jax.jit(apply)(variables, x[i : i + 8])) for i in range(0, n, 8)]
     )
     explainer = lrp.explain(module.apply, composites.epsilon_plus())
-    flips = x[0].size // (7 if quick else 112) if name == "pictures" or quick else 1
+    # Quantus wants a divisor of the pixels
+    pictures = name == "pictures"
+    flips = side * side // (4 if quick else 28) if pictures else 7 if quick else 1
     return Case(
         apply, variables, x, y.argmax(axis=1), lambda v, x, y: explainer(v, x, target=y).relevance,
-        x[0].size // flips, (10, 50, 90) if quick or name == "pictures" else tuple(range(1, 100, 2)), draws,
+        x[0].size // flips, (10, 50, 90) if quick or pictures else tuple(range(1, 100, 2)), draws,
     )  # fmt: skip
