@@ -37,7 +37,7 @@ PAGES = {
         "plot_panel": "flow",
     },
     "howto/concepts/prototypes": {"concepts_prototypes": "compared"},
-    "howto/concepts/patching": {"concepts_patching": "against"},
+    "howto/concepts/patching": {"concepts_patching": "against", "concepts_circuit": "drawn"},
     "howto/concepts/virtual_units": {"concepts_virtual_units": "circuits"},
     "tutorials/choose": {"choose_methods": "methods"},
     "tutorials/odd_ones": {"odd_ones": "odd"},

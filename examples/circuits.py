@@ -11,7 +11,8 @@ estimates all of them in two forward passes and one backward pass, attribution p
 the plain gradient. The example prints Pearson's correlation of the estimates with the truth.
 
 Then neurons of the MLPs are ranked, the best are kept and all others replaced by their mean: how much of
-the difference of the logits remains?
+the difference of the logits remains? The best neurons of the first network are drawn as a graph: which of
+them use which.
 
 Exits with code 1 if relevance patching is not closer to the truth than attribution patching in the residual
 stream and in the MLPs.
@@ -26,6 +27,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 import optax
 from flax import nnx
@@ -37,6 +39,7 @@ from rich.table import Table
 import jaxlrp as lrp
 from decoder import WIDTH, Block
 from jaxlrp import composites, concepts
+from jaxlrp.concepts import figures
 
 LAYERS, NAMES, PLACES, THINGS = 3, 16, 6, 6
 WORDS = ["[BOS]", "when", "and", "went", "to", "the", ",", "gave", "a"]
@@ -157,8 +160,8 @@ RELEVANCE, GRADIENT = "relevance", "gradient x activation"
 
 def curves(
     model: Decoder, ranked: tuple[Array, Array], tested: tuple[Array, Array], seed: int
-) -> dict[str, np.ndarray]:
-    """The faithfulness of circuits of MLP neurons by size, (sizes,), for each way of ranking.
+) -> tuple[dict[str, concepts.CircuitCurve], dict[str, Array]]:
+    """Circuits of MLP neurons by size, for each way of ranking; and the ranking by relevance.
 
     Neurons are ranked, and their means taken, on other sentences than those that the circuit is tested on.
     """
@@ -183,12 +186,20 @@ def curves(
     curve = concepts.circuit_curve(lrp.explain(model, "relp"), NEURONS)
     ids, names = tested
     target = lrp.targets.Contrast(names[:, 0], names[:, 1])
-    return {
-        name: np.asarray(
-            curve(ids, scores=each, sizes=SIZES, reference=ranked[0], target=target).faithfulness
-        )
+    found = {
+        name: curve(ids, scores=each, sizes=SIZES, reference=ranked[0], target=target)
         for name, each in ranking.items()
     }
+    return found, ranking[RELEVANCE]
+
+
+def neuron_graph(
+    model: Decoder, scores: dict[str, Array], ids: Array, names: Array, size: int = 20
+) -> nx.DiGraph:
+    """The neurons with the highest scores, and which of them use which."""
+    grow = concepts.circuit_graph(lrp.explain(model, "relp"), NEURONS, batch_size=4)
+    target = lrp.targets.Contrast(names[:, 0], names[:, 1])
+    return grow(ids, scores=scores, size=size, target=target)
 
 
 def passes(model: Decoder, ids: Array) -> float:
@@ -206,11 +217,11 @@ def passes(model: Decoder, ids: Array) -> float:
     return whole / flops(lambda x: model(x), ids)
 
 
-def draw(found: list[dict[str, np.ndarray]], path: pathlib.Path) -> None:
+def draw(found: list[dict[str, concepts.CircuitCurve]], path: pathlib.Path) -> None:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     ax = figure.subplots()
     for name in found[0]:
-        lines = np.stack([curve[name] for curve in found])
+        lines = np.stack([curve[name].faithfulness for curve in found])
         ax.plot(SIZES, lines.mean(axis=0), marker="o", markersize=3, label=name)
         ax.fill_between(SIZES, lines.min(axis=0), lines.max(axis=0), alpha=0.15)
     ax.set_xscale("symlog", linthresh=2)
@@ -242,7 +253,16 @@ def main() -> int:
         console.print(f"network {seed}: accuracy on {len(others)} sentences {accuracy:.3f}")
         found.append(correlations(model, clean, corrupted, names, methods))
         cost = passes(model, corrupted)
-        lines.append(curves(model, (others, of_others), (clean, names), seed))
+        each, scores = curves(model, (others, of_others), (clean, names), seed)
+        lines.append(each)
+        if seed == 0:
+            graph = neuron_graph(model, scores, others[:16], of_others[:16])
+            path = arguments.output / "circuit_graph.png"
+            title = "MLP neurons of a decoder"
+            figures.circuit(graph, each, min_weight=0.02, title=title).savefig(path, dpi=110)
+            console.print(
+                f"figure: {path}, {graph.number_of_edges()} edges of {len(graph)} neurons"
+            )
 
     table = Table(title=f"Pearson's correlation with exact patching, {PAIRS} pairs of sentences")
     for column in ("method", *PARTS):
@@ -258,7 +278,7 @@ def main() -> int:
     for column in ("ranked by", *map(str, SIZES)):
         table.add_column(column)
     for name in lines[0]:
-        mean = np.mean([line[name] for line in lines], axis=0)
+        mean = np.mean([line[name].faithfulness for line in lines], axis=0)
         table.add_row(name, *(f"{value:.2f}" for value in mean))
     console.print(table)
     path = arguments.output / "circuits.png"

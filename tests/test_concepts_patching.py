@@ -83,6 +83,7 @@ def test_circuit_curve_keeps_the_best_and_ablates_to_the_mean():
     kept = np.where(np.isin(np.arange(6), best), hidden(X), mean)
     metrics = [difference(upper(h)) for h in (np.broadcast_to(mean, (4, 6)), kept, hidden(X))]
     np.testing.assert_allclose(curve.metric, metrics, rtol=1e-9)
+    assert curve.sizes.tolist() == [0, 2, 6]
     none, some, whole = (m.mean() for m in metrics)
     np.testing.assert_allclose(
         curve.faithfulness, [0, (some - none) / (whole - none), 1], atol=1e-9
@@ -101,6 +102,102 @@ def test_circuits_rank_all_layers_together():
     # without its upper layer nothing of a sample is left; with both, everything
     np.testing.assert_allclose(curve.metric[0], curve.none, rtol=1e-9)
     np.testing.assert_allclose(curve.metric[1], curve.whole, rtol=1e-9)
+
+
+# Circuits as graphs: h = relu(x A), m = relu(h B), top = relu(m C + h S), logits = top V
+
+A, M, C, S = (
+    np.random.default_rng(4).normal(size=shape) for shape in ((5, 4), (4, 4), (4, 3), (4, 3))
+)
+LAYERS = {
+    "low": concepts.Channels("relu", axis=-1),
+    "mid": concepts.Channels("relu:1", axis=-1),
+    "top": concepts.Channels("relu:2", axis=-1),
+}
+SCORES = {
+    "low": np.array([6.0, 0.0, 5.0, 4.0]),
+    "mid": np.array([0.5, 3.0, 0.1, 2.0]),
+    "top": np.array([0.2, 8.0, 7.0]),
+}
+
+
+def skipping(x):
+    h = jax.nn.relu(x @ A)
+    return jax.nn.relu(jax.nn.relu(h @ M) @ C + h @ S) @ V[:3]
+
+
+def slopes(x, weights):
+    """Relevance of each top unit, and how much of it each unit of the lower layers gets: by the formula."""
+    h = np.maximum(x @ A, 0)
+    m = np.maximum(h @ M, 0)
+    z = m @ C + h @ S
+    g = (weights @ V[:3].T) * (z > 0)
+    to_mid = m[:, :, None] * C * g[:, None]  # (batch, mid, top)
+    to_low = h[:, :, None] * S * g[:, None]  # past the middle layer
+    coefficient = (g @ C.T) * (h @ M > 0)
+    from_mid = h[:, :, None] * M * coefficient[:, None]  # (batch, low, mid)
+    return to_mid.mean(axis=0), to_low.mean(axis=0), from_mid.mean(axis=0)
+
+
+@pytest.fixture(scope="module")
+def grown():
+    explain = lrp.explain(skipping, "relp")
+    return lambda size: concepts.circuit_graph(explain, LAYERS)(
+        X, scores=SCORES, size=size, target=TARGET
+    )
+
+
+def test_circuit_graph_equals_the_formula(grown):
+    found = grown(7)
+    kept = {"low": [0, 2, 3], "mid": [1, 3], "top": [1, 2]}
+    assert set(found.nodes) == {(name, c) for name, held in kept.items() for c in held}
+    assert dict(found.nodes("rank"))["low", 3] == 4
+    assert dict(found.nodes("score"))["top", 2] == 7.0
+    assert {name: level for (name, _), level in found.nodes("level")} == {
+        "top": 0, "mid": 1, "low": 2
+    }  # fmt: skip
+    weights = np.zeros((4, 3))
+    weights[np.arange(4), [0, 1, 2, 0]], weights[np.arange(4), [1, 2, 0, 2]] = 1, -1
+    to_mid, to_low, from_mid = slopes(X, weights)
+    expected = {}
+    for t in kept["top"]:
+        total = np.abs(to_mid[:, t]).sum() + np.abs(to_low[:, t]).sum()
+        for name, values in (("mid", to_mid), ("low", to_low)):
+            expected |= {(("top", t), (name, c)): (values[c, t], total) for c in kept[name]}
+    for m in kept["mid"]:
+        total = np.abs(from_mid[:, m]).sum()
+        expected |= {(("mid", m), ("low", c)): (from_mid[c, m], total) for c in kept["low"]}
+    expected = {edge: pair for edge, pair in expected.items() if pair[0]}
+    assert set(found.edges) == set(expected)
+    assert len(expected) == 12  # unit 3 of "low" is dead: no edges
+    for edge, (value, total) in expected.items():
+        assert found.edges[edge]["relevance"] == pytest.approx(value, rel=1e-8)
+        # a floor of 1e-10 in the denominator
+        assert found.edges[edge]["weight"] == pytest.approx(value / total, rel=1e-7)
+
+
+def test_a_layer_without_nodes_still_blocks_what_passes_through_it(grown):
+    small, large = grown(5), grown(7)  # without and with nodes of the middle layer
+    assert {name for name, _ in small.nodes} == {"low", "top"}
+    assert small.edges  # past the middle layer
+    assert dict(small.nodes("level"))["low", 0] == 2
+    for edge in small.edges:
+        assert small.edges[edge]["weight"] == pytest.approx(large.edges[edge]["weight"], rel=1e-9)
+
+
+def test_circuit_graphs_of_one_family_have_no_edges_and_wrong_sizes_are_refused():
+    grow = concepts.circuit_graph(lrp.explain(model), UNITS, batch_size=2)
+    found = grow(X, scores=np.arange(6.0), size=3, target=0)
+    assert list(found.nodes) == [("tanh", 3), ("tanh", 4), ("tanh", 5)]
+    assert not found.edges
+    with pytest.raises(ValueError, match="size must be in 1 to 6, the number of concepts, got 7"):
+        grow(X, scores=np.arange(6.0), size=7, target=0)
+    with pytest.raises(
+        ValueError, match="must have 6 numbers, one for each concept of the layer, got 5"
+    ):
+        grow(X, scores=np.ones(5), size=3, target=0)
+    with pytest.raises(TypeError, match="scores must be a dictionary"):
+        concepts.circuit_graph(lrp.explain(model), [UNITS])(X, scores=np.ones(6), size=3, target=0)
 
 
 @pytest.mark.parametrize(

@@ -624,6 +624,38 @@ def test_graph_is_drawn_family_by_family():
         figures.graph(networkx.DiGraph())
 
 
+def test_circuit_is_drawn_beside_its_curve():
+    found = networkx.DiGraph()
+    for name, level in (("low", 2), ("top", 0), ("mid", 1)):
+        found.add_node((name, 3), level=level, relevance=0.5)
+    found.add_weighted_edges_from([
+        (("top", 3), ("low", 3), 0.2), (("top", 3), ("mid", 3), -0.5), (("mid", 3), ("low", 3), 0.001)
+    ])  # fmt: skip
+    curve = concepts.CircuitCurve(*(np.array([1.0, 0.25, 0.0]),) * 4, np.array([90, 3, 0]))
+    figure = figures.circuit(found, {"relevance": curve}, names={("mid", 3): "ears"}, title="cats")
+    rendered(figure)
+    drawn, beside = figure.axes
+    height = {t.get_text(): t.get_position()[1] for t in drawn.texts}
+    assert height["top"] > height["mid"] == height["ears"] > height["low"]
+    assert len(drawn.patches) == 2  # not the weakest
+    assert len(figures.circuit(found, min_weight=0).axes[0].patches) == 3
+    lines = {p.get_facecolor()[0] > 0.5: p.get_linewidth() for p in drawn.patches}
+    assert lines == pytest.approx({True: 0.3 + 10 * 0.2, False: 0.3 + 10 * 0.5})  # red, blue
+    line = beside.lines[0]
+    np.testing.assert_array_equal(line.get_xydata(), [[0, 0], [3, 0.25], [90, 1]])  # by size
+    assert [t.get_text() for t in beside.get_legend().get_texts()] == ["relevance", "the graph"]
+    assert beside.lines[-1].get_xdata()[0] == 3  # as many as the graph has
+    figure = figures.circuit(found, references={("mid", 3): [image_reference()]})
+    rendered(figure)
+    assert len([ax for ax in figure.axes[0].child_axes if ax.images]) == 1
+    with pytest.raises(ValueError, match="found must contain at least one node"):
+        figures.circuit(networkx.DiGraph(), curve)
+    with pytest.raises(
+        TypeError, match=r"curves\['a'\] must be the result of concepts.circuit_curve"
+    ):
+        figures.circuit(found, {"a": [1.0]})
+
+
 def test_comparison_shows_what_counts_and_what_differs():
     # By hand: the largest magnitudes are in concepts 4 and 0; of the rest 2 differs most.
     sample = np.array([0.1, 0.2, 0.0, 0.05, 0.5])

@@ -16,7 +16,7 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import concepts
 from jaxlrp.cli import main
-from jaxlrp.concepts import command_search, findings
+from jaxlrp.concepts import command_search, findings, report_circuits
 from jaxlrp.concepts.locate import Locator
 
 pytest.importorskip("matplotlib", reason="matplotlib (extra: concepts)")
@@ -124,6 +124,7 @@ def test_everything_is_inside_and_nothing_is_unescaped(source):
 def test_it_answers_the_four_questions_in_order(source):
     assert "By which strategies" not in source  # only on request
     assert "made of?" not in source
+    assert "carry the score?" not in source
     page = Page(source)
     said = " ".join(page.text)
     places = [
@@ -208,6 +209,41 @@ def test_strategies_and_outliers(stored, data, tmp_path):
     assert "http" not in re.sub(r'base64,[^"]*|[Hh]ttp-equiv|http://evil', "", source)
 
 
+def test_circuits_keep_what_the_formula_says(stored, data, tmp_path):
+    path = write(
+        tmp_path / "a.html", stored, data, circuits=1, size=concepts.ReportSize(circuits=2)
+    )
+    page = Page(path.read_text(encoding="utf-8"))
+    said = " ".join(page.text)
+    assert said.index("for each class?") < said.index("carry the score?") < said.index("are odd?")
+    drawn = [a for a in page.all("img") if (a.get("alt") or "").startswith("circuit of")]
+    assert len(drawn) == 2
+    rows = [int(str(name).split()[0]) for name in stored.ids]
+    hidden = np.maximum(data[0][rows] - 0.1, 0).sum((1, 2))  # (samples, channels)
+    groups = data[1][rows]
+    weights = np.array([[1.0, 0.0], [0.1, 0.1], [0.0, 1.0]])
+    for group, best in ((0, 0), (1, 2)):
+        ranked, tested, others = report_circuits._rows(np.flatnonzero(groups == group), 12)
+        assert {len(ranked), len(tested), len(others)} == {2, 8}
+        assert not set(tested) & (set(ranked) | set(others))
+        assert set(groups[tested]) == set(groups[ranked]) == {group}
+        assert set(groups[others]) == {0, 1}
+        mean, whole = hidden[others].mean(axis=0), hidden[tested].mean(axis=0)
+        kept = np.where(np.arange(3) == best, whole, mean)
+        all_, none, some = (h @ weights[:, group] for h in (whole, mean, kept))
+        assert f"It keeps {(some - none) / (all_ - none):.0%} of the score of 2 samples" in said
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 7, 40, 100])
+def test_samples_of_a_circuit_are_not_those_that_rank_it(n):
+    own = np.sort(np.random.default_rng(n).permutation(300)[:n])
+    ranked, tested, others = report_circuits._rows(own, 300)
+    assert not set(tested) & (set(ranked) | set(others))
+    assert set(tested) | set(ranked) <= set(own)
+    assert len(set(ranked)) == len(set(tested)) == min(16, 2 ** int(np.log2(n // 2)))
+    assert len(set(others)) == 32
+
+
 def test_a_class_of_two_samples_has_no_strategies(data, tmp_path):
     rows = np.array([0, 1, 6, 7])
     source = (data[0][rows], data[1][rows])
@@ -265,6 +301,7 @@ def test_signals_and_tokens(tmp_path):
             "finite vectors, got NaN",
         ),
         ({"strategies": 0}, "strategies must be an integer >= 1, got 0"),
+        ({"circuits": 0}, "circuits must be an integer >= 1, got 0"),
         ({"below": [FAMILY]}, "below must have lower layers than the report, got its own, 'relu'"),
         ({"labels": ["only one"]}, "labels must name every class, up to 1, got 1 names"),
         ({"axes": (5,)}, "axes"),
@@ -494,7 +531,7 @@ def test_the_command_has_strategies_graphs_and_words(
     monkeypatch.setattr("jaxlrp.pretrained.minilm", lambda: Reader)
     words = ["--words", "red", "blue"]
     if embedder != "minilm":
-        words += ["--strategies", "2", "--below", "hidden"]
+        words += ["--strategies", "2", "--below", "hidden", "--circuits", "4"]
     assert run(photos, tmp_path / "r", *words, "--embedder", embedder) == 0, capsys.readouterr().err
     page = Page((tmp_path / "r" / "index.html").read_text(encoding="utf-8"))
     said = " ".join(page.text)
@@ -503,6 +540,8 @@ def test_the_command_has_strategies_graphs_and_words(
         assert {"red", "0", "3"} <= set(asked)
         return
     assert said.index("By which strategies") < said.index("What are concepts made of?")
+    assert said.index("What are concepts made of?") < said.index("Which concepts carry the score?")
+    assert any((a.get("alt") or "").startswith("circuit of") for a in page.all("img"))
     graphs = [a for a in page.all("img") if "attribution graph" in (a.get("alt") or "")]
     assert graphs
     assert all(a["src"].startswith("data:image/png") for a in graphs)

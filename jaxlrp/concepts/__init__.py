@@ -7,6 +7,7 @@ propagation), and `local` which concepts made a region relevant.
 """
 
 from jaxlrp.concepts import regions as regions
+from jaxlrp.concepts.circuit_graph import circuit_graph
 from jaxlrp.concepts.circuits import CircuitCurve, circuit_curve
 from jaxlrp.concepts.collect import collect
 from jaxlrp.concepts.conditional import activation, conditional
@@ -57,6 +58,7 @@ __all__ = [
     "VirtualUnits",
     "activation",
     "circuit_curve",
+    "circuit_graph",
     "collect",
     "conditional",
     "context",

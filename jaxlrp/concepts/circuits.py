@@ -38,12 +38,14 @@ class CircuitCurve:
       metric: (sizes, batch), m with the concepts of the circuit alone; () for families without a batch.
       whole: (batch,), m of the unchanged function.
       none: (batch,), m with all concepts switched off.
+      sizes: (sizes,), integers, how many concepts are kept.
     """
 
     faithfulness: Array
     metric: Array
     whole: Array
     none: Array
+    sizes: Array
 
 
 def circuit_curve(
@@ -109,6 +111,21 @@ def _options(names: tuple[str, ...], single: bool, kwargs: dict[str, Any]) -> di
     if missing:
         raise TypeError(f"{missing[0]} is missing: pass scores=, sizes= and reference=")
     scores, sizes, reference = (kwargs.pop(name) for name in ("scores", "sizes", "reference"))
+    scores = scores_by_name(names, single, scores)
+    sizes = np.asarray(sizes)
+    if sizes.ndim != 1 or not sizes.size or not np.issubdtype(sizes.dtype, np.integer):
+        raise ValueError(f"sizes must be a sequence of integers, such as [1, 2, 5], got {sizes!r}")
+    return {"ranks": ranks_of(scores), "sizes": jnp.asarray(sizes), "reference": reference}
+
+
+def scores_by_name(names: tuple[str, ...], single: bool, scores: Any) -> dict[str, Any]:
+    """The scores of each family, in the order of families.
+
+    Args:
+      names: of the families.
+      single: whether there is one family that has no name of its own.
+      scores: what a user gave.
+    """
     if single:
         scores = {names[0]: scores}
     else:
@@ -117,14 +134,10 @@ def _options(names: tuple[str, ...], single: bool, kwargs: dict[str, Any]) -> di
         raise ValueError(
             f"scores must have an entry for each of {sorted(names)}, got {sorted(scores)}"
         )
-    sizes = np.asarray(sizes)
-    if sizes.ndim != 1 or not sizes.size or not np.issubdtype(sizes.dtype, np.integer):
-        raise ValueError(f"sizes must be a sequence of integers, such as [1, 2, 5], got {sizes!r}")
-    ranks = _ranks({name: scores[name] for name in names})
-    return {"ranks": ranks, "sizes": jnp.asarray(sizes), "reference": reference}
+    return {name: scores[name] for name in names}
 
 
-def _ranks(scores: Mapping[str, ArrayLike]) -> dict[str, Array]:
+def ranks_of(scores: Mapping[str, ArrayLike]) -> dict[str, Array]:
     """The place of each concept among those of all families, 0 for the highest score."""
     arrays = {name: jnp.asarray(values) for name, values in scores.items()}
     for name, values in arrays.items():
@@ -161,7 +174,7 @@ def _curve(
     given = with_explained(explainer, args, reference, "reference", batch=False)
     means = _means(families, recorded(explainer, layers, given, kwargs)[1])
     for name, family in families.items():
-        _check_scores(name, len(ranks[name]), family.count(activations[family.layer].shape))
+        check_scores(name, len(ranks[name]), family.count(activations[family.layer].shape))
     weights = initial_relevance.cotangent(pullback.output, target)
     first = next(iter(families.values()))
 
@@ -178,7 +191,7 @@ def _curve(
     whole, none = metric(first, weights, pullback.output), of(jnp.zeros((), sizes.dtype))
     kept = over(of, sizes, len(sizes), batch_size)
     gained = kept.reshape(len(sizes), -1).mean(axis=1) - none.mean()
-    curve = CircuitCurve(gained / (whole.mean() - none.mean()), kept, whole, none)
+    curve = CircuitCurve(gained / (whole.mean() - none.mean()), kept, whole, none, sizes)
     return curve, (pullback.output, activations)
 
 
@@ -196,7 +209,8 @@ def _means(families: Mapping[str, Concepts], values: Mapping[str, Array]) -> dic
     }
 
 
-def _check_scores(name: str, given: int, count: int) -> None:
+def check_scores(name: str, given: int, count: int) -> None:
+    """Refuses another number of scores than concepts."""
     if given != count:
         raise ValueError(
             f"scores[{name!r}] must have {count} numbers, one for each concept of the layer, got {given}"

@@ -68,6 +68,11 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         "(default: none)",
     )  # fmt: skip
     parser.add_argument(
+        "--circuits", type=int, metavar="N",
+        help="adds the circuit of each class: the N concepts of the layer and of those of --below that "
+        "carry its score, and how much of it they keep alone (default: left out)",
+    )  # fmt: skip
+    parser.add_argument(
         "--words", nargs="+", default=[], metavar="WORD",
         help="words by which the page can sort the concepts (default: none)",
     )  # fmt: skip
@@ -138,7 +143,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
             folder / pages[layer], explain, family, scores,
             _fetch(source, scores.ids, preprocess if images else None), axes=(0, 1),
             args=(net.variables,), labels=net.labels, to_image=net.to_image,
-            strategies=arguments.strategies, below=below or None, **search,
+            strategies=arguments.strategies, below=below or None, circuits=arguments.circuits, **search,
             batch_size=arguments.batch_size or 16, keep=folder / "references",
             progress=arguments.progress, title=f"Concepts of {layer} {title}",
         )  # fmt: skip

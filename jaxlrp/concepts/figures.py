@@ -1,4 +1,4 @@
-"""Figures of concepts: cards, atlas, attribution graph, comparison with prototypes.
+"""Figures of concepts: cards, atlas, attribution graph, circuit, comparison with prototypes.
 
 All functions draw with matplotlib, ``pip install "jaxlrp[concepts]"``, and return a Figure that needs no
 display and is not registered with pyplot; a notebook shows it, a script saves it with ``savefig``. Red
@@ -20,6 +20,7 @@ from matplotlib.patches import Patch  # noqa: E402
 from numpy.typing import ArrayLike  # noqa: E402
 
 from jaxlrp._checks import check_count  # noqa: E402
+from jaxlrp.concepts.circuit_figure import circuit  # noqa: E402
 from jaxlrp.concepts.diagrams import comparison, graph  # noqa: E402
 from jaxlrp.concepts.drawing import (  # noqa: E402
     Names,
@@ -38,7 +39,7 @@ from jaxlrp.plot.figures import NotebookFigure  # noqa: E402
 from jaxlrp.plot.normalize import as_real  # noqa: E402
 from jaxlrp.plot.pixels import as_gray  # noqa: E402
 
-__all__ = ["atlas", "cards", "comparison", "dimmed", "graph"]
+__all__ = ["atlas", "cards", "circuit", "comparison", "dimmed", "graph"]
 
 
 _INCHES = 1.25  # width of a crop

@@ -16,7 +16,7 @@ from jaxlrp._checks import check_count
 from jaxlrp.concepts.conditional import over
 from jaxlrp.concepts.extras import need
 from jaxlrp.concepts.layers import at_layers, planned
-from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer
+from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_options
 from jaxlrp.concepts.scores import Families, by_name, normalize
 from jaxlrp.concepts.units import Concepts
 from jaxlrp.explanation.explainer import Explainer
@@ -90,16 +90,34 @@ def graph(
         )
     if batch_size is not None:
         check_count("batch_size", batch_size)
-    compute = functools.partial(_children, held, families, batch_size)
-    children = ConceptExplainer("graph", held, compute, _options, lambda options, shapes: None)
-    shares = ConceptExplainer(
-        "graph",
-        held,
-        functools.partial(_shares, held, families),
-        lambda kwargs: {},
-        lambda o, s: None,
-    )
+    children, shares = stages("graph", held, families, batch_size, _one_example)
     return Grower(families, tuple(width), children, shares)
+
+
+def stages(
+    name: str, held: Explainer, families: dict[str, Concepts], batch_size: int | None, check: Any
+) -> tuple[ConceptExplainer[Any], ConceptExplainer[Any]]:
+    """What graphs are made of: relevance below the nodes of each family, and shares of all concepts.
+
+    Both are means over the batch.
+
+    Args:
+      name: of the public function.
+      held: the explainer.
+      families: by name.
+      batch_size: conditions whose backward passes run together.
+      check: of (families, activations).
+    """
+
+    def checked(options: Any, activations: Mapping[str, Any]) -> None:
+        check(families, activations)
+
+    compute = functools.partial(_children, held, families, batch_size)
+    shares = functools.partial(_shares, held, families)
+    return (
+        ConceptExplainer(name, held, compute, _options, checked),
+        ConceptExplainer(name, held, shares, no_options, checked),
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -214,6 +232,16 @@ def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"nodes": kwargs.pop("nodes")}
 
 
+def _one_example(families: Mapping[str, Concepts], activations: Mapping[str, Any]) -> None:
+    for family in families.values():
+        shape = activations[family.layer].shape
+        size = [shape[axis] for axis in family.batch_axes(len(shape))]
+        if size not in ([], [1]):
+            raise ValueError(
+                f"a graph needs a batch of one example, got {size[0]}: pass x[i : i + 1]"
+            )
+
+
 def _layers(families: Mapping[str, Concepts]) -> tuple[str, ...]:
     layers = tuple(family.layer for family in families.values())
     if len(set(layers)) < len(layers):
@@ -234,13 +262,6 @@ def _at_output(
     layers = _layers(families)
     pullback = explainer.replace(record=layers).vjp(*args, fun_kwargs=kwargs)
     activations = at_layers(pullback, layers)
-    for family in families.values():
-        shape = activations[family.layer].shape
-        size = [shape[axis] for axis in family.batch_axes(len(shape))]
-        if size not in ([], [1]):
-            raise ValueError(
-                f"a graph needs a batch of one example, got {size[0]}: pass x[i : i + 1]"
-            )
     records = pullback(target=target).records
     return pullback.output, activations, {path: records[path].relevance for path in layers}
 
@@ -264,9 +285,10 @@ def _shares(
 def _total(
     family: Concepts, activations: Mapping[str, Array], relevance: Mapping[str, Array]
 ) -> Array:
+    """(concepts,), the mean over the batch."""
     a = activations[family.layer]
-    family.count(a.shape)
-    return family.total(a, relevance[family.layer]).reshape(-1)
+    count = family.count(a.shape)
+    return family.total(a, relevance[family.layer]).reshape(-1, count).mean(axis=0)
 
 
 def _children(

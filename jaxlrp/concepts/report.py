@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlrp._checks import as_path, check_count
-from jaxlrp.concepts import findings, report_strategies
+from jaxlrp.concepts import findings, report_circuits, report_strategies
 from jaxlrp.concepts.extras import need
 from jaxlrp.concepts.graph import Grower, graph
 from jaxlrp.concepts.kept import Kept
@@ -59,6 +59,7 @@ class ReportSize:
       alike: number of pairs of similar concepts.
       outliers: number of outliers of each class, with `strategies`.
       graphs: number of attribution graphs, with `below`.
+      circuits: number of classes with a circuit, with `circuits`: those with the most samples.
     """
 
     cards: int = 24
@@ -69,6 +70,7 @@ class ReportSize:
     alike: int = 12
     outliers: int = 3
     graphs: int = 4
+    circuits: int = 3
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -94,6 +96,7 @@ def report(
     search_words: Sequence[str] = (),
     strategies: int | None = None,
     below: Families | None = None,
+    circuits: int | None = None,
     size: ReportSize | None = None,
     batch_size: int = 16,
     keep: str | os.PathLike[str] | None = None,
@@ -104,9 +107,9 @@ def report(
 
     It answers, in this order: what does the model see (a card for each concept, with its share of
     relevance, where it is in a sample, and its reference samples); what does it use for each class; on
-    request by which strategies, and what concepts are made of; which samples are odd; which concepts are
-    alike. A text field filters the cards by the names of classes and, with `embed` and `embed_text`, sorts
-    them by similarity to the words of a list. The file needs no network access.
+    request by which strategies, what concepts are made of, and which carry the score; which samples are
+    odd; which concepts are alike. A text field filters the cards by the names of classes and, with `embed`
+    and `embed_text`, sorts them by similarity to the words of a list. The file needs no network access.
 
     Args:
       path: the file; an existing file is replaced.
@@ -132,6 +135,9 @@ def report(
       strategies: adds the strategies of each class and their outliers (PCX, see `prototypes`, which needs
         scikit-learn): the largest number of components that is tried; None leaves them out.
       below: adds attribution graphs of the first concepts: families of lower layers, as in `graph`.
+      circuits: adds the circuit of each class as a graph, with its ablation curve (see `circuit_graph`
+        and `circuit_curve`): the number of concepts of this layer and of those `below` that it has, >= 1.
+        Scores must have targets.
       size: how much is shown.
       batch_size: samples that are located together, >= 1.
       keep: a folder for the relevance of reference samples. What an earlier report of the same scores left
@@ -169,6 +175,7 @@ def report(
         check_count("strategies", strategies)
         need("sklearn.mixture", "the strategies of a report")  # before anything is computed
     grow = _grower(explainer, concepts, name, below)
+    made = _circuits(explainer, concepts, name, below, circuits, scores)
     check_count("batch_size", batch_size)
     groups, classes = groups_of(scores)
     called, found = names_of(labels, classes), means_of(scores, name, classes)
@@ -237,6 +244,12 @@ def report(
         sections["What are concepts made of?"] = report_strategies.graphs(
             grow, name, first, pictures.call, scores.targets, pictures
         )
+    if made is not None:
+        assert scores.targets is not None  # `_circuits` has looked
+        sections["Which concepts carry the score?"] = report_circuits.section(
+            made, groups, largest[: size.circuits], called, scores.targets, pictures.call, located,
+            to_image, words,
+        )  # fmt: skip
     contents = dataclasses.replace(contents, sections=sections)
     target = as_path("path", path)
     target.write_text(render(contents), encoding="utf-8")
@@ -254,6 +267,23 @@ def _grower(
         raise ValueError(f"below must have lower layers than the report, got its own, {name!r}")
     need("networkx", "the graphs of a report")
     return graph(explainer, {name: concepts, **lower})
+
+
+def _circuits(
+    explainer: Explainer, concepts: Concepts, name: str, below: Families | None, size: int | None,
+    scores: StoredScores,
+) -> report_circuits.Circuits | None:  # fmt: skip
+    """What makes circuits, before anything is computed."""
+    if size is None:
+        return None
+    need("networkx", "the circuits of a report")
+    if scores.targets is None:
+        raise ValueError(
+            "circuits need scores with targets, a class for each sample: collect scores with target=, or "
+            "leave circuits out"
+        )
+    families = {name: concepts, **({} if below is None else by_name(below))}
+    return report_circuits.circuits_of(explainer, name, families, check_count("circuits", size))
 
 
 def _card(

@@ -21,15 +21,16 @@ _STYLE = """
 .card[hidden] { display: none; }
 .card:target { outline: 3px solid #1354bc; }
 .card h3 { margin: 0 0 .3rem; }
-.row { display: flex; flex-wrap: wrap; gap: .5rem; align-items: flex-end; }
+.row { display: flex; flex-wrap: wrap; gap: .5rem; align-items: flex-start; }
 figure { margin: 0; } figcaption { font-size: .75rem; color: #555; max-width: 12rem;
   overflow-wrap: anywhere; }
 .row img { height: 8rem; max-width: 11rem; width: auto; object-fit: contain; }
 .uses img { height: 4rem; }
+.none { height: 4rem; width: 3rem; border: 1px dashed #bbb; box-sizing: border-box; }
 .bar { display: inline-block; height: .6rem; background: #b31318; }
 .less { background: #1354bc; }
 .note { color: #555; } .row a { color: inherit; }
-#search { font: inherit; width: 20rem; max-width: 100%; padding: .3rem .5rem; }
+#search { font: inherit; width: 24rem; max-width: 100%; padding: .3rem .5rem; }
 """
 
 _SCRIPT = """
@@ -234,7 +235,7 @@ def picture(shown: Picture) -> str:
 
 def thumbnail(contents: Contents, concept: int, caption: str) -> str:
     """A small picture of a concept that leads to its card, if it has one."""
-    tag = contents.thumbnails.get(concept, "")
+    tag = contents.thumbnails.get(concept) or '<div class="none"></div>'
     shown = f"<figure>{tag}{text('figcaption', caption)}</figure>"
     there = any(card.concept == concept for card in contents.cards)
     return f'<a href="#concept-{concept}">{shown}</a>' if there else shown

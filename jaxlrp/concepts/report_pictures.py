@@ -71,9 +71,9 @@ class Pictures:
         pixels = np.round(255 * photo).astype(np.uint8)
         return Picture(_image(pixels, f"sample {caption}", _LARGE), caption)
 
-    def call(self, row: int) -> tuple[Any, ...]:
-        """The arguments of the explainer for one sample."""
-        fetched = self.fetch(np.array([row]))
+    def call(self, rows: int | np.ndarray) -> tuple[Any, ...]:
+        """The arguments of the explainer for one sample, or for several."""
+        fetched = self.fetch(np.atleast_1d(rows))
         return (*self.args, *(fetched if isinstance(fetched, tuple) else (fetched,)))
 
     def _crop(self, reference: Reference, most: int) -> str:
