@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxlrp._checks import check_count
+from jaxlrp._checks import check_count, check_one_of
+from jaxlrp._laplace import check_size, full_laplace
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.numerics import widen
 
@@ -146,17 +147,23 @@ def laplace(
     *,
     prior: float = 1.0,
     scale: float = 1.0,
+    form: Literal["diagonal", "full"] = "diagonal",
     sampled: Callable[[tuple[Any, ...], Any], bool] | None = None,
     batch_size: int = 64,
+    max_parameters: int = 4096,
 ) -> Any:
-    r"""Models drawn from a diagonal Laplace approximation of the posterior, as members for `covariance`.
+    r"""Models drawn from a Laplace approximation of the posterior, as members for `covariance`.
 
-    theta_m ~ N(theta, diag(s^2)),   1 / s_j^2 = scale sum_n (d loss_n / d theta_j)^2 + prior
+    diagonal:  theta_m ~ N(theta, diag(s^2)),   1 / s_j^2 = scale sum_n (d loss_n / d theta_j)^2 + prior
 
-    The sum over samples is the diagonal of the empirical Fisher matrix, which stands for the Hessian of the
-    summed loss at the optimum. One trained network is enough, but its posterior is a guess: choose `prior`
-    (the precision of weight decay, in the units of the summed loss) or `scale` by the likelihood of
-    held-out data.
+    full:      theta_m ~ N(theta, A^-1),   A = scale H + prior I,   H: Hessian of sum_n loss_n at theta
+
+    The sum over samples of the diagonal form is that of the empirical Fisher matrix, which stands for the
+    Hessian at the optimum. The full form knows which parameters make up for each other. For a linear last
+    layer with a squared error or cross-entropy, H is never negative; with the squared error this is the
+    posterior of Bayesian linear regression on the features. One trained network is enough, but its
+    posterior is a guess: choose `prior` (the precision of weight decay, in the units of the summed loss)
+    or `scale` by the likelihood of held-out data.
 
     Args:
       loss: from parameters and one sample of `data` to its negative log-likelihood, a number.
@@ -166,15 +173,19 @@ def laplace(
       count: how many models to draw, >= 1.
       prior: precision of a Gaussian prior, > 0.
       scale: weight of the data, >= 0: 1 for likelihoods. Zero draws from the prior around `params`.
+      form: of the covariance. "full" takes the memory of the square of the number of drawn parameters:
+        choose the last layer by `sampled`.
       sampled: from the path of a parameter and the array to whether it is drawn; others are the same in
         all members. None for all. For the last layer alone: ``lambda path, _: path[-2].key == "Dense_1"``.
-      batch_size: how many gradients of samples are computed together.
+      batch_size: how many samples are differentiated together.
+      max_parameters: the most that a full covariance may have.
 
     Returns:
       `params` with a leading axis of `count`.
 
     Raises:
-      ValueError: if prior is not positive, scale negative, nothing is sampled, or leading axes differ.
+      ValueError: if prior is not positive, scale negative, nothing is sampled, or leading axes differ; if
+        a full covariance has more than `max_parameters`, or A is not positive definite.
 
     References:
       MacKay (1992), https://doi.org/10.1162/neco.1992.4.3.448; Ritter et al. (2018),
@@ -194,6 +205,7 @@ def laplace(
     if not prior > 0 or not scale >= 0:
         raise ValueError(f"prior must be > 0 and scale >= 0, got {prior} and {scale}")
     check_count("count", count)
+    check_one_of("form", form, ("diagonal", "full"))
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or lengths == {()}:
         raise ValueError(
@@ -204,11 +216,21 @@ def laplace(
     if not any(jax.tree.leaves(chosen)):
         raise ValueError("sampled must choose at least one parameter, but it chose none")
 
+    ((samples,),) = lengths
+    size = min(check_count("batch_size", batch_size), samples)
+    if form == "full":
+        check_size(params, chosen, check_count("max_parameters", max_parameters))
+        return full_laplace(loss, params, data, key, count, prior, scale, chosen, size)
+    return _diagonal_laplace(loss, params, data, key, count, prior, scale, chosen, size)
+
+
+def _diagonal_laplace(
+    loss: Any, params: Any, data: Any, key: Array, count: int, prior: float, scale: float, chosen: Any,
+    size: int,
+) -> Any:  # fmt: skip
     def squared(sample: Any) -> Any:
         return jax.tree.map(jnp.square, jax.grad(loss)(params, sample))
 
-    ((samples,),) = lengths
-    size = min(check_count("batch_size", batch_size), samples)
     fisher = jax.tree.map(
         lambda leaf: leaf.sum(0),
         jax.jit(lambda data: lax.map(squared, data, batch_size=size))(data),

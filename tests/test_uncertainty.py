@@ -8,6 +8,8 @@ import pytest
 import jaxlrp as lrp
 from jaxlrp import composites, uncertainty
 
+from numeric import close
+
 pytestmark = pytest.mark.usefixtures("x64")
 
 RNG = np.random.default_rng(0)
@@ -145,6 +147,82 @@ def test_laplace_of_the_last_layer_alone():
     total = uncertainty.covariance(of_member, members, batch_size=500).total()
     expected = np.maximum(X.reshape(3, 6) @ W[0], 0) ** 2 @ s2
     np.testing.assert_allclose(total, expected, rtol=5 * np.sqrt(2 / 2000))
+
+
+def correlated():
+    """Inputs whose columns are nearly the same, so that their weights make up for each other."""
+    rng = np.random.default_rng(5)
+    base = rng.normal(size=(50, 1))
+    x = np.concatenate([base + 0.3 * rng.normal(size=(50, 3)), rng.normal(size=(50, 1))], axis=1)
+    return x, x @ [1.0, -1.0, 0.5, 2.0] + 0.3 * rng.normal(size=50)
+
+
+def same_covariance(drawn, expected):
+    """Of 20,000 draws, in units of its diagonal: standard deviations are at most .01, so .06 is six."""
+    scale = np.sqrt(np.diag(expected))
+    apart = np.cov(drawn.T, bias=True) / np.outer(scale, scale)
+    np.testing.assert_allclose(apart, expected / np.outer(scale, scale), atol=0.06)
+
+
+def test_a_full_laplace_of_a_linear_model_is_bayesian_linear_regression():
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn (extra: test)")
+    x, y = correlated()
+    fitted = linear_model.BayesianRidge(fit_intercept=False).fit(x, y)
+
+    def loss(params, sample):
+        return fitted.alpha_ * (sample[0] @ params["w"][0] - sample[1]) ** 2 / 2
+
+    params = {"w": [jnp.asarray(fitted.coef_)], "other": jnp.ones(3)}
+
+    def draw(batch_size):
+        return uncertainty.laplace(
+            loss, params, (x, y), jax.random.key(0), 20000, prior=fitted.lambda_, form="full",
+            sampled=lambda path, _: path[0].key == "w", batch_size=batch_size,
+        )  # fmt: skip
+
+    members = draw(64)
+    drawn = np.asarray(members["w"][0])
+    close(members["other"][7], np.ones(3))
+    error = 5 * np.sqrt(fitted.sigma_.diagonal().max() / 20000)
+    np.testing.assert_allclose(drawn.mean(axis=0), fitted.coef_, atol=error)
+    same_covariance(drawn, fitted.sigma_)
+    ratio = np.linalg.inv(fitted.sigma_).diagonal() * fitted.sigma_.diagonal()
+    assert ratio.max() > 5  # a diagonal posterior would be far from it
+    for batch_size in (16, 50):  # with and without a last batch that is not full
+        close(draw(batch_size)["w"][0], drawn, rtol=1e-9)
+
+
+def test_a_full_laplace_of_a_logistic_regression():
+    x, y = correlated()
+    w, label = np.array([0.5, -0.2, 0.3, 0.1]), np.sign(y)
+
+    def loss(w, sample):
+        return jax.nn.softplus(-sample[1] * (sample[0] @ w))
+
+    drawn = uncertainty.laplace(
+        loss,
+        jnp.asarray(w),
+        (x, label),
+        jax.random.key(1),
+        20000,
+        prior=2.0,
+        scale=3.0,
+        form="full",
+    )
+    p = 1 / (1 + np.exp(-x @ w))
+    precision = 3 * (x.T * (p * (1 - p))) @ x + 2 * np.eye(4)
+    same_covariance(np.asarray(drawn), np.linalg.inv(precision))
+
+
+def test_a_full_laplace_refuses_what_it_cannot_invert():
+    data = np.ones((3, 4))
+    options = {"key": jax.random.key(0), "count": 2, "form": "full"}
+    with pytest.raises(
+        ValueError, match="max_parameters=3 parameters, but 4 are drawn: choose the last"
+    ):
+        uncertainty.laplace(lambda w, s: w @ s, jnp.ones(4), data, max_parameters=3, **options)
+    with pytest.raises(ValueError, match="is not positive definite"):
+        uncertainty.laplace(lambda w, s: -((w @ s) ** 2), jnp.ones(4), data, **options)
 
 
 def test_members_of_dropout():
