@@ -37,6 +37,8 @@ PAGES = {
         "plot_panel": "flow",
     },
     "howto/concepts/prototypes": {"concepts_prototypes": "compared"},
+    "howto/concepts/semantics": {"concepts_semantics": "meanings"},
+    "howto/concepts/cosy": {"concepts_cosy": "histograms"},
     "howto/concepts/patching": {"concepts_patching": "against", "concepts_circuit": "drawn"},
     "howto/concepts/virtual_units": {"concepts_virtual_units": "circuits"},
     "tutorials/choose": {"choose_methods": "methods"},

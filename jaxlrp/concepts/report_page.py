@@ -22,9 +22,9 @@ _STYLE = """
 .card:target { outline: 3px solid #1354bc; }
 .card h3 { margin: 0 0 .3rem; }
 .row { display: flex; flex-wrap: wrap; gap: .5rem; align-items: flex-start; }
-figure { margin: 0; } figcaption { font-size: .75rem; color: #555; max-width: 12rem;
+figure { margin: 0; } figcaption { font-size: .75rem; color: #555; max-width: 12rem; margin-top: .2rem;
   overflow-wrap: anywhere; }
-.row img { height: 8rem; max-width: 11rem; width: auto; object-fit: contain; }
+.row img { display: block; height: 8rem; max-width: 11rem; width: auto; object-fit: contain; }
 .uses img { height: 4rem; }
 .none { height: 4rem; width: 3rem; border: 1px dashed #bbb; box-sizing: border-box; }
 .bar { display: inline-block; height: .6rem; background: #b31318; }
