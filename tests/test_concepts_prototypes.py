@@ -122,6 +122,53 @@ def test_full_covariance_rejects_new_samples():
     assert gap[0] > 100 > 10 * abs(gap[1])
 
 
+def varying_together(seed):
+    """60 samples of 24 concepts in three groups, of very different variance: to fit and to score."""
+    rng = np.random.default_rng(seed)
+    factors = np.repeat(rng.normal(size=(60, 3)), 8, axis=1)
+    scale = np.geomspace(0.001, 0.1, 24)
+    return np.split(0.1 + scale * (factors + 0.5 * rng.normal(size=(60, 24))), 2)
+
+
+def test_shrunk_covariance_is_ledoit_and_wolfs_of_standardized_samples():
+    x, _ = varying_together(0)
+    found = concepts.prototypes(x, np.zeros(30, int), n_components=1, covariance="shrunk")
+    deviation = np.sqrt(x.var(axis=0) + 1e-6)
+    z = (x - x.mean(axis=0)) / deviation
+    # Ledoit and Wolf (2004), lemmas 3.2 to 3.4, with the mean taken as known
+    s = z.T @ z / 30
+    m = np.trace(s) / 24
+    d2 = np.square(s - m * np.eye(24)).sum() / 24
+    b2 = np.mean([np.square(np.outer(row, row) - s).sum() / 24 for row in z]) / 30
+    shrinkage = min(b2, d2) / d2
+    assert 0.05 < shrinkage < 0.5
+    expected = (1 - shrinkage) * s + shrinkage * m * np.eye(24)
+    expected = expected * np.outer(deviation, deviation) + 1e-6 * np.eye(24)
+    close(covariances(found, 0, 0), expected, rtol=1e-8)
+    density = multivariate_normal(x.mean(axis=0), expected).logpdf(x[:5])
+    close(found.outlier_score(x[:5], 0), -density, rtol=1e-8)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.filterwarnings("ignore:class 0 has 30 samples")
+def test_shrunk_covariance_knows_new_samples_best(seed):
+    x, new = varying_together(seed)
+    score = {
+        kind: float(np.mean(concepts.prototypes(
+            x, np.zeros(30, int), n_components=1, covariance=kind
+        ).outlier_score(new, 0)))
+        for kind in ("shrunk", "diagonal", "full")
+    }  # fmt: skip
+    assert score["shrunk"] < min(score["diagonal"], score["full"]) - 3  # nats; seen: 7 at the least
+
+
+def test_shrunk_components_with_one_sample_have_a_density():
+    x = np.concatenate([SIX, [[9.0, 9.0]]])
+    found = concepts.prototypes(x, np.zeros(7, int), n_components=3, covariance="shrunk")
+    assert np.isfinite(found.outlier_score(x, 0)).all()
+    assert found.coverage.min() == pytest.approx(1 / 7)
+
+
 @pytest.fixture(scope="module")
 def of_classes(planted):
     """Two strategies of class 2, one of class 5."""

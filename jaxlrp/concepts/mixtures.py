@@ -13,7 +13,8 @@ from jax import Array
 
 from jaxlrp.concepts.extras import need, one_thread
 
-COVARIANCES = {"diagonal": "diag", "full": "full"}  # our words for those of scikit-learn
+# Our words for those of scikit-learn. A shrunk covariance is that of a diagonal mixture's components.
+COVARIANCES = {"diagonal": "diag", "full": "full", "shrunk": "diag"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,8 +73,42 @@ def fit(
             "min_variance",
             stacklevel=3,
         )
+    whitening = best.precisions_cholesky_
+    if covariance == "shrunk":
+        whitening = _shrunk(x, best.predict(x), best.means_, best.covariances_, floor)
     order = np.argsort(-best.weights_, kind="stable")  # the most common strategy first
-    return Fitted(best.weights_[order], best.means_[order], best.precisions_cholesky_[order], bic)
+    return Fitted(best.weights_[order], best.means_[order], whitening[order], bic)
+
+
+def _shrunk(
+    x: np.ndarray, component: np.ndarray, means: np.ndarray, variances: np.ndarray, floor: float
+) -> np.ndarray:
+    """Whitening matrices (K, d, d) of components whose correlations are shrunk.
+
+        Sigma = D C D,   D: standard deviations of the mixture,
+        C = (1 - s) correlation + s m I,   s, m by Ledoit and Wolf's formula
+
+    Concepts have very different variances: shrinking covariances instead would give each the mean variance.
+
+    Args:
+      x: (samples, d).
+      component: (samples,), to which each belongs.
+      means: (K, d).
+      variances: (K, d), with the floor.
+      floor: added to the variances of Sigma, so that rounding cannot make it singular.
+    """
+    covariance = need("sklearn.covariance", "concepts.prototypes")
+    found = []
+    for k, (mean, variance) in enumerate(zip(means, variances, strict=True)):
+        own, deviation = x[component == k], np.sqrt(variance)
+        correlation = np.eye(len(mean))
+        if len(own) > 1:
+            fitted = covariance.LedoitWolf(assume_centered=True).fit((own - mean) / deviation)
+            correlation = fitted.covariance_ + np.diag(floor / variance)
+        # W W^T = inverse of Sigma, upper triangular as that of scikit-learn's mixtures
+        lower = np.linalg.cholesky(correlation * np.outer(deviation, deviation))
+        found.append(np.linalg.inv(lower).T)
+    return np.stack(found)
 
 
 def log_density(x: Array, means: Any, whitening: Any) -> Array:

@@ -21,7 +21,7 @@ def prototypes(
     *,
     n_components: int | Literal["bic"] = "bic",
     max_components: int = 8,
-    covariance: Literal["diagonal", "full"] = "diagonal",
+    covariance: Literal["diagonal", "shrunk", "full"] = "diagonal",
     min_variance: float = 1e-6,
     n_init: int = 3,
     seed: int = 0,
@@ -36,7 +36,9 @@ def prototypes(
       n_components: strategies of each class; "bic" chooses 1 to `max_components` for each class by the
         Bayesian information criterion.
       max_components: the most that "bic" tries, never more than a class has different samples.
-      covariance: "diagonal", or "full", as the authors do. A full covariance of more concepts than a
+      covariance: "diagonal"; "shrunk", the components of the diagonal mixture with correlations that are
+        shrunk towards zero by Ledoit and Wolf's formula, which has a density for any number of samples; or
+        "full", as the authors do. A full covariance of more concepts than a
         component has samples is singular up to `min_variance`: it fits the samples at hand and rejects all
         others, and a warning says so.
       min_variance: added to each variance, > 0, in the units of squared relevance shares. Without it, a
@@ -54,7 +56,8 @@ def prototypes(
 
     References:
       Dreyer et al. (2024), Understanding the (Extra-)Ordinary: Validating Deep Model Decisions with
-      Prototypical Concept-based Explanations, https://arxiv.org/abs/2311.16681
+      Prototypical Concept-based Explanations, https://arxiv.org/abs/2311.16681; Ledoit and Wolf (2004),
+      https://doi.org/10.1016/S0047-259X(03)00096-4
 
     Example:
       >>> import numpy as np
@@ -132,7 +135,7 @@ def _check_full(label: int, samples: int, found: Fitted, covariance: str) -> Non
     if covariance == "full" and samples < k * (d + 1):
         warnings.warn(
             f"class {label} has {samples} samples for {k} components of {d} concepts: a full covariance is "
-            'singular up to min_variance and rejects new samples; use covariance="diagonal"',
+            'singular up to min_variance and rejects new samples; use covariance="diagonal" or "shrunk"',
             stacklevel=3,
         )
 
