@@ -102,7 +102,7 @@ def circuit(
 
 def _rows(found: nx.DiGraph) -> dict[str, list[Any]]:
     """The nodes of each family, upper families first; within a family by the mean place of parents."""
-    level = {name: number for (name, _), number in found.nodes("level", default=0)}
+    level: dict[str, int] = {node[0]: data.get("level", 0) for node, data in found.nodes(data=True)}
     rows: dict[str, list[Any]] = {}
     at: dict[Any, float] = {}
     for family in sorted(level, key=level.__getitem__):
