@@ -7,6 +7,7 @@ import pytest
 
 import jaxlrp as lrp
 from jaxlrp import composites, concepts
+from jaxlrp.concepts.circuit_graph import _levels
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -183,6 +184,11 @@ def test_a_layer_without_nodes_still_blocks_what_passes_through_it(grown):
     assert dict(small.nodes("level"))["low", 0] == 2
     for edge in small.edges:
         assert small.edges[edge]["weight"] == pytest.approx(large.edges[edge]["weight"], rel=1e-9)
+
+
+def test_levels_count_the_longest_way():
+    below = {"low": [], "mid": ["low"], "top": ["mid"], "side": ["low"]}
+    assert _levels(below) == {"low": 2, "mid": 1, "top": 0, "side": 0}
 
 
 def test_circuit_graphs_of_one_family_have_no_edges_and_wrong_sizes_are_refused():
