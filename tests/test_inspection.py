@@ -1091,3 +1091,46 @@ def test_events_are_summed_by_label():
     ):
         with pytest.raises(error, match=message):
             inspection.per_event(r, wrong, axis=1, number=3, how="sum")
+
+
+def test_domains_of_one_explanation_have_the_same_sum():
+    """One explanation, in several domains: what `inspect` finds in each, and equal sums."""
+    w = noise(5, 32)
+
+    def model(x):
+        return jax.nn.relu(x @ w.T).sum(axis=-1)
+
+    x = noise(3, 32, seed=1)
+    transforms = {"spectrum": DFT(), "spectrogram": STDFT(8, 4), "principal": random_pca(32)}
+    found = inspection.domains(model, transforms, composites.all_epsilon(), axis=-1)(x)
+    explained = lrp.explain(model, composites.all_epsilon())
+    np.testing.assert_array_equal(found.relevance["signal"], explained(x).relevance)
+    for name, transform in transforms.items():
+        alone = inspect(explained, transform, axis=-1)(x)
+        np.testing.assert_array_equal(found.relevance[name], alone.relevance)
+        np.testing.assert_array_equal(found[name].explanation.relevance, explained(x).relevance)
+        # The rounding of a few hundred float64 operations.
+        np.testing.assert_allclose(found.sums[name], found.sums["signal"], rtol=1e-11)
+    assert abs(found["principal"].residual).sum() > 0.1  # and is part of the sum
+    again = jax.jit(inspection.domains(explained, transforms, axis=-1))(x)
+    np.testing.assert_allclose(again.relevance["spectrum"], found.relevance["spectrum"], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("transforms", "error", "message"),
+    [
+        (DFT(), TypeError, "transforms"),
+        ({}, ValueError, "at least one"),
+        ({"signal": DFT()}, ValueError, "signal"),
+        ({"a": "DFT"}, TypeError, r"transforms\['a'\]"),
+    ],
+)
+def test_domains_refuse(transforms, error, message):
+    with pytest.raises(error, match=message):
+        inspection.domains(lambda x: x.sum(), transforms, axis=-1)
+
+
+def test_domains_need_the_explained_argument():
+    explain = inspection.domains(lambda x: x.sum(), {"spectrum": DFT()}, axis=-1)
+    with pytest.raises(TypeError, match="missing positional argument 0"):
+        explain()

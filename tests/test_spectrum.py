@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from jaxlrp import inspection, plot
 from jaxlrp.plot import spectrogram, spectrum
 
 R = np.array([0.5, -2.0, 0.0, 1.0])
@@ -111,3 +112,21 @@ def test_refusals(call, message):
 def test_traced_arrays_are_refused():
     with pytest.raises(TypeError, match="relevance must be a concrete array"):
         jax.jit(lambda r: spectrum(r, A))(R)
+
+
+def test_two_domains_share_time_and_sum():
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(1, 64)), rng.normal(size=64)
+    for transform in (inspection.DFT(), inspection.STDFT(16, 8)):
+        found = inspection.inspect(lambda x: x @ w, transform, axis=-1)(x)
+        figure = plot.domains(found, x, transform, sample_rate=64.0, title="both")
+        upper, lower = figure.axes[:2]
+        sums = [float(axes.get_title().rpartition(" ")[2]) for axes in (upper, lower)]
+        np.testing.assert_allclose(sums, (x @ w)[0], rtol=1e-3)  # four digits are shown
+        framed = isinstance(transform, inspection.STDFT)
+        assert (upper.get_xlim() == lower.get_xlim()) == framed
+        assert lower.get_xlabel() == ("time (s)" if framed else "frequency (Hz)")
+    with pytest.raises(TypeError, match="found must be"):
+        plot.domains(found.relevance, x, transform, sample_rate=64.0)
+    with pytest.raises(ValueError, match="one signal"):
+        plot.domains(found, np.concatenate([x, x]), transform, sample_rate=64.0)

@@ -8,6 +8,7 @@ and LRP-0 propagates relevance through that layer.
 from jaxlrp.inspection.aggregate import per_band, per_channel, per_event, per_segment
 from jaxlrp.inspection.bands import EEG, Bands
 from jaxlrp.inspection.chain import Chain
+from jaxlrp.inspection.domains import Domains, domains
 from jaxlrp.inspection.fourier import DCT, DFT, DFT2
 from jaxlrp.inspection.layer import Inspection, decompose, inspect
 from jaxlrp.inspection.matrices import PCA, Matrix
@@ -25,6 +26,7 @@ __all__ = [
     "STDFT",
     "Bands",
     "Chain",
+    "Domains",
     "Functions",
     "Inspection",
     "Matrix",
@@ -32,6 +34,7 @@ __all__ = [
     "Transform",
     "Wavelet",
     "decompose",
+    "domains",
     "inspect",
     "per_band",
     "per_channel",

@@ -106,7 +106,9 @@ def decompose(
       >>> jnp.rint(found.relevance).astype(int).tolist()
       [0, 0, 10]
     """
-    return _decompose(transform, x, Explanation(None, jnp.asarray(relevance)), axis, dims, floor)
+    return read_explanation(
+        transform, x, Explanation(None, jnp.asarray(relevance)), axis, dims, floor
+    )
 
 
 def inspect(
@@ -156,7 +158,7 @@ def inspect(
         raise TypeError(
             f"transform must be a Transform of jaxlrp.inspection, such as DFT(), got {transform!r}"
         )
-    position, explained = _explained(fun, composite, argnums, has_aux)
+    position, explained = resolve(fun, composite, argnums, has_aux)
 
     def inspected(*args: Any, **kwargs: Any) -> Inspection:
         if position >= len(args):
@@ -164,12 +166,14 @@ def inspect(
                 f"missing positional argument {position}, the explained one: got {len(args)} positional "
                 "arguments"
             )
-        return _decompose(transform, args[position], explained(*args, **kwargs), axis, dims, floor)
+        return read_explanation(
+            transform, args[position], explained(*args, **kwargs), axis, dims, floor
+        )
 
     return inspected
 
 
-def _explained(
+def resolve(
     fun: Function, composite: CompositeLike, argnums: int | None, has_aux: bool
 ) -> tuple[int, Callable[..., Explanation]]:
     """The position of the explained argument, and the function that explains."""
@@ -193,7 +197,7 @@ def _explained(
     return position - bound, explained
 
 
-def _decompose(
+def read_explanation(
     transform: Transform,
     x: Any,
     explanation: Explanation,
