@@ -18,7 +18,7 @@ from jaxlrp.pretrained import Pretrained, crepe, efficientnet_lite0, minilm
 from jaxlrp.pretrained.crepe import FRAME, SAMPLE_RATE
 from jaxlrp.pretrained.efficientnet_lite import SIZE, EfficientNetLite0, normalize
 from photographs import two_photograph_composites
-from pitch import COMPOSITES, DISTRACTORS, LOUDER, OURS, near
+from pitch import COMPOSITES, DISTRACTORS, LOUDER, TUNED, near
 from text_sentiment import MASK
 
 LRP, GRADIENT = "BiLRP", "gradient x input"
@@ -309,7 +309,7 @@ def sounds(count: int, directions: int) -> Kind:
         truth = np.outer(there, there)
         samples.append(Sample((left, right), (shown[0], shown[1]), truth.shape, truth))
     methods = methods_of(
-        lambda variables, x: embed_all(variables, x[None])[0], variables, COMPOSITES[OURS],
+        lambda variables, x: embed_all(variables, x[None])[0], variables, COMPOSITES[TUNED],
         of_bands, drawn(hidden, directions),
     )  # fmt: skip
     return Kind("sound", samples, methods, without)

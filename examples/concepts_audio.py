@@ -45,7 +45,7 @@ import jaxlrp as lrp
 from jaxlrp import concepts, inspection
 from jaxlrp.pretrained import Pretrained
 from jaxlrp.pretrained.crepe import FRAME, SAMPLE_RATE, crepe, frames, pitch
-from pitch import COMPOSITES, HERTZ, OURS
+from pitch import COMPOSITES, HERTZ, TUNED
 
 DATA = pathlib.Path("/usr/share/pocketsphinx/test/data")
 RECORDINGS = ("goforward.raw", "something.raw", "numbers.raw")
@@ -310,7 +310,7 @@ def main() -> int:
     of = listen(net, read(arguments.data, RECORDINGS[: 1 if arguments.quick else None]))
     if arguments.quick:
         of = of.every(4)
-    explain = lrp.explain(net.model.apply, COMPOSITES[OURS])
+    explain = lrp.explain(net.model.apply, COMPOSITES[TUNED])
     share = shares(net, explain, of)
 
     channels = np.argsort(-share[FIRST].mean(0))[: 4 if arguments.quick else CHECKED]

@@ -69,7 +69,7 @@ from jaxlrp.metrics import features, perturbation, removal
 from jaxlrp.pretrained import Pretrained
 from jaxlrp.pretrained.crepe import FRAME, SAMPLE_RATE, crepe, pitch
 from league import add_meta, beats_chance, meta_table, report
-from pitch import COMPOSITES, GRADIENT, OURS, near
+from pitch import COMPOSITES, GRADIENT, TUNED, near
 
 SOUNDS, OF_META, FEW = 24, 8, 4
 F0, OTHER, LOUDER = (110.0, 900.0), (2200.0, 5000.0), (1.1, 2.0)  # Hz, Hz, times
@@ -77,7 +77,7 @@ CENTS = 50  # that a predicted pitch may be wrong by
 THIS = 1  # class: this pitch; 0: not this one
 CONTEXT = ("phase", "pitch_bin")
 NOISE = 0.1  # standard deviation, that of a waveform is 1
-COMPARED = (OURS, "filters, epsilon_plus", "gradient", GRADIENT)  # by the meta-evaluation
+COMPARED = (TUNED, "filters, epsilon_plus", "gradient", GRADIENT)  # by the meta-evaluation
 
 
 def sounds(net: Pretrained, count: int) -> dict[str, np.ndarray]:
@@ -135,7 +135,7 @@ def explainers(predict: Callable[..., Array], spread: float, quick: bool) -> dic
       spread: the mean range of the amplitudes of a sound; SmoothGrad gives its noise in units of it.
       quick: the first composite only.
     """
-    named = {OURS: COMPOSITES[OURS]} if quick else COMPOSITES
+    named = {TUNED: COMPOSITES[TUNED]} if quick else COMPOSITES
     methods = {name: lrp.explain(predict, each, argnums=1) for name, each in named.items()}
     if quick:
         return methods
@@ -178,7 +178,7 @@ def all_metrics(quick: bool) -> dict[str, metrics.Metric]:
 
 def difference(net: Pretrained, explain: Any, data: Mapping[str, np.ndarray]) -> float:
     """The largest, in units of the largest relevance, to the relevance by a virtual Fourier layer."""
-    of_waves = lrp.explain(net.model.apply, COMPOSITES[OURS], argnums=1)
+    of_waves = lrp.explain(net.model.apply, COMPOSITES[TUNED], argnums=1)
     virtual = inspection.inspect(of_waves, inspection.DFT(), axis=-1)
     some = {name: values[:FEW] for name, values in data.items()}
     context = {name: some[name] for name in CONTEXT}
@@ -199,7 +199,7 @@ def main() -> int:
     data = sounds(net, FEW if quick else SOUNDS)
     predict = of_amplitudes(net)
     methods = explainers(predict, float(np.ptp(data["input"], axis=1).mean()), quick)
-    apart = difference(net, methods[OURS], data)
+    apart = difference(net, methods[TUNED], data)
     print(f"largest difference from the virtual Fourier layer: {apart:.1e}")
 
     chosen = all_metrics(quick)
@@ -215,7 +215,7 @@ def main() -> int:
         context = {name: rows[name] for name in CONTEXT}
         meta = meta_table(chosen, few, predict, net.variables, rows, context)
         add_meta(meta, arguments.output / "evaluate_audio")
-    return 0 if beats_chance(found, OURS, ("faithfulness", "f0 mass")) and apart < 1e-4 else 1
+    return 0 if beats_chance(found, TUNED, ("faithfulness", "f0 mass")) and apart < 1e-4 else 1
 
 
 if __name__ == "__main__":

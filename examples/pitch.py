@@ -55,7 +55,8 @@ Explain = Callable[[Any, np.ndarray, np.ndarray], np.ndarray]
 FILTERS = composites.first(lrp.Epsilon()) + composites.by_kind("scale", lrp.LRP0())
 # In the other layers, the lower ones use gamma and the upper ones epsilon, as Montavon et al. (2019)
 # recommend (https://doi.org/10.1007/978-3-030-28954-6_10): noise is in the lower ones, and gamma or z+
-# up to the output would forget which logit is explained. It was chosen among these on these sounds.
+# up to the output would forget which logit is explained. It was chosen among these on these sounds, so
+# what is reported first is the composite that is recommended for any network of convolutions.
 LOWER = composites.by_depth(1, 4, lrp.Gamma(0.25))
 COMPOSITES = {
     "filters, gamma, epsilon": FILTERS + LOWER + composites.all_epsilon(),
@@ -66,7 +67,8 @@ COMPOSITES = {
     "all_epsilon": composites.all_epsilon(),
     "epsilon_plus": composites.epsilon_plus(),
 }
-OURS, GRADIENT = "filters, gamma, epsilon", "input x gradient"
+TUNED, OURS, GRADIENT = "filters, gamma, epsilon", "recommended", "input x gradient"
+METHODS = {OURS: composites.recommended("convolutional"), **COMPOSITES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +101,7 @@ def both_in_reach(net: Pretrained, count: int) -> Tones:
 
 def explainers(net: Pretrained) -> dict[str, Explain]:
     """Methods by name: (variables, inputs, bins) -> relevance of each frequency, (N, 513)."""
-    methods = {
-        name: lrp.explain(net.model.apply, composite) for name, composite in COMPOSITES.items()
-    }
+    methods = {name: lrp.explain(net.model.apply, composite) for name, composite in METHODS.items()}
     methods[GRADIENT] = baselines.input_x_gradient(net.model.apply)
 
     def frequencies(explain: Callable[..., lrp.Explanation]) -> Explain:

@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxlrp import inspection, plot
 from jaxlrp.pretrained.crepe import FRAME, SAMPLE_RATE, crepe, pitch
-from pitch import COMPOSITES, OURS
+from pitch import COMPOSITES, TUNED
 
 TONES = np.geomspace(150.0, 900.0, 24)  # Hz
 OTHER, LOUDER = 3511.0, 1.5
@@ -82,7 +82,7 @@ def main() -> int:
     print(f"CREPE reads the tone in {right.sum()} of {len(tones)} sounds, which are explained")
     x, tones, logits = x[right], tones[right], logits[right]
 
-    explain = inspection.domains(net.model.apply, TRANSFORMS, COMPOSITES[OURS], axis=-1)
+    explain = inspection.domains(net.model.apply, TRANSFORMS, COMPOSITES[TUNED], axis=-1)
     found = jax.jit(lambda v, x, y: explain(v, x, target=y))(net.variables, x, logits.argmax(-1))
     sums = {name: float(total) for name, total in found.sums.items()}
     print("sums: " + ", ".join(f"{name} {total:.4f}" for name, total in sums.items()))

@@ -124,7 +124,8 @@ class Stabilize:
     Attributes:
       epsilon: what is added, >= 0, in the units of z.
       clip: replace values nearer to zero than epsilon by +-epsilon and leave the others as they are.
-      norm_scale: take epsilon in units of the root mean square of z over `axis`.
+      norm_scale: take epsilon in units of the root mean square of z over `axis`; where all of these are
+        zero, in the units of z, so that the result is not zero.
       axis: the axes of that mean; None for all but the first, or all of a vector.
 
     Example:
@@ -146,7 +147,8 @@ class Stabilize:
             axis = self.axis
             if axis is None:
                 axis = tuple(range(1, z.ndim)) if z.ndim > 1 else None
-            epsilon = epsilon * jnp.sqrt(jnp.mean(z * z, axis=axis, keepdims=True))
+            square = jnp.mean(z * z, axis=axis, keepdims=True)
+            epsilon = epsilon * jnp.sqrt(jnp.where(square == 0, jnp.ones_like(square), square))
         if self.clip:
             floor = jnp.where(z >= 0, epsilon, -epsilon)
             return jnp.where(jnp.abs(z) < epsilon, floor, z)

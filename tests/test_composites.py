@@ -186,3 +186,72 @@ def test_code_of_conditions_and_arrays():
             C.code(lrp.composites.given.as_composite(wrong))
     with pytest.raises(TypeError, match="a preset must be called"):
         C.code(C.default)
+
+
+def test_recommended_by_hand():
+    """Two dense layers in NumPy: the epsilon of each is a tenth of the root mean square of its outputs."""
+    rng = np.random.default_rng(0)
+    w, v, x = (rng.normal(size=shape).astype(np.float32) for shape in [(5, 6), (6, 3), (4, 5)])
+    found = lrp.explain(lambda x: jax.nn.relu(x @ w) @ v, C.recommended("dense"))(x, target=1)
+
+    def back(inputs, weights, relevance):
+        z = inputs @ weights
+        epsilon = 0.1 * np.sqrt((z**2).mean(axis=-1, keepdims=True))
+        return inputs * ((relevance / (z + np.where(z >= 0, epsilon, -epsilon))) @ weights.T)
+
+    hidden = np.maximum(x @ w, 0)
+    start = np.where(np.arange(3) == 1, hidden @ v, 0)
+    expected = back(x, w, back(hidden, v, start))
+    # float32, a few dozen operations
+    np.testing.assert_allclose(found.relevance, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["convolutional", "transformer", "recurrent", "dense"])
+def test_recommended_has_no_unit(architecture):
+    """A layer 512 times as large, the next one 512 times as small: the same relevance, to the bit."""
+    rng = np.random.default_rng(1)
+    w, v = (rng.normal(size=shape).astype(np.float32) for shape in [(3, 4, 6), (6, 3)])
+    x = rng.normal(size=(2, 9, 4)).astype(np.float32)
+
+    def network(x, scale):
+        dims = ("NHC", "HIO", "NHC")
+        h = jax.lax.conv_general_dilated(x, w * scale, (1,), "SAME", dimension_numbers=dims)
+        return (jax.nn.relu(h) @ (v / scale)).sum(axis=1)
+
+    def relevance(composite, scale):
+        return np.asarray(
+            lrp.explain(lambda x: network(x, scale), composite)(x, target=0).relevance
+        )
+
+    made = C.recommended(architecture)
+    np.testing.assert_array_equal(relevance(made, 512.0), relevance(made, 1.0))
+    absolute = [relevance(C.all_epsilon(0.1), scale) for scale in (1.0, 512.0)]
+    assert np.abs(absolute[1] - absolute[0]).max() > 0.01
+
+
+def test_recommended_is_finite_where_nothing_is():
+    """Inputs of zero, and a step of a recurrent network without any."""
+    w, u = jnp.eye(3) * 0.5, jnp.eye(3)
+
+    def recurrent(x):
+        def step(h, at):
+            gate = jax.nn.sigmoid(at @ w + h @ u)
+            return gate * h + (1 - gate) * jnp.tanh(at @ u), None
+
+        return jax.lax.scan(step, jnp.zeros(3), x)[0]
+
+    x = jnp.zeros((4, 3)).at[2].set(1.0)
+    for architecture in ("convolutional", "transformer", "recurrent", "dense"):
+        found = lrp.explain(recurrent, C.recommended(architecture))(x, target=1).relevance
+        assert bool(jnp.isfinite(found).all())
+        assert float(abs(found[2]).sum()) > 0.01
+        assert float(abs(found[jnp.array([0, 1, 3])]).max()) < 1e-6
+
+
+def test_recommended_refuses_and_can_be_extended():
+    with pytest.raises(
+        ValueError, match="architecture must be one of 'convolutional', 'transformer'"
+    ):
+        C.recommended("cnn")
+    made = C.first(lrp.Flat()) + C.recommended("convolutional")
+    assert evaluated(C.code(made)) == made

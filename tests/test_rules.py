@@ -261,6 +261,18 @@ def test_stabilize_axis() -> None:
     np.testing.assert_allclose(found[0], [3 + 0.1 * 4.5**0.5, -4 - 0.1 * 8**0.5], rtol=1e-12)
 
 
+def test_a_relative_epsilon_is_finite_where_all_outputs_are_zero() -> None:
+    """Such as at a silent step of a sequence: the root mean square is zero, and 0 / 0 is no relevance."""
+    scale = R.Stabilize(0.1, norm_scale=True)
+    close(scale(jnp.array([[0.0, -0.0], [3.0, 0.0]]))[0], [0.1, 0.1])
+    w, x = np.array([[1.0, -1.0], [2.0, 0.5]]), np.zeros(2)
+    rule = lrp.Epsilon(scale)
+    # In gradient form, zero is of the order of tiny, 2^-300.
+    assert np.abs(relevance(rule, w, np.zeros(2), x, np.ones(2))).max() < 1e-80
+    slope = jax.grad(lambda z: scale(z).sum())(jnp.zeros(2))
+    assert bool(jnp.isfinite(slope).all())
+
+
 def test_user_stabilizer() -> None:
     rule = lrp.Epsilon(lambda z: jnp.where(z >= 0, z + 1.0, z - 1.0))
     close(relevance(rule, W, B, X, Z), [37 / 36, -49 / 18, 43 / 6])

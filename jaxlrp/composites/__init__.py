@@ -33,6 +33,7 @@ from jaxlrp.composites.presets import (
     recurrent,
     relp,
 )
+from jaxlrp.composites.recommended import recommended
 
 __all__ = [
     "PRESETS",
@@ -61,6 +62,7 @@ __all__ = [
     "gradient",
     "guided_backprop",
     "last",
+    "recommended",
     "recurrent",
     "relp",
     "where",
