@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def need(module: str, what: str, extra: str) -> ModuleType:
@@ -23,4 +27,43 @@ def need(module: str, what: str, extra: str) -> ModuleType:
         raise ImportError(
             f"{what} requires {module.partition('.')[0]}, which could not be imported; install it with: "
             f'pip install "jaxlrp[{extra}]"'
+        ) from error
+
+
+def reader_of(
+    estimator: Any, readers: Mapping[str, Callable[..., T]], what: str, otherwise: str
+) -> Callable[..., T]:
+    """The function that reads a fitted estimator of scikit-learn.
+
+    Args:
+      estimator: what was given.
+      readers: by the name of the class.
+      what: it is needed for.
+      otherwise: what to do with another estimator.
+
+    Raises:
+      ImportError: without scikit-learn.
+      TypeError: if there is no reader.
+      ValueError: if it is not fitted.
+    """
+    need("sklearn", what, "spray")
+    for kind in type(estimator).__mro__:
+        if kind.__module__.split(".")[0] == "sklearn" and kind.__name__ in readers:
+            _check_fitted(estimator)
+            return readers[kind.__name__]
+    raise TypeError(
+        f"estimator must be a fitted {', '.join(readers)} of scikit-learn, got "
+        f"{type(estimator).__name__}: for another one {otherwise}"
+    )
+
+
+def _check_fitted(estimator: Any) -> None:
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError as error:
+        raise ValueError(
+            f"estimator must be fitted, got {estimator!r}: call its fit(features) first"
         ) from error

@@ -43,6 +43,7 @@ from jaxlrp import (
     tuning,
     uncertainty,
     virelay,
+    visual_words,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -172,7 +173,8 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
         (("baselines",), public(baselines)),
         (("inspection",), public(inspection)),
         (("higher_order",), public(higher_order)),
-        (("heads",), public(heads)),
+        (("heads",), [*classes_and_functions(heads), *heads.kernels.__all__]),
+        (("visual_words",), public(visual_words)),
         (("uncertainty",), public(uncertainty)),
         (("tuning",), public(tuning)),
         (

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxlrp._extras import need
+from jaxlrp._extras import reader_of
+from jaxlrp.heads import fitted_machines as machines
 from jaxlrp.heads.anomalies import kernel_density
 from jaxlrp.heads.clusters import kmeans
 from jaxlrp.heads.head import Head
 from jaxlrp.heads.mixtures import gaussian_mixture
 
 
-def fitted(estimator: Any) -> Head:
+def fitted(estimator: Any, points: ArrayLike | None = None, kernel: str | None = None) -> Head:
     """The head of a fitted estimator of scikit-learn. Needs `jaxlrp[spray]`.
 
     | estimator | head |
@@ -23,15 +25,28 @@ def fitted(estimator: Any) -> Head:
     | `GaussianMixture`, all covariance types | `gaussian_mixture` |
     | `KernelDensity(kernel="gaussian")`, Euclidean | `kernel_density`, equal weights or those of `fit` |
     | `OneClassSVM(kernel="rbf")` | `kernel_density` of its support vectors, with its boundary |
+    | `OneClassSVM` with an additive kernel | `kernel_machine`, minus its decision function |
+    | `SVC`, `NuSVC` with kernel "rbf" | `rbf_machine` |
+    | `SVC`, `NuSVC`, `SVR`, `NuSVR` with an additive kernel | `kernel_machine` |
+    | `LinearSVC`, `LinearSVR`, `LogisticRegression`, `Ridge`, `RidgeClassifier`, `LinearRegression`, \
+`Lasso`, `SGDClassifier`, `SGDRegressor` | `kernel_machine`, linear |
+    | `OneVsRestClassifier` of linear or additive ones | `kernel_machine` with an output for each class |
+
+    Additive kernels are "linear", the functions of `heads.kernels`, and scikit-learn's
+    `additive_chi2_kernel`. An SVC of more than two classes has an output for each pair (i, j), i < j, as
+    its `decision_function` with `decision_function_shape="ovo"`; a positive one says i.
 
     Args:
       estimator: the fitted estimator. Preprocessing, such as a `StandardScaler` before it, belongs into the
         encoder.
+      points: the features (N, D) that it was fitted to, where the kernel is a function or "precomputed":
+        scikit-learn then keeps no support vectors.
+      kernel: of an estimator with kernel="precomputed": the name of an additive one, see `kernel_machine`.
 
     Raises:
       ImportError: without scikit-learn.
       TypeError: if it is anything else.
-      ValueError: if it is not fitted, or has a kernel or metric that is not supported.
+      ValueError: if it is not fitted, has a kernel or metric that is not supported, or points are missing.
 
     Example:
       >>> import numpy as np, sklearn.cluster
@@ -42,37 +57,16 @@ def fitted(estimator: Any) -> Head:
       >>> result.relevance.tolist()
       [[16.0, 0.0]]
     """
-    need("sklearn", "heads.fitted", "spray")
-    made = {name: make for names, make in _READERS for name in names}
-    for kind in type(estimator).__mro__:
-        name = f"{kind.__module__.split('.')[0]}.{kind.__name__}"
-        if name in made:
-            _check_fitted(estimator)
-            return made[name](estimator)
-    listed = ", ".join(name.removeprefix("sklearn.") for name in made)
-    raise TypeError(
-        f"estimator must be a fitted {listed} of scikit-learn, got {type(estimator).__name__}: for another "
-        "one make a head from its arrays, such as heads.kmeans(centers)"
-    )
+    otherwise = "make a head from its arrays, such as heads.kmeans(centers)"
+    made = reader_of(estimator, _READERS, "heads.fitted", otherwise)
+    return made(estimator, points, kernel)
 
 
-def _check_fitted(estimator: Any) -> None:
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.validation import check_is_fitted
-
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError as error:
-        raise ValueError(
-            f"estimator must be fitted, got {estimator!r}: call its fit(features) first"
-        ) from error
-
-
-def _kmeans(estimator: Any) -> Head:
+def _kmeans(estimator: Any, *_: Any) -> Head:
     return kmeans(estimator.cluster_centers_)
 
 
-def _mixture(estimator: Any) -> Head:
+def _mixture(estimator: Any, *_: Any) -> Head:
     covariances = np.asarray(estimator.covariances_)
     count, size = estimator.means_.shape
     if estimator.covariance_type == "tied":
@@ -80,7 +74,7 @@ def _mixture(estimator: Any) -> Head:
     return gaussian_mixture(estimator.means_, covariances, estimator.weights_)
 
 
-def _density(estimator: Any) -> Head:
+def _density(estimator: Any, *_: Any) -> Head:
     if estimator.kernel != "gaussian" or estimator.metric not in ("euclidean", "l2"):
         raise ValueError(
             "estimator must have kernel='gaussian' and the Euclidean metric, got "
@@ -90,19 +84,23 @@ def _density(estimator: Any) -> Head:
     return kernel_density(points, 1 / (2 * estimator.bandwidth_**2), weights)
 
 
-def _one_class(estimator: Any) -> Head:
-    if estimator.kernel != "rbf":
-        raise ValueError(f"estimator must have kernel='rbf', got kernel={estimator.kernel!r}")
-    alpha = np.asarray(estimator.dual_coef_)[0]
-    gamma = float(estimator._gamma)  # of "scale" and "auto" only here
-    threshold = -float(estimator.intercept_[0])
-    boundary = -np.log(threshold / alpha.sum()) / gamma if threshold > 0 else np.inf
-    return kernel_density(estimator.support_vectors_, gamma, alpha, boundary)
+def _linear(estimator: Any, *_: Any) -> Head:
+    return machines.linear(estimator)
 
 
-_READERS: tuple[tuple[tuple[str, ...], Callable[[Any], Head]], ...] = (
-    (("sklearn.KMeans", "sklearn.MiniBatchKMeans"), _kmeans),
-    (("sklearn.GaussianMixture",), _mixture),
-    (("sklearn.KernelDensity",), _density),
-    (("sklearn.OneClassSVM",), _one_class),
-)
+def _one_vs_rest(estimator: Any, points: ArrayLike | None, kernel: str | None) -> Head:
+    made = [fitted(one, points, kernel) for one in estimator.estimators_]
+    return machines.one_vs_rest(made)
+
+
+_READERS: dict[str, Callable[..., Head]] = {
+    **dict.fromkeys(("KMeans", "MiniBatchKMeans"), _kmeans),
+    "GaussianMixture": _mixture,
+    "KernelDensity": _density,
+    "OneClassSVM": machines.one_class,
+    **dict.fromkeys(("SVC", "NuSVC", "SVR", "NuSVR"), machines.machine),
+    **dict.fromkeys(("LinearSVC", "LinearSVR", "LogisticRegression"), _linear),
+    **dict.fromkeys(("Ridge", "RidgeClassifier", "LinearRegression", "Lasso"), _linear),
+    **dict.fromkeys(("SGDClassifier", "SGDRegressor"), _linear),
+    "OneVsRestClassifier": _one_vs_rest,
+}

@@ -12,6 +12,7 @@ from jaxlrp.metrics import controls, features, quantus, removal, similarity, tru
 from jaxlrp.metrics.axioms import Completeness, NonSensitivity
 from jaxlrp.metrics.calling import call_by_name
 from jaxlrp.metrics.complexity import Coherence, Complexity, EffectiveComplexity, Sparseness
+from jaxlrp.metrics.context import ContextRatio, box_masks
 from jaxlrp.metrics.evaluation import Comparison, Evaluation, Table, curves, evaluate
 from jaxlrp.metrics.faithfulness import (
     IROF,
@@ -81,6 +82,7 @@ __all__ = [
     "Completeness",
     "Complexity",
     "Consistency",
+    "ContextRatio",
     "Continuity",
     "Correlations",
     "Curves",
@@ -124,6 +126,7 @@ __all__ = [
     "TopKIntersection",
     "TotalVariation",
     "absorb_in_bias",
+    "box_masks",
     "call_by_name",
     "controls",
     "curves",
