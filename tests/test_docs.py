@@ -21,6 +21,7 @@ import pytest
 import jaxlrp
 from jaxlrp import (
     baselines,
+    causes,
     composites,
     concepts,
     dataset,
@@ -185,6 +186,7 @@ def classes_and_functions(module: types.ModuleType) -> list[str]:
                 *training_data.physics.__all__,
             ],
         ),
+        (("causes",), [*classes_and_functions(causes), *causes.figures.__all__]),
         (("concepts",), public(concepts)),
         (("metrics",), classes_and_functions(metrics)),
         (("metrics",), metrics.truth.__all__),
