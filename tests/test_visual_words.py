@@ -92,6 +92,13 @@ def test_fisher_vectors(mixture):
     )  # fmt: skip
 
 
+def test_relevance_of_components_far_away_is_not_lost():
+    """Their responsibility is e^-450 or less: such a feature counts as one that nobody contributes to."""
+    fisher = vw.fisher_vectors([[0.0] * 4, [15.0] * 4, [99.0] * 4], np.ones((3, 4)), np.ones(3))
+    r = np.ones((12, 24))  # such as the share of a bias
+    exact(fisher.relevance(DESCRIPTORS, r).sum(1), r.sum(1))
+
+
 def test_fisher_vectors_are_derivatives_of_the_likelihood(mixture):
     """z_mu sqrt(w) / sigma is the derivative of the mean log likelihood by the means (autodiff)."""
     fisher = vw.fisher_vectors(mixture.means_, mixture.covariances_, mixture.weights_, power=1.0)

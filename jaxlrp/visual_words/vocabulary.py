@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp import _compat
-from jaxlrp.numerics import off_zero, wide
+from jaxlrp.numerics import tiny, wide
 
 
 class Vocabulary(abc.ABC):
@@ -134,9 +134,9 @@ def _of_descriptors(
         descriptors, mask, r = held
         z, terms = vocabulary.mean_and_terms(descriptors, mask)
         share = mask.astype(z.dtype) / mask.sum().astype(z.dtype)
-        empty = z == 0
+        empty = jnp.abs(z) <= tiny(z.dtype)  # also what underflows nearly
         away = jnp.where(empty, 1, z + jnp.where(z < 0, -epsilon, epsilon))
-        per_unit = jnp.where(empty, 0, r / off_zero(away))
+        per_unit = jnp.where(empty, 0, r / away)
         evenly = jnp.where(empty, r, 0).sum()
         return share * (jnp.dot(terms, per_unit, precision="highest") + evenly)
 
