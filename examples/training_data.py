@@ -124,7 +124,7 @@ def methods(key: Array) -> dict[str, Callable[[Setting, Any, Any], Array]]:
     """(setting, explained inputs, their targets) -> tau."""
 
     def of_features(similarity: Callable) -> Callable:
-        return lambda s, x, c: similarity(features(s.params, x), features(s.params, s.x))
+        return lambda s, x, c: similarity(features(s.params, s.x), features(s.params, x))
 
     def fitted(fit: Callable, **options: Any) -> Callable:
         def attribute(s: Setting, x: Any, c: Any) -> Array:

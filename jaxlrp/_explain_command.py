@@ -68,7 +68,9 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     with console.status("loading the model"):
         net = model(arguments.model)
         target = target_of(arguments.target, net.labels, arguments.contrast)
-        if isinstance(target, (Given, Top, list)):
+        if isinstance(target, Given):
+            raise ValueError("--target given: an image has no target; pass predicted or one class")
+        if isinstance(target, (Top, list)):
             raise ValueError(
                 f"--target must be predicted or one class, got {arguments.target!r}: for several, use "
                 "jaxlrp attribute"

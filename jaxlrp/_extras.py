@@ -51,9 +51,17 @@ def reader_of(
         if kind.__module__.split(".")[0] == "sklearn" and kind.__name__ in readers:
             _check_fitted(estimator)
             return readers[kind.__name__]
+    got = (
+        f"the class {estimator.__name__}"
+        if isinstance(estimator, type)
+        else type(estimator).__name__
+    )
+    if got == "Pipeline":
+        otherwise = "pass its last step, and compute the steps before it in the explained function"
+    else:
+        otherwise = f"for another one {otherwise}"
     raise TypeError(
-        f"estimator must be a fitted {', '.join(readers)} of scikit-learn, got "
-        f"{type(estimator).__name__}: for another one {otherwise}"
+        f"estimator must be a fitted {', '.join(readers)} of scikit-learn, got {got}: {otherwise}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -23,9 +24,11 @@ class GrowthWarning(UserWarning):
 
 
 def near(name: str, known: Iterable[str], limit: int = 5) -> str:
-    """The names most like `name`, for the end of a message."""
+    """The names most like `name`, those with it as a word first, for the end of a message."""
     known = sorted(set(known))
-    like = difflib.get_close_matches(name.strip("*"), known, n=limit, cutoff=0.3)
+    like = [k for k in known if name.lower() in re.split(r"[^a-z0-9]+", k.lower())][:limit]
+    like += difflib.get_close_matches(name.strip("*"), known, n=limit, cutoff=0.3)
+    like = list(dict.fromkeys(like))[:limit]
     listed = like or known[:limit]
     if not listed:
         return "there are none"

@@ -133,6 +133,8 @@ def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, monkeypatch, se
         (["explain", "sample:coffee", "-o", "a.foo"], "'a.foo' must be .npy (the relevance) or"),
         (["explain", "sample:coffee", "-o", "/"], "--output: '/' is a folder"),
         (["explain", "sample:coffee", "--target", "espreso"], "the nearest are 'espresso'"),
+        (["explain", "sample:coffee", "--target", "cat"], "the nearest are 'Egyptian cat'"),
+        (["explain", "sample:coffee", "--target", "given"], "an image has no target"),
         (["explain", "sample:coffee", "--target", "Cardigan"], "names the classes 264 and 474"),
         (["explain", "sample:coffee", "--target", "1000"], "target 1000 is out of range"),
         (["explain", "sample:coffee", "--target", "top3"], "must be predicted or one class"),

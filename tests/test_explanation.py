@@ -413,6 +413,11 @@ ERRORS = {
         TypeError,
         r"must be a numeric array or a pytree of numeric arrays",
     ),
+    "a list of numbers": (
+        lambda: lrp.explain(two_layers, argnums=1)(PARAMS, X.tolist()),
+        TypeError,
+        rf"\(argnums=1\) is a list of {X.size} numbers: pass an array, numpy\.asarray\(x\)",
+    ),
     "integers": (
         lambda: lrp.explain(lambda x: x)(jnp.arange(3)),
         TypeError,

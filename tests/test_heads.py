@@ -10,6 +10,8 @@ import sklearn.datasets
 import sklearn.mixture
 import sklearn.neighbors
 import sklearn.svm
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import jaxlrp as lrp
 from jaxlrp import composites, heads, metrics
@@ -249,8 +251,21 @@ def mixture(covariances, weights):
         ),
         (lambda: heads.explain(heads.kmeans(CENTERS))(X[:, :5], target=0), ValueError, r"shape \(N, 6\)"),
         (lambda: heads.explain(heads.kmeans(CENTERS))(X, target=4), IndexError, "out of range"),
+        (
+            lambda: heads.explain(heads.kernel_density(X, 1.0))(X, target=5),
+            ValueError, "target must be None, got a class: this head has one output for each sample",
+        ),
+        (
+            lambda: lrp.explain(heads.kmeans(CENTERS)),
+            TypeError, r"fun is a KMeans, whose relevance is known: write jaxlrp\.heads\.explain\(head\)",
+        ),
         (lambda: heads.fitted(sklearn.cluster.DBSCAN()), TypeError, "must be a fitted KMeans"),
         (lambda: heads.fitted(sklearn.cluster.KMeans()), ValueError, "must be fitted"),
+        (lambda: heads.fitted(sklearn.cluster.KMeans), TypeError, "got the class KMeans"),
+        (
+            lambda: heads.fitted(make_pipeline(StandardScaler(), sklearn.cluster.KMeans(2)).fit(X)),
+            TypeError, "got Pipeline: pass its last step",
+        ),
         (
             lambda: heads.fitted(sklearn.svm.OneClassSVM(kernel="linear").fit(X)),
             ValueError, "kernel='rbf', got kernel='linear'",

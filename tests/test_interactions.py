@@ -154,6 +154,11 @@ def test_errors(options, message):
         higher_order.interactions(network, EXACT, **options)(X)
 
 
+def test_one_sample_without_an_axis_of_samples_is_refused():
+    with pytest.raises(ValueError, match=r"samples along its first axis .* \(4,\): pass x\[None\]"):
+        higher_order.interactions(network, EXACT)(X[0])
+
+
 def test_names_must_fit():
     found = higher_order.interactions(network, EXACT)(X)
     with pytest.raises(ValueError, match="names must be 4, one for each feature, got 1"):

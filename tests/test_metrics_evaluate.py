@@ -285,6 +285,14 @@ def test_curves_are_those_of_the_metric():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_classes_choose_nothing_of_one_number_for_each_sample():
+    x, y = runs.samples()
+    explain = lrp.explain(lambda x: jnp.tanh(x.reshape(len(x), -1)).sum(1))
+    found = evaluate({"f": explain}, [metrics.Sparseness()], (x, y), args=())
+    expected = metrics.Sparseness()(explain(x).relevance)
+    np.testing.assert_allclose(found.scores[0, 0], expected, rtol=1e-5)
+
+
 # What is refused, before anything is computed
 
 X, Y = runs.samples()
@@ -317,6 +325,17 @@ REFUSED = {
     ),
     "attributions of another shape": (
         {"explainers": {"a": X[:, :2], **ONLY}}, ValueError, "explainer 'a' .* attributions must have",
+    ),
+    "fewer attributions": (
+        {"explainers": {"a": X[:5], **ONLY}}, ValueError,
+        rf"explainers\['a'\] has attributions of 5 samples, but data has {len(X)}",
+    ),
+    "more attributions": (
+        {"explainers": {"a": np.concatenate([X, X])}, "chosen": [metrics.Sparseness()]}, ValueError,
+        rf"has attributions of {2 * len(X)} samples",
+    ),
+    "a composite": (
+        {"explainers": {"a": "epsilon_plus"}}, TypeError, r'write jaxlrp\.explain\(model, "epsilon_plus"\)',
     ),
     "no arguments": ({"args": ()}, TypeError, "args must contain the 1 arguments before"),
     "another model": (

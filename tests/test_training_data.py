@@ -70,7 +70,8 @@ def test_the_gap_is_between_primal_and_dual(view):
     dual = -(w**2).sum() / 2 - (alpha * (1 - np.eye(10)[y])).sum()
     value = primal(w, phi, y, 0.1)
     np.testing.assert_allclose(view.gap, (value - dual) / value, atol=1e-13)
-    early = td.fit_svm(phi, y, C=0.1, tol=1e-9, max_epochs=2)
+    with pytest.warns(UserWarning, match=r"gap of .*, not tol=1e-09, in 2 epochs: .*max_epochs"):
+        early = td.fit_svm(phi, y, C=0.1, tol=1e-9, max_epochs=2)
     assert (early.epochs, early.gap > 1e-3) == (2, True)
 
 
@@ -276,12 +277,12 @@ def test_products_of_gradients(logistic):
 
 
 def test_similarities():
-    found = td.cosine_similarity(SMALL[:3], SMALL[3:8])
+    found = td.cosine_similarity(SMALL[3:8], SMALL[:3])  # training samples first, as everywhere
     a, b = SMALL[:3], SMALL[3:8]
-    np.testing.assert_allclose(td.dot_similarity(a, b), a @ b.T, rtol=1e-12)
+    np.testing.assert_allclose(td.dot_similarity(b, a), a @ b.T, rtol=1e-12)
     sizes = np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
     np.testing.assert_allclose(found, a @ b.T / sizes, rtol=1e-12)
-    assert (td.cosine_similarity(np.zeros((1, 16)), b) == 0).all()
+    assert (td.cosine_similarity(b, np.zeros((1, 16))) == 0).all()
 
 
 def test_representer_points_sum_to_the_logit(logistic):
@@ -521,6 +522,18 @@ def test_options_are_checked():
     ):
         with pytest.raises(ValueError, match=message):
             solver()
+
+
+def test_what_the_loss_cannot_take_is_named():
+    def loss(w, sample):
+        return (sample[0] @ w - sample[1]) ** 2
+
+    train, narrow = (np.ones((4, 2)), np.ones(4)), (np.ones((3, 5)), np.ones(3))
+    message = (
+        r"loss cannot be computed: .* one sample of test, .* \(shapes \(5,\), \(\)\): TypeError"
+    )
+    with pytest.raises(ValueError, match=message):
+        td.influence(loss, np.ones(2), train, narrow)
 
 
 def test_a_singular_hessian_is_refused(logistic):

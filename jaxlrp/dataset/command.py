@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from jaxlrp.dataset.command_options import (
     add_model,
     add_options,
     add_source,
+    log_to_terminal,
 )
 from jaxlrp.dataset.command_targets import check_classes, target_of
 from jaxlrp.dataset.options import DTYPES, ComputeOptions, ReadOptions, StoreOptions
@@ -109,7 +109,7 @@ def _attribute(
     command: dict[str, Any], arguments: argparse.Namespace, model: Loader, composite: Chooser
 ) -> None:
     if arguments.progress == "log":
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        log_to_terminal()
     net = model(command["model"])
     target = target_of(command["target"], net.labels, command["contrast"])
     chosen = composite(command["composite"], net)

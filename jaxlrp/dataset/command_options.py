@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,12 @@ Loader = Callable[[str], Any]
 """From the name of a model to a `jaxlrp.pretrained.Pretrained`."""
 Chooser = Callable[[str, Any], lrp.Composite]
 """From the name of a composite and such a model to the composite."""
+
+
+def log_to_terminal() -> None:
+    """Shows the progress of this package; of others, such as JAX, warnings alone."""
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("jaxlrp").setLevel(logging.INFO)
 
 
 def add_source(command: argparse.ArgumentParser) -> None:

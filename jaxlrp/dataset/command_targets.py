@@ -77,7 +77,8 @@ def class_of(option: str, word: str, labels: Sequence[str]) -> int:
             f"{option} {word}: the model does not name its classes, so pass a class index"
         )
     if not found:
-        raise ValueError(f"{option}: unknown class {word!r}: {near(word, [*labels, 'predicted'])}")
+        words = [*labels, "predicted"] if option == "--target" else labels
+        raise ValueError(f"{option}: unknown class {word!r}: {near(word, words)}")
     if len(found) > 1:
         indices = " and ".join(map(str, found))
         raise ValueError(f"{option}: {word!r} names the classes {indices}: pass the index")

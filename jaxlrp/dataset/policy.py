@@ -149,7 +149,10 @@ def _indices(found: list[Any]) -> Callable[[Any, Array], Array] | None:
 
 def _given(target: Given, given: Any, output: Callable[[], Any]) -> Policy:
     if given is None:
-        raise ValueError("target=Given() needs a source with targets, but the source has none")
+        raise ValueError(
+            "target=Given() (--target given) needs a source with targets, but the source has none: pass "
+            "(inputs, targets), or another target"
+        )
     made, make = target.make is not None, target.make or (lambda t: t)
     if not (hasattr(given, "dtype") and jnp.issubdtype(given.dtype, jnp.integer)):
         return Policy(make, None, False, None)

@@ -98,6 +98,7 @@ class BaseExplainer(abc.ABC):
             the target is in range.
         """
         initial_relevance.check_type(request.target)
+        self.model.check_given(request.args)  # before a list of numbers becomes one of arrays
         with _compat.on_mesh_of((self.model.state, request)):
             if self.jit and _compat.is_eager():
                 check = check or functools.partial(

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxlrp.explanation import initial_relevance
@@ -18,7 +20,7 @@ from jaxlrp.explanation.explainer import explain as explain_network
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.heads.head import Head
 from jaxlrp.network.model import Model
-from jaxlrp.targets import Target
+from jaxlrp.targets import Predicted, Target
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, slots=True, weakref_slot=True)
@@ -62,6 +64,7 @@ class HeadExplainer(BaseExplainer):
 
         def begin(features: Array) -> Array:
             outputs = head(features)
+            _check_target(request.target, outputs)
             g = initial_relevance.cotangent(outputs, request.target)
             return head.relevance(features, g).astype(features.dtype)
 
@@ -91,7 +94,8 @@ def explain(head: Head, encoder: Explainer | None = None) -> HeadExplainer:
 
     Raises:
       TypeError: if one is anything else.
-      ValueError: if the encoder's relevance does not begin at its output, or reads gradients.
+      ValueError: if the encoder's relevance does not begin at its output, or reads gradients; when called,
+        if `target` is a class and the head has one output for each sample.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxlrp as lrp
@@ -125,6 +129,17 @@ def explain(head: Head, encoder: Explainer | None = None) -> HeadExplainer:
         "call": functools.partial(_apply, head, model, model.call),
     }
     return HeadExplainer(head, encoder, dataclasses.replace(model, name=name, **on_top))
+
+
+def _check_target(target: Target, outputs: Array) -> None:
+    """Refuses a class where there are none: as an index it would choose a sample."""
+    number = isinstance(target, int | np.integer | list | Predicted)
+    if outputs.ndim == 1 and (
+        number or jnp.issubdtype(getattr(target, "dtype", float), jnp.integer)
+    ):
+        raise ValueError(
+            "target must be None, got a class: this head has one output for each sample, and no classes"
+        )
 
 
 def _same(features: Array) -> Array:

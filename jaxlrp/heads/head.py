@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ class Head(abc.ABC):
 
     To write one: a frozen dataclass, registered as a pytree, with the two methods below.
     """
+
+    explained_by: ClassVar[str] = "jaxlrp.heads.explain(head)"
 
     @abc.abstractmethod
     def __call__(self, features: ArrayLike) -> Array:

@@ -105,7 +105,8 @@ def interactions(
       features. A `target` of `targets.predicted` is the class predicted for the whole input.
 
     Raises:
-      ValueError: if `groups` or `baseline` do not fit the input, or argnums is not one integer.
+      ValueError: if `groups` or `baseline` do not fit the input, it has no axis of features, or argnums is
+        not one integer.
 
     References:
       Janizek et al. (2021), "Explaining Explanations", https://jmlr.org/papers/v22/20-1223.html (the
@@ -126,6 +127,11 @@ def interactions(
     def of_features(*args: Any, target: Target = None, **kwargs: Any) -> Interactions:
         place = explainer.model.argnums[0]
         x = jnp.asarray(args[place])
+        if x.ndim < 2:
+            raise ValueError(
+                "the explained argument must have samples along its first axis and features along others, "
+                f"got shape {x.shape}: pass x[None] for one sample"
+            )
         shape = x.shape[1:]
         labels = _labels(groups, shape)
         count = int(labels.max()) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ import jaxlrp as lrp
 from jaxlrp._checks import check_count
 from jaxlrp.dataset import command as shared
 from jaxlrp.dataset import command_options as options
-from jaxlrp.dataset.command_options import Chooser, Loader
+from jaxlrp.dataset.command_options import Chooser, Loader, log_to_terminal
 from jaxlrp.dataset.command_targets import one_target_of
 from jaxlrp.dataset.options import ComputeOptions, ReadOptions
 from jaxlrp.dataset.policy import Given
@@ -162,7 +161,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     from jaxlrp import metrics
 
     if arguments.progress in ("auto", "log"):
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        log_to_terminal()
     chosen = {name: metric_of(name, arguments) for name in arguments.metric or DEFAULT}
     net = model(arguments.model)
     source, preprocess, target = opened(arguments, net)

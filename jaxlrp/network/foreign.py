@@ -114,11 +114,16 @@ def in_module(path: str, kind: type, call: Callable[..., Any]) -> Callable[..., 
 
 
 def refuse_unconverted(fun: Any) -> None:
-    """Refuses a PyTorch module, which is callable but cannot be traced.
+    """Refuses what is callable but explained otherwise: a PyTorch module, or a head, which says how.
 
     Raises:
-      TypeError: saying how to convert it.
+      TypeError: saying what to write.
     """
+    otherwise = getattr(type(fun), "explained_by", None)
+    if isinstance(otherwise, str):
+        raise TypeError(
+            f"fun is a {type(fun).__name__}, whose relevance is known: write {otherwise}"
+        )
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(fun, getattr(getattr(torch, "nn", None), "Module", ())):
         raise TypeError(

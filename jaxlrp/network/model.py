@@ -68,8 +68,8 @@ class Model:
         """Checks that the explained arguments are among the positional ones.
 
         Raises:
-          TypeError: naming the first that is missing; or if the position was left out and would be
-            that of the variables of a Linen module.
+          TypeError: naming the first that is missing, or is a list of numbers; or if the position was
+            left out and would be that of the variables of a Linen module.
         """
         for i in self.argnums:
             if i >= len(args):
@@ -77,10 +77,27 @@ class Model:
                     f"argnums={i} names the argument to explain, but only {len(args)} positional arguments "
                     "were given: pass the explained argument by position"
                 )
+            _refuse_numbers(args[i], i)
         if self.by_default and self.argnums == (0,) and len(args) > 1 and _are_variables(args[0]):
             raise TypeError(
                 "the first argument looks like the variables of a Linen module: pass argnums=1 to "
                 "explain the argument after them, or argnums=0 to explain the variables"
+            )
+
+
+def _refuse_numbers(value: Any, position: int) -> None:
+    """Refuses a list of numbers, which JAX takes for as many arguments; and tables."""
+    if hasattr(value, "to_numpy"):
+        raise TypeError(
+            f"the explained argument (argnums={position}) must be an array, got {type(value).__name__}: "
+            "pass its to_numpy()"
+        )
+    if isinstance(value, list) and value:
+        leaves = jax.tree.leaves(value)
+        if all(isinstance(leaf, int | float) for leaf in leaves):
+            raise TypeError(
+                f"the explained argument (argnums={position}) is a list of {len(leaves)} numbers: pass "
+                "an array, numpy.asarray(x)"
             )
 
 

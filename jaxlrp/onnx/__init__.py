@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ __all__ = ["convert"]
 
 
 def convert(
-    model: str | os.PathLike[str] | bytes | Any, outputs: Sequence[str] | None = None
+    model: str | os.PathLike[str] | bytes | Any, outputs: str | Sequence[str] | None = None
 ) -> ForeignModel:
     """An ONNX model as a pure function of JAX arrays, to be explained like any other model.
 
@@ -32,9 +33,9 @@ def convert(
 
     Args:
       model: the path of a file, its content, or an `onnx.ModelProto`.
-      outputs: the names of the values to return, which may be any inside the model, such as the scores
-        before a softmax. By default, the model's outputs, without integers (class labels) if there are
-        others.
+      outputs: the name of the value to return, or the names of several, which may be any inside the
+        model, such as the scores before a softmax. By default, the model's outputs, without integers
+        (class labels) if there are others.
 
     Returns:
       A `ForeignModel` of the model's inputs, by position and in the order of the file, with the layout
@@ -45,7 +46,7 @@ def convert(
       ImportError: if onnx is missing.
       TypeError: if `model` is none of these.
       UnsupportedError: if an operator is not known, with its node and the version of its operator set.
-      ValueError: if `outputs` names no value of the model.
+      ValueError: if the file is no ONNX file, or `outputs` names no value of the model.
 
     References:
       ONNX: https://onnx.ai/onnx/operators/
@@ -59,13 +60,13 @@ def convert(
     if isinstance(model, bytes):
         model = onnx.load_model_from_string(model)
     elif isinstance(model, str | os.PathLike):
-        model = onnx.load(os.fspath(model))
+        model = _loaded(onnx, os.fspath(model))
     if not isinstance(model, onnx.ModelProto):
         raise TypeError(
             f"model must be the path of an ONNX file, its content as bytes, or an onnx.ModelProto, got "
             f"{type(model).__name__}"
         )
-    graph = read(onnx, model, outputs)
+    graph = read(onnx, model, [outputs] if isinstance(outputs, str) else outputs)
 
     def fun(variables: Mapping[str, jax.Array], *inputs: Any) -> Any:
         found = graph.run(variables, inputs)
@@ -73,3 +74,12 @@ def convert(
 
     variables = {name: jnp.asarray(value) for name, value in graph.variables.items()}
     return ForeignModel(fun, variables, graph.name)
+
+
+def _loaded(onnx: ModuleType, path: str) -> Any:
+    try:
+        return onnx.load(path)
+    except OSError:
+        raise
+    except Exception as error:  # of protobuf, whose classes differ between versions
+        raise ValueError(f"{path!r} is no ONNX file: {error}") from error

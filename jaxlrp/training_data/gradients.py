@@ -142,7 +142,14 @@ def check_scalar(name: str, fun: Loss, params: Any, samples: Any, name_of_sample
     """
     given.count_of(name_of_samples, samples)
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], _dtype(leaf)), samples)
-    out = jax.eval_shape(fun, params, one)
+    try:
+        out = jax.eval_shape(fun, params, one)
+    except Exception as error:  # whatever the user's function raises
+        shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(one))
+        raise ValueError(
+            f"{name} cannot be computed: it must take the parameters and one sample of {name_of_samples}, "
+            f"without the leading axis (shapes {shapes}): {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(out, jax.ShapeDtypeStruct) or out.shape:
         raise ValueError(
             f"{name} must return a scalar for one sample, without the leading axis, got "

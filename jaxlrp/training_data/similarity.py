@@ -9,18 +9,18 @@ from jax.typing import ArrayLike
 from jaxlrp.training_data import given
 
 
-def dot_similarity(test: ArrayLike, train: ArrayLike) -> Array:
+def dot_similarity(train: ArrayLike, test: ArrayLike) -> Array:
     """<phi(x_t), phi_i>: large for training samples with large features, whatever the test sample.
 
     Args:
-      test: features (T, D).
       train: features (N, D).
+      test: features (T, D).
 
     Returns:
       (T, N).
 
     Example:
-      >>> dot_similarity([[1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]]).tolist()
+      >>> dot_similarity([[1.0, 0.0], [0.0, 1.0]], [[1.0, 2.0]]).tolist()
       [[1.0, 2.0]]
     """
     phi = given.as_features("train", train)
@@ -29,18 +29,18 @@ def dot_similarity(test: ArrayLike, train: ArrayLike) -> Array:
     )
 
 
-def cosine_similarity(test: ArrayLike, train: ArrayLike) -> Array:
+def cosine_similarity(train: ArrayLike, test: ArrayLike) -> Array:
     """The cosine between features, from -1 to 1; 0 where one of the two is zero.
 
     Args:
-      test: features (T, D).
       train: features (N, D).
+      test: features (T, D).
 
     Returns:
       (T, N).
 
     Example:
-      >>> cosine_similarity([[3.0, 4.0]], [[3.0, 4.0], [0.0, 0.0]]).tolist()
+      >>> cosine_similarity([[3.0, 4.0], [0.0, 0.0]], [[3.0, 4.0]]).tolist()
       [[1.0, 0.0]]
     """
     phi = given.as_features("train", train)

@@ -10,6 +10,7 @@ b = W phi_i + 1[m != y_i] - A alpha_i, it is min(C 1[m = y_i], (beta - b) / A); 
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -53,7 +54,7 @@ def fit_svm(
       key: for the order of samples, `jax.random.key(0)` if None.
 
     Returns:
-      A `DualView`. Its `gap` is what was reached, also if `max_epochs` was not enough.
+      A `DualView`. Its `gap` is what was reached; there is a warning if `max_epochs` was not enough.
 
     Raises:
       ValueError: if features are not finite, a class has no sample, there is only one class, or an option
@@ -87,6 +88,12 @@ def fit_svm(
         classes=int(y.max()) + 1,
     )  # fmt: skip
     alpha, weights, gap, epochs = state
+    if float(gap) > tol:
+        warnings.warn(
+            f"the SVM reached a relative duality gap of {float(gap):.2g}, not tol={tol:g}, in "
+            f"{int(epochs)} epochs: divide the features by their mean length, lower C, or raise max_epochs",
+            stacklevel=2,
+        )
     return DualView(phi, jnp.asarray(y), alpha, weights, jnp.asarray(C, phi.dtype), gap, epochs)
 
 

@@ -13,7 +13,7 @@ import jaxlrp as lrp
 from jaxlrp._checks import check_count
 from jaxlrp.dataset import command_options as options
 from jaxlrp.dataset import reading
-from jaxlrp.dataset.command_options import Chooser, Loader
+from jaxlrp.dataset.command_options import Chooser, Loader, log_to_terminal
 from jaxlrp.dataset.policy import Given
 from jaxlrp.dataset.safe_files import printable
 from jaxlrp.dataset.source import Failure, Source
@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
 
     from jaxlrp import tuning
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    log_to_terminal()
     trials = check_count("--trials", arguments.trials)
     chosen = {
         name: metrics_command.metric_of(name, arguments)

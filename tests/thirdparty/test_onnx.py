@@ -312,3 +312,6 @@ def test_what_is_refused():
         convert(network(make("Relu", ["x"], ["y"])))(1, 2)
     with pytest.raises(TypeError, match=r"model must be the path of an ONNX file.*got int"):
         convert(3)
+    with pytest.raises(ValueError, match=r"test_onnx\.py' is no ONNX file"):
+        convert(__file__)
+    assert convert(network(make("Relu", ["x"], ["y"])), "y")(np.ones((2, 3, 4))).shape == (2, 3, 4)

@@ -85,9 +85,13 @@ def open_path(path: Path, readers: Mapping[str, Reader]) -> Source | Any:
     if path.is_dir() and not matching:
         return images.images(path)
     if not matching:
+        if path.suffix.lower() in images.SUFFIXES:
+            raise ValueError(
+                f"{str(path)!r} is one image: put it into a folder, or explain it alone (jaxlrp explain)"
+            )
         raise ValueError(
             f"{str(path)!r} cannot be used as a source: expected a folder of images, or a file of type "
-            f"{', '.join(readers)}; pass ReadOptions(readers=...) to add a file type"
+            f"{', '.join(readers)}; in Python, ReadOptions(readers=...) adds a file type"
         )
     if path.is_file() and not path.stat().st_size:
         raise ValueError(f"the file {str(path)!r} is empty (0 bytes): save or copy it again")

@@ -14,6 +14,7 @@ import numpy as np
 from jaxlrp import targets
 from jaxlrp.dataset.policy import Given
 from jaxlrp.dataset.reading import Spec
+from jaxlrp.dataset.source import Source, Stream
 from jaxlrp.metrics.evaluation.samples import MASK, SEGMENTS
 from jaxlrp.metrics.evaluation.scorer import Batch, Goal, Scorer
 from jaxlrp.metrics.evaluation.subjects import Subject
@@ -73,6 +74,23 @@ def stored_names(what: str, names: Sequence[str]) -> dict[str, str]:
             )
         found[name] = short
     return found
+
+
+def check_count(subject: Subject, source: Source) -> None:
+    """Refuses attributions of more or fewer samples than there are.
+
+    Raises:
+      ValueError: naming the explainer.
+    """
+    if (
+        subject.count is not None
+        and not isinstance(source, Stream)
+        and subject.count != len(source)
+    ):
+        raise ValueError(
+            f"explainers[{subject.name!r}] has attributions of {subject.count} samples, but data has "
+            f"{len(source)}"
+        )
 
 
 def check_needs(subject: Subject, metrics: Mapping[str, Metric], spec: Spec) -> None:
@@ -151,6 +169,8 @@ def goal_of(target: Any, spec: Spec, outputs: Any, subject: Subject) -> Goal:
         raise TypeError(
             "target must be a class for each sample, got Given(make=...): leave out make"
         )
+    if target is None and outputs is not None and len(outputs) == 1:
+        return Goal("none")  # one number for each sample: its classes, if any, choose nothing
     if target is None or isinstance(target, Given):
         if spec.target is not None:
             leaf = spec.target

@@ -92,6 +92,8 @@ def prepare(
     folders = checks.stored_names("explainers", [s.name for s in found])
     checks.check_key(found, metrics, key)
     source = as_source(data, (read or ReadOptions()).readers)
+    for subject in found:
+        checks.check_count(subject, source)
     compared = [name for name, metric in metrics.items() if together.needs_whole(metric)]
     if compared and isinstance(source, Stream) and iter(source.items) is source.items:
         raise ValueError(

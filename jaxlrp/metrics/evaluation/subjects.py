@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from jaxlrp.composites import PRESETS
 from jaxlrp.dataset.members import CONDITION, TARGET
 from jaxlrp.dataset.relevance import Relevance, open_relevance
 from jaxlrp.dataset.source import Id, is_array
@@ -38,6 +39,7 @@ class Subject:
       own: whether `predict` is that of the explainer, with the same parameters.
       draws: whether `run` takes one random key for each sample, as `context[KEY]`.
       given: from the position and the id of a sample to its attributions, where they are given.
+      count: of how many samples attributions are given, in the order of the data; None where not known.
       model: equal for explainers with the same `predict`; None if no model is known.
     """
 
@@ -48,6 +50,7 @@ class Subject:
     varies: bool = False
     own: bool = True
     given: Callable[[int, Id], np.ndarray] | None = None
+    count: int | None = None
     model: Any = None
 
 
@@ -98,7 +101,7 @@ def _subject(name: Any, value: Any, args: tuple[Any, ...]) -> Subject:
     if isinstance(value, Explanation):
         value = value.relevance
     if isinstance(value, (str, os.PathLike)):
-        value = open_relevance(value)
+        value = _opened(name, value)
     if isinstance(value, Relevance):
         return _stored(name, value)
     if is_array(value):
@@ -116,6 +119,15 @@ def _subject(name: Any, value: Any, args: tuple[Any, ...]) -> Subject:
 
         return Subject(name, run, None)
     return _explainer(name, value, *held, args)
+
+
+def _opened(name: str, path: str | os.PathLike[str]) -> Relevance:
+    if isinstance(path, str) and path in PRESETS and not os.path.exists(path):
+        raise TypeError(
+            f"explainers[{name!r}] is {path!r}, a composite without a model: write "
+            f'jaxlrp.explain(model, "{path}")'
+        )
+    return open_relevance(path)
 
 
 def _explainer(
@@ -192,7 +204,7 @@ def _array(name: str, value: Any) -> Subject:
             raise IndexError(f"explainers[{name!r}] has attributions of only {len(held)} samples")
         return np.asarray(held[i])
 
-    return Subject(name, None, None, given=given)
+    return Subject(name, None, None, given=given, count=len(held))
 
 
 def _stored(name: str, opened: Relevance) -> Subject:

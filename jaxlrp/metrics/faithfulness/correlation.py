@@ -191,6 +191,8 @@ class FaithfulnessCorrelation(CorrelationMetric):
         return Pairs(sums.mean(axis=2), _mean_fall(score[:, None, None], after), score)
 
     def _compute(self, case: Case) -> Array:
+        if self.size is not None:
+            self._check_leaves_some(case, "size", self.size)
         found = self._correlated(case, self._pairs(case), pearson)
         return jnp.where(self._sizes(case) < self._own(case), found, jnp.nan)
 

@@ -73,6 +73,7 @@ class PixelFlipping(CurveMetric):
         return jnp.minimum(jnp.arange(math.ceil(count / self.step) + 1) * self.step, count)
 
     def _compute(self, case: Case) -> Array:
+        self._check_leaves_some(case, "step", self.step)
         counted = self._counted(case)
         if self.order == "between":
             morf, lerf = self._curve(case, "morf"), self._curve(case, "lerf")

@@ -109,6 +109,15 @@ class RemovalMetric(FaithfulnessMetric):
         """How many features each sample has, (n,)."""
         return self._present(case).sum(axis=1)
 
+    def _check_leaves_some(self, case: Case, name: str, value: int) -> None:
+        """Refuses to remove all features at once: the score would be undefined for every sample."""
+        count = self.features.count(case.inputs.shape)
+        if value >= count:
+            raise ValueError(
+                f"{name} must be less than the number of features, {count}, got {value}: all of them would "
+                "be removed at once"
+            )
+
     def _ordered(self, case: Case) -> Array:
         """Whether attributions of features differ, (n,)."""
         totals, present = self._totals(case), self._present(case)
