@@ -78,7 +78,8 @@ class Summary:
         if self.residual is not None:
             median, most = self.residual
             lines.append(
-                f"residual    median {median:.3g}, maximum {most:.3g} of the output's relevance"
+                f"residual    median {median:.3g}, maximum {most:.3g} of the output's relevance "
+                "(what biases and stabilizers keep; much of it is normal with BatchNorm)"
             )
         if self.error is not None:
             lines.append(f"rounding    at most {self.error:.2g} of a sample's largest relevance")

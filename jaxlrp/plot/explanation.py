@@ -74,5 +74,5 @@ def _kind(shape: tuple[int, ...], input: Any, tokens: Any) -> str:
     raise ValueError(
         f"relevance of shape {shape} may be of an image, a text or a series: write "
         "result.plot(kind='image'), result.plot(tokens=[...]) or result.plot(x, kind='series'); of a "
-        "table, result.to_pandas(columns=[...])"
+        "table, plot.bar(result), plot.beeswarm or result.to_pandas(columns=[...])"
     )
