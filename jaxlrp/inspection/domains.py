@@ -12,7 +12,7 @@ from jax import Array
 from jaxlrp._checks import check_mapping
 from jaxlrp.explanation.plan import CompositeLike
 from jaxlrp.explanation.result import Explanation
-from jaxlrp.inspection.layer import Axes, Inspection, read_explanation, resolve
+from jaxlrp.inspection.layer import Axes, Inspection, argument_at, read_explanation, resolve
 from jaxlrp.inspection.transform import Transform
 from jaxlrp.network.model import Function
 
@@ -112,18 +112,11 @@ def domains(
     position, explained = resolve(fun, composite, argnums, has_aux)
 
     def found(*args: Any, **kwargs: Any) -> Domains:
-        if position >= len(args):
-            raise TypeError(
-                f"missing positional argument {position}, the explained one: got {len(args)} positional "
-                "arguments"
-            )
-        explanation = explained(*args, **kwargs)
-        return Domains(
-            explanation,
-            {
-                name: read_explanation(transform, args[position], explanation, axis, dims, floor)
-                for name, transform in held.items()
-            },
-        )
+        x, explanation = argument_at(position, args), explained(*args, **kwargs)
+        inspections = {
+            name: read_explanation(transform, x, explanation, axis, dims, floor)
+            for name, transform in held.items()
+        }
+        return Domains(explanation, inspections)
 
     return found

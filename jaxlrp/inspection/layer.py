@@ -161,16 +161,24 @@ def inspect(
     position, explained = resolve(fun, composite, argnums, has_aux)
 
     def inspected(*args: Any, **kwargs: Any) -> Inspection:
-        if position >= len(args):
-            raise TypeError(
-                f"missing positional argument {position}, the explained one: got {len(args)} positional "
-                "arguments"
-            )
-        return read_explanation(
-            transform, args[position], explained(*args, **kwargs), axis, dims, floor
-        )
+        x = argument_at(position, args)
+        return read_explanation(transform, x, explained(*args, **kwargs), axis, dims, floor)
 
     return inspected
+
+
+def argument_at(position: int, args: tuple[Any, ...]) -> Any:
+    """The explained argument.
+
+    Raises:
+      TypeError: if it is missing.
+    """
+    if position >= len(args):
+        raise TypeError(
+            f"missing positional argument {position}, the explained one: got {len(args)} positional "
+            "arguments"
+        )
+    return args[position]
 
 
 def resolve(
