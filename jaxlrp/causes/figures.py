@@ -97,7 +97,7 @@ def dendrogram(found: Groups, ax: Axes | None = None) -> Axes:
     left = np.arange(1, len(last) + 1)
     ax.step(left, last, where="mid", color="black")
     ax.axvline(len(found.groups) - 0.5, ls="--", lw=1, color="red")
-    ax.set(xlabel="groups before the merge, less one", ylabel="distance of the merge")
+    ax.set(xlabel="groups left by the merge", ylabel="distance of the merge")
     return ax
 
 
