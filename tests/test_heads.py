@@ -243,6 +243,7 @@ def mixture(covariances, weights):
         (lambda: heads.regression(np.ones(6), np.ones(5)), ValueError, "reference must have shape"),
         (lambda: heads.mean_of_nearest(X, np.ones(40), 0.0, 41), ValueError, "number of samples, 40"),
         (lambda: heads.mean_of_nearest(X, np.ones(3), 0.0), ValueError, "one for each sample"),
+        (lambda: heads.mean_of_nearest(X, X[:, 0], 99.0), ValueError, "value must lie between the predic"),
         (lambda: heads.explain(CENTERS), TypeError, "head must be a head such as"),
         (lambda: heads.explain(heads.kmeans(CENTERS), lambda x: x), TypeError, "result of jaxlrp.explain"),
         (

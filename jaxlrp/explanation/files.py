@@ -60,6 +60,8 @@ def save(path: str | os.PathLike[str], explanation: Explanation) -> None:
             "explanation must be an Explanation, the result of an explainer, got "
             f"{type(explanation).__name__}"
         )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {str(path.parent)!r} does not exist: create it first")
     arrays: list[np.ndarray] = []
     parts = {name: _tree(getattr(explanation, name), name, arrays) for name in _FIELDS}
     header = json.dumps({"format": _FORMAT, "version": _VERSION, **parts})

@@ -102,7 +102,8 @@ def mean_of_nearest(
       (D,).
 
     Raises:
-      ValueError: if shapes do not fit, or there are fewer samples.
+      ValueError: if shapes do not fit, there are fewer samples, or none is near: the value lies outside of
+        all predictions.
 
     Example:
       >>> from jaxlrp import heads
@@ -118,5 +119,10 @@ def mean_of_nearest(
         )
     if check_count("count", count) > len(found):
         raise ValueError(f"count must be at most the number of samples, {len(found)}, got {count}")
+    if not outputs.min() <= value <= outputs.max():
+        raise ValueError(
+            f"value must lie between the predictions, {outputs.min():.4g} to {outputs.max():.4g}, or no "
+            f"sample stands for it, got {value!r}"
+        )
     nearest = np.argsort(np.abs(outputs - value), kind="stable")[:count]
     return found[nearest].mean(0)

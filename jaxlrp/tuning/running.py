@@ -143,15 +143,15 @@ class Run:
     def _check_slopes(
         self, name: str, values: Mapping[str, float], slopes: Mapping[str, float]
     ) -> None:
-        shown = ", ".join(f"{n}={v:.3g}" for n, v in values.items())
+        where = f"family {name!r} with " + ", ".join(f"{n}={v:.3g}" for n, v in values.items())
         if not all(np.isfinite(s) for s in slopes.values()):
             raise ValueError(
-                f"the derivative of {self.objective.chosen!r} is not finite in {name!r} with {shown}: "
+                f"the derivative of {self.objective.chosen!r} is not finite in {where}: "
                 "narrow the ranges, or use method Grid or Random"
             )
         if not any(slopes.values()):
             raise ValueError(
-                f"the derivative of {self.objective.chosen!r} is 0 in {name!r} with {shown}: it does "
+                f"the derivative of {self.objective.chosen!r} is 0 in {where}: it does "
                 "not change smoothly with the relevance; use method Grid or Random, or another metric as "
                 "objective, such as metrics.FaithfulnessCorrelation()"
             )
