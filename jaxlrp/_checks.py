@@ -108,23 +108,3 @@ def as_path(name: str, value: Any) -> Path:
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name} must be a path, got {value!r}")
     return Path(value)
-
-
-def check_boxes(name: str, boxes: np.ndarray, shape: tuple[int, int]) -> None:
-    """Refuses boxes (..., 4) that are not integers, are empty, or reach beyond an image.
-
-    Raises:
-      ValueError: naming the argument.
-    """
-    if not np.issubdtype(boxes.dtype, np.integer):
-        raise ValueError(
-            f"{name} must be integers, top, left, bottom, right in pixels, got {boxes.dtype}"
-        )
-    top, left, bottom, right = np.moveaxis(boxes, -1, 0)
-    bad = (top < 0) | (left < 0) | (bottom > shape[0]) | (right > shape[1])
-    bad |= (top >= bottom) | (left >= right)
-    if bad.any():
-        raise ValueError(
-            f"{name} must be top, left, bottom, right inside an image of {shape[0]} x {shape[1]} pixels, "
-            f"with top < bottom and left < right, got {boxes[bad][0].tolist()}"
-        )

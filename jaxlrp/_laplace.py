@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxlrp import _compat
+from jaxlrp.training_data.gradients import summed
 
 
 def check_size(params: Any, chosen: Any, most: int) -> None:
@@ -48,7 +48,7 @@ def full_laplace(
 
     factor = jax.jit(
         lambda data: jnp.linalg.cholesky(
-            scale * _summed(hessian, data, size) + prior * jnp.eye(len(theta), dtype=theta.dtype)
+            scale * summed(hessian, data, size) + prior * jnp.eye(len(theta), dtype=theta.dtype)
         )
     )(data)
     if not _compat.is_traced(factor) and not bool(jnp.isfinite(factor).all()):
@@ -63,18 +63,3 @@ def full_laplace(
         [next(members) if mine else jnp.broadcast_to(leaf, (count, *jnp.shape(leaf)))
          for leaf, mine in zip(leaves, drawn, strict=True)]
     )  # fmt: skip
-
-
-def _summed(of: Callable[[Any], Array], data: Any, size: int) -> Array:
-    """The sum of `of` over batches of `size` samples, and over what is left."""
-    whole = len(jax.tree.leaves(data)[0]) // size
-    batches = jax.tree.map(lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:]), data)
-    found = jax.tree.map(lambda a: a[0], batches)
-    start = of(found)
-    total, _ = lax.scan(
-        lambda carry, batch: (carry + of(batch), None),
-        start,
-        jax.tree.map(lambda a: a[1:], batches),
-    )
-    rest = jax.tree.map(lambda a: a[whole * size :], data)
-    return total + of(rest) if len(jax.tree.leaves(rest)[0]) else total

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxlrp._boxes import sides
 from jaxlrp._checks import check_count
 
 
@@ -252,9 +253,8 @@ def boxes(shape: Sequence[int], corners: ArrayLike) -> np.ndarray:
             "pixels: boxes are (top, left, bottom, right) in pixels of this picture; clip them, or scale "
             "them to it"
         )
-    top, left, bottom, right = (c[:, None, None] for c in found.T)
-    y, x = np.arange(height)[:, None] + 0.5, np.arange(width)[None] + 0.5
-    masks = (y > top) & (y < bottom) & (x > left) & (x < right)
+    rows, columns = sides(found, (height, width))
+    masks = rows[:, :, None] & columns[:, None, :]
     if not masks.any(axis=(1, 2)).all():
         i = int(np.flatnonzero(~masks.any(axis=(1, 2)))[0])
         raise ValueError(

@@ -84,10 +84,6 @@ def _density(estimator: Any, *_: Any) -> Head:
     return kernel_density(points, 1 / (2 * estimator.bandwidth_**2), weights)
 
 
-def _linear(estimator: Any, *_: Any) -> Head:
-    return machines.linear(estimator)
-
-
 def _one_vs_rest(estimator: Any, points: ArrayLike | None, kernel: str | None) -> Head:
     made = [fitted(one, points, kernel) for one in estimator.estimators_]
     return machines.one_vs_rest(made)
@@ -99,8 +95,8 @@ _READERS: dict[str, Callable[..., Head]] = {
     "KernelDensity": _density,
     "OneClassSVM": machines.one_class,
     **dict.fromkeys(("SVC", "NuSVC", "SVR", "NuSVR"), machines.machine),
-    **dict.fromkeys(("LinearSVC", "LinearSVR", "LogisticRegression"), _linear),
-    **dict.fromkeys(("Ridge", "RidgeClassifier", "LinearRegression", "Lasso"), _linear),
-    **dict.fromkeys(("SGDClassifier", "SGDRegressor"), _linear),
+    **dict.fromkeys(("LinearSVC", "LinearSVR", "LogisticRegression"), machines.linear),
+    **dict.fromkeys(("Ridge", "RidgeClassifier", "LinearRegression", "Lasso"), machines.linear),
+    **dict.fromkeys(("SGDClassifier", "SGDRegressor"), machines.linear),
     "OneVsRestClassifier": _one_vs_rest,
 }

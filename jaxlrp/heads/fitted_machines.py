@@ -14,7 +14,7 @@ from jaxlrp.heads.machines import KernelMachine, kernel_machine
 from jaxlrp.heads.rbf import rbf_machine
 
 
-def linear(estimator: Any) -> Head:
+def linear(estimator: Any, *_: Any) -> Head:
     """Of `coef_` and `intercept_`: one output, or one for each class."""
     weights = np.atleast_2d(estimator.coef_)
     intercept = np.broadcast_to(np.asarray(estimator.intercept_), (len(weights),))

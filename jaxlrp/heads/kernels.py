@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +21,36 @@ from jaxlrp._checks import check_one_of
 __all__ = ["chi2", "hellinger", "intersection"]
 
 
-def _chi2(u: Array, x: Array) -> Array:
-    total = u + x
-    return 2 * u * x / jnp.where(total > 0, total, 1)
+def _intersection(u: Any, x: Any) -> Any:
+    return _numpy_of(u).minimum(u, x)
 
 
-def _additive_chi2(u: Array, x: Array) -> Array:
-    total = u + x
-    return -((u - x) ** 2) / jnp.where(total > 0, total, 1)
+def _chi2(u: Any, x: Any) -> Any:
+    return 2 * u * x / _or_one(u + x)
 
 
-def _hellinger(u: Array, x: Array) -> Array:
-    product = u * x
-    return jnp.where(product > 0, jnp.sqrt(jnp.where(product > 0, product, 1)), 0)
+def _additive_chi2(u: Any, x: Any) -> Any:
+    return -((u - x) ** 2) / _or_one(u + x)
 
 
-TERMS: dict[str, Callable[[Array, Array], Array]] = {
+def _hellinger(u: Any, x: Any) -> Any:
+    xp, product = _numpy_of(u), u * x
+    none = product <= 0  # so that derivatives are finite; NaN stays NaN
+    return xp.where(none, 0, xp.sqrt(xp.where(none, 1, product)))
+
+
+def _or_one(values: Any) -> Any:
+    return _numpy_of(values).where(values > 0, values, 1)
+
+
+def _numpy_of(values: Any) -> Any:
+    """NumPy, or that of JAX: terms are computed in float64 for scikit-learn, without its 64-bit mode."""
+    return values.__array_namespace__()
+
+
+TERMS: dict[str, Callable[[Any, Any], Any]] = {
     "linear": lambda u, x: u * x,
-    "intersection": jnp.minimum,
+    "intersection": _intersection,
     "chi2": _chi2,
     "additive_chi2": _additive_chi2,
     "hellinger": _hellinger,
@@ -71,16 +84,7 @@ def _matrix(kernel: str, x: ArrayLike, y: ArrayLike) -> np.ndarray:
             f"the kernel {kernel!r} needs features >= 0, such as histograms, got "
             f"{min(a.min(), b.min()):g}"
         )
-    rows = []
-    for one in a:
-        if kernel == "intersection":
-            terms = np.minimum(one, b)
-        elif kernel == "hellinger":
-            terms = np.sqrt(one * b)
-        else:
-            total = one + b
-            terms = 2 * one * b / np.where(total > 0, total, 1)
-        rows.append(terms.sum(1))
+    rows = [TERMS[kernel](b, one).sum(1) for one in a]
     return np.array(rows).reshape(len(a), len(b))
 
 

@@ -12,7 +12,14 @@ from jax import Array
 from jaxlrp._checks import check_mapping
 from jaxlrp.explanation.plan import CompositeLike
 from jaxlrp.explanation.result import Explanation
-from jaxlrp.inspection.layer import Axes, Inspection, argument_at, read_explanation, resolve
+from jaxlrp.inspection.layer import (
+    Axes,
+    Inspection,
+    argument_at,
+    check_transform,
+    read_explanation,
+    resolve,
+)
 from jaxlrp.inspection.transform import Transform
 from jaxlrp.network.model import Function
 
@@ -104,11 +111,7 @@ def domains(
             f"input, got {list(held)}"
         )
     for name, transform in held.items():
-        if not isinstance(transform, Transform):
-            raise TypeError(
-                f"transforms[{name!r}] must be a Transform of jaxlrp.inspection, such as DFT(), got "
-                f"{transform!r}"
-            )
+        check_transform(f"transforms[{name!r}]", transform)
     position, explained = resolve(fun, composite, argnums, has_aux)
 
     def found(*args: Any, **kwargs: Any) -> Domains:

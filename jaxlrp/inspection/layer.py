@@ -154,10 +154,7 @@ def inspect(
       >>> found.relevance.round(4).tolist(), float(found.output)
       ([0.0, 0.0, 4.0, 0.0, 0.0], 4.0)
     """
-    if not isinstance(transform, Transform):
-        raise TypeError(
-            f"transform must be a Transform of jaxlrp.inspection, such as DFT(), got {transform!r}"
-        )
+    check_transform("transform", transform)
     position, explained = resolve(fun, composite, argnums, has_aux)
 
     def inspected(*args: Any, **kwargs: Any) -> Inspection:
@@ -165,6 +162,18 @@ def inspect(
         return read_explanation(transform, x, explained(*args, **kwargs), axis, dims, floor)
 
     return inspected
+
+
+def check_transform(name: str, transform: Any) -> None:
+    """Refuses what is no transform.
+
+    Raises:
+      TypeError: naming the argument.
+    """
+    if not isinstance(transform, Transform):
+        raise TypeError(
+            f"{name} must be a Transform of jaxlrp.inspection, such as DFT(), got {transform!r}"
+        )
 
 
 def argument_at(position: int, args: tuple[Any, ...]) -> Any:

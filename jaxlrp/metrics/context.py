@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp._checks import check_boxes
+from jaxlrp._boxes import check_boxes, sides
 from jaxlrp.metrics.localization import _Pooled
 from jaxlrp.metrics.metric import metric
 
@@ -88,7 +88,5 @@ def box_masks(boxes: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
             f"boxes must be (n, 4), top, left, bottom, right of each image, got shape {held.shape}"
         )
     check_boxes("boxes", held, shape)
-    top, left, bottom, right = held.T[..., None]
-    rows = (np.arange(shape[0]) >= top) & (np.arange(shape[0]) < bottom)
-    columns = (np.arange(shape[1]) >= left) & (np.arange(shape[1]) < right)
+    rows, columns = sides(held, shape)
     return rows[:, :, None] & columns[:, None, :]

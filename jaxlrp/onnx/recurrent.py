@@ -79,11 +79,11 @@ class Cell:
         bias = None if self.recurrent_bias is None else self.recurrent_bias[rows]
         return _affine(h, self.recurrent[rows], bias)
 
-    def peephole(self, i: int, c: Any) -> Any:
-        """What the cell state adds to a gate."""
+    def peephole(self, i: int, gate: Any, c: Any) -> Any:
+        """The input of a gate, with what the cell state adds to it."""
         if self.peepholes is None:
-            return 0
-        return self.peepholes[i * self.size : (i + 1) * self.size] * c
+            return gate
+        return gate + self.peepholes[i * self.size : (i + 1) * self.size] * c
 
 
 def _affine(x: Any, weight: Any, bias: Any) -> Any:
@@ -93,10 +93,6 @@ def _affine(x: Any, weight: Any, bias: Any) -> Any:
 
 def _split(values: Any, size: int) -> list[Any]:
     return jnp.split(values, values.shape[-1] // size, axis=-1)
-
-
-def _plus(value: Any, more: Any) -> Any:
-    return value if isinstance(more, int) else value + more
 
 
 def _rnn_step(cell: Cell, state: State, entered: Any) -> State:
@@ -120,10 +116,10 @@ def _gru_step(cell: Cell, state: State, entered: Any) -> State:
 def _lstm_step(cell: Cell, state: State, entered: Any) -> State:
     (h, c), (gate, new, out) = state, cell.functions
     i, o, f, g = _split(entered + cell.of_state(h), cell.size)
-    i = gate(_plus(i, cell.peephole(0, c)))
-    f = 1 - i if cell.node.get("input_forget", 0) else gate(_plus(f, cell.peephole(2, c)))
+    i = gate(cell.peephole(0, i, c))
+    f = 1 - i if cell.node.get("input_forget", 0) else gate(cell.peephole(2, f, c))
     c = f * c + i * new(g)
-    return gate(_plus(o, cell.peephole(1, c))) * out(c), c
+    return gate(cell.peephole(1, o, c)) * out(c), c
 
 
 def _function(node: Node, name: str, parameters: list[list[float]]) -> Function:

@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp._checks import check_boxes, check_count
+from jaxlrp._boxes import check_boxes, sides
+from jaxlrp._checks import check_count
 
 
 class Patches(NamedTuple):
@@ -88,9 +89,7 @@ def to_pixels(relevance: ArrayLike, boxes: ArrayLike, shape: tuple[int, int]) ->
             f"{np.shape(relevance)} and {where.shape}"
         )
     check_boxes("boxes", where, shape)
-    top, left, bottom, right = np.moveaxis(np.broadcast_to(where, (*r.shape, 4)), -1, 0)[..., None]
-    rows = (np.arange(shape[0]) >= top) & (np.arange(shape[0]) < bottom)
-    columns = (np.arange(shape[1]) >= left) & (np.arange(shape[1]) < right)
-    area = ((bottom - top) * (right - left))[..., 0]
+    rows, columns = sides(np.broadcast_to(where, (*r.shape, 4)), shape)
+    area = rows.sum(-1) * columns.sum(-1)
     each = (r / area.astype(r.dtype))[..., None] * rows.astype(r.dtype)
     return jnp.einsum("nlh,nlw->nhw", each, columns.astype(r.dtype), precision="highest")
