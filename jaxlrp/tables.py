@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp._checks import check_mapping, check_sequence
+from jaxlrp._described import described
 
 __all__ = ["Summary", "groups", "sum_groups", "summarize"]
 
@@ -111,6 +112,7 @@ def sum_groups(relevance: Array, groups: Mapping[str, Sequence[int]]) -> Array:
     return sums.at[..., owner].add(relevance)
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Summary:

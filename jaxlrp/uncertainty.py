@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxlrp._checks import check_count, check_one_of
+from jaxlrp._described import described
 from jaxlrp._laplace import check_size, full_laplace
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.numerics import widen
@@ -19,6 +20,7 @@ from jaxlrp.numerics import widen
 __all__ = ["Covariance", "covariance", "dropout_masks", "laplace"]
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Covariance:
@@ -124,7 +126,16 @@ def covariance(
     size = count if batch_size is None else min(check_count("batch_size", batch_size), count)
 
     def one(member: Any) -> Array:
-        found = explain(member)
+        try:
+            found = explain(member)
+        except Exception as error:
+            error.add_note(
+                "explain was called with one member, of shapes "
+                f"{jax.tree.map(jnp.shape, member)}: members must be one pytree of arrays whose leading "
+                "axis is that of the models, not a list of models; stack them, "
+                "jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)"
+            )
+            raise
         found = found.relevance if isinstance(found, Explanation) else found
         if not isinstance(found, Array) or found.ndim < 2:
             raise TypeError(

@@ -87,6 +87,7 @@ class TestFeatures:
         [
             (lambda: features.Blocks(2).count((1, 4, 4)), r"axis 2 of features\.Blocks does not exist"),
             (lambda: features.Blocks((0, -2)).count((1, 4, 4)), r"must differ, got \(0, -2\)"),
+            (lambda: features.Blocks((0, 1), (4, 5)).count((1, 4, 4)), "size 5 .* larger than axis 1"),
             (lambda: features.Blocks(()), "at least one axis"),
             (lambda: features.Blocks(0, 0), "size must be an integer >= 1, got 0"),
             (lambda: features.Segments(np.full((1, 3), -1)), "no label >= 0"),

@@ -275,3 +275,20 @@ def test_figures_of_parts_and_of_traced_relevance():
     html = everything()._repr_html_()
     assert "records[&#x27;b/second&#x27;]" in html
     assert "bfloat16[2]" in html
+
+
+def _results():
+    """Results of every wing that hold arrays, each with more numbers than anyone reads."""
+    from jaxlrp import higher_order, improve, spray, uncertainty
+
+    big = jnp.ones((100, 100))
+    yield higher_order.Interactions(big[None], big)
+    yield uncertainty.Covariance(big, big[None])
+    yield improve.Quantized(big, jnp.ones(100))
+    yield spray.Embedding(np.ones((100, 2)), np.ones(100))
+
+
+def test_results_print_shapes_in_place_of_numbers():
+    for result in _results():
+        assert len(repr(result)) < 120, type(result)
+        assert "[100" in repr(result), repr(result)

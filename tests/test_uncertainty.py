@@ -98,6 +98,14 @@ def test_errors(explain, members, error, message):
         uncertainty.covariance(explain, members)
 
 
+def test_a_list_of_models_is_said_to_be_one():
+    explain = lrp.explain(lambda w, x: x @ w, argnums=1)
+    models = [jnp.ones((2, 1)), jnp.ones((2, 1))]
+    with pytest.raises(TypeError) as raised:
+        uncertainty.covariance(lambda w: explain(w, jnp.ones((1, 2))), models)
+    assert any("not a list of models; stack them" in note for note in raised.value.__notes__)
+
+
 def test_more_components_than_models_are_refused(found):
     with pytest.raises(ValueError, match="at most the number of models, 5, got 6"):
         found.components(6)

@@ -23,9 +23,11 @@ from jax.typing import ArrayLike
 
 from jaxlrp import _compat
 from jaxlrp._checks import check_count
+from jaxlrp._described import described
 from jaxlrp.causes.exposures import Exposures, as_exposures
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class RiskNetwork:

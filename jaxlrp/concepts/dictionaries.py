@@ -12,12 +12,14 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.concepts.units import Axis, Batch, Channels, Concepts
 from jaxlrp.numerics import off_zero
 
 _STATIC = {"static": True}
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dictionary(Concepts):

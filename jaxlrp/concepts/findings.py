@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxlrp._described import described
+
 _MIN_SAMPLES = 3
 """Samples of a class below which none of them can be called odd."""
 
@@ -83,6 +85,7 @@ def distances(
     return np.where(n >= _MIN_SAMPLES, found, -np.inf)
 
 
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Profiles:
     """What one pass over the scores finds.

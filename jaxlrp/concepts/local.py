@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp._checks import check_count
+from jaxlrp._described import described
 from jaxlrp.concepts.conditional import over
 from jaxlrp.concepts.layers import planned, recorded
 from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_check, only_array
@@ -20,6 +21,7 @@ from jaxlrp.numerics import widen
 from jaxlrp.targets import Target
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LocalRelevance:

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxlrp._described import described
 from jaxlrp.concepts.extras import need, one_thread
 
 # Our words for those of scikit-learn. A shrunk covariance is that of a diagonal mixture's components.
 COVARIANCES = {"diagonal": "diag", "full": "full", "shrunk": "diag"}
 
 
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fitted:
     """A mixture of K Gaussians in d dimensions, as NumPy arrays in float64.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlrp._checks import check_count
+from jaxlrp._described import described
 from jaxlrp.concepts.crops import Box, above, crop_box, runs, smooth
 from jaxlrp.concepts.locate import Locator, locate
 from jaxlrp.concepts.units import Concepts
@@ -25,6 +26,7 @@ class Ranked(Protocol):
     def values(self) -> Any: ...
 
 
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
     """One sample that shows a concept. Arrays of NumPy.

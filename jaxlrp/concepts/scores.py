@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp._checks import check_count
+from jaxlrp._described import described
 from jaxlrp.concepts.layers import planned, recorded
 from jaxlrp.concepts.method import ConceptExplainer, Shapes, check_explainer, no_check, no_options
 from jaxlrp.concepts.units import Concepts
@@ -22,6 +23,7 @@ from jaxlrp.targets import Target
 _FLOOR = 1e-10  # added to what relevance is normalized by
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Scores:

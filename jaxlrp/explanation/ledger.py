@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxlrp import _compat
 from jaxlrp._checks import check_count
+from jaxlrp._described import described
 from jaxlrp._html import preformatted
 from jaxlrp.explanation import initial_relevance
 from jaxlrp.explanation.growth import growth_warning
@@ -73,6 +74,7 @@ class LedgerRow:
         )
 
 
+@described
 @dataclasses.dataclass(frozen=True)
 class Ledger:
     """Relevance from the output to the input; `print` it.

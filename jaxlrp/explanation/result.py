@@ -10,29 +10,9 @@ import jax
 from jax import Array
 from jax.tree_util import DictKey, GetAttrKey
 
+from jaxlrp._described import shapes
 from jaxlrp._html import table
 from jaxlrp.explanation import frames
-
-
-class _Unquoted(str):
-    """Text whose `repr` has no quotes."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def _described(value: Any, most: int = 8) -> str:
-    """A pytree with dtypes and shapes in place of its arrays, or their number if there are many."""
-
-    def described(leaf: Any) -> Any:
-        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-            return leaf
-        return _Unquoted(f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]")
-
-    leaves = jax.tree.leaves(value)
-    if len(leaves) > most:
-        return f"<{len(leaves)} arrays>"
-    return repr(jax.tree.map(described, value))
 
 
 @jax.tree_util.register_dataclass
@@ -49,7 +29,7 @@ class Record:
     activation: Array
 
     def __repr__(self) -> str:
-        return f"Record({_described(self.relevance)})"
+        return f"Record({shapes(self.relevance)})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,16 +151,14 @@ class Explanation:
     def _repr_html_(self) -> str:
         """What a notebook shows: a row for each part."""
         parts = [(name, getattr(self, name)) for name in _PARTS]
-        rows = [(name, _described(value)) for name, value in parts if value is not None]
-        rows += [
-            (f"records[{path!r}]", _described(r.relevance)) for path, r in self.records.items()
-        ]
+        rows = [(name, shapes(value)) for name, value in parts if value is not None]
+        rows += [(f"records[{path!r}]", shapes(r.relevance)) for path, r in self.records.items()]
         rows += [(f"gains[{path!r}]", f"{gain:.3g}") for path, gain in self.gains.items()]
         return table(("", "Explanation"), rows)
 
     def __repr__(self) -> str:
         parts = [(name, getattr(self, name)) for name in _PARTS]
-        shown = [f"{name}={_described(value)}" for name, value in parts if value is not None]
+        shown = [f"{name}={shapes(value)}" for name, value in parts if value is not None]
         for name in _BY_PATH:
             if paths := list(getattr(self, name)):
                 shown.append(f"{name}={paths if len(paths) <= 8 else f'<{len(paths)} layers>'}")

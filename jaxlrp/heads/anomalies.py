@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.heads.head import (
     Head,
     as_array,
@@ -22,6 +23,7 @@ from jaxlrp.heads.head import (
 )
 
 
+@described
 @head
 class KernelDensity(Head):
     """The soft distance to the nearest points; `kernel_density` makes it.
@@ -113,6 +115,7 @@ def kernel_density(
     )
 
 
+@described
 @head
 class Distance(Head):
     """The squared distance to a center; `distance` makes it."""

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.heads.gaps import cost_weights, relevance_of_gaps, smallest_gaps
 from jaxlrp.heads.head import (
     Head,
@@ -21,6 +22,7 @@ from jaxlrp.heads.head import (
 )
 
 
+@described
 @head
 class KMeans(Head):
     """The membership in each cluster; `kmeans` makes it.
@@ -90,6 +92,7 @@ def kmeans(centers: ArrayLike, beta: float | None = None) -> KMeans:
     return KMeans(found, as_positive("beta", stiffness))
 
 
+@described
 @head
 class KernelKMeans(Head):
     """The membership in each cluster of points; `kernel_kmeans` makes it.

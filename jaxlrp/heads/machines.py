@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.heads.head import Head, as_array, as_features, dot, head
 from jaxlrp.heads.kernels import TERMS, check_kernel, gram
 
@@ -19,6 +20,7 @@ def _kernel() -> Any:
     return dataclasses.field(metadata={"static": True})
 
 
+@described
 @head
 class KernelMachine(Head):
     """A sum of additive kernels; `kernel_machine` makes it.
@@ -148,6 +150,7 @@ def as_coefficients(
     return weights, jnp.broadcast_to(bias, (outputs,))
 
 
+@described
 @head
 class KernelDistance(Head):
     """The squared distance to a center in the space of a kernel; `kernel_distance` makes it.

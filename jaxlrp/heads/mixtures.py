@@ -10,10 +10,12 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.heads.gaps import cost_weights, gaps_of
 from jaxlrp.heads.head import Head, as_array, as_features, head
 
 
+@described
 @head
 class GaussianMixture(Head):
     """The log odds of each component; `gaussian_mixture` makes it.

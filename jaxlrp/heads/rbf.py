@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.heads.head import (
     Head,
     as_array,
@@ -31,6 +32,7 @@ from jaxlrp.heads.machines import as_coefficients
 _HALVINGS = 60
 
 
+@described
 @head
 class RBFMachine(Head):
     """A sum of Gaussian kernels; `rbf_machine` makes it.

@@ -8,9 +8,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count
+from jaxlrp._described import described
 from jaxlrp.heads.head import Head, as_array, as_features, dot, head
 
 
+@described
 @head
 class Regression(Head):
     """What a linear layer adds to a reference; `regression` makes it.

@@ -13,6 +13,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count
+from jaxlrp._described import described
 from jaxlrp.explanation.explainer import Explainer, explain
 from jaxlrp.explanation.plan import CompositeLike
 from jaxlrp.network.model import Function
@@ -20,6 +21,7 @@ from jaxlrp.numerics import widen
 from jaxlrp.targets import Predicted, Target
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interactions:

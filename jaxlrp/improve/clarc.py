@@ -13,12 +13,14 @@ from jax.typing import ArrayLike
 
 from jaxlrp import _compat
 from jaxlrp._checks import check_one_of
+from jaxlrp._described import described
 from jaxlrp.explanation.editing import edit
 from jaxlrp.network.model import Function, model_of
 
 Change = Callable[[Array], Array]
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Projection:

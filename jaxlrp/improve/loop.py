@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count, check_mapping
+from jaxlrp._described import described
 from jaxlrp.explanation.explainer import explain
 from jaxlrp.explanation.plan import CompositeLike
 from jaxlrp.improve.cavs import pattern_cav
@@ -26,6 +27,7 @@ COLUMNS = (
 """What `assess` measures, and the time that a way took."""
 
 
+@described
 @dataclasses.dataclass(frozen=True)
 class Artifact:
     """Where an artifact is, in the input and in a hidden layer.

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from jaxlrp import _compat
 from jaxlrp._checks import check_at_least, is_number
+from jaxlrp._described import described
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ _PERCENTILE = 99.9  # of |w|: where the outermost level lies
 _BISECTIONS = 24
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Quantized:

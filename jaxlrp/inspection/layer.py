@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_sequence
+from jaxlrp._described import described
 from jaxlrp.explanation.base import find_explainer
 from jaxlrp.explanation.explainer import explain
 from jaxlrp.explanation.plan import CompositeLike
@@ -24,6 +25,7 @@ from jaxlrp.numerics import off_zero, tiny, widen
 Axes = int | str | Sequence[int] | Sequence[str]
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inspection:

@@ -144,7 +144,7 @@ class Blocks(Features):
       axes: those of one example, without the axis of the samples; one integer or several. Negative ones
         count from the last.
       size: of a block along each of the axes, >= 1, or one integer for all. Where it does not divide an
-        axis, the last block is smaller.
+        axis, the last block is smaller. A size above the length of an axis is an error when it is used.
 
     Example:
       >>> from jaxlrp.metrics import features
@@ -180,6 +180,12 @@ class Blocks(Features):
         sizes = {axis % ndim: s for axis, s in zip(self.axes, self.size, strict=True)}
         if len(sizes) != len(self.axes):
             raise ValueError(f"axes of features.Blocks must differ, got {self.axes}")
+        for axis, size in sizes.items():
+            if size > shape[1 + axis] > 0:
+                raise ValueError(
+                    f"size {size} of features.Blocks is larger than axis {axis} of an example, which has "
+                    f"{shape[1 + axis]} positions: pass a smaller size (on the command line, --patch)"
+                )
         return sizes
 
     def labels(self, shape: tuple[int, ...]) -> Array:

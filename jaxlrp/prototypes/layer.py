@@ -19,12 +19,14 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.heads.head import Head, as_array, dot, head
 from jaxlrp.numerics import wide
 
 _CLOSE = 1e-12  # of the paper
 
 
+@described
 @head
 class Similarities(Head):
     """Similarities to prototypes; `PrototypeLayer.similarities` has them.
@@ -82,6 +84,7 @@ class Similarities(Head):
         return jnp.zeros_like(z).at[where].add(each)
 
 
+@described
 @head
 class PrototypeLayer(Head):
     """Classes from similarities to prototypes; `layer` makes it.

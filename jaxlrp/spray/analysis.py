@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxlrp._described import described
 
+
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embedding:
     """One point per sample.
@@ -23,6 +26,7 @@ class Embedding:
     base: str | None = None
 
 
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clustering:
     """A cluster label for each sample.
@@ -51,6 +55,7 @@ def used_columns(clustering: Clustering, embedding: Embedding) -> int:
     return columns
 
 
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Analysis:
     """The analysis of one class (or of any other subset of a data set).

@@ -21,12 +21,14 @@ from jax import Array, lax
 from scipy import sparse
 
 from jaxlrp._checks import check_count
+from jaxlrp._described import described
 from jaxlrp.numerics import widen
 
 _SPARE = 8  # candidates in addition to the requested number
 _BLOCK = 2**26  # entries of the arrays of a block: 256 MiB in float32
 
 
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Neighbors:
     """The k nearest neighbors of each of n points, nearest first.

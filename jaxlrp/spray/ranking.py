@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxlrp._checks import check_sequence
+from jaxlrp._described import described
 from jaxlrp.errors import near
 from jaxlrp.spray.analysis import Analysis, used_columns
 from jaxlrp.spray.features import length, preprocessed
@@ -29,6 +30,7 @@ _RIDGE = 1e-6  # in units of the mean variance, added to the variance within gro
 _PERFECT = 1000.0
 
 
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
     """A cluster of a class.

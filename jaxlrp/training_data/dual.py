@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.explanation.explainer import Explainer
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.training_data import given
@@ -68,6 +69,7 @@ class OverSamples(abc.ABC):
         return phi.astype(self.features.dtype)
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class DualView(OverSamples):

@@ -12,10 +12,12 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count
+from jaxlrp._described import described
 from jaxlrp.training_data import given
 from jaxlrp.training_data.dual import OverSamples
 
 
+@described
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Representer(OverSamples):

@@ -10,12 +10,14 @@ import numpy as np
 
 from jaxlrp import composites
 from jaxlrp._checks import as_path
+from jaxlrp._described import described
 from jaxlrp.composites.entries import Composite
 from jaxlrp.metrics import Metric
 
 _NORMAL = 1.96  # half of a 95 % interval, in standard errors
 
 
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
     """A composite that was tried.

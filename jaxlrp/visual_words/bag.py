@@ -8,10 +8,12 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.heads.head import as_array, as_positive, head, squared_distances
 from jaxlrp.visual_words.vocabulary import Vocabulary
 
 
+@described
 @head
 class BagOfWords(Vocabulary):
     """A histogram of visual words; `bag_of_words` makes it.

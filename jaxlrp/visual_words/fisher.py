@@ -8,11 +8,13 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxlrp._described import described
 from jaxlrp.heads.head import as_array, dot, head
 from jaxlrp.numerics import off_zero
 from jaxlrp.visual_words.vocabulary import Vocabulary
 
 
+@described
 @head
 class FisherVectors(Vocabulary):
     """Normalized derivatives of a log likelihood; `fisher_vectors` makes it.

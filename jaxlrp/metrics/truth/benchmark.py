@@ -11,12 +11,14 @@ import numpy as np
 from flax import linen as nn
 
 from jaxlrp._checks import check_one_of
+from jaxlrp._described import described
 from jaxlrp.errors import near
 
 Answer = Literal["class", "classes", "number"]
 _TOLERANCE = 0.2
 
 
+@described
 @dataclasses.dataclass(frozen=True, eq=False)
 class Change:
     """The samples of a benchmark after something was changed, with the answers that are right then.
