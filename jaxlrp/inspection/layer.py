@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,17 +12,15 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxlrp._checks import check_sequence
 from jaxlrp._described import described
 from jaxlrp.explanation.base import find_explainer
 from jaxlrp.explanation.explainer import explain
 from jaxlrp.explanation.plan import CompositeLike
 from jaxlrp.explanation.result import Explanation
+from jaxlrp.inspection.axes import Axes, axes_of, names_of, renamed
 from jaxlrp.inspection.transform import Transform, check_signal
 from jaxlrp.network.model import Function
 from jaxlrp.numerics import off_zero, tiny, widen
-
-Axes = int | str | Sequence[int] | Sequence[str]
 
 
 @described
@@ -233,13 +231,13 @@ def read_explanation(
         raise ValueError(f"relevance must have the shape of the signal, {x.shape}, got {r.shape}")
     if floor is None or isinstance(floor, str) or not floor >= 0:
         raise ValueError(f"floor must be a number >= 0, got {floor!r}")
-    names = _names(dims, jnp.ndim(x))
-    axes = _axes(axis, names, jnp.ndim(x), transform.reads)
+    names = names_of(dims, jnp.ndim(x))
+    axes = axes_of(axis, names, jnp.ndim(x), transform.reads)
     check_signal(x)
     return Inspection(
         **_read(transform, jnp.asarray(x), r, floor, axes=axes),
         explanation=explanation,
-        dims=None if names is None else _renamed(names, axes, transform.axes),
+        dims=None if names is None else renamed(names, axes, transform.axes),
     )
 
 
@@ -285,46 +283,3 @@ def cotangent(x: Array, r: Array, floor: float, reads: int) -> tuple[Array, Arra
     put = (jnp.abs(x) <= floor) & (jnp.abs(r) > tiny(x.dtype) ** 0.5 * largest)
     zero = jnp.zeros_like(r)
     return jnp.where(put, zero, r / s), jnp.where(put, r, zero)
-
-
-def _names(dims: str | Sequence[str] | None, ndim: int) -> tuple[str, ...] | None:
-    if dims is None:
-        return None
-    if isinstance(dims, str):
-        dims = dims.split()
-    check_sequence("dims", dims, '("batch", "time"), or a string "batch time"')
-    names = tuple(dims)
-    if len(names) != ndim or len(set(names)) != ndim:
-        raise ValueError(f"dims must name each of the {ndim} axes of the signal once, got {names}")
-    return names
-
-
-def _axes(axis: Axes, names: tuple[str, ...] | None, ndim: int, reads: int) -> tuple[int, ...]:
-    given = (axis,) if isinstance(axis, str) or not isinstance(axis, Iterable) else tuple(axis)
-    found = []
-    for a in given:
-        if isinstance(a, str):
-            if names is None or a not in names:
-                raise ValueError(
-                    f"axis={a!r} is not in dims={names}; name the axes of the signal, as in "
-                    'dims="batch time channel"'
-                )
-            found.append(names.index(a))
-        elif isinstance(a, bool) or not isinstance(a, int) or not -ndim <= a < ndim:
-            raise ValueError(
-                f"axis must be an integer from {-ndim} to {ndim - 1} for a signal of {ndim} axes, or a "
-                f"name of dims, got {a!r}"
-            )
-        else:
-            found.append(a % ndim)
-    if len(found) != reads or len(set(found)) != reads:
-        raise ValueError(f"axis must be {reads} distinct axes for this transform, got {axis!r}")
-    return tuple(found)
-
-
-def _renamed(
-    names: tuple[str, ...], axes: tuple[int, ...], written: tuple[str, ...]
-) -> tuple[str, ...]:
-    kept = [name for i, name in enumerate(names) if i not in axes]
-    first = min(axes)
-    return (*kept[:first], *written, *kept[first:])
