@@ -316,4 +316,4 @@ def problems(
     yield "artefacts", generated(CONVOLUTIONAL, truth.artefacts, places, 36, 9)
     yield "ViT", lambda: _stripes(48)
     yield "MiniLM", lambda: _reviews(16, reviews)
-    yield "EfficientNet-Lite0", lambda: _images(8, stamps)
+    yield "EfficientNet-Lite0", lambda: _images(24, stamps)

@@ -8,15 +8,10 @@ from collections.abc import Callable
 from jaxlrp._checks import check_one_of
 from jaxlrp.composites.entries import Composite, by_kind
 from jaxlrp.composites.presets import all_epsilon, cp_lrp, recurrent
-from jaxlrp.rules import Epsilon, Gamma, Stabilize
-
-
-def _convolutional(stable: Stabilize) -> Composite:
-    return by_kind("conv", Gamma(0.25, stabilizer=stable)) + by_kind("dense", Epsilon(stable))
-
+from jaxlrp.rules import Epsilon, Stabilize
 
 _BUILT: dict[str, Callable[[], Composite]] = {
-    "convolutional": lambda: _convolutional(Stabilize(0.03, norm_scale=True)),
+    "convolutional": lambda: by_kind(("conv", "dense"), Epsilon(Stabilize(0.3, norm_scale=True))),
     "transformer": lambda: cp_lrp(epsilon=Stabilize(0.01, norm_scale=True)),
     "recurrent": lambda: recurrent("all", epsilon=Stabilize(0.1, norm_scale=True)),
     "dense": lambda: all_epsilon(Stabilize(0.1, norm_scale=True, axis=(-1,))),
@@ -33,7 +28,7 @@ def recommended(architecture: str) -> Composite:
 
     | architecture | composite | epsilon |
     |---|---|---|
-    | "convolutional" | gamma .25 in convolutions, epsilon in dense layers | .03, of each sample |
+    | "convolutional" | epsilon in convolutions and dense layers | .3, of each sample |
     | "transformer" | `cp_lrp` | .01, of each sample |
     | "recurrent" | `recurrent("all")` | .1, of each sample |
     | "dense" | epsilon in all layers; graph networks as well | .1, of each position |
