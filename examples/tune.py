@@ -14,15 +14,16 @@ family is scored by it again, and by measures that took no part in the choice:
     true rank    share of the most relevant features, as many as there are true ones, that are true
     sparseness   Gini index
 
-The sounds are not those on which the composite of pitch.py was chosen. Epsilons of families are in units of
-the root mean square of a layer's outputs.
+The sounds are not those on which the composite of pitch.py was chosen. What `composites.recommended` has
+for the architecture competes as well, but many of these samples were among those that chose it. Epsilons
+of families are in units of the root mean square of a layer's outputs.
 
 Data and weights as in evaluate_text.py, evaluate_audio.py and evaluate_images.py; a network whose data or
 weights are missing is left out, with what to install.
 
 Writes, for each network, the folder of the search, which continues if it was interrupted, the table (.md)
 and the best composite as code (.py). Exits with code 1 if what was chosen is less faithful on the other
-half than the default, by more than chance (95 %). The run takes about an hour on two cores. --quick takes
+half than the default, by more than chance (95 %). The run takes about half an hour. --quick takes
 few samples, two families and two candidates of each, and no images.
 """
 
@@ -88,6 +89,11 @@ def presets(first: composites.Composite | None = None) -> dict[str, composites.C
     return named if first is None else {f"filters, {k}": first + v for k, v in named.items()}
 
 
+def recommended(architecture: str) -> dict[str, composites.Composite]:
+    """What is recommended for the architecture: these networks, and many of these samples, chose it."""
+    return {"recommended": composites.recommended(architecture)}
+
+
 def text(path: pathlib.Path, count: int, steps: int, quick: bool) -> Problem:
     """MiniLM: what [MASK] in place of sets of words does to the logit of the predicted class."""
     reviews, net = read(path), minilm()
@@ -104,7 +110,7 @@ def text(path: pathlib.Path, count: int, steps: int, quick: bool) -> Problem:
     vector = evaluate_text.embedded(net, np.array(MASK))
     return Problem(
         evaluate_text.classifier(net, head), net.variables, data,
-        tuning.transformer() | presets(),
+        tuning.transformer() | presets() | recommended("transformer"),
         metrics.FaithfulnessCorrelation(
             features=words, removal=removal.Constant(vector), size=3, runs=10 if quick else 50, draws=1
         ),
@@ -131,7 +137,7 @@ def sound(count: int, steps: int, quick: bool) -> Problem:
     return Problem(
         evaluate_audio.of_amplitudes(net), net.variables, data,
         {"filters, gamma, epsilon": tuning.family(filters, **ranges)}
-        | tuning.convolutional(depth=7) | presets(FILTERS),
+        | tuning.convolutional(depth=7) | presets(FILTERS) | recommended("convolutional"),
         metrics.FaithfulnessCorrelation(
             removal=removal.Constant(0.0), size=128, runs=10 if quick else 50, draws=1
         ),
@@ -153,7 +159,8 @@ def images(path: pathlib.Path, count: int, steps: int, quick: bool) -> Problem:
     patches = features.Blocks((0, 1), size=16)
     low, high = net.input_range
     return Problem(
-        net.model.apply, net.variables, data, tuning.convolutional(low, high, depth=50),
+        net.model.apply, net.variables, data,
+        tuning.convolutional(low, high, depth=50) | recommended("convolutional"),
         metrics.FaithfulnessCorrelation(
             features=patches, removal=removal.Mean((0, 1)), size=49, runs=50, draws=1, batch_size=8
         ),

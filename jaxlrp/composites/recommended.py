@@ -25,6 +25,7 @@ def recommended(architecture: str) -> Composite:
     layers. Here it is a share of the root mean square of a layer's outputs, so scaling the weights of a
     layer, and undoing it in the next one, changes nothing. The shares were chosen on several networks at
     once, and judged on networks left out: the documentation has all scores, also where others are better.
+    For deep networks on pictures, prefer `epsilon_gamma_box` or `default`.
 
     | architecture | composite | epsilon |
     |---|---|---|

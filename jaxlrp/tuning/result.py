@@ -141,7 +141,8 @@ class Search:
         ]
         if len(self.metrics) > 1:
             parts += ["", "Pareto front of " + ", ".join(self.metrics) + ":"]
-            parts += [f"  {c.label}" for c in self.front]
+            # derivatives lead to values that are the same as printed
+            parts += [f"  {label}" for label in dict.fromkeys(c.label for c in self.front)]
         return "\n".join(parts)
 
     __repr__ = __str__
