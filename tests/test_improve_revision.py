@@ -149,6 +149,59 @@ def test_search_composite_takes_the_one_that_prunes_best_and_judges_it_elsewhere
     assert found.held_out == pytest.approx(found.areas["epsilon"])
 
 
+def test_search_composite_compiles_once_for_candidates_that_differ_in_numbers():
+    """The gammas are traced. The result is that of the nested split, written out."""
+    weights, head, x = RNG.normal(size=(6, 8)), RNG.normal(size=(8, 3)), RNG.normal(size=(60, 6))
+    y, rates = (np.tanh(x @ weights) @ head).argmax(-1), [0.2, 0.4, 0.6]
+    gammas = {"none": 0, "some": 0.25, "more": 1.0, "all": 100.0}
+    rules = {name: lrp.rules.Gamma(gamma) for name, gamma in gammas.items()}
+
+    def plain(x):
+        return jnp.tanh(x @ weights) @ head
+
+    def search(candidates):
+        traces = []
+
+        def predict(x):
+            traces.append(None)
+            return plain(x)
+
+        found = improve.search_composite(predict, candidates, UNITS, rates, x, y)
+        return found, len(traces)
+
+    found, count = search(rules)
+    assert count == search({"none": rules["none"]})[1]
+    assert count < search({"none": rules["none"], "z+": "epsilon_plus"})[1]
+    parts = [slice(0, 20), slice(20, 40), slice(40, 60)]
+    scores = {
+        name: [explained(x[p], target=np.eye(3)[y[p]])["tanh"] for p in parts]
+        for name, rule in rules.items()
+        for explained in [improve.unit_relevance(lrp.explain(plain, rule), UNITS)]
+    }
+
+    def area(name, test, *seen):
+        total, p = {"tanh": sum(scores[name][i] for i in seen)}, parts[test]
+        kept = [np.asarray(improve.masks(total, rate)["tanh"]) for rate in rates]
+        right = [((np.tanh(x[p] @ weights) * k) @ head).argmax(-1) == y[p] for k in kept]
+        one, two, three = (r.mean() for r in right)
+        return (one + 2 * two + three) / 4  # trapezoids
+
+    outer = {n: [area(n, 0, 1, 2), area(n, 1, 0, 2), area(n, 2, 0, 1)] for n in rules}
+    inner = {
+        n: [
+            area(n, 1, 2) + area(n, 2, 1),
+            area(n, 0, 2) + area(n, 2, 0),
+            area(n, 0, 1) + area(n, 1, 0),
+        ]
+        for n in rules
+    }
+    chosen = tuple(max(rules, key=lambda n, i=i: inner[n][i]) for i in range(3))
+    assert len({np.mean(areas) for areas in outer.values()}) > 1
+    assert found.areas == pytest.approx({n: np.mean(areas) for n, areas in outer.items()})
+    assert found.chosen == chosen
+    assert found.held_out == pytest.approx(np.mean([outer[n][i] for i, n in enumerate(chosen)]))
+
+
 # Corrections and the loop
 
 

@@ -10,6 +10,7 @@ bits (`ecq`).
 from jaxlrp.improve import penalties as penalties
 from jaxlrp.improve.cavs import linear_cav, pattern_cav, tcav
 from jaxlrp.improve.clarc import Projection, project, reactive, where_active
+from jaxlrp.improve.composite_search import CompositeSearch, search_composite
 from jaxlrp.improve.corrections import Correction, load_correction, save_correction
 from jaxlrp.improve.feedback import feedback, relevance_weights, softmax_reward
 from jaxlrp.improve.loop import Artifact, Revision, assess, locate, reveal_to_revise
@@ -32,9 +33,7 @@ from jaxlrp.improve.unit_scores import (
     unit_taylor,
 )
 from jaxlrp.improve.weights import (
-    CompositeSearch,
     mask_weights,
-    search_composite,
     weight_masks,
     weight_relevance,
 )

@@ -65,7 +65,7 @@ def masks(
     check_one_of("scope", scope, ("global", "layer"))
     if normalize is not None:
         check_one_of("normalize", normalize, tuple(_NORMS))
-    arrays, rate = _checked(scores), _checked_rate("rate", rate)
+    arrays, rate = checked_scores(scores), _checked_rate("rate", rate)
     if rate.ndim:
         raise ValueError(f"rate must be one number, got shape {rate.shape}: vmap over several")
     if normalize is not None:
@@ -194,9 +194,7 @@ def pruning_curve(
       >>> curve.accuracy.tolist(), float(curve.area)
       ([1.0, 0.5], 0.75)
     """
-    arrays, rates = _checked(scores), _checked_rate("rates", rates)
-    if rates.ndim != 1 or not len(rates) or (np.diff(np.asarray(rates)) <= 0).any():
-        raise ValueError(f"rates must be a sequence of increasing numbers, got {rates.tolist()}")
+    arrays, rates = checked_scores(scores), checked_rates(rates)
     x, y = jnp.asarray(x), jnp.asarray(y)
     if not x.ndim or not len(x) or y.shape != x.shape[:1]:
         raise ValueError(
@@ -205,18 +203,38 @@ def pruning_curve(
         )
     size = len(x) if batch_size is None else check_count("batch_size", batch_size)
 
+    hits = hits_program(predict, concepts, scope, normalize)
+    return PruningCurve(rates, accuracies(hits, arrays, rates, x, y, size))
+
+
+Hits = Callable[[dict[str, Array], Array, Array, Array], Array]
+"""From scores by name, a rate, samples and classes to how many samples are still classified correctly."""
+
+
+def hits_program(
+    predict: Function, concepts: Families, scope: str, normalize: str | None = None
+) -> Hits:
+    """One program for all scores, rates and batches of one shape; arguments as in `pruning_curve`."""
+
     @jax.jit
     def hits(arrays: dict[str, Array], rate: Array, x: Array, y: Array) -> Array:
         kept = masks(arrays, rate, scope=scope, normalize=normalize)
         z = edit(predict, switch_off(kept, concepts))(x)
         return (jnp.argmax(z, axis=-1) == y).sum()
 
+    return hits
+
+
+def accuracies(
+    hits: Hits, scores: dict[str, Array], rates: Array, x: Array, y: Array, size: int
+) -> Array:
+    """The share of correct samples, (rates,), in batches of at most `size` samples."""
     # One program, called once for each rate: XLA runs convolutions in loops slowly on CPUs.
     found = [
-        sum(hits(arrays, rate, x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
+        sum(hits(scores, rate, x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
         for rate in rates
     ]
-    return PruningCurve(rates, jnp.stack(found) / len(x))
+    return jnp.stack(found) / len(x)
 
 
 def _off(entries: list[tuple[str, Concepts, Array]], a: Array) -> Array:
@@ -232,7 +250,7 @@ def _off(entries: list[tuple[str, Concepts, Array]], a: Array) -> Array:
     return a
 
 
-def _checked(scores: Mapping[str, ArrayLike]) -> dict[str, Array]:
+def checked_scores(scores: Mapping[str, ArrayLike]) -> dict[str, Array]:
     """Scores in the order of names, so that ties do not depend on how a dictionary was built."""
     check_mapping("scores", scores, '{"relu": scores}')
     if not scores:
@@ -256,6 +274,14 @@ def _checked_rate(name: str, rate: ArrayLike) -> Array:
         known = np.asarray(array)  # also inside of jit, where operations of JAX would trace it
         if not ((known >= 0) & (known < 1)).all():
             raise ValueError(f"{name} must be in [0, 1), got {known.tolist()}")
+    return array
+
+
+def checked_rates(rates: ArrayLike) -> Array:
+    """(rates,) increasing numbers in [0, 1)."""
+    array = _checked_rate("rates", rates)
+    if array.ndim != 1 or not len(array) or (np.diff(np.asarray(array)) <= 0).any():
+        raise ValueError(f"rates must be a sequence of increasing numbers, got {array.tolist()}")
     return array
 
 
