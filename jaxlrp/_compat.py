@@ -364,6 +364,11 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def is_of_trace(value: Any, other: Any) -> bool:
+    """Whether two traced values belong to the same trace, and not one of them to a loop inside of it."""
+    return getattr(value, "_trace", None) is getattr(other, "_trace", None)
+
+
 def is_in_derivative(value: Any) -> bool:
     """Whether a derivative of what is computed from a value is being taken around this trace.
 

@@ -67,6 +67,35 @@ def test_patterns_of_a_convolution_are_those_of_its_patches():
     np.testing.assert_allclose(found, expected.reshape(kernel.shape), rtol=1e-9)
 
 
+def test_patterns_in_float32_of_outputs_far_from_zero():
+    """Sums of products in place of deviations are wrong by 4e-5 here."""
+    x = (X + 30).astype(np.float32)  # the variance of outputs is a thousandth of their square
+    w = np.abs(W).astype(np.float32)
+    batches = [(x[:25],), (x[25:],)]
+    (found,) = patterns.fit(lambda x: x @ w, batches).values()
+    assert found.dtype == np.float32
+    expected = pattern(x.astype(float), w.astype(float), np.zeros(5), True)
+    # outputs of about 100 are rounded to 4e-6, at random, and their deviations are about 3
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+
+
+def test_batches_of_one_shape_share_a_program():
+    traces = []
+
+    def counted(x):
+        traces.append(None)
+        return model(x)
+
+    patterns.fit(counted, [(X[:20],)])
+    once = len(traces)
+    found = patterns.fit(counted, [(X[:20],), (X[20:40],), (X[40:],)])
+    assert len(traces) == 2 * once
+    for a, b in zip(found.values(), (LOWER, UPPER), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    patterns.fit(counted, [(X[:40],), (X[40:],)])
+    assert len(traces) == 4 * once
+
+
 @pytest.mark.parametrize("weighted", [True, False])
 def test_patterns_replace_the_weights_of_the_derivative(weighted):
     fitted = patterns.fit(model, [(X,)])
@@ -98,6 +127,14 @@ def looped(x):
         (
             lambda: patterns.fit(looped, [(X,)]),
             ValueError, "inside of a loop, jit or checkpoint",
+        ),
+        (
+            lambda: patterns.fit(jax.checkpoint(model), [(X,)]),
+            ValueError, "the values of '.*' are not known, because it is inside of a loop, jit or checkp",
+        ),
+        (
+            lambda: jax.jit(lambda x: patterns.fit(model, [(x,)]))(X),
+            ValueError, "the values of '.*' are not known, because it is inside of a loop, jit or checkp",
         ),
         (lambda: patterns.attribution([W]), TypeError, "patterns must be a dictionary"),
         (
