@@ -7,6 +7,9 @@ half of the input as well (`penalties.outside`, all_epsilon(1e-2)); its gradient
 same penalty on the gradient of the input, by `jax.grad` alone, shows what of that is the price of second
 derivatives. With remat, blocks are computed again on the way back. Ratios are to the plain step.
 
+"All" is temporary memory, arguments and results. A plain step writes the parameters of a layer as soon as
+it has their gradient; with a penalty each gradient is a sum of two, and all of the penalty's come first.
+
 Scores of the units of all activations (`unit_relevance`) are compared with attribution of the same samples.
 """
 
@@ -28,7 +31,7 @@ import jaxlrp as lrp
 from jaxlrp import composites, concepts, improve
 from jaxlrp.improve import penalties
 from models import case
-from speed import build, interleave, machine, markdown, number, parser
+from speed import Program, build, interleave, machine, markdown, number, parser
 from transformer_models import TINY, Encoder, Size, inputs
 
 MODELS = ("cnn", "resnet50", "vgg16", "vit")
@@ -125,11 +128,20 @@ def steps(name: str, size: int, batch: int, repeats: int, tiny: bool) -> list[di
                 "compile_s": program.trace_s + program.compile_s,
                 "temp_bytes": program.temp_bytes,
                 "memory": (program.temp_bytes or 0) / max(unit.temp_bytes or 0, 1),
+                "all_bytes": all_bytes(program),
+                "all_memory": all_bytes(program) / max(all_bytes(unit), 1),
                 "flops": (program.flops or 0) / max(unit.flops or 0, 1),
                 "finite": bool(jnp.isfinite(value)),
             }
         )
     return rows
+
+
+def all_bytes(program: Program) -> int:
+    """Temporary memory, arguments and results; 0 where the backend does not say."""
+    memory = program.run.memory_analysis()
+    kinds = ("temp", "argument", "output")
+    return sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in kinds)
 
 
 def units(
@@ -158,7 +170,8 @@ def units(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    header = ("step", "ms", "x plain", "compile s", "temp MiB", "x plain", "FLOPs x plain")
+    header = ("step", "ms", "x plain", "compile s", "temp MiB", "x plain", "all MiB", "x plain",
+              "FLOPs x plain")  # fmt: skip
     body = [
         [
             row["step"] + ("" if row["finite"] else " NOT FINITE"),
@@ -167,6 +180,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             number(row["compile_s"], ".1f"),
             number(row["temp_bytes"], ".1f", 2**-20),
             number(row["memory"]),
+            number(row["all_bytes"], ".1f", 2**-20),
+            number(row["all_memory"]),
             number(row["flops"]),
         ]
         for row in rows
