@@ -45,7 +45,7 @@ class Cell:
 
     Attributes:
       node: the operator.
-      functions: its activation functions, clipped.
+      functions: its activation functions, of gates and candidates clipped.
       weight, bias: of the inputs, (gates * hidden, features) and (gates * hidden,) or None.
       recurrent, recurrent_bias: the same of the state.
       peepholes: (3 * hidden,), of an LSTM, or None.
@@ -122,8 +122,8 @@ def _lstm_step(cell: Cell, state: State, entered: Any) -> State:
     return gate(cell.peephole(1, o, c)) * out(c), c
 
 
-def _function(node: Node, name: str, parameters: list[list[float]]) -> Function:
-    """An activation function, with the next parameters of the node, after its `clip`."""
+def _function(node: Node, name: str, parameters: list[list[float]], clip: float | None) -> Function:
+    """An activation function of values up to `clip`, with the next parameters of the node."""
     if name.lower() not in FUNCTIONS:
         raise UnsupportedError(
             f"{node} has the activation {name!r}; jaxlrp.onnx knows {', '.join(sorted(FUNCTIONS))}"
@@ -134,7 +134,6 @@ def _function(node: Node, name: str, parameters: list[list[float]]) -> Function:
         for values, default in zip(parameters, defaults, strict=True)
         if default is not None
     ]
-    clip = node.get("clip")
     return lambda x: fun(x if clip is None else jnp.clip(x, -clip, clip), *given)
 
 
@@ -147,7 +146,11 @@ def _functions(node: Node, directions: int, default: tuple[str, ...]) -> list[li
             f"{node} has {len(names)} activations; {len(default) * directions} are needed"
         )
     parameters = [list(node.get(f"activation_{name}", ())) for name in ("alpha", "beta")]
-    found = [_function(node, name, parameters) for name in names]
+    # The third one is that of the cell state of an LSTM, which onnxruntime does not clip.
+    clips = [None if i % len(default) == 2 else node.get("clip") for i in range(len(names))]
+    found = [
+        _function(node, name, parameters, clip) for name, clip in zip(names, clips, strict=True)
+    ]
     return [found[i : i + len(default)] for i in range(0, len(found), len(default))]
 
 

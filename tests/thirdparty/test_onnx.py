@@ -218,6 +218,47 @@ def test_a_cell_is_explained_as_that_of_flax(kind):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale)
 
 
+RECURRENT = {
+    "LSTM": ("LSTM", 4, {}),
+    "LSTM, coupled gates": ("LSTM", 4, {"input_forget": 1}),
+    "LSTM, clipped": ("LSTM", 4, {"clip": 0.3}),
+    "LSTM, both ways": ("LSTM", 4, {"direction": "bidirectional"}),
+    "GRU": ("GRU", 3, {}),
+    "GRU, backward": ("GRU", 3, {"direction": "reverse", "linear_before_reset": 1}),
+    "RNN, clipped": ("RNN", 1, {"clip": 0.3}),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_options_of_recurrent_operators(name):
+    """Several steps of sequences of different lengths from given states, as onnxruntime computes them.
+
+    The standard's own tests have one step from states of zero, where most options do nothing.
+    """
+    op, gates, options = RECURRENT[name]
+    both, size, features = 1 + (options.get("direction") == "bidirectional"), 5, 4
+    weights = {"w": (gates * size, features), "r": (gates * size, size), "b": (2 * gates * size,)}
+    weights |= {"p": (3 * size,)} if op == "LSTM" else {}
+    lengths, states = np.array([3, 1, 2], np.int32), ["h", "c"] if op == "LSTM" else ["h"]
+    held = {k: RNG.normal(size=(both, *shape)).astype(np.float32) for k, shape in weights.items()}
+    held |= {k: RNG.normal(size=(both, 3, size)).astype(np.float32) for k in states}
+    node = onnx.helper.make_node(
+        op, ["a", "w", "r", "b", "lengths", *states, *weights.keys() & {"p"}],
+        ["all", *(f"{k}_n" for k in states)], hidden_size=size, **options,
+    )  # fmt: skip
+    transpose = onnx.helper.make_node("Transpose", ["x"], ["a"], perm=[1, 0, 2])
+    last = onnx.helper.make_node("ReduceSum", ["all"], ["y"], keepdims=0)
+    model = network(transpose, node, last, lengths=lengths, **held)
+    names = ["all", *(f"{k}_n" for k in states)]
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names)
+    x = RNG.normal(size=(3, 3, features)).astype(np.float32)
+    expected = session(model).run(names, {"x": x})
+    found = convert(model, names)(x)
+    for output, value in zip(names, expected, strict=True):
+        # float32, three steps
+        np.testing.assert_allclose(found[output], value, rtol=1e-4, atol=1e-5, err_msg=output)
+
+
 IRIS, SPECIES = load_iris(return_X_y=True)
 IRIS = IRIS.astype(np.float32)
 SKLEARN = {
