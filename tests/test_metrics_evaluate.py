@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import signal
 import subprocess
@@ -270,6 +271,32 @@ def test_robustness_metrics_share_a_pass():
     for j, one in enumerate(apart):
         np.testing.assert_allclose(found.scores[0, j], one.scores[0, 0], rtol=1e-5)
     assert (found.scores[0, 0] > found.scores[0, 1]).all()
+
+
+def test_explainers_share_what_the_model_says_of_changed_inputs():
+    """Batches of 7 changed inputs: 4 samples x 20 sets in each of four batches of samples."""
+    calls, w = [], runs.weights()
+
+    def predict(x):
+        if len(x) == 7:
+            jax.debug.callback(lambda: calls.append(1))
+        return runs.network(w, x)
+
+    def evaluated(explainers):
+        calls.clear()
+        measure = metrics.FaithfulnessCorrelation(size=3, runs=20, batch_size=7)
+        more = {"key": jax.random.key(0), "predict": predict, "args": ()}
+        found = evaluate(explainers, measure, **more)
+        jax.effects_barrier()
+        return found, len(calls)
+
+    some = {"square": lambda x, y: x**2, "cube": lambda x, y: x**3, "minus": lambda x, y: -x}
+    found, count = evaluated(some)
+    apart = [evaluated({name: fun}) for name, fun in some.items()]
+    assert [count, *(n for _, n in apart)] == [4 * math.ceil(4 * 20 / 7)] * 4
+    expected = [one.scores[0] for one, _ in apart]
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5, atol=1e-6)  # float32
+    assert np.ptp(found.scores, axis=0).min() > 1e-3
 
 
 def test_curves_are_those_of_the_metric():

@@ -351,6 +351,40 @@ def test_random_removals_are_averaged():
     assert not fixed.random
 
 
+@pytest.mark.parametrize("name", ["correlation", "sensitivity n", "infidelity"])
+def test_the_model_is_evaluated_once_for_all_explanations(name):
+    """Removals draw twice for each set, so that the state has to remember which draw is which."""
+    case = layout("series")
+    options = {"features": case.of, "removal": removal.Uniform(), "draws": 2, "batch_size": 7}
+    metric = {
+        "correlation": metrics.FaithfulnessCorrelation(size=2, runs=6, **options),
+        "sensitivity n": metrics.SensitivityN(sizes=(1, 3), runs=5, **options),
+        "infidelity": metrics.Infidelity(**options),
+    }[name]
+    calls = []
+
+    def predict(x):
+        jax.debug.callback(lambda: calls.append(1))
+        return case.predict(x)
+
+    key = jax.random.key(3)
+    prepared = metric.prepare(predict, case.x, case.y, key=key)
+    jax.effects_barrier()
+    assert calls
+    calls.clear()
+    scaled = (case.a, case.a**2, -case.a)
+    found = [metric(predict, case.x, a, case.y, key=key, prepared=prepared) for a in scaled]
+    jax.effects_barrier()
+    assert not calls
+    expected = [metric(case.predict, case.x, a, case.y, key=key) for a in scaled]
+    close(found, expected)
+    assert np.ptp(np.array(expected), axis=0).min() > 0.01
+    with pytest.raises(ValueError, match=rf"prepared must be of these samples.*\({N - 1}, "):
+        metric(predict, case.x[1:], case.a[1:], case.y[1:], key=key, prepared=prepared)
+    with pytest.raises(TypeError, match=r"prepared must be what \w+\.prepare returns, got list"):
+        metric(predict, case.x, case.a, case.y, key=key, prepared=[])
+
+
 def test_random_order_is_the_mean_of_all_orders():
     metric = metrics.RegionPerturbation(
         features=ELEMENTS, removal=removal.Constant(), order="random", score="logit"

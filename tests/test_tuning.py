@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,39 @@ def test_scores_are_those_of_explain_and_the_metric():
     means = [c.scores["PixelFlipping"].mean() for c in found.candidates]
     assert found.best is found.candidates[int(np.argmax(means))]
     assert found.best in reported
+
+
+@pytest.mark.parametrize("method", [tuning.Grid(3), tuning.Gradient(2)], ids=["grid", "gradient"])
+def test_candidates_share_what_the_model_says_of_changed_inputs(monkeypatch, tmp_path, method):
+    """Batches of 7 changed inputs, which no explanation has: 4 x 40 of each batch, two for each part."""
+    calls = []
+
+    def counting(variables, x):
+        if len(x) == 7:
+            jax.debug.callback(lambda: calls.append(1))
+        return NET.apply(variables, x)
+
+    def run(**options):
+        calls.clear()
+        found = tuning.search(
+            counting, {"one": ONE, "z+": lrp.ZPlus()},
+            metrics.FaithfulnessCorrelation(size=8, runs=40, batch_size=7), (X, Y),
+            args=(VARIABLES,), key=KEY, batch_size=4, at_once=2, method=method, **options,
+        )  # fmt: skip
+        jax.effects_barrier()
+        return found, len(calls)
+
+    once = 2 * 2 * math.ceil(4 * 40 / 7)
+    shared, count = run(output=tmp_path / "s")
+    assert count == once
+    assert run(output=tmp_path / "s")[1] == 0  # nothing is prepared if nothing is left to score
+    monkeypatch.setattr(metrics.FaithfulnessCorrelation, "prepares", False)
+    alone, count = run()
+    assert count >= 2 * once
+    for a, b in zip(shared.candidates, alone.candidates, strict=True):
+        assert (a.held_out is None) == (b.held_out is None)
+        for part in ("scores", "held_out") if a.held_out else ("scores",):
+            close(*(getattr(c, part)["FaithfulnessCorrelation"] for c in (a, b)), 1e-5)  # float32
 
 
 def test_random_numbers_of_a_sample_do_not_depend_on_batches():

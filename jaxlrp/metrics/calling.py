@@ -20,8 +20,8 @@ def call_by_name(
 
     Args:
       metric: the metric.
-      known: arguments by name: all of `metric.needs`; and "predict", "context" and "key", which are passed
-        on if the metric takes them. Others are ignored.
+      known: arguments by name: all of `metric.needs`; and "predict", "context", "key" and "prepared", which
+        are passed on if the metric takes them. Others are ignored.
       method: of the metric, such as `metric.curves`; None for a call.
 
     Returns:
@@ -39,10 +39,22 @@ def call_by_name(
     """
     called: Any = metric if method is None else method
     names = inspect.signature(called).parameters
-    more = {"predict", "context", "key"} & set(names) & set(known) - set(metric.needs)
+    more = {"predict", "context", "key", "prepared"} & set(names) & set(known) - set(metric.needs)
     if not getattr(metric, "uses_outputs", True):
         more.discard("predict")
     return called(*(known[k] for k in metric.needs), **{k: known[k] for k in more})
+
+
+def prepared_by_name(metric: Metric, known: Mapping[str, Any]) -> Any:
+    """What a metric that `prepares` computes of the model, for `known["prepared"]` of `call_by_name`.
+
+    Args:
+      metric: the metric.
+      known: arguments by name, as in `call_by_name`, without attributions.
+    """
+    prepare: Any = getattr(metric, "prepare")  # noqa: B009, only some metrics have it
+    names = ("predict", "inputs", "targets", "context", "key")
+    return prepare(**{name: known[name] for name in names if name in known})
 
 
 def with_segments(metric: Metric, segments: Array | None) -> Metric:

@@ -51,6 +51,8 @@ class Metric(abc.ABC):
         then be the whole set.
       on_host: whether it needs concrete arrays, and does not run under `jit`.
       random: whether a call needs `key`.
+      prepares: whether it has a method `prepare`, which computes once what calls need of the model,
+        whatever the attributions; a call takes it as `prepared`.
     """
 
     _programs: Programs = dataclasses.field(default_factory=Programs, init=False, repr=False)
@@ -58,6 +60,7 @@ class Metric(abc.ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     compares_samples: ClassVar[bool] = False
     on_host: ClassVar[bool] = False
+    prepares: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -111,6 +114,7 @@ class Case(NamedTuple):
       targets: (n,), None for a function with one output.
       context: further arguments of `predict` by name, (n, ...) each.
       keys: a random key for each sample, (n,); None for a metric that draws nothing.
+      prepared: what was computed of the outputs before, by a metric that `prepares`; None if nothing was.
     """
 
     predict: Predict
@@ -119,6 +123,7 @@ class Case(NamedTuple):
     targets: Array | None
     context: dict[str, Array]
     keys: Array | None
+    prepared: Any = None
 
     def outputs(self, inputs: Array, which: Array) -> Array:
         """The outputs for changed inputs (b, ...) of the samples `which`, (b,)."""

@@ -23,6 +23,7 @@ class Data(NamedTuple):
       segments: integers; None if there are none.
       context: further arguments of the model by name.
       number: place of a sample in the whole data, (n,).
+      prepared: what metrics computed of the model for all candidates, by metric; empty if nothing was.
     """
 
     inputs: Any
@@ -31,6 +32,7 @@ class Data(NamedTuple):
     segments: Any
     context: Mapping[str, Any]
     number: Any
+    prepared: Mapping[str, Any]
 
     @property
     def size(self) -> int:
@@ -85,7 +87,7 @@ def as_data(given: Any) -> Data:
     context = {name: found for name, found in arrays.items() if name not in (*KEYS, "id")}
     return Data(
         arrays["input"], target, arrays.get("mask"), arrays.get("segments"), context,
-        np.arange(n, dtype=np.uint32),
+        np.arange(n, dtype=np.uint32), {},
     )  # fmt: skip
 
 

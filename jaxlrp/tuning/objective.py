@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxlrp.explanation.explainer import explain
-from jaxlrp.metrics.calling import call_by_name, with_segments
+from jaxlrp.metrics.calling import call_by_name, prepared_by_name, with_segments
 from jaxlrp.metrics.metric import Metric
 from jaxlrp.tuning.data import Data
 from jaxlrp.tuning.families import Family
@@ -45,30 +45,45 @@ class Objective:
     def scores(self, family: Family, values: Any, args: Any, batch: Data) -> dict[str, Array]:
         """The score of each sample by each metric, (b,)."""
         run = explain(self.fun, family(values), argnums=len(args))
-        x, y = batch.inputs, batch.targets
 
         def explained(x: Array, y: Any, **context: Any) -> Array:
             return run(*args, x, target=y, **context).relevance
 
+        more: dict[str, Any] = {"explain": explained, "masks": batch.masks}
+        if any("attributions" in metric.needs for metric in self.metrics.values()):
+            more["attributions"] = explained(batch.inputs, batch.targets, **batch.context)
+        found = {}
+        for name in self.metrics:
+            metric, known = self._known(name, args, batch)
+            if name in batch.prepared:
+                known["prepared"] = batch.prepared[name]
+            found[name] = call_by_name(metric, known | more)
+        return found
+
+    def prepared(self, args: Any, batch: Data) -> dict[str, Any]:
+        """What metrics compute of the model for all candidates, by metric."""
+        return {
+            name: prepared_by_name(*self._known(name, args, batch))
+            for name, metric in self.metrics.items()
+            if metric.prepares
+        }
+
+    def _known(self, name: str, args: Any, batch: Data) -> tuple[Metric, dict[str, Any]]:
+        """A metric for a batch, and its arguments by name that no candidate changes."""
+
         def predict(x: Array, **context: Any) -> Any:
             return self.fun(*args, x, **context)
 
+        metric = with_segments(self.metrics[name], batch.segments)
         known = {
             "predict": predict,
-            "explain": explained,
-            "inputs": x,
-            "targets": y,
-            "masks": batch.masks,
+            "inputs": batch.inputs,
+            "targets": batch.targets,
             "context": dict(batch.context),
         }
-        if any("attributions" in metric.needs for metric in self.metrics.values()):
-            known["attributions"] = explained(x, y, **batch.context)
-        found = {}
-        for name, metric in self.metrics.items():
-            own = with_segments(metric, batch.segments)
-            keys = {"key": self._keys(name, batch.number)} if metric.random else {}
-            found[name] = call_by_name(own, {**known, **keys})
-        return found
+        if metric.random:
+            known["key"] = self._keys(name, batch.number)
+        return metric, known
 
     def _keys(self, name: str, number: Array) -> Array:
         """A random key for each sample, which depends on its place in the data alone."""
@@ -77,16 +92,45 @@ class Objective:
         return jax.vmap(jax.random.fold_in, (None, 0))(key, number)
 
 
+class Preparation:
+    """What metrics compute of the model for all candidates, once for each sample.
+
+    Args:
+      objective: with the metrics.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self._run = jax.jit(objective.prepared)
+        self._held: dict[bytes, Data] = {}
+
+    def __call__(self, data: Data) -> Data:
+        """The samples with what was computed of them, now or in an earlier call."""
+        held = self._objective
+        if not any(metric.prepares for metric in held.metrics.values()):
+            return data
+        part = np.asarray(data.number).tobytes()
+        if part not in self._held:
+            parts = [
+                jax.tree.map(lambda a, n=count: np.asarray(a)[:n], self._run(held.args, batch))
+                for batch, count in data.batches(held.batch_size)
+            ]
+            found = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+            self._held[part] = data._replace(prepared=found)
+        return self._held[part]
+
+
 class Programs:
     """The programs of one family, each compiled when it is first needed.
 
     Args:
       objective: what is computed.
       family: for whose members.
+      prepared: what all families share.
     """
 
-    def __init__(self, objective: Objective, family: Family) -> None:
-        self._objective, self._family = objective, family
+    def __init__(self, objective: Objective, family: Family, prepared: Preparation) -> None:
+        self._objective, self._family, self._prepared = objective, family, prepared
         of = functools.partial(objective.scores, family)
         self._one = jax.jit(of)
         self._many = jax.jit(jax.vmap(of, (0, None, None)))
@@ -95,7 +139,7 @@ class Programs:
 
     def scores(self, values: Sequence[Mapping[str, float]], data: Data) -> list[dict[str, Any]]:
         """The score of each sample by each metric, (n,), of each of some members."""
-        held = self._objective
+        held, data = self._objective, self._prepared(data)
         if len(values) == 1 and not self._used_many:
             given = {name: jnp.asarray(value) for name, value in values[0].items()}
             return [self._batches(data, lambda batch: self._one(given, held.args, batch))]
@@ -115,7 +159,7 @@ class Programs:
         self, values: Mapping[str, float], data: Data
     ) -> tuple[dict[str, Any], dict[str, float]]:
         """The scores of one member, and the derivatives of the mean of the deciding metric."""
-        held = self._objective
+        held, data = self._objective, self._prepared(data)
         given = {name: jnp.asarray(value) for name, value in values.items()}
         slopes, scores = [], []
         for batch, count in data.batches(held.batch_size):

@@ -17,7 +17,7 @@ from jaxlrp.tuning.data import Data, as_data, check_metrics
 from jaxlrp.tuning.families import as_families
 from jaxlrp.tuning.journal import Journal
 from jaxlrp.tuning.methods import Grid, Method, Random
-from jaxlrp.tuning.objective import Objective, Programs
+from jaxlrp.tuning.objective import Objective, Preparation, Programs
 from jaxlrp.tuning.result import Search
 from jaxlrp.tuning.running import Run
 
@@ -104,7 +104,8 @@ def search(
         fun, tuple(args), chosen, objective, key, check_count("batch_size", batch_size),
         check_count("at_once", at_once),
     )  # fmt: skip
-    programs = {name: Programs(scored, family) for name, family in families.items()}
+    shared = Preparation(scored)
+    programs = {name: Programs(scored, family, shared) for name, family in families.items()}
     run = Run(scored, families, _opened(output, scored, samples, held_out), programs)
     try:
         run.check(first)

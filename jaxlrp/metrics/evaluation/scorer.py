@@ -16,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxlrp.explanation.base import BaseExplainer, Request
 from jaxlrp.explanation.result import Explanation
 from jaxlrp.metrics import given
-from jaxlrp.metrics.calling import call_by_name, with_segments
+from jaxlrp.metrics.calling import call_by_name, prepared_by_name, with_segments
 from jaxlrp.metrics.evaluation.samples import MASK, SEGMENTS
 from jaxlrp.metrics.evaluation.subjects import KEY, Subject
 from jaxlrp.metrics.metric import Metric
@@ -202,13 +202,39 @@ class Scorer(BaseExplainer):
         stacked = jnp.stack(
             [batch.attributions for batch in held if batch.attributions is not None]
         )
+        # what the model says of changed inputs is computed once for all of them
+        prepared = None
+        if self.metrics[metric].prepares and self.result is as_scores:
+            prepared = prepared_by_name(*self._known(metric, first, args))
         found = jax.lax.map(
-            lambda a: self.one(metric, first._replace(attributions=a), args), stacked
+            lambda a: self.one(metric, first._replace(attributions=a), args, prepared=prepared),
+            stacked,
         )
         return [{k: v[i] for k, v in found.items()} for i in range(len(held))]
 
-    def one(self, name: str, held: Batch, args: tuple, result: Any = None) -> Any:
-        """What is stored of one metric of one explainer, or another result of it."""
+    def one(
+        self, name: str, held: Batch, args: tuple, result: Any = None, prepared: Any = None
+    ) -> Any:
+        """What is stored of one metric of one explainer, or another result of it.
+
+        Args:
+          name: of the metric.
+          held: the batch.
+          args: positional arguments without the explained one.
+          result: what is computed; None for what is stored.
+          prepared: what the metric prepared for the batch; None if it did not.
+        """
+        metric, known = self._known(name, held, args)
+        if prepared is not None:
+            known["prepared"] = prepared
+
+        def call(method: Callable[..., Any]) -> Any:
+            return call_by_name(metric, known, method)
+
+        return (result or self.result)(metric, call)
+
+    def _known(self, name: str, held: Batch, args: tuple) -> tuple[Metric, dict[str, Any]]:
+        """A metric for a batch, and its arguments by name."""
         extra = held.extra
         metric = with_segments(self.metrics[name], extra.get(SEGMENTS))
         run, predict = held.subject.run, held.subject.predict
@@ -226,7 +252,7 @@ class Scorer(BaseExplainer):
 
         # metrics that share a pass draw alike, whether or not they are evaluated together
         drawing = f"metric {name}" if metric.shares is None else "changed inputs"
-        known = {
+        return metric, {
             "predict": None if predict is None else outputs,
             "explain": None if run is None else explain,
             "variables": args[0] if args else None,
@@ -237,11 +263,6 @@ class Scorer(BaseExplainer):
             "context": self._context(held),
             "key": self._keys(extra, drawing, varied) if metric.random else None,
         }
-
-        def call(method: Callable[..., Any]) -> Any:
-            return call_by_name(metric, known, method)
-
-        return (result or self.result)(metric, call)
 
     def _context(self, held: Batch) -> dict[str, Any]:
         found = dict(held.extra["context"])

@@ -14,8 +14,15 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count
-from jaxlrp.metrics.faithfulness.removing import ScoreMetric, keep_others, ranks
-from jaxlrp.metrics.faithfulness.sets import random_sets, removed_sum
+from jaxlrp.metrics.faithfulness.fixed import FixedSetsMetric
+from jaxlrp.metrics.faithfulness.removing import (
+    Keep,
+    ScoreMetric,
+    keep_others,
+    keep_unchosen,
+    ranks,
+)
+from jaxlrp.metrics.faithfulness.sets import random_sets, sums_of_sets
 from jaxlrp.metrics.metric import Case, Predict, metric
 from jaxlrp.metrics.removal import Removal, Uniform
 from jaxlrp.metrics.statistics import pearson, spearman
@@ -116,7 +123,7 @@ def _mean_size(score: Array, after: Array) -> Array:
 
 
 @metric
-class FaithfulnessCorrelation(CorrelationMetric):
+class FaithfulnessCorrelation(FixedSetsMetric, CorrelationMetric):
     r"""Whether random sets of features matter as much as their attributions say.
 
     For random sets S of `size` features, drawn without replacement:
@@ -172,23 +179,29 @@ class FaithfulnessCorrelation(CorrelationMetric):
             return jnp.clip(own // 2, 1, 224)
         return jnp.minimum(self.size, own)
 
-    def _pairs(self, case: Case) -> Pairs:
+    def _removal_keys(self, case: Case) -> Array:
         assert case.keys is not None
-        keys = jax.vmap(jax.random.split)(case.keys)
-        case = case._replace(keys=keys[:, 1])
-        sizes, present, shape = self._sizes(case), self._present(case), case.inputs.shape
+        return jax.vmap(jax.random.split)(case.keys)[:, 1]
 
-        def keep(sample: Array, index: Array) -> Array:
-            drawn = jax.vmap(jax.random.fold_in)(keys[sample, 0], index)
-            chosen = random_sets(drawn, present[sample], sizes[sample])
-            return self.features.spread(~chosen, shape, True, sample)
+    def _chosen(self, case: Case) -> Callable[[Array, Array], Array]:
+        """The features of each set, booleans (b, features)."""
+        assert case.keys is not None
+        keys = jax.vmap(jax.random.split)(case.keys)[:, 0]
+        sizes, present = self._sizes(case), self._present(case)
 
-        sums, after = self._after(
-            case, keep, self.runs,
-            lambda r: (removed_sum(case, r), self._score(case, r.outputs, r.sample)),
-        )  # fmt: skip
-        score = self._unchanged(case)
-        return Pairs(sums.mean(axis=2), _mean_fall(score[:, None, None], after), score)
+        def chosen(sample: Array, index: Array) -> Array:
+            drawn = jax.vmap(jax.random.fold_in)(keys[sample], index)
+            return random_sets(drawn, present[sample], sizes[sample])
+
+        return chosen
+
+    def _sets(self, case: Case) -> tuple[Keep, int]:
+        return keep_unchosen(self.features, case.inputs.shape, self._chosen(case)), self.runs
+
+    def _pairs(self, case: Case) -> Pairs:
+        score, after = self._changes(case)
+        sums = sums_of_sets(self._totals(case), self._chosen(case), self.runs, self.batch_size)
+        return Pairs(sums, _mean_fall(score[:, None, None], after), score)
 
     def _compute(self, case: Case) -> Array:
         if self.size is not None:

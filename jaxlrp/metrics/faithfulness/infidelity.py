@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxlrp._checks import check_one_of
-from jaxlrp.metrics.faithfulness.removing import Removed, ScoreMetric, keep_others
-from jaxlrp.metrics.faithfulness.sets import removed_sum
+from jaxlrp.metrics.faithfulness.fixed import FixedSetsMetric
+from jaxlrp.metrics.faithfulness.removing import Keep, Removed, keep_others
 from jaxlrp.metrics.features import Blocks, Features
 from jaxlrp.metrics.metric import Case, metric
 from jaxlrp.metrics.work import Score
 
 
 @metric
-class Infidelity(ScoreMetric):
+class Infidelity(FixedSetsMetric):
     r"""The error of the changes that attributions predict if one feature at a time is removed.
 
     With x_S the input without the feature S, and I = x - x_S the change of the input:
@@ -87,17 +87,16 @@ class Infidelity(ScoreMetric):
                 f"is multiplied by its own, got {shape}"
             )
 
-    def _compute(self, case: Case) -> Array:
+    def _sets(self, case: Case) -> tuple[Keep, int]:
         count = self._totals(case).shape[1]  # which also checks that they tell features apart
         index = jnp.broadcast_to(jnp.arange(count), (len(case.inputs), count))
         place = self.features.spread(index, case.inputs.shape, absent=-1)
+        return keep_others(place, 1), count
 
-        def read(r: Removed) -> tuple[Array, Array]:
-            return self._predicted(case, r), self._score(case, r.outputs, r.sample)
-
-        predicted, after = self._after(case, keep_others(place, 1), count, read)
-        change = self._unchanged(case)[:, None, None] - after
-        predicted = predicted.astype(change.dtype)
+    def _compute(self, case: Case) -> Array:
+        score, after = self._changes(case)
+        change = score[:, None, None] - after
+        predicted = jnp.broadcast_to(self._predicted(case), change.shape).astype(change.dtype)
         present = self._present(case)[:, :, None]
         if self.scaled:
             predicted, change = (jnp.where(present, a, 0) for a in (predicted, change))
@@ -107,10 +106,14 @@ class Infidelity(ScoreMetric):
         error = jnp.where(present, (predicted - change) ** 2, 0).mean(axis=2).sum(axis=1)
         return error / self._own(case).astype(error.dtype)
 
-    def _predicted(self, case: Case, removed: Removed) -> Array:
-        """The change that the attributions predict, (b,)."""
+    def _predicted(self, case: Case) -> Array:
+        """The changes that the attributions predict, (n, features, draws or 1)."""
         if self.kind == "relevance":
-            return removed_sum(case, removed)
-        attributions = case.attributions[removed.sample]
-        change = (case.inputs[removed.sample] - removed.inputs).astype(attributions.dtype)
-        return (attributions * change).reshape(len(change), -1).sum(axis=1)
+            return self._totals(case)[:, :, None]
+
+        def read(removed: Removed) -> Array:
+            attributions = case.attributions[removed.sample]
+            change = (case.inputs[removed.sample] - removed.inputs).astype(attributions.dtype)
+            return (attributions * change).reshape(len(change), -1).sum(axis=1)
+
+        return self._after(case, *self._sets(case), read, outputs=False)

@@ -28,14 +28,14 @@ class Removed(NamedTuple):
       index: which set of features was removed, (b,).
       keep: booleans (b, ...) that broadcast to the inputs, False where a value was removed.
       inputs: changed, (b, ...).
-      outputs: of the model for these.
+      outputs: of the model for these; None if it was not evaluated.
     """
 
     sample: Array
     index: Array
     keep: Array
     inputs: Array
-    outputs: Array
+    outputs: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,13 +73,21 @@ class RemovalMetric(FaithfulnessMetric):
     def random(self) -> bool:
         return self.removal.random
 
-    def _after(self, case: Case, keep: Keep, sets: int, read: Callable[[Removed], Any]) -> Any:
+    def _after(
+        self,
+        case: Case,
+        keep: Keep,
+        sets: int,
+        read: Callable[[Removed], Any],
+        outputs: bool = True,
+    ) -> Any:
         """What is read after the removal of each set of features, (n, sets, draws, ...).
 
         Args:
           keep: what is kept of a sample when a set is removed.
           sets: how many there are.
           read: from changed inputs and their outputs to a pytree of arrays (b, ...).
+          outputs: whether the model is evaluated.
         """
         draws = self.draws if self.removal.random else 1
 
@@ -89,8 +97,8 @@ class RemovalMetric(FaithfulnessMetric):
                 keys = jax.vmap(jax.random.fold_in)(case.keys[sample], index)
             kept = keep(sample, index // draws)
             changed = self.removal(case.inputs[sample], kept, keys)
-            outputs = case.outputs(changed, sample)
-            return read(Removed(sample, index // draws, kept, changed, outputs))
+            found = case.outputs(changed, sample) if outputs else None
+            return read(Removed(sample, index // draws, kept, changed, found))
 
         n = len(case.inputs)
         found = over_draws(one, n, sets * draws, self.batch_size)
@@ -199,6 +207,21 @@ def keep_others(place: Array, step: int) -> Keep:
 
     def keep(sample: Array, index: Array) -> Array:
         return place[sample] // step != _beside(index, place)
+
+    return keep
+
+
+def keep_unchosen(features: Features, shape: tuple[int, ...], chosen: Keep) -> Keep:
+    """Removes the features that `chosen` says of each set, booleans (b, features).
+
+    Args:
+      features: to which values of an input belong.
+      shape: of the inputs, (n, ...).
+      chosen: the features in each set.
+    """
+
+    def keep(sample: Array, index: Array) -> Array:
+        return features.spread(~chosen(sample, index), shape, True, sample)
 
     return keep
 

@@ -12,8 +12,9 @@ from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count, check_sequence
 from jaxlrp.metrics.faithfulness.correlation import Pairs, changing
-from jaxlrp.metrics.faithfulness.removing import ScoreMetric
-from jaxlrp.metrics.faithfulness.sets import random_sets, removed_sum
+from jaxlrp.metrics.faithfulness.fixed import FixedSetsMetric
+from jaxlrp.metrics.faithfulness.removing import Keep, keep_unchosen
+from jaxlrp.metrics.faithfulness.sets import random_sets, sums_of_sets
 from jaxlrp.metrics.metric import Case, Predict, metric
 from jaxlrp.metrics.statistics import pearson
 from jaxlrp.metrics.work import Score
@@ -35,7 +36,7 @@ class Correlations(NamedTuple):
 
 
 @metric
-class SensitivityN(ScoreMetric):
+class SensitivityN(FixedSetsMetric):
     r"""Whether sets of n features matter as much as their attributions say, for several n.
 
     For each n, over random sets S of n features drawn without replacement:
@@ -124,28 +125,35 @@ class SensitivityN(ScoreMetric):
         largest = jnp.maximum(_MOST * own.astype(exponent.dtype), 1)
         return jnp.round(largest[:, None] ** exponent).astype(own.dtype)
 
-    def _correlations(self, case: Case) -> Correlations:
+    def _removal_keys(self, case: Case) -> Array:
         assert case.keys is not None
-        keys = jax.vmap(jax.random.split)(case.keys)
-        case = case._replace(keys=keys[:, 1])
-        own, present, shape = self._own(case), self._present(case), case.inputs.shape
+        return jax.vmap(jax.random.split)(case.keys)[:, 1]
+
+    def _chosen(self, case: Case) -> tuple[Keep, int]:
+        """The features of each set, booleans (b, features), and how many sets there are."""
+        assert case.keys is not None
+        keys = jax.vmap(jax.random.split)(case.keys)[:, 0]
+        own, present = self._own(case), self._present(case)
         sizes = self._sizes_of(own)
-        count = sizes.shape[1]
 
-        def keep(sample: Array, index: Array) -> Array:
-            drawn = jax.vmap(jax.random.fold_in)(keys[sample, 0], index)
+        def chosen(sample: Array, index: Array) -> Array:
+            drawn = jax.vmap(jax.random.fold_in)(keys[sample], index)
             size = jnp.minimum(sizes[sample, index // self.runs], own[sample])
-            chosen = random_sets(drawn, present[sample], size)
-            return self.features.spread(~chosen, shape, True, sample)
+            return random_sets(drawn, present[sample], size)
 
-        sums, after = self._after(
-            case, keep, count * self.runs,
-            lambda r: (removed_sum(case, r), self._score(case, r.outputs, r.sample)),
-        )  # fmt: skip
-        sums, after = (a.mean(axis=2).reshape(-1, count, self.runs) for a in (sums, after))
-        score = self._unchanged(case)[:, None]
-        changes = score[..., None] - after
-        defined = changing(Pairs(sums, changes, score), jnp.ones(sums.shape, bool))
+        return chosen, sizes.shape[1] * self.runs
+
+    def _sets(self, case: Case) -> tuple[Keep, int]:
+        chosen, sets = self._chosen(case)
+        return keep_unchosen(self.features, case.inputs.shape, chosen), sets
+
+    def _correlations(self, case: Case) -> Correlations:
+        score, after = self._changes(case)
+        sums = sums_of_sets(self._totals(case), *self._chosen(case), self.batch_size)
+        sizes, own = self._sizes_of(self._own(case)), self._own(case)
+        sums, after = (a.reshape(*sizes.shape, self.runs) for a in (sums, after.mean(axis=2)))
+        changes = score[:, None, None] - after
+        defined = changing(Pairs(sums, changes, score[:, None]), jnp.ones(sums.shape, bool))
         defined &= self._ordered(case)[:, None] & (sizes < own[:, None])
         return Correlations(sizes, jnp.where(defined, pearson(sums, changes), jnp.nan))
 
