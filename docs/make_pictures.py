@@ -140,6 +140,10 @@ def panels(net: Pretrained) -> dict[str, tuple[Panel, ...]]:
         "WSquare": (Panel("WSquare in the first layer", above(first(rules.WSquare()))),),
         "Flat": (Panel("Flat in the first layer", above(first(rules.Flat()))),),
         "ZBox": (box, gamma),
+        "Unfolded": (
+            Panel("Unfolded(Gamma(0.25))", linear(rules.Unfolded(rules.Gamma()))),
+            Panel("Gamma(0.25)", linear(rules.Gamma())),
+        ),
         "Pass": (
             Panel("Pass", composites.default()),
             Panel("Gradient", above(by_kind("activation", rules.Gradient()))),

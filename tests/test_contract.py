@@ -45,6 +45,14 @@ def convolution(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return z + p["b"]
 
 
+def normed(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    return dense(p, x) * p["s"][:3] + p["t"][:3]
+
+
+def normed_convolution(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    return convolution(p, x) * p["s"][:3] + p["t"][:3]
+
+
 def scale(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return x * p["s"] + p["t"]
 
@@ -157,6 +165,8 @@ CASES = [
     *(Case(rule, "dense", dense) for rule in LINEAR_RULES),
     *(Case(rule, "conv", convolution, 18) for rule in ABSORBING),
     *(Case(rule, "scale", scale) for rule in ABSORBING[:5]),
+    Case(R.Unfolded(lrp.Epsilon(0.1)), "dense", normed),
+    Case(R.Unfolded(lrp.Gamma(0.3, stabilizer=0.1)), "conv", normed_convolution, 18),
     Case(lrp.Custom(own), "dense", dense, conserves=False),
     Case(R.Pattern(0.5), "dense", dense, conserves=False, readout="gradient"),
     Case(
@@ -351,15 +361,19 @@ def of_one_sign(case: Case, p: Any, x: jax.Array) -> np.ndarray:
     return (contributions(1.0) == 0) | (contributions(-1.0) == 0)
 
 
+def stabilized_less(rule: Any) -> R.Rule:
+    if isinstance(rule, R.Unfolded):
+        return R.Unfolded(stabilized_less(rule.then))
+    fields = [name for name in ("epsilon", "stabilizer") if hasattr(rule, name)]
+    return dataclasses.replace(rule, **dict.fromkeys(fields, 1e-13))
+
+
 @by_case
 def test_conservation(case: Case) -> None:
     """With no bias and next to no stabilizer, relevance in is relevance out."""
     p, x, r = inputs(case)
     p = p | {name: jnp.zeros_like(p[name]) for name in "bt"}
-    rule = case.rule
-    for field in ("epsilon", "stabilizer"):
-        if hasattr(rule, field):
-            rule = dataclasses.replace(rule, **{field: 1e-13})
+    rule = stabilized_less(case.rule)
     if isinstance(rule, (lrp.ZPlus, lrp.AlphaBeta)) and case.kind != "scale":
         # what has nothing to share among is lost, or not balanced by its counterpart
         r = jnp.where(of_one_sign(case, p, x), 0.0, r)

@@ -711,6 +711,58 @@ def test_magnitude_by_hand() -> None:
     close(explain(x, target=r).relevance, expected)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [lrp.LRP0(), lrp.Epsilon(0.1), lrp.Gamma(0.3), lrp.ZPlus(), lrp.ZBox(-4.0, 4.0)],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_unfolded_is_the_layer_alone(rule: R.Rule) -> None:
+    """Its relevance is that of the layer before the BatchNorm, to which that of its output is given."""
+    rng = np.random.default_rng(0)
+    w, b, mean, factor, beta = (jnp.asarray(rng.normal(size=s)) for s in ((4, 3), 3, 3, 3, 3))
+    x, r = jnp.asarray(rng.normal(size=(5, 4))), jnp.asarray(rng.normal(size=(5, 3)))
+
+    def explained(f: Callable, rule: R.Rule) -> Any:
+        return lrp.explain(f, C.by_kind("dense", rule))(x, target=r).relevance
+
+    def alone(x: jax.Array) -> jax.Array:
+        return x @ w + b
+
+    def normed(x: jax.Array) -> jax.Array:  # as PyTorch and Flax write it
+        return (alone(x) - mean) * factor + beta
+
+    def scaled(x: jax.Array) -> jax.Array:  # without a bias of its own, through a reshape, negated
+        return -((x @ w).reshape(5, 3, 1) * factor[:, None] + beta[:, None])[..., 0]
+
+    expected = explained(alone, rule)
+    close(explained(normed, R.Unfolded(rule)), expected)
+    close(explained(alone, R.Unfolded(rule)), expected)
+    close(explained(scaled, R.Unfolded(rule)), explained(lambda x: x @ w, rule))
+    folded = np.asarray(explained(normed, rule))
+    assert isinstance(rule, lrp.ZBox) or abs(folded - np.asarray(expected)).max() > 0.1
+
+
+def test_unfolded_keeps_only_its_own_bias() -> None:
+    """The ledger, zero_bias and a ReLU that follows a BatchNorm of negative scale."""
+    w, b, shift = jnp.array([[1.0, 2.0]]), jnp.array([1.0, -1.0]), jnp.array([5.0, 3.0])
+    factor, x = jnp.array([-1.0, 1.0]), jnp.array([[2.0]])
+
+    def net(x: jax.Array) -> jax.Array:
+        return jax.nn.relu((x @ w + b) * factor + shift)
+
+    explain = lrp.explain(net, C.by_kind("dense", R.Unfolded(lrp.ZPlus(stabilizer=1e-12))))
+    r = jnp.array([[3.0, 6.0]])
+    # z = 3 and 3, of which 2 and 4 come from x: 3 * 2/3, and 6 * 4/4, since the bias is negative
+    close(explain(x, target=r).relevance, [[8.0]])
+    (row,) = [row for row in explain.ledger(x, target=r).rows.values() if abs(row.bias) > 0]
+    close(row.bias, 1.0)
+    (rule,) = [r for r in lrp.plan(net, explain.composite, x).rules if isinstance(r, R.Unfolded)]
+    assert rule.without_bias() == R.Unfolded(lrp.ZPlus(bias="zero", stabilizer=1e-12))
+    for wrong in (lrp.Epsilon, lrp.Norm()):
+        with pytest.raises(TypeError, match="then must be a rule for dense layers"):
+            R.Unfolded(wrong)
+
+
 # Rules are values
 
 VALUES = [

@@ -12,11 +12,12 @@ from flax import linen as nn
 from PIL import Image
 
 import jaxlrp as lrp
-from jaxlrp import composites, dataset, metrics, tuning
+from jaxlrp import composites, dataset, metrics, rules, tuning
 from jaxlrp.cli import main
 from jaxlrp.composites import by_depth, by_kind
 from jaxlrp.tuning import running
 from jaxlrp.tuning.data import as_data
+from test_dataset import Tiny
 
 from numeric import close
 
@@ -150,9 +151,10 @@ def test_derivatives_equal_finite_differences():
 
     def look(self, name, at, slopes):
         run.append((self, slopes))
+        return True
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running.Run, "_check_slopes", look)
+        patch.setattr(running.Run, "_useful", look)
         around = {n: tuning.Range(v / 10, v * 10) for n, v in values.items()}
         searched(
             {"f": tuning.family(layered, **around)},
@@ -186,6 +188,22 @@ def test_gradient_reaches_the_best_of_the_grid():
     lower = searched(metric=metrics.Infidelity(), method=tuning.Gradient(3))
     losses = [c.scores["Infidelity"].mean() for c in lower.candidates]
     assert min(losses[1:]) < losses[0]
+
+
+def test_a_family_that_explodes_ends_no_search(monkeypatch, caplog):
+    of = running.Programs.slopes
+
+    def slopes(self, values, data):
+        scores, found = of(self, values, data)
+        return scores, {n: np.nan if values[n] < 0.3 else s for n, s in found.items()}
+
+    monkeypatch.setattr(running.Programs, "slopes", slopes)
+    low = tuning.family(
+        lambda gamma: by_kind("conv", lrp.Gamma(gamma)), gamma=tuning.Range(0.1, 0.2)
+    )
+    found = searched({"low": low, "one": ONE}, method=tuning.Gradient(2))
+    assert [c.family for c in found.candidates] == ["low", "one", "one"]
+    assert "is not finite in family 'low' with gamma=0.141: no more of this family" in caplog.text
 
 
 def test_an_interrupted_search_continues(tmp_path, monkeypatch):
@@ -301,6 +319,108 @@ def test_families_fit_the_architecture():
                 lrp.plan(fun, held({n: r.at(0.5) for n, r in held.ranges.items()}), x)
 
 
+RNG = np.random.default_rng(3)
+STEM, STEP, OUT = (jnp.asarray(RNG.normal(size=s), "float32") for s in ((4, 6), (6, 6), (6, 3)))
+SHIFT, FACTOR = jnp.asarray(RNG.uniform(0.5, 2, size=(2, 6)), "float32")
+
+
+def residual(x):
+    """BatchNorm after a dense layer with a bias, one that nothing absorbs, and a residual sum."""
+    h = jax.nn.relu((x @ STEM + 0.3 - SHIFT) * FACTOR + SHIFT)
+    h = h * FACTOR - SHIFT
+    return (h + jax.nn.relu(h @ STEP + 0.2)) @ OUT
+
+
+def test_canonized_crosses_families_with_what_a_layer_is(tmp_path):
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    y = np.zeros(8, int)
+    plan = lrp.plan(residual, None, x)
+    assert [row.kind for row in plan.rows].count("scale") == 1
+    family = tuning.family(lambda gamma: by_kind("dense", lrp.Gamma(gamma)), gamma=RANGE)
+    crossed = tuning.canonized(
+        {"gamma": family, "gradient": "gradient"}, plan, biases=("given", "zero")
+    )
+    assert len(crossed) == 3 * 2 * 3 + 1  # gradients are no relevance
+    gamma, above = lrp.Gamma(0.5), by_kind("scale", lrp.LRP0())
+    by_hand = {
+        "gamma": by_kind("dense", gamma),
+        "gamma, BatchNorm passes": by_kind("dense", rules.Unfolded(gamma)),
+        "gamma, sums by magnitude": by_kind("sum", rules.Magnitude()) + by_kind("dense", gamma),
+        "gamma, BatchNorm shares, no biases, sums by epsilon": above
+        + by_kind("sum", lrp.Norm(tuning.relative(0.2)))
+        + by_kind("dense", lrp.Gamma(0.5, bias="zero")),
+        "gamma, BatchNorm passes, no biases": by_kind(
+            "dense", rules.Unfolded(lrp.Gamma(0.5, bias="zero"))
+        ),
+    }
+    maps = {}
+    for name, expected in by_hand.items():
+        values = {"gamma": 0.5, "sum_epsilon": 0.2}
+        made = crossed[name]({n: values[n] for n in crossed[name].ranges})
+        space = {}
+        exec(composites.code(made), space)
+        for held in (made, space["composite"]):
+            maps[name] = lrp.explain(residual, held)(x, target=0).relevance
+            close(maps[name], lrp.explain(residual, expected)(x, target=0).relevance, 1e-6)
+    for a, b in itertools.combinations(maps, 2):
+        assert abs(maps[a] - maps[b]).max() > 1e-3, (a, b)
+    few = tuning.canonized({"gamma": family}, plan, norms=("given", "pass"), sums=("epsilon",))
+    found = tuning.search(
+        residual, few, metrics.FaithfulnessCorrelation(size=2, runs=10), (x, y), key=KEY,
+        method=tuning.Gradient(2), output=tmp_path,
+    )  # fmt: skip
+    names = ["gamma, sums by epsilon", "gamma, BatchNorm passes, sums by epsilon"]
+    assert [c.family for c in found.candidates] == [n for n in names for _ in range(2)]
+    assert len({c.values["sum_epsilon"] for c in found.candidates}) == 2  # it follows a derivative
+    assert "Unfolded" in composites.code(found.candidates[-1].composite)
+
+
+def test_canonized_leaves_out_what_changes_nothing():
+    """A network without BatchNorm or sums; rules that a composite leaves to the default; other kinds."""
+    plan = lrp.plan(NET.apply, None, VARIABLES, X[:1], argnums=1)
+    assert list(tuning.canonized({"a": "default"}, plan)) == ["a"]
+    assert len(tuning.canonized({"a": "default"})) == 9
+    some = tuning.canonized(
+        {"default": "default", "mine": lambda layer: lrp.Epsilon() if layer.last else None,
+         "all": composites.where(everything, lrp.Epsilon())}, plan, biases=("zero",), sums=("magnitude",),
+    )  # fmt: skip
+    assert list(some) == ["default, no biases", "mine, no biases", "all, no biases"]
+    for made in some.values():
+        held = lrp.plan(NET.apply, made({}), VARIABLES, X[:1], argnums=1).rules
+        assert [r.bias for r in held if hasattr(r, "bias")] == ["zero"] * 3
+    scaled = tuning.canonized({"all": composites.where(everything, lrp.Epsilon())}, norms=("pass",),
+                              sums=("given",))  # fmt: skip
+    kinds = [
+        type(r).__name__ for r in lrp.plan(residual, scaled.popitem()[1]({}), np.ones((1, 4))).rules
+    ]
+    assert kinds.count("Unfolded") == 3
+    assert kinds.count("Epsilon") == 1  # of the scale
+
+
+def everything(layer):
+    return True
+
+
+BAD_CANONIZATION = {
+    "norms must be a sequence": {"norms": "pass"},
+    "norms must be one of 'given', 'pass', 'share', got 'fold'": {"norms": ("fold",)},
+    "sums must have at least one": {"sums": ()},
+    "plan must be the result": {"plan": "plan"},
+    "already have the name 'a, no biases'": {"biases": ("given", "zero")},
+    "hyperparameter 'sum_epsilon' already": {},
+}
+
+
+@pytest.mark.parametrize("message", BAD_CANONIZATION)
+def test_bad_canonization(message):
+    own = tuning.family(lambda sum_epsilon: lrp.Epsilon(sum_epsilon), sum_epsilon=RANGE)
+    candidates = (
+        {"a": "default", "a, no biases": "default"} if "no biases" in message else {"a": own}
+    )
+    with pytest.raises((TypeError, ValueError), match=message):
+        tuning.canonized(candidates, **BAD_CANONIZATION[message])
+
+
 BAD = {
     "candidates is empty": {"candidates": {}},
     "candidates must be a dictionary": {"candidates": "default"},
@@ -369,6 +489,17 @@ def test_journal_lines_are_plain(tmp_path):
     )
 
 
+class Biased(Tiny):
+    class model:
+        @staticmethod
+        def apply(w, x):
+            return x.mean((1, 2)) @ w + np.arange(4, dtype=np.float32)
+
+
+def biased():
+    return Biased
+
+
 def test_the_command_line(tmp_path, capsys):
     """From pictures to code; a second call finds everything in the folder."""
     (tmp_path / "photos").mkdir()
@@ -376,12 +507,13 @@ def test_the_command_line(tmp_path, capsys):
         image = np.random.default_rng(i).integers(0, 255, (6, 6, 3), np.uint8)
         Image.fromarray(image).save(tmp_path / "photos" / f"{i}.png")
     words = [
-        "tune", str(tmp_path / "photos"), "-o", str(tmp_path / "search"), "--model", "test_dataset:tiny",
+        "tune", str(tmp_path / "photos"), "-o", str(tmp_path / "search"), "--model", "test_tuning:biased",
         "--method", "grid", "--trials", "2", "--metric", "sparseness", "--composite", "epsilon_plus",
-        "--batch-size", "2",
+        "--batch-size", "2", "--canonize", "biases", "sums",
     ]  # fmt: skip
     assert main(words) == 0
     said = capsys.readouterr().out
+    assert "| epsilon_plus, no biases |" in said
     assert "sparseness decides, higher is better\n2 samples chose, 2 others report" in said
     space = {}
     exec((tmp_path / "search" / "composite.py").read_text(), space)

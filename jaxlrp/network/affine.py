@@ -107,6 +107,21 @@ class LinearForm:
         return weight, bias
 
     @property
+    def alone(self) -> LinearForm:
+        """The product with its own bias, which is added to it directly, and nothing affine after that."""
+        kept, own = [], True
+        for link in self.chain:
+            if link.constant is None and link.op.primitive is not P.NEG:
+                kept.append(link)  # of the shape alone
+                continue
+            if own and link.op.primitive in P.ADD:
+                kept.append(link)
+            own = False
+        return (
+            self if len(kept) == len(self.chain) else dataclasses.replace(self, chain=tuple(kept))
+        )
+
+    @property
     def batch_axis(self) -> int | None:
         """The axis of x whose size `op` is free of, where there is one: examples of a convolution."""
         reshapes = any(link.reshapes for link in self.chain)

@@ -11,7 +11,7 @@ from jaxlrp.rules.elementwise import (
     Pass,
 )
 from jaxlrp.rules.inputs import Flat, WSquare, ZBox
-from jaxlrp.rules.linear import LRP0, Epsilon, Gamma, Pattern
+from jaxlrp.rules.linear import LRP0, Epsilon, Gamma, Pattern, Unfolded
 from jaxlrp.rules.lookup import LookUp
 from jaxlrp.rules.normalizers import Detach, LocalTaylor
 from jaxlrp.rules.pooling import Magnitude, Norm, WinnerTakesAll
@@ -44,6 +44,7 @@ __all__ = [
     "SignalTakesAll",
     "Stabilize",
     "Tempered",
+    "Unfolded",
     "Uniform",
     "WSquare",
     "WinnerTakesAll",

@@ -7,6 +7,7 @@ print(found)         # the best of each family, on samples that took no part in 
 print(found.code())  # the composite as Python code
 """
 
+from jaxlrp.tuning.canonization import canonized
 from jaxlrp.tuning.families import Family, Range, family
 from jaxlrp.tuning.methods import Gradient, Grid, Random
 from jaxlrp.tuning.presets import convolutional, dense, recurrent, relative, suggest, transformer
@@ -21,6 +22,7 @@ __all__ = [
     "Random",
     "Range",
     "Search",
+    "canonized",
     "convolutional",
     "dense",
     "family",

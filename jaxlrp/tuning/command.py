@@ -46,6 +46,11 @@ def add(commands: Any, model: Loader, composite: Chooser) -> None:
         help="another composite to compare with; may be repeated (default: those of the families)",
     )  # fmt: skip
     parser.add_argument(
+        "--canonize", nargs="+", choices=("norms", "biases", "sums"), default=[],
+        help="tries each family with every way to treat BatchNorms, biases or residual sums as well, which "
+        "takes as many times as long (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
         "--metric", action="append",
         help="a metric, the first of which decides; may be repeated: "
         f"{', '.join(metrics_command.METRICS)} (default: faithfulness-correlation)",
@@ -83,6 +88,7 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     import jax
 
     from jaxlrp import tuning
+    from jaxlrp.tuning import canonization
 
     log_to_terminal()
     trials = check_count("--trials", arguments.trials)
@@ -102,6 +108,12 @@ def _run(arguments: argparse.Namespace, model: Loader, composite: Chooser) -> No
     low, high = (None, None) if net.input_range is None else net.input_range
     candidates = tuning.suggest(plan, low, high)
     candidates |= {name: composite(name, net) for name in arguments.composite or ()}
+    ways = {"norms": canonization.NORMS, "biases": canonization.BIASES, "sums": canonization.SUMS}
+    chosen_ways = {
+        name: held if name in arguments.canonize else (canonization.GIVEN,)
+        for name, held in ways.items()
+    }
+    candidates = tuning.canonized(candidates, plan, **chosen_ways)
     folder = pathlib.Path(arguments.folder)
     found = tuning.search(
         net.model.apply, candidates, chosen, data, args=(net.variables,), method=method,

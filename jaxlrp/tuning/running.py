@@ -83,6 +83,8 @@ class Run:
             best = best_of(found, self.objective.chosen, self._better)
             _log.info("%s: %d tried, best %s", name, len(found), best.label if best else "none")
             own = self.digests[self.objective.chosen]
+            if asked.slopes and not all(own in entry.slopes for entry in entries):
+                return found
             answer = [dict(entry.slopes.get(own, {})) for entry in entries]
 
     def report(self, found: Sequence[Candidate], data: Data) -> list[Candidate]:
@@ -135,23 +137,23 @@ class Run:
             scores, slopes = self.programs[name].slopes(values, data)
             if not self._better:
                 slopes = {n: -s for n, s in slopes.items()}
-            self._check_slopes(name, values, slopes)
-            entry = Entry({digests[m]: s for m, s in scores.items()}, {digests[chosen]: slopes})
-            self.kept.add(key, entry)
+            held = {digests[chosen]: slopes} if self._useful(name, values, slopes) else {}
+            self.kept.add(key, Entry({digests[m]: s for m, s in scores.items()}, held))
         return self.kept.find(key)
 
-    def _check_slopes(
-        self, name: str, values: Mapping[str, float], slopes: Mapping[str, float]
-    ) -> None:
+    def _useful(self, name: str, values: Mapping[str, float], slopes: Mapping[str, float]) -> bool:
+        """Whether derivatives are finite; refuses a metric that has none."""
         where = f"family {name!r} with " + ", ".join(f"{n}={v:.3g}" for n, v in values.items())
         if not all(np.isfinite(s) for s in slopes.values()):
-            raise ValueError(
-                f"the derivative of {self.objective.chosen!r} is not finite in {where}: "
-                "narrow the ranges, or use method Grid or Random"
-            )
+            _log.warning(
+                "the derivative of %r is not finite in %s: no more of this family is tried; narrow "
+                "its ranges, or use method Grid or Random", self.objective.chosen, where,
+            )  # fmt: skip
+            return False
         if not any(slopes.values()):
             raise ValueError(
                 f"the derivative of {self.objective.chosen!r} is 0 in {where}: it does "
                 "not change smoothly with the relevance; use method Grid or Random, or another metric as "
                 "objective, such as metrics.FaithfulnessCorrelation()"
             )
+        return True
