@@ -139,6 +139,14 @@ def test_pictures_are_sent_without_loss(shape):
     np.testing.assert_array_equal(np.round(255 * found).astype(np.uint8), image)
 
 
+def test_a_missing_package_is_named_before_anybody_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    held = study.Study([study.Stimulus(np.zeros((4, 4), np.uint8), OPTIONS)])
+    with pytest.raises(ImportError, match=r'a study requires PIL.*pip install "jaxlrp\[plot\]"'):
+        study.serve(held, tmp_path / "a.jsonl")
+    assert not (tmp_path / "a.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [({"image": np.zeros((4, 4))}, ValueError, "uint8"),

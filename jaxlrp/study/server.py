@@ -216,6 +216,7 @@ def serve(
       FileExistsError: if the file exists and `resume` is False.
       jaxlrp.dataset.DifferentRunError, StoreError: if it holds another study, is damaged, or is in use.
       TypeError, ValueError, OSError: if an argument is invalid, or the port is taken.
+      ImportError: without Pillow; it comes with the extra `plot`.
 
     Example:
       >>> import tempfile, urllib.request, numpy as np
@@ -231,6 +232,7 @@ def serve(
         raise TypeError(f"study must be a study.Study, got {type(study).__name__}")
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 2**16:
         raise ValueError(f"port must be an integer from 0 to {2**16 - 1}, got {port!r}")
+    study.png(0)  # what is missing is missed before anybody is asked
     book = Book(as_path("path", path), study, resume)
     try:
         return Server(_Http(port, study, book), book)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 import json
-import struct
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxlrp._checks import check_sequence
+from jaxlrp._extras import need
 
 _LONGEST = 1000  # characters of a text
 
@@ -146,18 +146,15 @@ class Study:
         return found.hexdigest()
 
     def png(self, index: int) -> bytes:
-        """The image of a stimulus as a PNG file."""
-        image = np.ascontiguousarray(self.stimuli[index].image)
-        height, width = image.shape[:2]
-        rows = image.reshape(height, -1)
-        raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
-        head = struct.pack(">IIBBBBB", width, height, 8, 2 if image.ndim == 3 else 0, 0, 0, 0)
-        parts = [(b"IHDR", head), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
-        chunks = [
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-            for kind, data in parts
-        ]
-        return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+        """The image of a stimulus as a PNG file.
+
+        Raises:
+          ImportError: without Pillow, which comes with matplotlib.
+        """
+        held = io.BytesIO()
+        image = need("PIL.Image", "a study", "plot").fromarray(self.stimuli[index].image)
+        image.save(held, "png")
+        return held.getvalue()
 
 
 def check_text(name: str, value: Any, empty: bool = False) -> None:
