@@ -7,6 +7,7 @@ from jaxlrp.metrics.faithfulness.correlation import (
     Pairs,
 )
 from jaxlrp.metrics.faithfulness.curves import Curves
+from jaxlrp.metrics.faithfulness.fixed import Changes
 from jaxlrp.metrics.faithfulness.flipping import PixelFlipping, RegionPerturbation, Selectivity
 from jaxlrp.metrics.faithfulness.infidelity import Infidelity
 from jaxlrp.metrics.faithfulness.irof import IROF
@@ -19,6 +20,7 @@ __all__ = [
     "IROF",
     "ROAD",
     "Accuracy",
+    "Changes",
     "Correlations",
     "Curves",
     "FaithfulnessCorrelation",
