@@ -3,7 +3,7 @@
     python examples/ask_people.py [--answers FILE] [--output DIR] [--port PORT] [--quick]
 
 EfficientNet-Lite0 classifies photographs of scikit-image. The most relevant part of each is shown, by LRP,
-by input x gradient and, as a control, by random numbers; the rest is dimmed. A web page on this machine
+by input x gradient and, as a control, by random numbers; the rest is gray. A web page on this machine
 asks what it is, and records answers to a file. Each participant sees each photograph once, so conditions
 take turns. Five photographs are enough to try the tool, not to conclude anything: pass your own to
 `jaxlrp.study`.
@@ -30,7 +30,8 @@ from jaxlrp import baselines, plot, study
 from jaxlrp.pretrained import efficientnet_lite0
 from photographs import CLASSES, photograph
 
-FRACTION, PATCH, DIM = 0.1, 8, 0.05
+# With as little as .05 of its contrast, the rest shows the outline of a cup under every condition.
+FRACTION, PATCH, DIM = 0.1, 8, 0.0
 OPTIONS = {
     "chelsea": "a cat",
     "coffee": "a cup",
@@ -72,7 +73,8 @@ def draw(held: list[study.Stimulus], path: pathlib.Path) -> None:
     figure = Figure(figsize=(7, 2.4 * rows), layout="constrained")
     for ax, each in zip(figure.subplots(rows, 3).flat, held, strict=True):
         ax.imshow(each.image)
-        ax.set(xticks=[], yticks=[], title=f"{each.correct}: {each.condition}")
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(f"{each.correct}: {each.condition}", fontsize=9)
     figure.savefig(path, dpi=100)
 
 

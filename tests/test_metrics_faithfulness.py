@@ -353,8 +353,8 @@ def test_random_removals_are_averaged():
 
 @pytest.mark.parametrize("name", ["correlation", "sensitivity n", "infidelity"])
 def test_the_model_is_evaluated_once_for_all_explanations(name):
-    """Removals draw twice for each set, so that the state has to remember which draw is which."""
-    case = layout("series")
+    """Removals draw twice for each set. Samples differ in their features, and some values have none."""
+    case = layout("images")
     options = {"features": case.of, "removal": removal.Uniform(), "draws": 2, "batch_size": 7}
     metric = {
         "correlation": metrics.FaithfulnessCorrelation(size=2, runs=6, **options),
@@ -379,8 +379,9 @@ def test_the_model_is_evaluated_once_for_all_explanations(name):
     expected = [metric(case.predict, case.x, a, case.y, key=key) for a in scaled]
     close(found, expected)
     assert np.ptp(np.array(expected), axis=0).min() > 0.01
-    with pytest.raises(ValueError, match=rf"prepared must be of these samples.*\({N - 1}, "):
-        metric(predict, case.x[1:], case.a[1:], case.y[1:], key=key, prepared=prepared)
+    with pytest.raises(ValueError, match=rf"prepared must be of these samples.*\({N}, "):
+        few = prepared._replace(after=prepared.after[1:])
+        metric(predict, case.x, case.a, case.y, key=key, prepared=few)
     with pytest.raises(TypeError, match=r"prepared must be what \w+\.prepare returns, got list"):
         metric(predict, case.x, case.a, case.y, key=key, prepared=[])
 

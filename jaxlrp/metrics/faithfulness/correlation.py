@@ -22,7 +22,7 @@ from jaxlrp.metrics.faithfulness.removing import (
     keep_unchosen,
     ranks,
 )
-from jaxlrp.metrics.faithfulness.sets import random_sets, sums_of_sets
+from jaxlrp.metrics.faithfulness.sets import random_sets
 from jaxlrp.metrics.metric import Case, Predict, metric
 from jaxlrp.metrics.removal import Removal, Uniform
 from jaxlrp.metrics.statistics import pearson, spearman
@@ -199,8 +199,7 @@ class FaithfulnessCorrelation(FixedSetsMetric, CorrelationMetric):
         return keep_unchosen(self.features, case.inputs.shape, self._chosen(case)), self.runs
 
     def _pairs(self, case: Case) -> Pairs:
-        score, after = self._changes(case)
-        sums = sums_of_sets(self._totals(case), self._chosen(case), self.runs, self.batch_size)
+        (score, after), sums = self._changes_and_sums(case, self._chosen(case))
         return Pairs(sums, _mean_fall(score[:, None, None], after), score)
 
     def _compute(self, case: Case) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -12,8 +12,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp.metrics import given
-from jaxlrp.metrics.faithfulness.removing import Keep, ScoreMetric
+from jaxlrp.metrics.faithfulness.removing import Keep, Removed, ScoreMetric
+from jaxlrp.metrics.faithfulness.sets import removed_sum
 from jaxlrp.metrics.metric import Case, Predict
+from jaxlrp.metrics.work import over_draws
 
 
 class Changes(NamedTuple):
@@ -91,14 +93,42 @@ class FixedSetsMetric(ScoreMetric):
 
     def _changes(self, case: Case) -> Changes:
         """What was prepared, or what the model says now."""
-        keep, sets = self._sets(case)
-        if case.prepared is None:
-            removing = case._replace(keys=self._removal_keys(case))
-            after = self._after(
-                removing, keep, sets, lambda r: self._score(case, r.outputs, r.sample)
-            )
-            return Changes(self._unchanged(case), after)
-        shape = (len(case.inputs), sets, self.draws if self.removal.random else 1)
+        if case.prepared is not None:
+            return self._held_changes(case)
+        after, _ = self._evaluated(case, lambda removed: ())
+        return Changes(self._unchanged(case), after)
+
+    def _changes_and_sums(
+        self, case: Case, chosen: Callable[[Array, Array], Array]
+    ) -> tuple[Changes, Array]:
+        """The same, and the attribution of each set, (n, sets).
+
+        Args:
+          case: the samples.
+          chosen: from samples (b,) and sets (b,) to the features in the set, booleans (b, features).
+        """
+        if case.prepared is None:  # sets are drawn once for both
+            after, sums = self._evaluated(case, lambda removed: removed_sum(case, removed))
+            return Changes(self._unchanged(case), after), sums.mean(axis=2)
+        changes, totals = self._held_changes(case), self._totals(case)
+
+        def summed(sample: Array, index: Array) -> Array:
+            return jnp.where(chosen(sample, index), totals[sample], 0).sum(axis=1)
+
+        sets = changes.after.shape[1]
+        return changes, over_draws(summed, len(totals), sets, self.batch_size)
+
+    def _evaluated(self, case: Case, read: Callable[[Removed], Any]) -> tuple[Array, Any]:
+        """Scores after removal, and what is read, (n, sets, draws, ...)."""
+        removing = case._replace(keys=self._removal_keys(case))
+        return self._after(
+            removing, *self._sets(case),
+            lambda r: (self._score(case, r.outputs, r.sample), read(r)),
+        )  # fmt: skip
+
+    def _held_changes(self, case: Case) -> Changes:
+        """What was prepared, if it is of these samples."""
+        shape = (len(case.inputs), self._sets(case)[1], self.draws if self.removal.random else 1)
         if jnp.shape(case.prepared.after) != shape:
             raise ValueError(
                 f"prepared must be of these samples and this metric, with scores {shape} (n, sets, draws) "

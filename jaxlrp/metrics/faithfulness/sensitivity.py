@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from jaxlrp._checks import check_count, check_sequence
 from jaxlrp.metrics.faithfulness.correlation import Pairs, changing
 from jaxlrp.metrics.faithfulness.fixed import FixedSetsMetric
 from jaxlrp.metrics.faithfulness.removing import Keep, keep_unchosen
-from jaxlrp.metrics.faithfulness.sets import random_sets, sums_of_sets
+from jaxlrp.metrics.faithfulness.sets import random_sets
 from jaxlrp.metrics.metric import Case, Predict, metric
 from jaxlrp.metrics.statistics import pearson
 from jaxlrp.metrics.work import Score
@@ -129,8 +129,8 @@ class SensitivityN(FixedSetsMetric):
         assert case.keys is not None
         return jax.vmap(jax.random.split)(case.keys)[:, 1]
 
-    def _chosen(self, case: Case) -> tuple[Keep, int]:
-        """The features of each set, booleans (b, features), and how many sets there are."""
+    def _chosen(self, case: Case) -> Callable[[Array, Array], Array]:
+        """The features of each set, booleans (b, features)."""
         assert case.keys is not None
         keys = jax.vmap(jax.random.split)(case.keys)[:, 0]
         own, present = self._own(case), self._present(case)
@@ -141,15 +141,14 @@ class SensitivityN(FixedSetsMetric):
             size = jnp.minimum(sizes[sample, index // self.runs], own[sample])
             return random_sets(drawn, present[sample], size)
 
-        return chosen, sizes.shape[1] * self.runs
+        return chosen
 
     def _sets(self, case: Case) -> tuple[Keep, int]:
-        chosen, sets = self._chosen(case)
-        return keep_unchosen(self.features, case.inputs.shape, chosen), sets
+        keep = keep_unchosen(self.features, case.inputs.shape, self._chosen(case))
+        return keep, self._sizes_of(self._own(case)).shape[1] * self.runs
 
     def _correlations(self, case: Case) -> Correlations:
-        score, after = self._changes(case)
-        sums = sums_of_sets(self._totals(case), *self._chosen(case), self.batch_size)
+        (score, after), sums = self._changes_and_sums(case, self._chosen(case))
         sizes, own = self._sizes_of(self._own(case)), self._own(case)
         sums, after = (a.reshape(*sizes.shape, self.runs) for a in (sums, after.mean(axis=2)))
         changes = score[:, None, None] - after

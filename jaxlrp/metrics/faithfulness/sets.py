@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxlrp.metrics.work import over_draws
+from jaxlrp.metrics.faithfulness.removing import Removed
+from jaxlrp.metrics.metric import Case
 
 
 def random_sets(keys: Array, present: Array, size: Array) -> Array:
@@ -32,19 +31,8 @@ def random_sets(keys: Array, present: Array, size: Array) -> Array:
     return present & (drawn <= largest)
 
 
-def sums_of_sets(
-    totals: Array, chosen: Callable[[Array, Array], Array], sets: int, batch_size: int
-) -> Array:
-    """The sum over the features of each set, (n, sets).
-
-    Args:
-      totals: attributions of features, (n, features).
-      chosen: from samples (b,) and sets (b,) to the features in the set, booleans (b, features).
-      sets: how many there are.
-      batch_size: how many are in memory at once.
-    """
-
-    def one(sample: Array, index: Array) -> Array:
-        return jnp.where(chosen(sample, index), totals[sample], 0).sum(axis=1)
-
-    return over_draws(one, len(totals), sets, batch_size)
+def removed_sum(case: Case, removed: Removed) -> Array:
+    """The sum of the attributions of what was removed, (b,)."""
+    attributions = case.attributions[removed.sample]
+    found = jnp.where(removed.keep, 0, attributions)
+    return found.sum(axis=tuple(range(1, found.ndim)))
