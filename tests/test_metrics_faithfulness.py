@@ -379,8 +379,8 @@ def test_the_model_is_evaluated_once_for_all_explanations(name):
     expected = [metric(case.predict, case.x, a, case.y, key=key) for a in scaled]
     close(found, expected)
     assert np.ptp(np.array(expected), axis=0).min() > 0.01
+    few = prepared._replace(after=prepared.after[1:])
     with pytest.raises(ValueError, match=rf"prepared must be of these samples.*\({N}, "):
-        few = prepared._replace(after=prepared.after[1:])
         metric(predict, case.x, case.a, case.y, key=key, prepared=few)
     with pytest.raises(TypeError, match=r"prepared must be what \w+\.prepare returns, got list"):
         metric(predict, case.x, case.a, case.y, key=key, prepared=[])
