@@ -743,21 +743,21 @@ def test_unfolded_is_the_layer_alone(rule: R.Rule) -> None:
 
 
 def test_unfolded_keeps_only_its_own_bias() -> None:
-    """The ledger, zero_bias and a ReLU that follows a BatchNorm of negative scale."""
-    w, b, shift = jnp.array([[1.0, 2.0]]), jnp.array([1.0, -1.0]), jnp.array([5.0, 3.0])
-    factor, x = jnp.array([-1.0, 1.0]), jnp.array([[2.0]])
+    """Where a ReLU follows a BatchNorm of negative scale, outputs of the layer may be below zero."""
+    w, b, shift = jnp.array([[-1.0, 2.0]]), jnp.array([1.0, -1.0]), jnp.array([5.0, 3.0])
+    factor, x, same = jnp.array([-1.0, 1.0]), jnp.array([[2.0]]), jnp.eye(2)
 
     def net(x: jax.Array) -> jax.Array:
-        return jax.nn.relu((x @ w + b) * factor + shift)
+        return jax.nn.relu((jax.nn.relu(x) @ w + b) * factor + shift) @ same
 
-    explain = lrp.explain(net, C.by_kind("dense", R.Unfolded(lrp.ZPlus(stabilizer=1e-12))))
-    r = jnp.array([[3.0, 6.0]])
-    # z = 3 and 3, of which 2 and 4 come from x: 3 * 2/3, and 6 * 4/4, since the bias is negative
-    close(explain(x, target=r).relevance, [[8.0]])
+    inner = lrp.Gamma(1.0, stabilizer=1e-12)
+    explain = lrp.explain(net, C.by_kind("dense", R.Unfolded(inner)))
+    r = jnp.array([[3.0, 7.0]])
+    # z = -2 + 1 and 4 - 1; what has the sign of z counts twice: 3 * 4/3 and 7 * 8/7
+    close(explain(x, target=r).relevance, [[12.0]])
     (row,) = [row for row in explain.ledger(x, target=r).rows.values() if abs(row.bias) > 0]
-    close(row.bias, 1.0)
-    (rule,) = [r for r in lrp.plan(net, explain.composite, x).rules if isinstance(r, R.Unfolded)]
-    assert rule.without_bias() == R.Unfolded(lrp.ZPlus(bias="zero", stabilizer=1e-12))
+    close(row.bias, -2.0)
+    assert R.Unfolded(inner).without_bias() == R.Unfolded(inner.without_bias())
     for wrong in (lrp.Epsilon, lrp.Norm()):
         with pytest.raises(TypeError, match="then must be a rule for dense layers"):
             R.Unfolded(wrong)
