@@ -801,7 +801,7 @@ def test_a_rule_is_a_value(rule: lrp.rules.Rule, text: str) -> None:
     assert again == rule
     assert hash(again) == hash(rule)
     assert type(again) is type(rule)
-    numbers = [f.name for f in dataclasses.fields(rule) if not isinstance(f.default, str)]
+    numbers = [f.name for f in dataclasses.fields(rule) if not isinstance(f.default, str | bool)]
     assert leaves == [getattr(rule, name) for name in numbers]
     for other, _ in VALUES:
         assert (other == rule) == (other is rule)
