@@ -1,6 +1,7 @@
 """Which rules suit a network? A search on some samples, judged on others.
 
-    python examples/tune.py [--network text sound images] [--data FOLDER] [--output DIR] [--quick]
+    python examples/tune.py [--network text sound images canonization] [--data FOLDER] [--output DIR]
+        [--quick]
 
 Three networks with real weights: MiniLM and a sentiment classifier on snippets of film reviews, the pitch
 tracker CREPE on sums of two tones, EfficientNet-Lite0 on stamps pasted on photographs. For each, families
@@ -14,6 +15,9 @@ family is scored by it again, and by measures that took no part in the choice:
     true rank    share of the most relevant features, as many as there are true ones, that are true
     sparseness   Gini index
 
+canonization explains the same pictures and network by three presets, each with four ways to treat
+BatchNorms and residual sums.
+
 The sounds are not those on which the composite of pitch.py was chosen. What `composites.recommended` has
 for the architecture competes as well, but many of these samples were among those that chose it. Epsilons
 of families are in units of the root mean square of a layer's outputs.
@@ -23,7 +27,7 @@ weights are missing is left out, with what to install.
 
 Writes, for each network, the folder of the search, which continues if it was interrupted, the table (.md)
 and the best composite as code (.py). Exits with code 1 if what was chosen is less faithful on the other
-half than the default, by more than chance (95 %). The run takes about half an hour. --quick takes
+half than the default, by more than chance (95 %). The run takes about 45 minutes. --quick takes
 few samples, two families and two candidates of each, and no images.
 """
 
@@ -51,8 +55,8 @@ from jaxlrp.pretrained import crepe, efficientnet_lite0, minilm
 from pitch import FILTERS
 from text_sentiment import MASK, SDIST, compiled, read
 
-NETWORKS = ("text", "sound", "images")
-SAMPLES = {"text": 160, "sound": 64, "images": 32}
+NETWORKS = ("text", "sound", "images", "canonization")
+SAMPLES = {"text": 160, "sound": 64, "images": 32, "canonization": 32}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +177,15 @@ def images(path: pathlib.Path, count: int, steps: int, quick: bool) -> Problem:
     )  # fmt: skip
 
 
+def canonization(path: pathlib.Path, count: int, steps: int, quick: bool) -> Problem:
+    """The same by three presets, with BatchNorms folded or not, and sums shared as given or by size."""
+    problem = images(path, count, steps, quick)
+    plan = lrp.plan(problem.fun, None, problem.variables, problem.data["input"][:1], argnums=1)
+    given = {k: problem.candidates[k] for k in ("default", "epsilon_plus", "epsilon_gamma_box")}
+    crossed = tuning.canonized(given, plan, sums=("given", "magnitude"))
+    return dataclasses.replace(problem, candidates=crossed)
+
+
 def searched(name: str, problem: Problem, output: pathlib.Path, quick: bool) -> tuning.Search:
     """The result of the search for one network, printed and written."""
     candidates = dict(problem.candidates)
@@ -220,10 +233,13 @@ def main() -> int:
         "text": lambda: text(arguments.data, counts["text"], steps, quick),
         "sound": lambda: sound(counts["sound"], steps, quick),
         "images": lambda: images(arguments.stamps, counts["images"], steps, quick),
+        "canonization": lambda: canonization(
+            arguments.stamps, counts["canonization"], steps, quick
+        ),
     }
     worse = []
     for name in arguments.network:
-        if quick and name == "images":
+        if quick and name in ("images", "canonization"):
             continue
         try:
             problem = problems[name]()
