@@ -45,6 +45,14 @@ def test_relevance_is_that_of_the_formula_and_sums_to_the_output(kernel):
     exact(result.relevance.sum(1), result.output[:, 2])
 
 
+def test_derivatives_are_finite_where_features_are_zero():
+    x = jnp.zeros((2, 6)).at[0, 1].set(0.5)
+    for kernel in TERMS:
+        machine = heads.kernel_machine(U, C, B, kernel)
+        slopes = jax.grad(lambda x, machine=machine: machine(x).sum())(x)
+        assert bool(jnp.isfinite(slopes).all()), kernel
+
+
 @pytest.mark.parametrize("kernel", ["intersection", "chi2", "hellinger", "linear"])
 def test_distance_to_a_center_is_split_exactly(kernel):
     """And no part is negative, up to rounding."""
