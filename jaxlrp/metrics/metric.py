@@ -17,6 +17,7 @@ from jaxlrp.explanation.compiled import Programs
 from jaxlrp.metrics import given
 
 T = TypeVar("T", bound=type)
+R = TypeVar("R")
 Predict = Callable[..., Any]
 """From inputs (n, ...), and the arrays of `context` by name, to outputs (n, classes) or (n,)."""
 Explain = Callable[..., Any]
@@ -171,9 +172,18 @@ class FaithfulnessMetric(Metric):
         Raises:
           TypeError, ValueError, IndexError: naming the argument that is wrong.
         """
-        return self._run("score", type(self)._scored, self._case(
-            predict, inputs, attributions, targets, context, key
-        ))  # fmt: skip
+        case = self._case(predict, inputs, attributions, targets, context, key)
+        return self._checked_run("score", type(self)._scored, case)
+
+    def _checked_run(self, what: str, compute: Callable[[Any, Case], R], case: Case) -> R:
+        """`compute(self, case)` as `_run` does it, once outputs of the model have the right shape."""
+
+        def checked(metric: Any, case: Case) -> tuple[R, Any]:
+            shapes = case.shapes()
+            metric._check(case, shapes)
+            return compute(metric, case), shapes
+
+        return self._run(what, checked, case)
 
     def _case(
         self, predict: Any, inputs: Any, attributions: Any, targets: Any, context: Any, key: Any
@@ -190,16 +200,8 @@ class FaithfulnessMetric(Metric):
             given.as_keys(key, len(x), self.name) if self.random else None,
         )
 
-    def _scored(self, case: Case) -> tuple[Array, Any]:
-        shapes = self._shapes(case)
-        finite = given.finite(case.attributions)
-        return jnp.where(finite, self._compute(case), jnp.nan), shapes
-
-    def _shapes(self, case: Case) -> Any:
-        """The shape and dtype of the outputs, checked."""
-        shapes = case.shapes()
-        self._check(case, shapes)
-        return shapes
+    def _scored(self, case: Case) -> Array:
+        return jnp.where(given.finite(case.attributions), self._compute(case), jnp.nan)
 
     def _check(self, arguments: Any, shapes: Any) -> None:
         given.check_outputs(arguments.targets, shapes, len(arguments.inputs))

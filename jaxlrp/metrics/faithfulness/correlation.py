@@ -14,15 +14,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count
-from jaxlrp.metrics.faithfulness.fixed import FixedSetsMetric
-from jaxlrp.metrics.faithfulness.removing import (
-    Keep,
-    ScoreMetric,
-    keep_others,
-    keep_unchosen,
-    ranks,
-)
-from jaxlrp.metrics.faithfulness.sets import random_sets
+from jaxlrp.metrics.faithfulness.fixed import RandomSetsMetric
+from jaxlrp.metrics.faithfulness.removing import ScoreMetric, keep_others, ranks
 from jaxlrp.metrics.metric import Case, Predict, metric
 from jaxlrp.metrics.removal import Removal, Uniform
 from jaxlrp.metrics.statistics import pearson, spearman
@@ -65,11 +58,7 @@ class CorrelationMetric(ScoreMetric):
     ) -> Pairs:
         """What is correlated; arguments as in a call."""
         case = self._case(predict, inputs, attributions, targets, context, key)
-        return self._run("pairs", type(self)._checked_pairs, case)
-
-    def _checked_pairs(self, case: Case) -> tuple[Pairs, Any]:
-        shapes = self._shapes(case)
-        return self._pairs(case), shapes
+        return self._checked_run("pairs", type(self)._pairs, case)
 
     @abc.abstractmethod
     def _pairs(self, case: Case) -> Pairs:
@@ -123,7 +112,7 @@ def _mean_size(score: Array, after: Array) -> Array:
 
 
 @metric
-class FaithfulnessCorrelation(FixedSetsMetric, CorrelationMetric):
+class FaithfulnessCorrelation(RandomSetsMetric, CorrelationMetric):
     r"""Whether random sets of features matter as much as their attributions say.
 
     For random sets S of `size` features, drawn without replacement:
@@ -168,10 +157,6 @@ class FaithfulnessCorrelation(FixedSetsMetric, CorrelationMetric):
         if check_count("runs", self.runs) < 2:
             raise ValueError(f"runs must be an integer >= 2 for a correlation, got {self.runs}")
 
-    @property
-    def random(self) -> bool:
-        return True
-
     def _sizes(self, case: Case) -> Array:
         """The size of the sets of each sample, (n,)."""
         own = self._own(case)
@@ -179,27 +164,11 @@ class FaithfulnessCorrelation(FixedSetsMetric, CorrelationMetric):
             return jnp.clip(own // 2, 1, 224)
         return jnp.minimum(self.size, own)
 
-    def _removal_keys(self, case: Case) -> Array:
-        assert case.keys is not None
-        return jax.vmap(jax.random.split)(case.keys)[:, 1]
-
-    def _chosen(self, case: Case) -> Callable[[Array, Array], Array]:
-        """The features of each set, booleans (b, features)."""
-        assert case.keys is not None
-        keys = jax.vmap(jax.random.split)(case.keys)[:, 0]
-        sizes, present = self._sizes(case), self._present(case)
-
-        def chosen(sample: Array, index: Array) -> Array:
-            drawn = jax.vmap(jax.random.fold_in)(keys[sample], index)
-            return random_sets(drawn, present[sample], sizes[sample])
-
-        return chosen
-
-    def _sets(self, case: Case) -> tuple[Keep, int]:
-        return keep_unchosen(self.features, case.inputs.shape, self._chosen(case)), self.runs
+    def _drawn(self, case: Case) -> tuple[Array, int]:
+        return self._sizes(case)[:, None], self.runs
 
     def _pairs(self, case: Case) -> Pairs:
-        (score, after), sums = self._changes_and_sums(case, self._chosen(case))
+        (score, after), sums = self._changes_and_sums(case)
         return Pairs(sums, _mean_fall(score[:, None, None], after), score)
 
     def _compute(self, case: Case) -> Array:

@@ -48,16 +48,15 @@ class CurveMetric(ScoreMetric):
     ) -> Curves:
         """The whole curves, in both orders; arguments as in a call."""
         case = self._case(predict, inputs, attributions, targets, context, key)
-        return self._run("curves", type(self)._curves, case)
+        return self._checked_run("curves", type(self)._curves, case)
 
-    def _curves(self, case: Case) -> tuple[Curves, Any]:
-        shapes = self._shapes(case)
+    def _curves(self, case: Case) -> Curves:
         finite = given.finite(case.attributions)
         defined = (finite & self._ordered(case))[:, None]
         morf, lerf = (
             jnp.where(defined, self._curve(case, order), jnp.nan) for order in ("morf", "lerf")
         )
-        return Curves(morf, lerf, self._removed(self.features.count(case.inputs.shape))), shapes
+        return Curves(morf, lerf, self._removed(self.features.count(case.inputs.shape)))
 
     @abc.abstractmethod
     def _removed(self, count: int) -> Array:

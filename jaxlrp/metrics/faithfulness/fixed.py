@@ -7,13 +7,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp.metrics import given
-from jaxlrp.metrics.faithfulness.removing import Keep, Removed, ScoreMetric
-from jaxlrp.metrics.faithfulness.sets import removed_sum
+from jaxlrp.metrics.faithfulness.removing import Keep, Removed, ScoreMetric, keep_unchosen
+from jaxlrp.metrics.faithfulness.sets import random_sets, removed_sum
 from jaxlrp.metrics.metric import Case, Predict
 from jaxlrp.metrics.work import over_draws
 
@@ -54,7 +55,7 @@ class FixedSetsMetric(ScoreMetric):
         """What a call needs of the model; arguments and exceptions as in a call."""
         x = given.as_inputs(inputs)
         case = self._case(predict, x, jnp.zeros(x.shape), targets, context, key)
-        return self._run("prepare", type(self)._checked_changes, case)
+        return self._checked_run("prepare", type(self)._changes, case)
 
     def __call__(
         self,
@@ -85,11 +86,7 @@ class FixedSetsMetric(ScoreMetric):
             raise TypeError(
                 f"prepared must be what {self.name}.prepare returns, got {type(prepared).__name__}"
             )
-        return self._run("score", type(self)._scored, case._replace(prepared=prepared))
-
-    def _checked_changes(self, case: Case) -> tuple[Changes, Any]:
-        shapes = self._shapes(case)
-        return self._changes(case), shapes
+        return self._checked_run("score", type(self)._scored, case._replace(prepared=prepared))
 
     def _changes(self, case: Case) -> Changes:
         """What was prepared, or what the model says now."""
@@ -97,26 +94,6 @@ class FixedSetsMetric(ScoreMetric):
             return self._held_changes(case)
         after, _ = self._evaluated(case, lambda removed: ())
         return Changes(self._unchanged(case), after)
-
-    def _changes_and_sums(
-        self, case: Case, chosen: Callable[[Array, Array], Array]
-    ) -> tuple[Changes, Array]:
-        """The same, and the attribution of each set, (n, sets).
-
-        Args:
-          case: the samples.
-          chosen: from samples (b,) and sets (b,) to the features in the set, booleans (b, features).
-        """
-        if case.prepared is None:  # sets are drawn once for both
-            after, sums = self._evaluated(case, lambda removed: removed_sum(case, removed))
-            return Changes(self._unchanged(case), after), sums.mean(axis=2)
-        changes, totals = self._held_changes(case), self._totals(case)
-
-        def summed(sample: Array, index: Array) -> Array:
-            return jnp.where(chosen(sample, index), totals[sample], 0).sum(axis=1)
-
-        sets = changes.after.shape[1]
-        return changes, over_draws(summed, len(totals), sets, self.batch_size)
 
     def _evaluated(self, case: Case, read: Callable[[Removed], Any]) -> tuple[Array, Any]:
         """Scores after removal, and what is read, (n, sets, draws, ...)."""
@@ -143,3 +120,59 @@ class FixedSetsMetric(ScoreMetric):
     @abc.abstractmethod
     def _sets(self, case: Case) -> tuple[Keep, int]:
         """What is kept when a set is removed, and how many sets there are."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RandomSetsMetric(FixedSetsMetric):
+    """A metric that removes random sets of features, several of each size."""
+
+    @property
+    def random(self) -> bool:
+        return True
+
+    @abc.abstractmethod
+    def _drawn(self, case: Case) -> tuple[Array, int]:
+        """The sizes of the sets of each sample, (n, sizes), and how many sets of each are drawn.
+
+        A size is at most the number of features of the sample.
+        """
+
+    def _removal_keys(self, case: Case) -> Array:
+        return self._keys(case)[:, 1]
+
+    def _keys(self, case: Case) -> Array:
+        """Keys of sets and of removals, (n, 2)."""
+        assert case.keys is not None
+        return jax.vmap(jax.random.split)(case.keys)
+
+    def _chosen(self, case: Case) -> Keep:
+        """The features of each set, booleans (b, features)."""
+        keys, present, (sizes, runs) = (
+            self._keys(case)[:, 0],
+            self._present(case),
+            self._drawn(case),
+        )
+
+        def chosen(sample: Array, index: Array) -> Array:
+            drawn = jax.vmap(jax.random.fold_in)(keys[sample], index)
+            return random_sets(drawn, present[sample], sizes[sample, index // runs])
+
+        return chosen
+
+    def _sets(self, case: Case) -> tuple[Keep, int]:
+        sizes, runs = self._drawn(case)
+        keep = keep_unchosen(self.features, case.inputs.shape, self._chosen(case))
+        return keep, sizes.shape[1] * runs
+
+    def _changes_and_sums(self, case: Case) -> tuple[Changes, Array]:
+        """What the model says, and the attribution of each set, (n, sets)."""
+        if case.prepared is None:  # sets are drawn once for both
+            after, sums = self._evaluated(case, lambda removed: removed_sum(case, removed))
+            return Changes(self._unchanged(case), after), sums.mean(axis=2)
+        changes, totals, chosen = self._held_changes(case), self._totals(case), self._chosen(case)
+
+        def summed(sample: Array, index: Array) -> Array:
+            return jnp.where(chosen(sample, index), totals[sample], 0).sum(axis=1)
+
+        sets = changes.after.shape[1]
+        return changes, over_draws(summed, len(totals), sets, self.batch_size)

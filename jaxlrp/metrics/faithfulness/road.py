@@ -111,17 +111,16 @@ class ROAD(RemovalMetric):
     ) -> Accuracy:
         """The accuracy at each percentage, in both orders; arguments as in a call."""
         case = self._case(predict, inputs, attributions, targets, context, key)
-        return self._run("accuracy", type(self)._accuracy, case)
+        return self._checked_run("accuracy", type(self)._accuracy, case)
 
-    def _accuracy(self, case: Case) -> tuple[Accuracy, Any]:
-        shapes = self._shapes(case)
+    def _accuracy(self, case: Case) -> Accuracy:
         finite = given.finite(case.attributions)
         defined = (finite & self._ordered(case))[:, None]
         morf, lerf = (
             jnp.nanmean(jnp.where(defined, self._hits(case, order), jnp.nan), axis=0)
             for order in ("morf", "lerf")
         )
-        return Accuracy(morf, lerf, jnp.asarray(self.percentages, morf.dtype)), shapes
+        return Accuracy(morf, lerf, jnp.asarray(self.percentages, morf.dtype))
 
     def _check(self, arguments: Any, shapes: Any) -> None:
         super()._check(arguments, shapes)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxlrp._checks import check_count, check_sequence
 from jaxlrp.metrics.faithfulness.correlation import Pairs, changing
-from jaxlrp.metrics.faithfulness.fixed import FixedSetsMetric
-from jaxlrp.metrics.faithfulness.removing import Keep, keep_unchosen
-from jaxlrp.metrics.faithfulness.sets import random_sets
+from jaxlrp.metrics.faithfulness.fixed import RandomSetsMetric
 from jaxlrp.metrics.metric import Case, Predict, metric
 from jaxlrp.metrics.statistics import pearson
 from jaxlrp.metrics.work import Score
@@ -36,7 +33,7 @@ class Correlations(NamedTuple):
 
 
 @metric
-class SensitivityN(FixedSetsMetric):
+class SensitivityN(RandomSetsMetric):
     r"""Whether sets of n features matter as much as their attributions say, for several n.
 
     For each n, over random sets S of n features drawn without replacement:
@@ -95,10 +92,6 @@ class SensitivityN(FixedSetsMetric):
     def higher_is_better(self) -> bool:
         return True
 
-    @property
-    def random(self) -> bool:
-        return True
-
     def correlations(
         self,
         predict: Predict,
@@ -111,11 +104,7 @@ class SensitivityN(FixedSetsMetric):
     ) -> Correlations:
         """The correlation for each size; arguments as in a call."""
         case = self._case(predict, inputs, attributions, targets, context, key)
-        return self._run("correlations", type(self)._checked, case)
-
-    def _checked(self, case: Case) -> tuple[Correlations, Any]:
-        shapes = self._shapes(case)
-        return self._correlations(case), shapes
+        return self._checked_run("correlations", type(self)._correlations, case)
 
     def _sizes_of(self, own: Array) -> Array:
         """The sizes of the sets of each sample, (n, sizes)."""
@@ -125,30 +114,12 @@ class SensitivityN(FixedSetsMetric):
         largest = jnp.maximum(_MOST * own.astype(exponent.dtype), 1)
         return jnp.round(largest[:, None] ** exponent).astype(own.dtype)
 
-    def _removal_keys(self, case: Case) -> Array:
-        assert case.keys is not None
-        return jax.vmap(jax.random.split)(case.keys)[:, 1]
-
-    def _chosen(self, case: Case) -> Callable[[Array, Array], Array]:
-        """The features of each set, booleans (b, features)."""
-        assert case.keys is not None
-        keys = jax.vmap(jax.random.split)(case.keys)[:, 0]
-        own, present = self._own(case), self._present(case)
-        sizes = self._sizes_of(own)
-
-        def chosen(sample: Array, index: Array) -> Array:
-            drawn = jax.vmap(jax.random.fold_in)(keys[sample], index)
-            size = jnp.minimum(sizes[sample, index // self.runs], own[sample])
-            return random_sets(drawn, present[sample], size)
-
-        return chosen
-
-    def _sets(self, case: Case) -> tuple[Keep, int]:
-        keep = keep_unchosen(self.features, case.inputs.shape, self._chosen(case))
-        return keep, self._sizes_of(self._own(case)).shape[1] * self.runs
+    def _drawn(self, case: Case) -> tuple[Array, int]:
+        own = self._own(case)
+        return jnp.minimum(self._sizes_of(own), own[:, None]), self.runs
 
     def _correlations(self, case: Case) -> Correlations:
-        (score, after), sums = self._changes_and_sums(case, self._chosen(case))
+        (score, after), sums = self._changes_and_sums(case)
         sizes, own = self._sizes_of(self._own(case)), self._own(case)
         sums, after = (a.reshape(*sizes.shape, self.runs) for a in (sums, after.mean(axis=2)))
         changes = score[:, None, None] - after
