@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from jax import Array
 
 from digit_networks import CNN, MODULES, UNITS, digits, references, trained_cnn
@@ -99,8 +100,8 @@ def efficientnet(folder: pathlib.Path, quick: bool) -> Prunable:
 
     units, wiring = parts_of_efficientnet()
     # of the weights that read a channel: BatchNorm undoes the scale of those that write it
-    params, readers = net.variables["params"], {name: w.reads[0] for name, w in wiring.items()}
-    kernels = {n: _at(params, path)["kernel"] for n, path in readers.items()}
+    params = traverse_util.flatten_dict(net.variables["params"], sep="/")
+    kernels = {name: params[f"{w.reads[0]}/kernel"] for name, w in wiring.items()}
     return Prunable(
         net.model, net.variables, units, wiring,
         magnitudes=improve.unit_magnitude(kernels, axis=-2),
@@ -124,9 +125,3 @@ def parts_of_efficientnet() -> tuple[dict[str, concepts.Channels], dict[str, imp
     units["head"] = concepts.Channels("relu6:1", axis=-1)
     wiring["head"] = improve.Wiring(["head", "head_norm"], reads=["classifier"])
     return units, wiring
-
-
-def _at(tree: Any, path: str) -> Any:
-    for name in path.split("/"):
-        tree = tree[name]
-    return tree

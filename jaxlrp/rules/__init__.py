@@ -11,12 +11,13 @@ from jaxlrp.rules.elementwise import (
     Pass,
 )
 from jaxlrp.rules.inputs import Flat, WSquare, ZBox
-from jaxlrp.rules.linear import LRP0, Epsilon, Gamma, Pattern, Unfolded
+from jaxlrp.rules.linear import LRP0, Epsilon, Gamma, Pattern
 from jaxlrp.rules.lookup import LookUp
 from jaxlrp.rules.normalizers import Detach, LocalTaylor
 from jaxlrp.rules.pooling import Magnitude, Norm, WinnerTakesAll
 from jaxlrp.rules.products import Proportional, SignalTakesAll, Tempered, Uniform
 from jaxlrp.rules.signed import AlphaBeta, ZPlus
+from jaxlrp.rules.unfolded import Unfolded
 
 __all__ = [
     "LRP0",
