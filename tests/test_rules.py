@@ -758,6 +758,12 @@ def test_unfolded_keeps_only_its_own_bias() -> None:
     (row,) = [row for row in explain.ledger(x, target=r).rows.values() if abs(row.bias) > 0]
     close(row.bias, -2.0)
     assert R.Unfolded(inner).without_bias() == R.Unfolded(inner.without_bias())
+    for rule in (lrp.LRP0(), inner):  # what autodiff does has no option for biases
+        held = lrp.explain(net, C.by_kind("dense", R.Unfolded(rule))).ledger(
+            x, target=r, zero_bias=True
+        )
+        close(held.input, 10.0)
+        assert all(float(row.bias) == 0 for row in held.rows.values())
     for wrong in (lrp.Epsilon, lrp.Norm()):
         with pytest.raises(TypeError, match="then must be a rule for dense layers"):
             R.Unfolded(wrong)

@@ -27,7 +27,8 @@ from jaxlrp.propagation import ledger_rows
 from jaxlrp.propagation.blanks import axes_around, empty_ledger
 from jaxlrp.propagation.interpreter import interpret
 from jaxlrp.propagation.taps import COLUMNS, MAGNITUDE
-from jaxlrp.rules import Epsilon, Pass, Rule
+from jaxlrp.rules import Pass, Rule
+from jaxlrp.rules.linear import linear_without_bias
 from jaxlrp.targets import Target
 
 
@@ -280,16 +281,13 @@ def _total(a: Array, g: Array, axes: frozenset[str], magnitude: bool = False) ->
 
 
 # LRP-0 without its bias must divide; what this keeps off zero stays below float32's resolution.
-_EXACT = Epsilon(1e-12, bias="zero")
-
-
 def _without_bias(plan: Plan) -> Plan:
     rules: list[Rule] = []
     for row, rule in zip(plan.rows, plan.rules, strict=True):
         if row.kind in ("shift", "scale"):
             rules.append(Pass())
-        elif row.kind in LINEAR_KINDS and rule.is_autodiff:
-            rules.append(_EXACT)
+        elif row.kind in LINEAR_KINDS:
+            rules.append(linear_without_bias(rule))
         else:
             rules.append(rule.without_bias())
     return dataclasses.replace(plan, rules=tuple(rules))

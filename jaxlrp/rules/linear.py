@@ -208,6 +208,16 @@ class Gamma(LinearRule):
         yield jnp.where(z == 0, jnp.zeros_like(relevance), relevance), zed, value
 
 
+def linear_without_bias(rule: Rule, epsilon: float = 1e-12) -> Rule:
+    """The rule of a dense layer or convolution that gives its bias no relevance.
+
+    Args:
+      rule: of the layer. What autodiff does has no such option: LRP-epsilon takes its place.
+      epsilon: of that.
+    """
+    return Epsilon(epsilon, bias="zero") if rule.is_autodiff else rule.without_bias()
+
+
 @rule
 class Pattern(Rule):
     r"""PatternNet and PatternAttribution: the derivative with other weights.

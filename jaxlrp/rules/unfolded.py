@@ -11,7 +11,7 @@ from jax import Array
 from jaxlrp.network.layers import Layer
 from jaxlrp.numerics import to_gradient_form, to_relevance
 from jaxlrp.rules.base import BoundLayer, Rule, Shares, rule
-from jaxlrp.rules.linear import LRP0
+from jaxlrp.rules.linear import LRP0, linear_without_bias
 
 
 @rule
@@ -73,4 +73,4 @@ class Unfolded(Rule):
         return Shares((to_x,), to_weight, to_bias)
 
     def without_bias(self) -> Rule:
-        return dataclasses.replace(self, then=self.then.without_bias())
+        return dataclasses.replace(self, then=linear_without_bias(self.then))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,7 +21,8 @@ from jaxlrp.composites.entries import (
 )
 from jaxlrp.explanation.plan import Plan
 from jaxlrp.network.layers import Layer
-from jaxlrp.rules import LRP0, Epsilon, Magnitude, Norm, Rule, Unfolded
+from jaxlrp.rules import LRP0, Magnitude, Norm, Rule, Unfolded
+from jaxlrp.rules.linear import linear_without_bias
 from jaxlrp.tuning.families import Family, as_families
 from jaxlrp.tuning.presets import EPSILON, Candidates, relative
 
@@ -155,17 +157,15 @@ def _composed(held: Composite, chosen: Mapping[str, str], sum_epsilon: Any) -> C
         above += by_kind("sum", Magnitude()).entries
     if chosen["norms"] == "share":
         above += by_kind("scale", LRP0()).entries
-    changes = [_without_bias] if chosen["biases"] == "zero" else []
+    # an epsilon as in the presets: candidates are compared, and must not overflow
+    zero = functools.partial(linear_without_bias, epsilon=1e-6)
+    changes: list[Callable[[Rule], Rule]] = [zero] if chosen["biases"] == "zero" else []
     changes += [Unfolded] if chosen["norms"] == "pass" else []
     if changes:
         held = held + by_kind(LINEAR, LRP0())  # what layers get that no entry matches
     for change in changes:
         held = _mapped(held, change)
     return dataclasses.replace(held, entries=above + held.entries)
-
-
-def _without_bias(rule: Rule) -> Rule:
-    return Epsilon(bias="zero") if isinstance(rule, LRP0) else rule.without_bias()
 
 
 def _mapped(composite: Composite, change: Callable[[Rule], Rule]) -> Composite:
